@@ -1,0 +1,327 @@
+/* Who the caller is, and becoming it: its mount namespace, root directory, file system ids, groups,
+ * umask, and the capabilities that path work may use. Everything that needs our own rights (the
+ * links of /proc/TID) is opened first. */
+#include "paths.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { OVERFLOW_ID = 65534, STATUS_MAX = 65536 };
+
+#define CAP(name) (1ULL << (name))
+/* What a caller's capabilities may do for it in path work. CAP_MKNOD is never among them: without
+ * it a mknod goes through all the checks and ends in EPERM before anything happens. */
+static const uint64_t PATH_CAPS = CAP(CAP_DAC_OVERRIDE) | CAP(CAP_DAC_READ_SEARCH) |
+				  CAP(CAP_FOWNER) | CAP(CAP_FSETID) | CAP(CAP_SYS_PTRACE);
+
+static int read_file(int dir, const char *name, char *text, size_t size)
+{
+	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	size_t have = 0;
+	if (fd < 0)
+		return -errno;
+	for (ssize_t got = 1; got > 0 && have < size - 1; have += (size_t)got) {
+		got = read(fd, text + have, size - 1 - have);
+		if (got < 0) {
+			int error = -errno;
+			close(fd);
+			return error;
+		}
+	}
+	close(fd);
+	text[have] = 0;
+	return (int)have;
+}
+
+static const char *field(const char *text, const char *name)
+{
+	const char *at = strstr(text, name);
+	return at ? at + strlen(name) : NULL;
+}
+
+/* The fourth number of Uid and Gid is the file system id. */
+static uint32_t fourth(const char *at)
+{
+	char *end = (char *)at;
+	unsigned long value = 0;
+	for (int i = 0; i < 4; i++)
+		value = strtoul(end, &end, 10);
+	return (uint32_t)value;
+}
+
+static int last_number(const char *at)
+{
+	int value = -1;
+	while (*at && *at != '\n') {
+		char *end;
+		long got = strtol(at, &end, 10);
+		if (end == at)
+			break;
+		value = (int)got;
+		at = end;
+	}
+	return value;
+}
+
+static int read_status(struct sd_caller *caller)
+{
+	static char text[STATUS_MAX];
+	int size = read_file(caller->task, "status", text, sizeof text);
+	if (size < 0)
+		return size;
+	const char *mask = field(text, "\nUmask:\t"), *uid = field(text, "\nUid:\t");
+	const char *gid = field(text, "\nGid:\t"), *groups = field(text, "\nGroups:\t");
+	const char *caps = field(text, "\nCapEff:\t"), *pid = field(text, "\nNSpid:\t");
+	const char *tgid = field(text, "\nNStgid:\t");
+	/* a task without a umask has no file system state any more: it is exiting */
+	if (!mask || !uid || !gid || !groups || !caps)
+		return -ESRCH;
+	caller->umask = (uint32_t)strtoul(mask, NULL, 8);
+	caller->fsuid = fourth(uid);
+	caller->fsgid = fourth(gid);
+	caller->caps = strtoull(caps, NULL, 16);
+	caller->pid = pid ? last_number(pid) : -1;
+	caller->tgid = tgid ? last_number(tgid) : -1;
+	caller->group_count = 0;
+	caller->groups_cut = 0;
+	while (*groups != '\n' && *groups) {
+		char *end;
+		unsigned long id = strtoul(groups, &end, 10);
+		if (end == groups)
+			break;
+		groups = *end == ' ' ? end + 1 : end;
+		if (caller->group_count < SD_GROUPS)
+			caller->groups[caller->group_count++] = (uint32_t)id;
+		else
+			caller->groups_cut = 1; /* fewer groups are fewer rights */
+	}
+	return 0;
+}
+
+int sd_home_init(struct sd_home *home)
+{
+	memset(home, 0, sizeof *home);
+	home->mount_ns = -1;
+	int error = sd_permitted_caps(&home->permitted);
+	if (error)
+		return error;
+	ssize_t got = readlink("/proc/thread-self/ns/user", home->userns, sizeof home->userns - 1);
+	if (got < 0)
+		return -errno;
+	home->plain = !(home->permitted & CAP(CAP_SYS_ADMIN));
+	gid_t list[SD_GROUPS];
+	int count = getgroups(SD_GROUPS, list);
+	if (count < 0)
+		return -errno;
+	home->first_count = home->now_count = (uint32_t)count;
+	memcpy(home->first_groups, list, sizeof list);
+	memcpy(home->now_groups, list, sizeof list);
+	if (home->plain)
+		return 0;
+	/* a uid that becomes or leaves 0 must not change capabilities behind our back */
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NOROOT, 0, 0, 0))
+		return -errno;
+	error = sd_act_as_self(home);
+	if (error)
+		return error;
+	if (unshare(CLONE_NEWNS))
+		return -errno;
+	home->mount_ns = open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (home->mount_ns < 0)
+		return -errno;
+	return sd_pivot_into("mode=0755,size=4k,nr_inodes=8", "/dev");
+}
+
+int sd_act_as_self(const struct sd_home *home)
+{
+	return home->plain ? 0 : sd_set_caps(home->permitted, home->permitted);
+}
+
+static int same_groups(const uint32_t *a, uint32_t count, const uint32_t *b, uint32_t other)
+{
+	return count == other && !memcmp(a, b, count * sizeof *a);
+}
+
+/* Groups that are not mapped show as 65534 and cannot be set. Where the list that shows is the one
+ * we were born with, ours is left as it is, and has them too. */
+static int take_groups(struct sd_home *home, const struct sd_caller *caller)
+{
+	uint32_t list[SD_GROUPS], count = 0;
+	int unmapped = 0;
+	if (!home->groups_changed && same_groups(caller->groups, caller->group_count,
+						 home->first_groups, home->first_count))
+		return 0;
+	for (uint32_t i = 0; i < caller->group_count; i++) {
+		if (caller->groups[i] == OVERFLOW_ID)
+			unmapped = 1;
+		else
+			list[count++] = caller->groups[i];
+	}
+	if (unmapped && home->groups_changed &&
+	    same_groups(caller->groups, caller->group_count, home->first_groups, home->first_count))
+		return SD_TOLD_RETIRE;
+	if (same_groups(list, count, home->now_groups, home->now_count))
+		return 0;
+	/* glibc's setgroups would look for other threads of ours */
+	if (syscall(SYS_setgroups, count, list))
+		return -errno;
+	memcpy(home->now_groups, list, sizeof list);
+	home->now_count = count;
+	home->groups_changed = 1;
+	return 0;
+}
+
+int sd_act_as_caller(const struct sd_home *home, const struct sd_caller *caller)
+{
+	if (home->plain)
+		return 0;
+	return sd_set_caps(caller->as_caller, home->permitted);
+}
+
+static int take_ids(struct sd_home *home, struct sd_caller *caller)
+{
+	int result = take_groups(home, caller);
+	if (result)
+		return result;
+	setfsgid(caller->fsgid);
+	setfsuid(caller->fsuid);
+	/* -1 is no id: a call that changes nothing and says what is */
+	if ((uint32_t)setfsuid((uid_t)-1) != caller->fsuid ||
+	    (uint32_t)setfsgid((gid_t)-1) != caller->fsgid)
+		return -EPERM;
+	sd_harden();
+	return 0;
+}
+
+static int same_directory(int fd, const char *path)
+{
+	struct stat a, b;
+	return !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Without a capability there is no way into another root or namespace, nor does such a caller get
+ * more than EPERM at the end. */
+static int enter_plain(struct sd_caller *caller, int root)
+{
+	char theirs[64] = "", ours[64] = "";
+	if (readlinkat(caller->task, "ns/mnt", theirs, sizeof theirs - 1) < 0 ||
+	    readlink("/proc/thread-self/ns/mnt", ours, sizeof ours - 1) < 0 || strcmp(theirs, ours))
+		return -EPERM;
+	if (!same_directory(root, "/") || caller->fsuid != geteuid() || caller->fsgid != getegid())
+		return -EPERM;
+	umask(caller->umask);
+	return 0;
+}
+
+static int go_there(struct sd_caller *caller, int mount_ns, int root)
+{
+	if (setns(mount_ns, CLONE_NEWNS) || fchdir(root) || chroot("."))
+		return -errno;
+	umask(caller->umask);
+	return 0;
+}
+
+/* Where a path starts. A file that is not open is the caller's EBADF, for that path alone. */
+static void open_base(struct sd_caller *caller, const struct sd_ask *ask, int which)
+{
+	char name[32] = "cwd";
+	caller->base[which] = -EBADF;
+	int whole = ask->length[which] == SD_NO_TEXT;
+	if (!whole && sd_ask_text(ask, which)[0] == '/') {
+		caller->base[which] = AT_FDCWD;
+		return;
+	}
+	if (whole || ask->dirfd[which] != AT_FDCWD) {
+		unsigned int number = (unsigned int)ask->dirfd[which];
+		char digits[12];
+		int n = 0;
+		if (ask->dirfd[which] < 0)
+			return;
+		do
+			digits[n++] = (char)('0' + number % 10);
+		while (number /= 10);
+		memcpy(name, "fd/", 3);
+		for (int i = 0; i < n; i++)
+			name[3 + i] = digits[n - 1 - i];
+		name[3 + n] = 0;
+	}
+	int fd = openat(caller->task, name, O_PATH | O_CLOEXEC);
+	if (fd >= 0)
+		caller->base[which] = fd;
+	else if (errno != ENOENT)
+		caller->base[which] = -errno;
+}
+
+int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+	     int need_base)
+{
+	char userns[64] = "";
+	caller->base[0] = caller->base[1] = -EBADF;
+	int result = sd_act_as_self(home);
+	if (!result)
+		result = read_status(caller);
+	if (result)
+		return result;
+	if (readlinkat(caller->task, "ns/user", userns, sizeof userns - 1) < 0)
+		return -errno;
+	caller->same_userns = !strcmp(userns, home->userns);
+	/* capabilities in a namespace below ours are none in ours */
+	caller->as_caller = caller->same_userns ? caller->caps & PATH_CAPS & home->permitted : 0;
+	if (!caller->same_userns)
+		caller->caps = 0;
+	int mount_ns = -1;
+	int root = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return -errno;
+	for (int which = 0; which < need_base; which++)
+		open_base(caller, ask, which);
+	if (home->plain) {
+		result = enter_plain(caller, root);
+	} else {
+		mount_ns = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
+		result = mount_ns < 0 ? -errno : go_there(caller, mount_ns, root);
+	}
+	if (mount_ns >= 0)
+		close(mount_ns);
+	close(root);
+	if (!result && !home->plain)
+		result = take_ids(home, caller);
+	return result ? result : sd_act_as_caller(home, caller);
+}
+
+/* To where no placeholder is a mount point, with the caller's ids and capabilities kept: unlink
+ * and rename then take the mount along or away, as the kernel does for other namespaces. */
+int sd_go_staging(const struct sd_home *home, const struct sd_caller *caller)
+{
+	int error = sd_act_as_self(home);
+	if (!error && setns(home->mount_ns, CLONE_NEWNS))
+		error = -errno;
+	return error ? error : sd_act_as_caller(home, caller);
+}
+
+/* Back home, with nothing of the caller's held: its next umount must not be busy because of us. */
+void sd_leave(struct sd_home *home, struct sd_caller *caller)
+{
+	for (int which = 0; which < 2; which++)
+		if (caller->base[which] >= 0)
+			close(caller->base[which]);
+	if (home->plain) {
+		if (chdir("/"))
+			_exit(1);
+		return;
+	}
+	/* one that cannot come home is of no use, and would hold what it stands on */
+	if (sd_act_as_self(home) || setns(home->mount_ns, CLONE_NEWNS))
+		_exit(1);
+}

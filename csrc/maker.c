@@ -1,0 +1,314 @@
+/* The maker: the one process of a session that keeps CAP_MKNOD, outside of the target's user
+ * namespace. It works on descriptors alone, in a mount namespace that holds nothing but its own
+ * tmpfs, and below a ceiling that its parent set: devices and ids that it was not born with cannot
+ * be asked of it by anybody. */
+#include "paths.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/magic.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#endif
+
+#define CAP(name) (1ULL << (name))
+
+enum { NOBODY = 0xfffffffe, PROBE_DEVICE = 0x103 };
+
+struct maker {
+	const struct sd_ceiling *ceiling;
+	uint64_t permitted;
+	dev_t own_dev; /* of our tmpfs */
+	uint32_t group_count;
+	uint32_t groups[SD_GROUPS];
+	uint64_t made;
+};
+
+static int outside(const struct sd_range *ranges, uint32_t count, uint32_t id, uint32_t *result)
+{
+	if (!count) { /* no user namespace */
+		*result = id;
+		return 0;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		if (id >= ranges[i].inside && id - ranges[i].inside < ranges[i].count) {
+			*result = ranges[i].outside + (id - ranges[i].inside);
+			return 0;
+		}
+	}
+	return -EPERM;
+}
+
+static int is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (id >= ranges[i].outside && id - ranges[i].outside < ranges[i].count)
+			return 1;
+	return !count;
+}
+
+static int device_allowed(const struct sd_ceiling *ceiling, uint32_t mode, uint64_t device)
+{
+	uint32_t type = S_ISCHR(mode) ? 'c' : S_ISBLK(mode) ? 'b' : 0;
+	for (uint32_t i = 0; type && i < ceiling->device_count; i++) {
+		const struct sd_devices *d = &ceiling->devices[i];
+		if (d->type == type && major(device) >= d->major_low &&
+		    major(device) <= d->major_high && minor(device) >= d->minor_low &&
+		    minor(device) <= d->minor_high)
+			return 1;
+	}
+	return 0;
+}
+
+/* The caller's ids and groups, as the initial namespace numbers them. A group that is not mapped
+ * gives no right, and is left out. */
+static int take_ids(struct maker *maker, const struct sd_make *make)
+{
+	const struct sd_ceiling *c = maker->ceiling;
+	uint32_t uid, gid, groups[SD_GROUPS], count = 0;
+	if (outside(c->uids, c->uid_count, make->fsuid, &uid) ||
+	    outside(c->gids, c->gid_count, make->fsgid, &gid) || make->group_count > SD_GROUPS)
+		return -EPERM;
+	for (uint32_t i = 0; i < make->group_count; i++)
+		if (!outside(c->gids, c->gid_count, make->groups[i], &groups[count]))
+			count++;
+	if (count != maker->group_count || memcmp(groups, maker->groups, count * sizeof *groups)) {
+		int error = sd_set_caps(CAP(CAP_SETGID), maker->permitted);
+		if (error)
+			return error;
+		if (syscall(SYS_setgroups, count, groups))
+			return -errno;
+		maker->group_count = count;
+		memcpy(maker->groups, groups, count * sizeof *groups);
+	}
+	int error = sd_set_caps(CAP(CAP_SETUID) | CAP(CAP_SETGID), maker->permitted);
+	if (error)
+		return error;
+	setfsgid(gid);
+	setfsuid(uid);
+	if ((uint32_t)setfsuid((uid_t)-1) != uid || (uint32_t)setfsgid((gid_t)-1) != gid)
+		return -EPERM;
+	sd_harden();
+	return 0;
+}
+
+/* Whether nodes of this filesystem cannot be opened since it belongs to a user namespace. The
+ * kernel says so to somebody whom no such namespace maps: EOVERFLOW, long before it would look for
+ * a capability; and without CAP_MKNOD it never creates anything here. */
+static int owned_by_user_namespace(const struct maker *maker, int dir, const char *name,
+				   long fs_type)
+{
+	/* these cannot be mounted there */
+	if (fs_type == EXT4_SUPER_MAGIC || fs_type == XFS_SUPER_MAGIC ||
+	    fs_type == BTRFS_SUPER_MAGIC)
+		return 0;
+	if (sd_set_caps(CAP(CAP_SETUID), maker->permitted))
+		return -EPERM;
+	setfsuid((uid_t)NOBODY);
+	if ((uint32_t)setfsuid((uid_t)-1) != NOBODY || sd_set_caps(0, maker->permitted))
+		return -EPERM;
+	sd_harden();
+	return syscall(SYS_mknodat, dir, name, S_IFCHR, PROBE_DEVICE) && errno == EOVERFLOW;
+}
+
+static int real_node(struct maker *maker, const struct sd_make *make, int dir)
+{
+	const struct sd_ceiling *c = maker->ceiling;
+	struct statfs fs;
+	struct stat parent;
+	if (fstat(dir, &parent) || fstatfs(dir, &fs))
+		return -errno;
+	if (!S_ISDIR(parent.st_mode))
+		return -ENOTDIR;
+	if (!(make->flags & SD_MAKE_ANYWHERE)) {
+		if (fs.f_flags & ST_NODEV)
+			return SD_NEEDS_BIND;
+		int theirs = owned_by_user_namespace(maker, dir, make->name, fs.f_type);
+		if (theirs)
+			return theirs < 0 ? theirs : SD_NEEDS_BIND;
+	}
+	int error = take_ids(maker, make);
+	if (error)
+		return error;
+	uint64_t caps = CAP(CAP_MKNOD);
+	/* the caller's own right reaches as far as its map, and no further */
+	if (is_mapped(c->uids, c->uid_count, parent.st_uid) &&
+	    is_mapped(c->gids, c->gid_count, parent.st_gid)) {
+		if (make->flags & SD_TOLD_DAC)
+			caps |= CAP(CAP_DAC_OVERRIDE);
+		if (make->flags & SD_TOLD_FSETID)
+			caps |= CAP(CAP_FSETID);
+	}
+	error = sd_set_caps(caps, maker->permitted);
+	if (error)
+		return error;
+	umask(make->umask & 0777);
+	return sd_try_node(dir, make->name, make->mode, make->device);
+}
+
+static void name_of(char *name, size_t size, uint64_t ino, unsigned int link)
+{
+	if (link)
+		snprintf(name, size, "%llx.%u", (unsigned long long)ino, link);
+	else
+		snprintf(name, size, "%llx", (unsigned long long)ino);
+}
+
+/* A node of our own with the owner and mode of `placeholder`, and a detached mount of it. Its name
+ * here is its inode number, so that nothing has to be remembered. */
+static int private_node(struct maker *maker, const struct sd_make *make, int placeholder,
+			int *tree)
+{
+	const struct sd_ceiling *c = maker->ceiling;
+	struct stat file, node;
+	char new_name[32], name[32];
+	if (fstat(placeholder, &file))
+		return -errno;
+	if (!S_ISREG(file.st_mode) || !is_mapped(c->uids, c->uid_count, file.st_uid) ||
+	    !is_mapped(c->gids, c->gid_count, file.st_gid))
+		return -EPERM;
+	int error = sd_set_caps(CAP(CAP_SETUID) | CAP(CAP_SETGID), maker->permitted);
+	if (error)
+		return error;
+	setfsgid(file.st_gid);
+	setfsuid(file.st_uid);
+	sd_harden();
+	/* CAP_FSETID: the bits are the placeholder's, and were checked there */
+	error = sd_set_caps(CAP(CAP_MKNOD) | CAP(CAP_FSETID) | CAP(CAP_SYS_ADMIN),
+			    maker->permitted);
+	if (error)
+		return error;
+	umask(0);
+	snprintf(new_name, sizeof new_name, "new.%llu", (unsigned long long)maker->made++);
+	uint32_t mode = (make->mode & (S_IFMT | 07000)) | (file.st_mode & 0777);
+	error = sd_try_node(AT_FDCWD, new_name, mode, make->device);
+	if (error)
+		return error;
+	if (lstat(new_name, &node)) {
+		error = -errno;
+	} else {
+		name_of(name, sizeof name, node.st_ino, 0);
+		error = rename(new_name, name) ? -errno : 0;
+	}
+	if (error) {
+		unlink(new_name);
+		return error;
+	}
+	*tree = (int)syscall(SYS_open_tree, AT_FDCWD, name,
+			     OPEN_TREE_CLONE | O_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+	if (*tree < 0) {
+		error = -errno;
+		unlink(name);
+		return error;
+	}
+	return 0;
+}
+
+/* Names beside the first one are there for the link count alone. */
+static void change_links(const struct maker *maker, const struct sd_make *make)
+{
+	struct stat node;
+	char name[32], other[48];
+	name_of(name, sizeof name, make->node_ino, 0);
+	if (make->node_dev != maker->own_dev || lstat(name, &node) ||
+	    sd_set_caps(CAP(CAP_DAC_OVERRIDE) | CAP(CAP_FOWNER), maker->permitted))
+		return;
+	if (make->op == SD_MAKE_LINK) {
+		name_of(other, sizeof other, make->node_ino, (unsigned int)node.st_nlink);
+		if (link(name, other))
+			return;
+	} else {
+		name_of(other, sizeof other, make->node_ino, (unsigned int)node.st_nlink - 1);
+		unlink(other);
+	}
+}
+
+static void serve(struct maker *maker)
+{
+	static struct sd_make make;
+	for (;;) {
+		struct sd_made made = {-EINVAL};
+		int fd = -1, tree = -1;
+		int size = sd_receive_fds(0, &make, sizeof make, &fd, 1);
+		if (size <= 0)
+			_exit(0);
+		make.name[sizeof make.name - 1] = 0;
+		if (make.op == SD_MAKE_DROP || make.op == SD_MAKE_LINK) {
+			if (size == (int)sizeof make)
+				change_links(maker, &make);
+			if (fd >= 0)
+				close(fd);
+			continue;
+		}
+		if (size != (int)sizeof make || fd < 0 || !make.name[0] || strchr(make.name, '/'))
+			made.error = -EINVAL;
+		else if (!device_allowed(maker->ceiling, make.mode, make.device))
+			made.error = -EPERM;
+		else if (make.op == SD_MAKE_NODE)
+			made.error = real_node(maker, &make, fd);
+		else if (make.op == SD_MAKE_PRIVATE)
+			made.error = private_node(maker, &make, fd, &tree);
+		sd_set_caps(0, maker->permitted);
+		if (fd >= 0)
+			close(fd);
+		int sent = sd_send_fds(0, &made, sizeof made, &tree, tree >= 0);
+		if (tree >= 0)
+			close(tree);
+		if (sent < 0)
+			_exit(1);
+	}
+}
+
+static int make_home(struct maker *maker)
+{
+	struct stat own;
+	char options[64];
+	snprintf(options, sizeof options, "mode=0777,size=64k,nr_inodes=%u",
+		 maker->ceiling->most_private ? maker->ceiling->most_private : 65536);
+	if (unshare(CLONE_NEWNS))
+		return -errno;
+	int error = sd_pivot_into(options, NULL);
+	if (error)
+		return error;
+	if (stat("/", &own))
+		return -errno;
+	maker->own_dev = own.st_dev;
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NOROOT, 0, 0, 0) ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(SYS_setgroups, 0, NULL))
+		return -errno;
+	maker->permitted = CAP(CAP_MKNOD) | CAP(CAP_SYS_ADMIN) | CAP(CAP_DAC_OVERRIDE) |
+			   CAP(CAP_FSETID) | CAP(CAP_FOWNER) | CAP(CAP_SETUID) | CAP(CAP_SETGID);
+	error = sd_set_caps(0, maker->permitted);
+	sd_harden();
+	return error;
+}
+
+/* Forks a maker below `ceiling`, which has to stay as it is in this process until then. Its first
+ * message says whether it is ready: 0 or -errno. Needs real root. */
+int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
+{
+	int pid = sd_fork_helper(child, "seccompd-make");
+	if (pid)
+		return pid;
+	static struct maker maker;
+	maker.ceiling = ceiling;
+	int32_t ready = make_home(&maker);
+	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready)
+		_exit(1);
+	serve(&maker);
+	_exit(0);
+}

@@ -1,0 +1,36 @@
+/* Reads strings out of a caller's memory, as the kernel would have copied them. */
+#include "memory.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* getname() in the kernel copies up to PATH_MAX bytes; it fails with EFAULT where the string runs into
+ * an unmapped page, with ENAMETOOLONG where no NUL is among the first PATH_MAX bytes. The page behind
+ * the string's end is never touched, here neither: it may be one that takes for ever to come. */
+int sd_read_string(pid_t tid, uint64_t address, char *text)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	size_t have = 0;
+	while (have < SD_PATH_MAX) {
+		uint64_t from = address + have;
+		if (from < address || from > UINTPTR_MAX)
+			return -EFAULT;
+		size_t want = page - from % page;
+		if (want > SD_PATH_MAX - have)
+			want = SD_PATH_MAX - have;
+		struct iovec local = {text + have, want};
+		struct iovec remote = {(void *)(uintptr_t)from, want};
+		ssize_t got = process_vm_readv(tid, &local, 1, &remote, 1, 0);
+		if (got < 0)
+			return -errno;
+		const char *end = memchr(text + have, 0, (size_t)got);
+		if (end)
+			return (int)(end - text);
+		if ((size_t)got < want)
+			return -EFAULT;
+		have += want;
+	}
+	return -ENAMETOOLONG;
+}

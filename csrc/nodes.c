@@ -1,0 +1,223 @@
+/* Making a node: what the caller's own mknod would come to, and a bind mount of a node where a
+ * real one is out of reach. */
+#include "paths.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/magic.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#endif
+#ifndef MOVE_MOUNT_F_EMPTY_PATH
+#define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
+#define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
+#endif
+#ifndef FUSE_SUPER_MAGIC
+#define FUSE_SUPER_MAGIC 0x65735546
+#endif
+
+enum { ATTR_NOSUID = 0x2, ATTR_NOEXEC = 0x8, ATTR_NOSYMFOLLOW = 0x200000 };
+
+int sd_try_node(int parent, const char *name, uint32_t mode, uint64_t device)
+{
+	/* glibc's mknodat checks and converts; the kernel is to see what the caller gave */
+	dev_t dev = (dev_t)device;
+	unsigned int packed = (minor(dev) & 0xff) | major(dev) << 8 | (minor(dev) & ~0xffU) << 12;
+	return syscall(SYS_mknodat, parent, name, mode, packed) ? -errno : 0;
+}
+
+/* The path of `parent` below the caller's root directory, and the name. */
+static int resolved(int parent, const char *name, struct sd_told *told)
+{
+	char *path = told->path;
+	if (fchdir(parent) || syscall(SYS_getcwd, path, SD_PATH_MAX) < 0 || path[0] != '/')
+		return -EACCES; /* "(unreachable)", or not to be told */
+	size_t length = strlen(path), more = strlen(name);
+	if (length + 1 + more > sizeof told->path)
+		return -ENAMETOOLONG;
+	if (length > 1)
+		path[length++] = '/';
+	memcpy(path + length, name, more);
+	told->path_length = (int)(length + more);
+	return 0;
+}
+
+/* The parent's descriptor where nothing but CAP_MKNOD is missing; -errno is final. */
+static int check(const struct sd_caller *caller, const struct sd_home *home,
+		 const struct sd_ask *ask, const char **name)
+{
+	int parent = sd_walk_parent(home, caller, caller->base[0], sd_ask_text(ask, 0), name);
+	if (parent < 0)
+		return parent;
+	int error = sd_try_node(parent, *name, ask->mode, ask->device);
+	int may = caller->same_userns && caller->caps & 1ULL << CAP_MKNOD;
+	if (error == -EPERM && may && !(ask->flags & SD_WORK_PROBE))
+		return parent;
+	close(parent);
+	/* no answer but an errno is expected: a node that came to be was the kernel's own grant */
+	return error ? error : -EEXIST;
+}
+
+void sd_do_resolve(const struct sd_caller *caller, const struct sd_home *home,
+		   const struct sd_ask *ask, struct sd_told *told, int *give)
+{
+	const char *name;
+	struct statfs fs;
+	int parent = check(caller, home, ask, &name);
+	if (parent < 0) {
+		told->error = parent;
+		return;
+	}
+	if (ask->flags & SD_WORK_WANT_PATH) {
+		told->error = resolved(parent, name, told);
+		if (told->error) {
+			close(parent);
+			return;
+		}
+	}
+	told->flags = SD_TOLD_PASSED;
+	if (caller->caps & 1ULL << CAP_DAC_OVERRIDE)
+		told->flags |= SD_TOLD_DAC;
+	if (caller->caps & 1ULL << CAP_FSETID)
+		told->flags |= SD_TOLD_FSETID;
+	/* the maker must not be made to wait for a FUSE server */
+	if (!fstatfs(parent, &fs) && (fs.f_type == FUSE_SUPER_MAGIC || fs.f_flags & ST_NODEV))
+		told->flags |= SD_TOLD_NO_NODES;
+	size_t length = strlen(name);
+	memcpy(told->name, name, length < sizeof told->name ? length + 1 : 0);
+	*give = parent;
+}
+
+int sd_place(int parent, const char *name, uint32_t mode)
+{
+	int fd = openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_WRONLY | O_CLOEXEC,
+			mode & 0777);
+	if (fd >= 0)
+		return fd;
+	/* all permissions were there: this is a filesystem that makes no files, nor nodes */
+	return errno == EACCES ? -EPERM : -errno;
+}
+
+void sd_take_back(int parent, const char *name, int placeholder)
+{
+	struct stat ours, there;
+	if (!fstat(placeholder, &ours) && !fstatat(parent, name, &there, AT_SYMLINK_NOFOLLOW) &&
+	    ours.st_ino == there.st_ino && ours.st_dev == there.st_dev)
+		unlinkat(parent, name, 0);
+}
+
+static int attached(int tree, int placeholder)
+{
+	if (!syscall(SYS_move_mount, tree, "", placeholder, "",
+		     MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
+		return 0;
+	/* a directory of a mount namespace that the caller is not in */
+	return errno == EINVAL ? -EPERM : -errno;
+}
+
+int sd_attach(const struct sd_caller *caller, const struct sd_home *home, int tree,
+	      int placeholder)
+{
+	int error = sd_act_as_self(home);
+	if (!error)
+		error = attached(tree, placeholder);
+	int back = sd_act_as_caller(home, caller);
+	return error ? error : back;
+}
+
+/* A detached mount of the host's node, with the marks of ours. Runs at home, with our own
+ * capabilities. */
+static int host_tree(const char *path, uint32_t mode, uint64_t device)
+{
+	struct stat node;
+	struct sd_mount_attr attr = {
+		.set = ATTR_NOSUID | ATTR_NOEXEC | ATTR_NOSYMFOLLOW,
+		.propagation = MS_PRIVATE,
+	};
+	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, path,
+				OPEN_TREE_CLONE | O_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+	if (tree < 0)
+		return -EPERM;
+	if (fstat(tree, &node) || (node.st_mode & S_IFMT) != (mode & S_IFMT) ||
+	    node.st_rdev != device ||
+	    syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof attr)) {
+		close(tree);
+		return -EPERM;
+	}
+	return tree;
+}
+
+static int bind_host(const struct sd_caller *caller, const struct sd_home *home,
+		     const struct sd_ask *ask, int placeholder)
+{
+	int error = sd_act_as_self(home);
+	int there = error ? -1 : openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (there < 0)
+		return error ? error : -errno;
+	if (setns(home->mount_ns, CLONE_NEWNS))
+		error = -errno;
+	int tree = error ? error : host_tree(sd_ask_text(ask, 2), ask->mode, ask->device);
+	if (tree >= 0 && setns(there, CLONE_NEWNS))
+		error = -errno;
+	if (tree >= 0 && !error)
+		error = attached(tree, placeholder);
+	if (tree >= 0)
+		close(tree);
+	close(there);
+	return tree < 0 ? tree : error;
+}
+
+void sd_do_bind(const struct sd_caller *caller, const struct sd_home *home,
+		const struct sd_ask *ask, struct sd_told *told, int given)
+{
+	const char *name = sd_ask_text(ask, 0);
+	int parent = given >= 0 ? given : check(caller, home, ask, &name);
+	int placeholder = parent < 0 ? parent : sd_place(parent, name, ask->mode);
+	if (placeholder < 0) {
+		told->error = placeholder;
+	} else {
+		told->error = bind_host(caller, home, ask, placeholder);
+		if (told->error && !sd_act_as_caller(home, caller))
+			sd_take_back(parent, name, placeholder);
+		else
+			told->flags = SD_TOLD_BOUND;
+		close(placeholder);
+	}
+	if (parent >= 0 && parent != given)
+		close(parent);
+}
+
+void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int *give)
+{
+	int placeholder = parent < 0 ? -EBADF : sd_place(parent, sd_ask_text(ask, 0), ask->mode);
+	if (placeholder < 0)
+		told->error = placeholder;
+	else
+		*give = placeholder;
+}
+
+void sd_do_attach(const struct sd_caller *caller, const struct sd_home *home,
+		  const struct sd_ask *ask, struct sd_told *told, const int *held)
+{
+	if (held[1] < 0 || held[2] < 0) {
+		told->error = -EBADF;
+		return;
+	}
+	if (held[3] >= 0)
+		told->error = sd_attach(caller, home, held[3], held[2]);
+	if (held[3] < 0 || told->error)
+		sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
+	else
+		told->flags = SD_TOLD_BOUND;
+}

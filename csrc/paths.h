@@ -1,0 +1,180 @@
+/* What the session's side (work.c), the resolver and the maker say to each other, and what their
+ * files share. Messages are SOCK_SEQPACKET, one question and one answer at a time. */
+#ifndef SECCOMPD_PATHS_H
+#define SECCOMPD_PATHS_H
+
+#include <stddef.h>
+
+#include "shim.h"
+
+#define SD_HIDDEN __attribute__((visibility("hidden")))
+
+enum { SD_GROUPS = 64, SD_HELD = 4 };
+
+/* ---- resolver ---- */
+
+enum sd_ask_op {
+	SD_ASK_RESOLVE = 1, /* [task] -> [parent] */
+	SD_ASK_BIND,        /* [task] or [task, parent]: the host's node, all in one */
+	SD_ASK_PLACE,       /* [task, parent] -> [placeholder] */
+	SD_ASK_ATTACH,      /* [task, parent, placeholder, tree]; [task, parent, placeholder]: undo */
+	SD_ASK_REMOVE,      /* [task], as all below */
+	SD_ASK_RENAME,
+	SD_ASK_LINK,
+	SD_ASK_CHANGE,
+};
+
+enum { SD_NO_TEXT = 0xffff };
+
+struct sd_ask {
+	uint32_t op;
+	uint32_t flags; /* SD_WORK_* */
+	int32_t dirfd[2];
+	uint16_t length[2]; /* of each path without its NUL; SD_NO_TEXT: the file `dirfd` itself */
+	uint32_t mode;
+	uint32_t call_flags;
+	uint64_t device;
+	char text[2 * SD_PATH_MAX + SD_HOST_NODE_MAX]; /* path, path, host's node, each with its NUL */
+};
+
+enum sd_told_flag {
+	SD_TOLD_PASSED = 1,      /* nothing but CAP_MKNOD stands in the way; a descriptor follows */
+	SD_TOLD_LEFT_ALONE = 2,  /* nothing of ours */
+	SD_TOLD_RETIRE = 4,      /* cannot take this caller's groups any more: ask a fresh resolver */
+	SD_TOLD_DAC = 8,         /* the caller has CAP_DAC_OVERRIDE in the session's user namespace */
+	SD_TOLD_FSETID = 16,
+	SD_TOLD_NO_NODES = 32,   /* a real node could not be opened there (nodev, FUSE) */
+	SD_TOLD_BOUND = 64,      /* one node more */
+	SD_TOLD_UNBOUND = 128,   /* one node less: `node_dev`, `node_ino` */
+	SD_TOLD_LINKED = 256,    /* one name more for `node_dev`, `node_ino` */
+};
+
+struct sd_told {
+	int32_t error; /* 0 or -errno */
+	uint32_t flags;
+	uint32_t fsuid, fsgid, umask; /* as the session's user namespace numbers them */
+	uint32_t mode;                /* of the placeholder */
+	uint64_t node_dev, node_ino;
+	uint32_t group_count;
+	uint32_t groups[SD_GROUPS];
+	char name[256];               /* the last component of what was resolved */
+	int32_t path_length; /* -1: not known */
+	char path[SD_PATH_MAX + 256];
+};
+
+/* ---- maker ---- */
+
+enum sd_make_op {
+	SD_MAKE_NODE = 1, /* [dirfd] */
+	SD_MAKE_PRIVATE,  /* [placeholder] -> [tree] */
+	SD_MAKE_DROP,     /* no answer */
+	SD_MAKE_LINK,     /* no answer */
+};
+
+enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */
+
+struct sd_make {
+	uint32_t op;
+	uint32_t flags; /* SD_MAKE_*, SD_TOLD_DAC, SD_TOLD_FSETID */
+	uint32_t mode, umask, fsuid, fsgid;
+	uint64_t device;
+	uint64_t node_dev, node_ino;
+	uint32_t group_count;
+	uint32_t groups[SD_GROUPS];
+	char name[256];
+};
+
+enum { SD_NEEDS_BIND = 1 }; /* the maker's answer beside 0 and -errno */
+
+struct sd_made {
+	int32_t error;
+};
+
+/* ---- spawn.c ---- */
+
+/* Forks a helper that has nothing but its socket, as descriptor 0. In the child returns 0. */
+SD_HIDDEN int sd_fork_helper(struct sd_child *child, const char *name);
+/* What every change of credentials undoes: not dumpable, and dying with the parent. */
+SD_HIDDEN void sd_harden(void);
+SD_HIDDEN int sd_set_caps(uint64_t effective, uint64_t permitted);
+SD_HIDDEN int sd_permitted_caps(uint64_t *permitted);
+SD_HIDDEN int sd_pivot_into(const char *fstype_options, const char *keep);
+
+/* ---- identity.c ---- */
+
+struct sd_caller {
+	int task;
+	int base[2]; /* where each path starts: a descriptor, or -errno */
+	uint32_t fsuid, fsgid, umask;
+	uint64_t caps;     /* effective, of the caller, in its own user namespace */
+	int same_userns;
+	uint32_t group_count;
+	int groups_cut;
+	uint32_t groups[SD_GROUPS];
+	int pid, tgid;       /* in the caller's own pid namespace */
+	uint64_t as_caller;  /* the capabilities the resolver has while it acts as the caller */
+};
+
+struct sd_home {
+	int plain;     /* no capability: works only for callers that share root and namespaces */
+	int mount_ns;  /* the staging mount namespace */
+	uint64_t permitted;
+	char userns[64];
+	uint32_t first_count, now_count;
+	int groups_changed;
+	uint32_t first_groups[SD_GROUPS], now_groups[SD_GROUPS];
+};
+
+SD_HIDDEN int sd_home_init(struct sd_home *home);
+/* Reads who the caller is and takes it on: mount namespace, root, ids, groups, umask, and those of
+ * its capabilities that path work may use. 0, -errno, or SD_TOLD_RETIRE. */
+SD_HIDDEN int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+		       int need_base);
+SD_HIDDEN void sd_leave(struct sd_home *home, struct sd_caller *caller);
+SD_HIDDEN int sd_act_as_caller(const struct sd_home *home, const struct sd_caller *caller);
+SD_HIDDEN int sd_act_as_self(const struct sd_home *home);
+SD_HIDDEN int sd_go_staging(const struct sd_home *home, const struct sd_caller *caller);
+
+/* ---- walk.c ---- */
+
+/* Opens what `path` names, as the caller would reach it. `directory`: as the parent of a name,
+ * where a last symlink is followed without the protection of sticky directories. */
+SD_HIDDEN int sd_walk(const struct sd_home *home, const struct sd_caller *caller, int base,
+		      const char *path, int directory, int follow);
+/* The parent directory of `path`; `*last` is the rest of it, slashes at its end included. */
+SD_HIDDEN int sd_walk_parent(const struct sd_home *home, const struct sd_caller *caller, int base,
+			     const char *path, const char **last);
+
+/* ---- nodes.c ---- */
+
+enum { SD_ST_NOSYMFOLLOW = 0x2000 }; /* of statfs(2): the mark of a mount of ours */
+
+struct sd_mount_attr { /* mount_setattr(2); older headers lack it */
+	uint64_t set, clear, propagation, userns;
+};
+
+SD_HIDDEN void sd_do_resolve(const struct sd_caller *caller, const struct sd_home *home,
+			     const struct sd_ask *ask, struct sd_told *told, int *give);
+SD_HIDDEN void sd_do_bind(const struct sd_caller *caller, const struct sd_home *home,
+			  const struct sd_ask *ask, struct sd_told *told, int parent);
+SD_HIDDEN void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int *give);
+SD_HIDDEN void sd_do_attach(const struct sd_caller *caller, const struct sd_home *home,
+			    const struct sd_ask *ask, struct sd_told *told, const int *held);
+/* An empty regular file, as the caller makes it: a descriptor or -errno. */
+SD_HIDDEN int sd_place(int parent, const char *name, uint32_t mode);
+SD_HIDDEN void sd_take_back(int parent, const char *name, int placeholder);
+/* Mounts `tree` on `placeholder` in the mount namespace we are in, with our own capabilities; the
+ * caller's are back afterwards. */
+SD_HIDDEN int sd_attach(const struct sd_caller *caller, const struct sd_home *home, int tree,
+			int placeholder);
+/* What mknod(2) would answer the caller: -EPERM where only CAP_MKNOD is missing. */
+SD_HIDDEN int sd_try_node(int parent, const char *name, uint32_t mode, uint64_t device);
+
+/* ---- companions.c ---- */
+
+SD_HIDDEN void sd_do_companion(const struct sd_caller *caller, const struct sd_home *home,
+			       const struct sd_ask *ask, struct sd_told *told);
+
+SD_HIDDEN const char *sd_ask_text(const struct sd_ask *ask, int which);
+
+#endif

@@ -1,0 +1,99 @@
+/* The resolver: one question at a time, asked by the session it was forked from. It becomes the
+ * caller, does the path work, and comes back; see identity.c, walk.c, nodes.c and companions.c. */
+#include "paths.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *sd_ask_text(const struct sd_ask *ask, int which)
+{
+	const char *text = ask->text;
+	for (int i = 0; i < which; i++)
+		if (i > 1 || ask->length[i] != SD_NO_TEXT)
+			text += ask->length[i] + 1;
+	return text;
+}
+
+static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd_told *told,
+		       int *held, int *give)
+{
+	struct sd_caller caller = {.task = held[0], .base = {-EBADF, -EBADF}};
+	int places = 1;
+	if (ask->op == SD_ASK_RENAME || ask->op == SD_ASK_LINK)
+		places = 2;
+	else if (ask->op == SD_ASK_PLACE || ask->op == SD_ASK_ATTACH || held[1] >= 0)
+		places = 0;
+	int result = sd_enter(home, &caller, ask, places);
+	if (result == SD_TOLD_RETIRE) {
+		told->flags = SD_TOLD_RETIRE;
+	} else if (result) {
+		told->error = result;
+	} else {
+		told->fsuid = caller.fsuid;
+		told->fsgid = caller.fsgid;
+		told->umask = caller.umask;
+		told->group_count = caller.group_count;
+		memcpy(told->groups, caller.groups, caller.group_count * sizeof *told->groups);
+		switch (ask->op) {
+		case SD_ASK_RESOLVE:
+			sd_do_resolve(&caller, home, ask, told, give);
+			break;
+		case SD_ASK_BIND:
+			sd_do_bind(&caller, home, ask, told, held[1]);
+			break;
+		case SD_ASK_PLACE:
+			sd_do_place(ask, told, held[1], give);
+			break;
+		case SD_ASK_ATTACH:
+			sd_do_attach(&caller, home, ask, told, held);
+			break;
+		default:
+			sd_do_companion(&caller, home, ask, told);
+		}
+	}
+	sd_leave(home, &caller);
+}
+
+static void serve(struct sd_home *home)
+{
+	static struct sd_ask ask;
+	static struct sd_told told;
+	for (;;) {
+		int held[SD_HELD], give = -1;
+		int size = sd_receive_fds(0, &ask, sizeof ask, held, SD_HELD);
+		if (size <= 0)
+			_exit(0);
+		memset(&told, 0, offsetof(struct sd_told, path));
+		told.path_length = -1;
+		if (held[0] < 0)
+			told.error = -EBADF;
+		else
+			answer_one(home, &ask, &told, held, &give);
+		for (int i = 0; i < SD_HELD; i++)
+			if (held[i] >= 0)
+				close(held[i]);
+		size_t length = offsetof(struct sd_told, path);
+		if (told.path_length > 0)
+			length += (size_t)told.path_length;
+		if (sd_send_fds(0, &told, length, &give, give >= 0) < 0)
+			_exit(1);
+		if (give >= 0)
+			close(give);
+	}
+}
+
+/* Forks a resolver. Its first message says whether it could make itself a home: 0 or -errno. */
+int sd_resolver_spawn(struct sd_child *child)
+{
+	int pid = sd_fork_helper(child, "seccompd-path");
+	if (pid)
+		return pid;
+	/* /proc is read before the root is left, so these come first */
+	static struct sd_home home;
+	int32_t ready = sd_home_init(&home);
+	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready)
+		_exit(1);
+	serve(&home);
+	_exit(0);
+}

@@ -1,0 +1,325 @@
+/* The one declaration file of the C shim.
+ *
+ * What stands between "cdef begin" and "cdef end" is plain C: it is included here and given to cffi
+ * by build_shim.py, so that the two can never drift apart. Everything returns >= 0 or -errno.
+ */
+#ifndef SECCOMPD_SHIM_H
+#define SECCOMPD_SHIM_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+/* cdef begin */
+
+/* ---- listener.c, memory.c: one notification at a time ---- */
+
+struct sd_reads { /* which arguments of one system call are what */
+	uint32_t arch;
+	int32_t nr;
+	uint8_t kind[6]; /* enum sd_kind */
+};
+
+enum sd_kind {
+	SD_UNUSED = 0,  /* not a parameter of this call: left out of the key */
+	SD_U32 = 1,     /* int, unsigned int, dev_t as the kernel takes it: the low 32 bits */
+	SD_U16 = 2,     /* umode_t: the low 16 bits */
+	SD_LONG = 3,    /* as wide as the caller's registers */
+	SD_STRING = 4,  /* a path: read from the caller's memory, once */
+};
+
+enum {
+	SD_STRINGS = 2,     /* most strings a call has */
+	SD_PATH_MAX = 4096, /* PATH_MAX, the NUL included */
+	SD_PENDING = 256,   /* most calls received and not yet answered, in one session */
+	SD_UNREAD = 1 << 20,
+	SD_STALLS = 8,      /* most stalled readers a session may leave behind */
+};
+
+struct sd_call {
+	uint64_t id;
+	uint64_t ip;
+	uint64_t args[6]; /* cut to the width of the type */
+	uint32_t tid;
+	uint32_t arch;
+	int32_t nr;
+	int32_t slot;                 /* in the watch, to be given back with the answer */
+	int32_t length[SD_STRINGS];   /* of each string without its NUL, or -errno */
+	int32_t key_length;
+	char text[SD_STRINGS][SD_PATH_MAX];
+	char key[8192 + 64]; /* what a decision may depend on, for a cache: arch, nr, arguments, strings */
+};
+
+struct sd_stall {
+	uint32_t tgid;
+	uint32_t reserved;
+	uint64_t start_time; /* clock ticks since boot, as in /proc/PID/stat */
+};
+
+struct sd_watch { /* a memfd that a session writes and its watchdog reads: it outlives the session */
+	uint8_t received[256];        /* NOTIF_RECV writes here, so that no id can be lost in between */
+	uint64_t reading_since;       /* CLOCK_MONOTONIC, ns; 0: no memory is being read */
+	uint64_t reading_id;
+	uint64_t armed_at;            /* when the deadline timer was last armed */
+	uint32_t reading_tid;
+	uint32_t stalls;              /* written by the watchdog, as the next line */
+	struct sd_stall stalled[SD_STALLS];
+	uint64_t pending[SD_PENDING]; /* ids received and not answered; 0: free */
+};
+
+struct sd_receiver;
+
+extern const uint32_t SD_ARCH_X86_64;
+extern const uint32_t SD_ARCH_I386;
+
+struct sd_receiver *sd_receiver_new(int listener, int timer, struct sd_watch *watch,
+				    const struct sd_reads *reads, size_t count, uint64_t deadline_ns);
+void sd_receiver_free(struct sd_receiver *receiver);
+/* > 0: a call, the length of its key, plus SD_UNREAD where the caller stalled before and nothing of
+ * its memory was read; 0: none came within linger_us, or one of `also` is readable; -ENOTCONN: no
+ * caller is left; -ENOBUFS: SD_PENDING calls wait for their answers */
+int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
+	       size_t also_count);
+/* 0; -ENOENT: the caller is gone or was interrupted; `error` is <= 0, `proceed` is CONTINUE */
+int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value, int error,
+	      int proceed);
+/* the same for the call that sd_receive gave last */
+int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int proceed);
+int sd_id_valid(int listener, uint64_t id);
+int sd_listener_state(int listener); /* 0: nothing; 1: a call waits; -ENOTCONN: no caller is left */
+int sd_set_sync_wake_up(int listener);
+/* the watchdog's side: answers every id in the watch with `error`, and says how many those were */
+int sd_refuse_pending(int listener, struct sd_watch *watch, int error);
+int sd_refuse_next(int listener, int error);
+int sd_deadline_timer(void); /* a timerfd that does not block */
+int sd_arm_timer(int timer, uint64_t in_ns);
+int sd_task_start(int tid, uint32_t *tgid, uint64_t *start_time);
+
+/* ---- session.c: what a session process does once ---- */
+
+int sd_join_user_namespace(int userns, uint32_t uid, uint32_t gid);
+int sd_send_fds(int sock, const void *data, size_t size, const int *fds, size_t count);
+/* the size of the message; 0: the other side has closed. Unused places of `fds` become -1 */
+int sd_receive_fds(int sock, void *data, size_t size, int *fds, size_t count);
+
+/* ---- launch.c, init.c, handover.c (LAUNCH) ---- */
+
+enum sd_namespace {
+	SD_NS_USER = 1,
+	SD_NS_MOUNT = 2,
+	SD_NS_PID = 4,
+	SD_NS_NET = 8,
+	SD_NS_IPC = 16,
+	SD_NS_UTS = 32,
+	SD_NS_CGROUP = 64,
+	SD_NS_TIME = 128,
+};
+
+struct sd_launch_spec {
+	uint32_t namespaces;     /* enum sd_namespace; 0: CMD is filtered and nothing else */
+	uint32_t uid, gid;       /* who CMD is in its user namespace; without one they are unused */
+	int32_t drop_groups;     /* empty the list of supplementary groups */
+	int32_t wait_killable;   /* the kernel has WAIT_KILLABLE_RECV, and it is not hidden */
+	uint32_t preserve_fds;   /* how many descriptors after 0, 1 and 2 CMD inherits */
+	const void *filter;      /* struct sock_filter[] */
+	size_t filter_size;      /* in bytes */
+	const char *const *argv; /* ends with NULL; argv[0] is looked up in PATH */
+};
+
+enum sd_launch_stage { /* where init was when something failed */
+	SD_STAGE_IDENTITY = 1,
+	SD_STAGE_MOUNTS,
+	SD_STAGE_PROC,
+	SD_STAGE_SYSFS,
+	SD_STAGE_MQUEUE,
+	SD_STAGE_LOOPBACK,
+	SD_STAGE_TIME,
+	SD_STAGE_FORK,
+	SD_STAGE_NO_NEW_PRIVS,
+	SD_STAGE_FILTER,
+	SD_STAGE_HANDOVER,
+	SD_STAGE_EXEC,
+};
+
+enum sd_launch_kind {
+	SD_EVENT_LISTENER = 1, /* comes with the listener; value: CMD's pid as init sees it */
+	SD_EVENT_NOTE,         /* stage, value: an errno; it goes on without that */
+	SD_EVENT_FAILED,       /* stage, value: an errno; CMD never ran */
+	SD_EVENT_STOPPED,      /* value: the signal */
+	SD_EVENT_CONTINUED,
+	SD_EVENT_EXITED,       /* CMD ended; value: its exit status, or 128 + the signal */
+};
+
+struct sd_launch_event {
+	int32_t kind;
+	int32_t stage;
+	int32_t value;
+};
+
+struct sd_signal {
+	int32_t number;
+	int32_t code;   /* si_code: SI_KERNEL for what a terminal sends */
+	int32_t sender; /* si_pid in our pid namespace */
+};
+
+/* Blocks all signals but SIGCHLD and those of errors, and gives a signalfd with them. What was
+ * there before is kept for CMD. */
+int sd_signals_open(void);
+/* 1: a signal; 0: none */
+int sd_signals_next(int signals, struct sd_signal *signal);
+/* stops this process as `number` would have; returns once it has been continued */
+int sd_signals_stop_self(int number);
+
+/* Gives a SOCK_SEQPACKET to the init that it makes. Init waits for sd_launch_go, which is to come
+ * once the id maps are written, and dies when the socket closes. */
+int sd_launch_begin(const struct sd_launch_spec *spec, int32_t *init);
+int sd_launch_go(int sock);
+/* init sends `signal` to CMD, unless CMD got the same one already as a member of our group */
+int sd_launch_kill(int sock, const struct sd_signal *signal);
+/* 1: an event, and its descriptor or -1; 0: init has ended; -EAGAIN: nothing yet */
+int sd_launch_next(int sock, struct sd_launch_event *event, int32_t *fd);
+/* puts /dev/null in place of `fd`, so that what it was can end while we live */
+int sd_detach_stream(int fd);
+/* takes every capability away but those in `keep` (bit n: capability n) */
+int sd_limit_capabilities(uint64_t keep);
+
+/* ---- spawn.c, resolver.c, maker.c: the helpers; work.c: what a session asks of them ---- */
+
+struct sd_child {
+	int32_t pid;
+	int32_t pidfd; /* -1 where the kernel has none */
+	int32_t sock;
+	int32_t reserved;
+};
+
+struct sd_range { /* as uid_map has it */
+	uint32_t inside, outside, count;
+};
+
+struct sd_devices {
+	uint32_t type; /* 'c' or 'b' */
+	uint32_t major_low, major_high, minor_low, minor_high;
+};
+
+struct sd_ceiling { /* all that a maker can ever be asked for */
+	const struct sd_range *uids; /* none: no user namespace */
+	const struct sd_range *gids;
+	const struct sd_devices *devices;
+	uint32_t uid_count, gid_count, device_count;
+	uint32_t most_private; /* nodes in its own tmpfs; 0: 65536 */
+};
+
+/* Both return the pid. The helper's first message, an int32_t, is 0 or -errno (sd_helper_ready). */
+int sd_resolver_spawn(struct sd_child *child);
+int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child);
+int sd_helper_ready(int sock, int timeout_ms);
+
+enum { SD_HOST_NODE_MAX = 256 };
+
+enum sd_work_op {
+	SD_WORK_MAKE = 1,
+	SD_WORK_REMOVE = 2,
+	SD_WORK_RENAME = 3,
+	SD_WORK_LINK = 4,
+	SD_WORK_CHANGE = 5,
+};
+
+enum sd_work_flag {
+	SD_WORK_PROBE = 1,     /* only what mknod would answer a caller without CAP_MKNOD */
+	SD_WORK_WANT_PATH = 2, /* stop at SD_WORK_DECIDE with fsuid, fsgid and the path */
+	SD_WORK_NODE = 4,      /* a real node, even where it could not be opened */
+	SD_WORK_BIND = 8,      /* a bind mount, even where a real node would do */
+};
+
+enum sd_work_result {
+	SD_WORK_DONE = 0,   /* `error` and the outcome are there */
+	SD_WORK_WAIT = 1,   /* step again when `waiting` is readable */
+	SD_WORK_DECIDE = 2, /* sd_work_go, or sd_work_close */
+	SD_WORK_RETIRE = 3, /* this resolver cannot serve this caller: start again with a fresh one */
+	SD_WORK_LOST = 4,   /* the helper behind `waiting` has gone */
+	SD_WORK_BUSY = 5,   /* another work waits for this maker: sd_work_go, perhaps with another */
+};
+
+enum sd_work_outcome {
+	SD_WAS_LEFT_ALONE = 1,
+	SD_WAS_NODE = 2,
+	SD_WAS_BOUND = 4,
+	SD_WAS_UNBOUND = 8, /* `node_dev`, `node_ino`: for sd_maker_tell */
+	SD_WAS_LINKED = 16, /* likewise */
+};
+
+struct sd_work {
+	int32_t op;
+	uint32_t flags;
+	int32_t resolver, maker; /* sockets; maker -1: none */
+	int32_t *maker_busy;     /* shared by all works of that maker: one question at a time */
+	int32_t task;            /* /proc/TID, O_PATH */
+	uint32_t mode;
+	uint32_t major, minor;
+	uint32_t call_flags;     /* of rename and link; of change: AT_SYMLINK_NOFOLLOW */
+	int32_t capability;      /* of change: its number */
+	int32_t dirfd[2];
+	int32_t length[2];       /* of each path; -1: the file `dirfd` itself */
+	char path[2][SD_PATH_MAX];
+	char host_node[SD_HOST_NODE_MAX]; /* where there is no maker */
+	/* the state, to be zero at the start */
+	int32_t stage, waiting;
+	int32_t parent, placeholder;
+	int32_t failure;
+	uint32_t wanted;
+	uint32_t told_flags, umask, group_count;
+	uint32_t groups[64];
+	char name[256];
+	/* what it came to */
+	int32_t error; /* 0 or -errno */
+	uint32_t outcome;
+	uint32_t fsuid, fsgid;
+	uint64_t node_dev, node_ino;
+	int32_t resolved_length; /* -1: not known */
+	char resolved[SD_PATH_MAX + 256];
+};
+
+int sd_work_start(struct sd_work *work, int linger_us);
+int sd_work_step(struct sd_work *work, int linger_us);
+int sd_work_go(struct sd_work *work, int linger_us);
+/* Keeps the link count of a private node; every maker is told, and knows its own. No answer. */
+int sd_maker_tell(int maker, uint32_t outcome, uint64_t node_dev, uint64_t node_ino);
+/* After the maker was lost: takes the placeholder back, if there is one; then DONE with `error`. */
+int sd_work_undo(struct sd_work *work, int error, int linger_us);
+/* Who still owes this work an answer, and is of no use to others until then: its socket, or -1. */
+int sd_work_owed(const struct sd_work *work);
+/* Lets go of what a work that did not end holds. */
+void sd_work_close(struct sd_work *work);
+
+/* ---- probe.c: what the kernel can do ---- */
+
+enum sd_feature {
+	SD_HAS_USER_NOTIF,    /* the filter action, 5.0 */
+	SD_HAS_NEW_LISTENER,  /* the filter flag, 5.0 */
+	SD_HAS_LISTENER,      /* a filter with a listener can be installed here and now */
+	SD_HAS_WAIT_KILLABLE, /* 5.19 */
+	SD_HAS_SYNC_WAKE_UP,  /* 6.6 */
+	SD_HAS_ADDFD_SEND,    /* 5.14 */
+	SD_HAS_NAMESPACES,    /* user, mount and pid namespaces, made and used, here and now */
+	SD_HAS_PROC,          /* and in them a procfs of their own can be mounted */
+	SD_HAS_PIDFD,         /* 5.3 */
+	SD_HAS_PIDFD_GETFD,   /* 5.6 */
+	SD_HAS_PIDFD_THREAD,  /* 6.9 */
+	SD_HAS_OPENAT2,       /* 5.6 */
+	SD_HAS_FACCESSAT2,    /* 5.8 */
+	SD_HAS_FCHMODAT2,     /* 6.6 */
+	SD_HAS_CLOSE_RANGE,   /* 5.9 */
+	SD_HAS_STATX_MNT_ID,  /* 5.8 */
+	SD_HAS_OPEN_TREE,     /* 5.2 */
+	SD_HAS_MOVE_MOUNT,    /* 5.2 */
+	SD_HAS_FSOPEN,        /* 5.2 */
+	SD_HAS_MOUNT_SETATTR, /* 5.12 */
+};
+
+/* 1: there; 0: not there; -errno: the kernel refused to let it be tried */
+int sd_probe(int feature);
+
+/* ---- end ---- */
+
+/* cdef end */
+
+#endif

@@ -1,0 +1,1 @@
+"""seccompd: answers chosen system calls of less privileged processes in user space."""

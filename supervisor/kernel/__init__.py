@@ -1,0 +1,1 @@
+"""The only door to the system: the shim, the filter, privileges, and what /proc says."""

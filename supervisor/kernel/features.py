@@ -1,0 +1,92 @@
+"""What this kernel can do, asked once and only when somebody wants to know.
+
+The one place that decides whether a newer kernel feature is used. The environment variable
+SECCOMPD_TEST_HIDE (names with commas between them) hides features from all of seccompd, so that
+every fallback can run on a kernel that would not need it; it can take away, never add.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+
+from supervisor.errors import KernelError
+from supervisor.kernel import shim
+
+HIDE = "SECCOMPD_TEST_HIDE"
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One thing a kernel may have: `since` is the version that brought it.
+
+    `required` features have no fallback. `purpose` says in a few words what it is good for, and
+    `probe` is the name of the shim's number for it (enum sd_feature in csrc/shim.h).
+    """
+
+    name: str
+    probe: str
+    since: tuple[int, int]
+    required: bool
+    purpose: str
+
+
+_TABLE = (
+    Feature("user_notif", "SD_HAS_USER_NOTIF", (5, 0), True, "stops a call and asks us"),
+    Feature("new_listener", "SD_HAS_NEW_LISTENER", (5, 0), True, "hands us the stopped calls"),
+    Feature("listener", "SD_HAS_LISTENER", (5, 0), True, "a filter can be installed here and now"),
+    Feature("addfd_send", "SD_HAS_ADDFD_SEND", (5, 14), True, "answers with a file descriptor"),
+    Feature("wait_killable", "SD_HAS_WAIT_KILLABLE", (5, 19), False,
+            "signals wait for the answer; without it repeats are recognised by a table"),
+    Feature("sync_wake_up", "SD_HAS_SYNC_WAKE_UP", (6, 6), False,
+            "answers ten times faster; without it all works, slower"),
+    Feature("namespaces", "SD_HAS_NAMESPACES", (3, 8), False,
+            "user, mount and pid namespaces can be made and used"),
+    Feature("proc", "SD_HAS_PROC", (3, 8), False, "a procfs of their own can be mounted in them"),
+    Feature("pidfd", "SD_HAS_PIDFD", (5, 3), True, "names a process for certain"),
+    Feature("pidfd_getfd", "SD_HAS_PIDFD_GETFD", (5, 6), True, "copies a descriptor of a caller"),
+    Feature("pidfd_thread", "SD_HAS_PIDFD_THREAD", (6, 9), False,
+            "names a thread for certain; without it /proc/TID is held open"),
+    Feature("openat2", "SD_HAS_OPENAT2", (5, 6), True, "opens paths with conditions"),
+    Feature("faccessat2", "SD_HAS_FACCESSAT2", (5, 8), True, "asks for access as the caller"),
+    Feature("fchmodat2", "SD_HAS_FCHMODAT2", (6, 6), False, "chmod without following a link"),
+    Feature("close_range", "SD_HAS_CLOSE_RANGE", (5, 9), True, "leaves no stray descriptor"),
+    Feature("statx_mnt_id", "SD_HAS_STATX_MNT_ID", (5, 8), True, "knows a mount again"),
+    Feature("open_tree", "SD_HAS_OPEN_TREE", (5, 2), True, "makes bind mounts by descriptor"),
+    Feature("move_mount", "SD_HAS_MOVE_MOUNT", (5, 2), True, "attaches mounts by descriptor"),
+    Feature("fsopen", "SD_HAS_FSOPEN", (5, 2), True, "makes file systems by descriptor"),
+    Feature("mount_setattr", "SD_HAS_MOUNT_SETATTR", (5, 12), True, "sets a mount's attributes"),
+)
+
+FEATURES = {feature.name: feature for feature in _TABLE}
+
+
+@functools.cache
+def hidden() -> frozenset[str]:
+    """The names that SECCOMPD_TEST_HIDE hides. A name that does not exist is an error."""
+    names = frozenset(name for name in os.environ.get(HIDE, "").split(",") if name)
+    if unknown := sorted(names - FEATURES.keys()):
+        raise KernelError(
+            f"{HIDE}: no such feature: {', '.join(unknown)}",
+            hint=f"known are: {', '.join(sorted(FEATURES))}",
+        )
+    return names
+
+
+@functools.cache
+def probe(name: str) -> int:
+    """Asks the kernel: 1 it is there, 0 it is not, or the negative errno that refused the trial."""
+    return int(shim.lib.sd_probe(getattr(shim.lib, FEATURES[name].probe)))
+
+
+@functools.cache
+def available(name: str) -> bool:
+    """Whether feature `name` is there and is to be used. Costs at most some 100 us, once."""
+    return name not in hidden() and probe(name) == 1
+
+
+def version() -> tuple[int, int]:
+    """The running kernel's version, major and minor."""
+    major, minor, *_ = os.uname().release.split(".")
+    return int(major), int("".join(digit for digit in minor if digit.isdigit()))

@@ -1,0 +1,77 @@
+"""What a process of ours may do, and how it looks: the sole importer of python-prctl.
+
+Capabilities are taken away through the shim, because python-prctl does not know every capability
+of a newer kernel (CAP_CHECKPOINT_RESTORE among them) and so cannot drop it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import prctl as _untyped_prctl
+
+from supervisor.kernel.shim import check, lib
+
+_prctl: Any = _untyped_prctl
+
+# linux/capability.h; only those that some process of ours keeps.
+CAPABILITIES: Final = {
+    "chown": 0,
+    "dac_override": 1,
+    "dac_read_search": 2,
+    "fowner": 3,
+    "kill": 5,
+    "setgid": 6,
+    "setuid": 7,
+    "sys_ptrace": 19,
+    "sys_admin": 21,
+    "mknod": 27,
+    "setfcap": 31,
+}
+
+
+def set_name(name: str) -> None:
+    """The process's name in /proc/PID/comm: at most 15 bytes of it count."""
+    _prctl.set_name(name)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether those with our ids may trace us and read our /proc files."""
+    _prctl.set_dumpable(dumpable)
+
+
+def set_parent_death_signal(number: int) -> None:
+    """The signal we get when the thread that forked us ends; a change of credentials clears it."""
+    _prctl.set_pdeathsig(number)
+
+
+def set_subreaper(subreaper: bool) -> None:
+    """Whether orphaned descendants become our children."""
+    _prctl.set_child_subreaper(subreaper)
+
+
+def set_no_new_privileges() -> None:
+    """No execve gives more rights from now on: for good, and for all descendants."""
+    _prctl.set_no_new_privs(1)
+
+
+def limit_capabilities(keep: Iterable[str] = ()) -> None:
+    """Takes away every capability but `keep`, permitted and effective; inheritable all of them.
+
+    Names are as in capabilities(7), in small letters and without "CAP_". What is not held now is
+    not gained. OSError where the kernel refuses.
+    """
+    mask = 0
+    for name in keep:
+        mask |= 1 << CAPABILITIES[name]
+    check(lib.sd_limit_capabilities(mask), "capset")
+
+
+def holds(capability: str) -> bool:
+    """Whether this process has `capability` in its effective set."""
+    with open("/proc/thread-self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> CAPABILITIES[capability] & 1)
+    return False

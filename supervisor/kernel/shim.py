@@ -1,0 +1,32 @@
+"""The only door to the C module: its functions, and the one place where -errno becomes OSError."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from supervisor import _shim
+
+ffi: Any = _shim.ffi
+lib: Any = _shim.lib
+
+
+def check(result: int, what: str) -> int:
+    """`result` as it is where it is >= 0; OSError with `what` as its file name otherwise."""
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), what)
+    return result
+
+
+def send_fds(sock: int, data: bytes, fds: Sequence[int]) -> None:
+    """Sends one message with descriptors over a unix socket."""
+    check(lib.sd_send_fds(sock, data, len(data), ffi.new("int[]", list(fds)), len(fds)), "sendmsg")
+
+
+def receive_fds(sock: int, most: int = 16) -> tuple[bytes, list[int]]:
+    """The next message and its descriptors (close-on-exec); b"" once the other side has closed."""
+    data = ffi.new("char[]", 4096)
+    fds = ffi.new("int[]", most)
+    size = check(lib.sd_receive_fds(sock, data, 4096, fds, most), "recvmsg")
+    return ffi.buffer(data, size)[:], [fd for fd in fds if fd >= 0]

@@ -1,0 +1,64 @@
+"""The birth of helpers. What they are asked for later is in supervisor.engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor.kernel.shim import check, ffi, lib
+
+_READY_MS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """A process that answers on `sock`. `pidfd` is -1 where the kernel has none."""
+
+    pid: int
+    pidfd: int
+    sock: int
+
+
+def _ready(child: Any, what: str) -> Helper:
+    helper = Helper(child.pid, child.pidfd, child.sock)
+    try:
+        check(lib.sd_helper_ready(helper.sock, _READY_MS), what)
+    except OSError:
+        os.close(helper.sock)
+        if helper.pidfd >= 0:
+            os.close(helper.pidfd)
+        raise
+    return helper
+
+
+def spawn_resolver() -> Helper:
+    """Forks a resolver, which inherits the user namespace and the capabilities of this process."""
+    child = ffi.new("struct sd_child *")
+    check(lib.sd_resolver_spawn(child), "fork")
+    return _ready(child, "a resolver could not be set up")
+
+
+def spawn_maker(
+    ceiling: Sequence[tuple[str, int, int, int, int]],
+    uids: Sequence[tuple[int, int, int]],
+    gids: Sequence[tuple[int, int, int]],
+) -> Helper:
+    """Forks a maker; needs root's privileges in the initial user namespace.
+
+    `ceiling` has the devices it may ever make: type ("c" or "b"), lowest and highest major, lowest
+    and highest minor. `uids` and `gids` are (inside, outside, count) of the target's user
+    namespace; none: it has none of its own.
+    """
+    keep = (
+        ffi.new("struct sd_range[]", [tuple(r) for r in uids]),
+        ffi.new("struct sd_range[]", [tuple(r) for r in gids]),
+        ffi.new("struct sd_devices[]", [(ord(kind), *numbers) for kind, *numbers in ceiling]),
+    )
+    bounds = ffi.new("struct sd_ceiling *")
+    bounds.uids, bounds.gids, bounds.devices = keep
+    bounds.uid_count, bounds.gid_count, bounds.device_count = map(len, keep)
+    child = ffi.new("struct sd_child *")
+    check(lib.sd_maker_spawn(bounds, child), "fork")
+    return _ready(child, "a maker could not be set up")

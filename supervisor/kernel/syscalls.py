@@ -1,0 +1,156 @@
+"""The one table of system calls: names, numbers, architectures, and what an argument is.
+
+Numbers are the kernel's user API and never change; a test holds them against libseccomp and against
+the system's headers. A call that an architecture does not have is left out of its column.
+Audit architecture values are those of <linux/audit.h>.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+X86_64: Final = 0xC000003E
+I386: Final = 0x40000003
+AARCH64: Final = 0xC00000B7
+
+ARCH_NAMES: Final[Mapping[int, str]] = {X86_64: "x86_64", I386: "i386", AARCH64: "aarch64"}
+
+# Whether a register of the architecture is 64 bits wide.
+WIDE: Final[Mapping[int, bool]] = {X86_64: True, I386: False, AARCH64: True}
+
+# The architectures that one x86_64 kernel serves; x32 is refused by the filter.
+NATIVE_ARCHES: Final = (X86_64, I386)
+
+# Set in `nr` by an x32 caller, whose audit architecture is that of x86_64.
+X32_BIT: Final = 0x40000000
+
+AT_FDCWD: Final = -100
+
+
+class Kind(StrEnum):
+    """What a parameter is; it fixes how many low bits of the register count, and the sign."""
+
+    INT = "int"
+    FD = "fd"
+    FLAGS = "flags"
+    MODE = "mode"
+    DEV = "dev"
+    PATH = "path"
+    POINTER = "pointer"
+    ID = "id"
+    SIZE = "size"
+
+    @property
+    def bits(self) -> int:
+        """How many low bits of the register the kernel looks at; 0: as wide as a register."""
+        if self is Kind.MODE:
+            return 16
+        if self in (Kind.PATH, Kind.POINTER, Kind.SIZE):
+            return 0
+        return 32
+
+    @property
+    def signed(self) -> bool:
+        """Whether the kernel's type is signed."""
+        return self in (Kind.INT, Kind.FD)
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One parameter of a system call, named as its manual page names it."""
+
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpec:
+    """One system call of a family: how its registers are to be read."""
+
+    family: str
+    name: str
+    params: tuple[Param, ...]
+
+    def index(self, name: str) -> int | None:
+        """The position of the parameter `name`, None where the call has none of that name."""
+        for position, param in enumerate(self.params):
+            if param.name == name:
+                return position
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """(args[arg] & mask) == value, on the low 32 bits of the register."""
+
+    arg: int
+    mask: int
+    value: int
+
+
+# A conjunction of conditions; () always holds.
+Match = tuple[Condition, ...]
+
+
+def cut(value: int, kind: Kind, *, wide: bool = True) -> int:
+    """The register `value` as the kernel takes it: its low bits, with the sign of its type."""
+    bits = kind.bits or (64 if wide else 32)
+    value &= (1 << bits) - 1
+    if kind.signed and value >> (bits - 1):
+        value -= 1 << bits
+    return value
+
+
+# name: (x86_64, i386, aarch64); None where the architecture lacks the call.
+_TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
+    "mknod": (133, 14, None),
+    "mknodat": (259, 297, 33),
+    "unlink": (87, 10, None),
+    "unlinkat": (263, 301, 35),
+    "rename": (82, 38, None),
+    "renameat": (264, 302, 38),
+    "renameat2": (316, 353, 276),
+    "link": (86, 9, None),
+    "linkat": (265, 303, 37),
+    "chmod": (90, 15, None),
+    "fchmod": (91, 94, 52),
+    "fchmodat": (268, 306, 53),
+    "fchmodat2": (452, 452, 452),
+    "chown": (92, 182, None),
+    "lchown": (94, 16, None),
+    "fchown": (93, 95, 55),
+    "fchownat": (260, 298, 54),
+    "chown32": (None, 212, None),
+    "lchown32": (None, 198, None),
+    "fchown32": (None, 207, None),
+    "utime": (132, 30, None),
+    "utimes": (235, 271, None),
+    "futimesat": (261, 299, None),
+    "utimensat": (280, 320, 88),
+    "utimensat_time64": (None, 412, None),
+    "seccomp": (317, 354, 277),
+    "io_uring_setup": (425, 425, 425),
+}
+
+_COLUMN: Final[Mapping[int, int]] = {X86_64: 0, I386: 1, AARCH64: 2}
+
+
+def names() -> tuple[str, ...]:
+    """Every system call in the table."""
+    return tuple(_TABLE)
+
+
+def number(name: str, arch: int) -> int | None:
+    """The number of `name` on `arch`, None where that architecture lacks it.
+
+    KeyError for a name or an architecture that is not in the table: a mistake in this program.
+    """
+    return _TABLE[name][_COLUMN[arch]]
+
+
+def arch_name(arch: int) -> str:
+    """The kernel's name of an audit architecture, or its value in hexadecimal."""
+    return ARCH_NAMES.get(arch) or f"{arch:#x}"

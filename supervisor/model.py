@@ -1,0 +1,170 @@
+"""What every room of the house may import: the frozen values that travel between them.
+
+Names follow seccomp_unotify(2). Paths are bytes as the caller wrote them, without the NUL.
+Device numbers are pairs (major, minor). An errno is positive here; the shim negates it on the
+way to the kernel, and nobody else does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+Arg = int | bytes
+
+
+class Verdict(StrEnum):
+    """What becomes of a call.
+
+    REFUSE is the refusal that the kernel itself would give, with the errno and the precedence
+    that the kernel has for it; ERRNO is a refusal with an errno that the policy names.
+    """
+
+    CONTINUE = "continue"
+    REFUSE = "refuse"
+    ERRNO = "errno"
+    RETURN = "return"
+    EMULATE = "emulate"
+    INJECT = "inject"
+    KILL = "kill"
+
+    @property
+    def grants(self) -> bool:
+        """Whether the caller gets something that a refusal would have kept from it."""
+        return self in (Verdict.CONTINUE, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One received call, read exactly once.
+
+    `args` has one entry for each parameter of the system call, already cut to the width of its
+    type: integers, the bytes of a string, or for a string that could not be read the negative
+    errno (-EFAULT, -ENAMETOOLONG). `tid` is the calling thread in seccompd's pid namespace.
+    """
+
+    id: int
+    tid: int
+    arch: int
+    nr: int
+    ip: int
+    name: str
+    args: tuple[Arg, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What only path work could find out: the second look of a decision.
+
+    `path` is the resolved path below the caller's root directory (absolute, no symlink, no "..");
+    `uid` and `gid` are the caller's file system ids as its own user namespace numbers them.
+    """
+
+    path: bytes | None
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How an `emulate` rule wants its emulation done; `None` and defaults where it says nothing.
+
+    `realise`: auto (a real node where it would open, else a bind mount), node, or bind.
+    """
+
+    realise: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The policy's answer to one call. `value` is the errno of ERRNO, the result of RETURN.
+
+    `rule` is where the rule stands ("build.yaml:7"), or "otherwise" with the policy's file.
+    `needs_facts` says that the decision holds only if it is taken again with Facts, and comes
+    out as a grant there too. `silent` refusals are not recorded.
+    """
+
+    verdict: Verdict
+    rule: str
+    reason: str = ""
+    value: int = 0
+    settings: Settings = Settings()
+    needs_facts: bool = False
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A path as a caller gives it: relative to `dirfd` (the caller's; AT_FDCWD for its cwd).
+
+    `path` is None where the call names an open file (`dirfd` then is the file itself).
+    """
+
+    dirfd: int
+    path: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class MakeNode:
+    """mknod, mknodat of a character or block device. `mode` is before the umask."""
+
+    place: Place
+    mode: int
+    device: tuple[int, int]
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNode:
+    """unlink, unlinkat (without AT_REMOVEDIR) of what may be a node of ours."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class RenameNode:
+    """rename, renameat, renameat2 where either name may be a node of ours."""
+
+    old: Place
+    new: Place
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkNode:
+    """link, linkat where the old name may be a node of ours."""
+
+    old: Place
+    new: Place
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeNode:
+    """chmod, chown, utimens and their relatives on what may be a bind mount of the host's node.
+
+    `capability` is what a caller that does not own the inode needs ("fowner" or "chown").
+    """
+
+    place: Place
+    follow: bool
+    capability: str
+
+
+Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a carried out plan came to.
+
+    `errno` 0 is success. `left_alone` means that the call does not concern anything of ours and
+    is the kernel's to do, with the caller's own rights. `how` goes into the audit record
+    ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
+    """
+
+    errno: int
+    how: str = ""
+    path: bytes | None = None
+    left_alone: bool = False
+    decision: Decision | None = None
