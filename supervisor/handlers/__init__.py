@@ -1,0 +1,1 @@
+"""One file per family of system calls, and the registry that lists them."""

@@ -1,0 +1,14 @@
+"""The one list of families. Filter, decoder, schema and documentation are all made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from supervisor.handlers.base import Family
+from supervisor.handlers.device_nodes import DeviceNodes
+from supervisor.handlers.node_files import NodeFiles
+
+FAMILIES: Final[Mapping[str, Family]] = {
+    family.name: family for family in (DeviceNodes(), NodeFiles())
+}

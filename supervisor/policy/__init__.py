@@ -1,0 +1,1 @@
+"""Policies: their YAML, their compiled form, and the decisions taken by them."""

@@ -1,0 +1,84 @@
+"""What policy and filter have to know of a family of system calls.
+
+The families themselves are in supervisor.handlers, above this room: they are GIVEN to the compiler,
+never imported by it. A family states which calls it has, which keys its rules may have, and which
+registers make a call worth a notification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from supervisor.kernel.syscalls import CallSpec, Match
+from supervisor.model import Verdict
+
+Nodes = Literal["none", "private", "host"]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What of the session a compiled policy depends on.
+
+    `nodes`: where a device node comes from that could not be opened where it was asked for:
+    "host" (an ordinary user: bind mounts of the host's own nodes), "private" (root: bind mounts of
+    nodes in a tmpfs of ours), "none" (no namespace of our own, `--map none`: real nodes alone).
+    `features`: names of kernel features the filter was built for; part of the cache's key.
+    """
+
+    nodes: Nodes
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMatch:
+    """A rule's key for device numbers; `mode` and `dev` name the parameters they stand in."""
+
+    doc: str
+    mode: str
+    dev: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    """A rule's key for a path; `path` names the parameter."""
+
+    doc: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdMatch:
+    """A rule's key for the caller's file system uid or gid, as its user namespace numbers them."""
+
+    doc: str
+    which: Literal["uid", "gid"]
+
+
+KeyMatch = NodeMatch | PathMatch | IdMatch
+
+
+class FamilySpec:
+    """The declarations of one family; subclassed in supervisor.handlers."""
+
+    name: ClassVar[str]
+    doc: ClassVar[str]
+    calls: ClassVar[tuple[CallSpec, ...]]
+    # The keys of a rule, by their names in YAML. None: a companion, which no policy names.
+    keys: ClassVar[Mapping[str, KeyMatch] | None] = None
+    # What a rule's `do` may be.
+    verdicts: ClassVar[frozenset[Verdict]] = frozenset()
+    # Whether io_uring has the same operations: a policy that gates them must refuse io_uring.
+    io_uring: ClassVar[bool] = False
+
+    def serves(self, traits: Traits, realises: frozenset[str]) -> tuple[CallSpec, ...]:
+        """The calls a policy needs from a companion.
+
+        `realises` holds the `realise` setting of every rule that may make a node.
+        """
+        raise NotImplementedError
+
+    def always(self, spec: CallSpec) -> Sequence[Match]:
+        """When a call of a companion is worth a notification."""
+        raise NotImplementedError

@@ -1,0 +1,256 @@
+"""The rules of one family, and the decision: first match decides.
+
+A decision is taken twice where a rule looks at something that only the file system knows. The first
+look has what the caller wrote, and must not refuse what the second would grant: where it cannot
+tell (a relative path, a "..", the caller's ids), a granting rule matches and a refusing rule does
+not. The second look has the resolved path and the ids. A call is granted only if both looks grant,
+with the settings of the second.
+
+Rules are found by device, then by the literal start of their paths, so that the number of rules in
+a policy costs a decision nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from supervisor.model import Decision, Facts, Settings, Verdict
+from supervisor.policy.match import (
+    IdRange,
+    NodeRange,
+    glob_matches,
+    id_matches,
+    lexical,
+    literal_prefix,
+    node_matches,
+)
+
+# So many rules are tried one after the other before an index of their paths pays.
+_LINEAR: Final = 8
+# A caller chooses the devices it asks for: what is remembered of them is bounded.
+_CELLS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule; None is "any". `place` is where it stands, as FILE:LINE."""
+
+    place: str
+    verdict: Verdict
+    value: int = 0
+    realise: str = "auto"
+    silent: bool = False
+    nodes: tuple[NodeRange, ...] | None = None
+    globs: tuple[str, ...] | None = None
+    uids: tuple[IdRange, ...] | None = None
+    gids: tuple[IdRange, ...] | None = None
+
+    @property
+    def needs_facts(self) -> bool:
+        """Whether the rule looks at more than the registers."""
+        return self.globs is not None or self.uids is not None or self.gids is not None
+
+    def decision(self) -> Decision:
+        """What a call gets that this rule decides."""
+        return Decision(
+            self.verdict,
+            self.place,
+            value=self.value,
+            settings=Settings(realise=self.realise),
+            silent=self.silent,
+        )
+
+    def matches_ids(self, facts: Facts) -> bool:
+        """Whether the caller's ids are those the rule asks for."""
+        return (self.uids is None or id_matches(self.uids, facts.uid)) and (
+            self.gids is None or id_matches(self.gids, facts.gid)
+        )
+
+    def to_json(self) -> list[Any]:
+        """The rule as JSON's types."""
+        return [
+            self.place,
+            self.verdict.value,
+            self.value,
+            self.realise,
+            self.silent,
+            self.nodes,
+            self.globs,
+            self.uids,
+            self.gids,
+        ]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Any]) -> Rule:
+        """The rule that to_json() wrote."""
+        place, verdict, value, realise, silent, nodes, globs, uids, gids = data
+        return cls(
+            place,
+            Verdict(verdict),
+            value,
+            realise,
+            silent,
+            _pairs(nodes),
+            None if globs is None else tuple(globs),
+            _pairs(uids),
+            _pairs(gids),
+        )
+
+
+def _pairs(rows: Iterable[Iterable[Any]] | None) -> Any:
+    return None if rows is None else tuple(tuple(row) for row in rows)
+
+
+class _Cell:
+    """The rules that one device meets, in order, up to the first that asks for nothing more."""
+
+    __slots__ = ("_blind", "_by_prefix", "_entries", "_fixed", "_last")
+
+    def __init__(self, rules: Iterable[Rule], otherwise: Decision) -> None:
+        # Each with its decision, and the same decision where it has to be taken again with Facts.
+        self._entries: list[tuple[Rule, Decision, Decision]] = []
+        last = otherwise
+        for rule in rules:
+            decision = rule.decision()
+            if not rule.needs_facts:
+                last = decision
+                break
+            self._entries.append((rule, decision, _again(decision)))
+        self._fixed = None if self._entries else last
+        self._last = (last, _again(last))
+        self._blind = next(
+            (again for rule, _, again in self._entries if rule.verdict.grants), self._last[1]
+        )
+        self._by_prefix: dict[bytes, list[int]] | None = None
+        if len(self._entries) > _LINEAR:
+            self._by_prefix = {}
+            for number, (rule, _, _) in enumerate(self._entries):
+                for prefix in {literal_prefix(glob) for glob in rule.globs or ("**",)}:
+                    self._by_prefix.setdefault(prefix, []).append(number)
+
+    def _candidates(self, path: bytes) -> Iterable[tuple[Rule, Decision, Decision]]:
+        if self._by_prefix is None:
+            return self._entries
+        table = self._by_prefix
+        numbers = set(table.get(b"", ()))
+        end = path.find(b"/", 1)
+        while end > 0:
+            numbers.update(table.get(path[:end], ()))
+            end = path.find(b"/", end + 1)
+        numbers.update(table.get(path, ()))
+        return [self._entries[number] for number in sorted(numbers)]
+
+    def decide(self, written: bytes | int, facts: Facts | None) -> Decision:
+        if self._fixed is not None:
+            return self._fixed
+        return self._first(written) if facts is None else self._second(facts)
+
+    def _first(self, written: bytes | int) -> Decision:
+        path = lexical(written) if isinstance(written, bytes) else None
+        if path is None:
+            return self._blind
+        for rule, decision, again in self._candidates(path):
+            if rule.globs is not None and not _matches(rule.globs, path):
+                continue
+            if rule.verdict.grants:
+                return again
+            if rule.uids is None and rule.gids is None:
+                return decision
+        return self._last[1]
+
+    def _second(self, facts: Facts) -> Decision:
+        path = facts.path
+        for rule, decision, _ in self._entries if path is None else self._candidates(path):
+            if path is None:
+                # Nobody knows where the call leads: only what refuses may match.
+                matches = rule.globs is None or not rule.verdict.grants
+            else:
+                matches = rule.globs is None or _matches(rule.globs, path)
+            if matches and rule.matches_ids(facts):
+                return decision
+        return self._last[0]
+
+
+def _again(decision: Decision) -> Decision:
+    return replace(decision, needs_facts=True) if decision.verdict.grants else decision
+
+
+def _matches(globs: tuple[str, ...], path: bytes) -> bool:
+    return any(glob_matches(glob, path) for glob in globs)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """The rules of one family in order, and what becomes of a call that none matches."""
+
+    rules: tuple[Rule, ...]
+    otherwise: Decision
+    _exact: dict[NodeRange, list[int]] = field(default_factory=dict, compare=False, repr=False)
+    _major: dict[tuple[str, int], list[int]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    _wide: list[int] = field(default_factory=list, compare=False, repr=False)
+    _cells: dict[tuple[str, int, int] | None, _Cell] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        for number, rule in enumerate(self.rules):
+            for nodes in rule.nodes or ():
+                kind, major, last_major, minor, last_minor = nodes
+                if major != last_major:
+                    self._wide.append(number)
+                elif minor != last_minor:
+                    self._major.setdefault((kind, major), []).append(number)
+                else:
+                    self._exact.setdefault(nodes, []).append(number)
+            if rule.nodes is None:
+                self._wide.append(number)
+
+    def decide(
+        self, device: tuple[str, int, int] | None, written: bytes | int, facts: Facts | None
+    ) -> Decision:
+        """The decision on a call for `device` (type, major, minor) at the path as written."""
+        cell = self._cells.get(device)
+        if cell is None:
+            if len(self._cells) >= _CELLS:
+                self._cells.clear()
+            cell = self._cells[device] = _Cell(
+                (self.rules[number] for number in self.meeting(device)), self.otherwise
+            )
+        return cell.decide(written, facts)
+
+    def meeting(self, device: tuple[str, int, int] | None) -> list[int]:
+        """The indexes of the rules that a call for `device` meets, in order."""
+        if device is None:
+            return [number for number in self._wide if self.rules[number].nodes is None]
+        kind, major, minor = device
+        numbers = {
+            *self._exact.get((kind, major, major, minor, minor), ()),
+            *self._major.get((kind, major), ()),
+            *self._wide,
+        }
+        return [
+            number
+            for number in sorted(numbers)
+            if (some := self.rules[number].nodes) is None
+            or any(node_matches(nodes, kind, major, minor) for nodes in some)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The rules as JSON's types."""
+        return {
+            "otherwise": [self.otherwise.verdict.value, self.otherwise.rule, self.otherwise.reason],
+            "rules": [rule.to_json() for rule in self.rules],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RuleSet:
+        """The rules that to_json() wrote."""
+        verdict, place, reason = data["otherwise"]
+        return cls(
+            tuple(Rule.from_json(row) for row in data["rules"]),
+            Decision(Verdict(verdict), place, reason),
+        )

@@ -1,0 +1,258 @@
+"""YAML with lines and columns: the text of a policy as a tree that remembers where it stood.
+
+PyYAML's parser gives events; the tree is built here, so that scalars are those of YAML 1.2's core
+schema (`no` and `on` are strings, octal is 0o17), and so that tags, anchors and aliases, duplicate
+keys and endless nesting are findings and not surprises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+
+from supervisor.errors import PolicyError
+
+SIZE_MAX: Final = 1 << 20
+_DEPTH_MAX: Final = 32
+_NODES_MAX: Final = 200_000
+_FINDINGS_MAX: Final = 100
+_EXCERPT_MAX: Final = 100
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """A place in a file; both count from 1, columns in characters."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong with a policy, or worth a warning."""
+
+    file: str
+    mark: Mark
+    message: str
+    severity: str = "error"
+    excerpt: str = ""
+
+    def text(self) -> str:
+        """FILE:LINE:COLUMN: what is wrong, then the line with a caret below it."""
+        out = f"{self.file}:{self.mark.line}:{self.mark.column}: {self.severity}: {self.message}"
+        if not self.excerpt:
+            return out
+        number = str(self.mark.line)
+        start = max(self.mark.column - 1 - _EXCERPT_MAX // 2, 0)
+        shown = self.excerpt[start : start + _EXCERPT_MAX]
+        lead = "".join("\t" if char == "\t" else " " for char in shown)
+        caret = (lead + " ")[: self.mark.column - 1 - start]
+        return f"{out}\n  {number} | {shown}\n  {' ' * len(number)} | {caret}^"
+
+
+class PolicyFindings(PolicyError):  # noqa: N818 - the plural of what it holds
+    """A policy with errors: all of them at once."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        ordered = sorted(findings, key=lambda finding: finding.mark)
+        super().__init__("\n".join(finding.text() for finding in ordered[:_FINDINGS_MAX]))
+        self.findings = tuple(ordered)
+
+
+@dataclass(slots=True)
+class Node:
+    """A value with its place: a scalar, a list or a mapping of keys (nodes) to values."""
+
+    mark: Mark
+    scalar: str | None = None
+    plain: bool = False
+    items: list[Node] = field(default_factory=list)
+    pairs: dict[str, tuple[Node, Node]] = field(default_factory=dict)
+    kind: str = "scalar"
+
+    def value(self) -> Any:
+        """The value in Python's types."""
+        if self.kind == "list":
+            return [item.value() for item in self.items]
+        if self.kind == "mapping":
+            return {key: value.value() for key, (_, value) in self.pairs.items()}
+        assert self.scalar is not None
+        return core_scalar(self.scalar) if self.plain else self.scalar
+
+    def at(self, where: Sequence[int | str], *, key: bool = False) -> Node:
+        """The node that a path of keys and indexes leads to; as far as it leads.
+
+        A step that the text left out (a single value where a list may stand) stays where it is.
+        `key`: the key of the last step, not its value.
+        """
+        node = self
+        for number, step in enumerate(where):
+            if node.kind == "mapping" and isinstance(step, str) and step in node.pairs:
+                name, value = node.pairs[step]
+                node = name if key and number == len(where) - 1 else value
+            elif node.kind == "list" and isinstance(step, int) and step < len(node.items):
+                node = node.items[step]
+        return node
+
+
+_INT = re.compile(r"[-+]?[0-9]{1,19}|0o[0-7]{1,21}|0x[0-9a-fA-F]{1,16}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_INF = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+
+def core_scalar(text: str) -> bool | int | float | str | None:
+    """A plain scalar by the core schema of YAML 1.2."""
+    if text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if text in ("true", "True", "TRUE"):
+        return True
+    if text in ("false", "False", "FALSE"):
+        return False
+    if _INT.fullmatch(text):
+        # Python reads 0o and 0x with base 0, and refuses there the leading zeros that YAML allows.
+        return int(text, 0 if text[:2] in ("0o", "0x") else 10)
+    if len(text) < 64 and (_FLOAT.fullmatch(text) or _INF.fullmatch(text)):
+        return float(text.replace(".inf", "inf").replace(".nan", "nan")) if text else None
+    return text
+
+
+class Source:
+    """The text of one policy, its tree, and what was found wrong with it.
+
+    `file` is how messages name it. Findings collect in `findings`; `fail()` raises them.
+    """
+
+    def __init__(self, file: str, content: bytes) -> None:
+        self.file = file
+        self.findings: list[Finding] = []
+        self._lines: list[str] = []
+        if len(content) > SIZE_MAX:
+            self.add(Mark(1, 1), f"larger than {SIZE_MAX} bytes")
+            self.fail()
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            start = content.rfind(b"\n", 0, error.start) + 1
+            column = len(content[start : error.start].decode("utf-8", "replace")) + 1
+            self.add(Mark(line, column), "not UTF-8")
+            self.fail()
+        self._lines = re.split(r"\r\n|\r|\n", text)
+        self.root = self._tree(text)
+        self.fail()
+
+    def add(self, mark: Mark, message: str, severity: str = "error") -> None:
+        """Notes a finding."""
+        excerpt = self._lines[mark.line - 1] if mark.line <= len(self._lines) else ""
+        # What a file says is shown, never sent to the terminal as it is.
+        shown = "".join(char if char.isprintable() or char == "\t" else "?" for char in excerpt)
+        self.findings.append(Finding(self.file, mark, message, severity, shown))
+
+    def fail(self) -> None:
+        """Raises PolicyFindings if there is any error."""
+        if any(finding.severity == "error" for finding in self.findings):
+            raise PolicyFindings(self.findings)
+
+    def _tree(self, text: str) -> Node:
+        nothing = Node(Mark(1, 1), kind="mapping")
+        loader = _Loader(text)
+        try:
+            return self._document(_events(loader)) or nothing
+        except yaml.MarkedYAMLError as error:
+            at = error.problem_mark or error.context_mark
+            mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
+            self.add(mark, " ".join(filter(None, (error.context, error.problem))))
+        except yaml.YAMLError as error:
+            # libyaml gives no mark for a character that YAML does not allow.
+            self.add(self._forbidden(text), f"not YAML: {str(error).splitlines()[0]}")
+        finally:
+            loader.dispose()
+        return nothing
+
+    def _forbidden(self, text: str) -> Mark:
+        found = re.search(
+            "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text
+        )
+        if found is None:
+            return Mark(1, 1)
+        before = re.split(r"\r\n|\r|\n", text[: found.start()])
+        return Mark(len(before), len(before[-1]) + 1)
+
+    def _document(self, events: Iterator[Any]) -> Node | None:
+        root: Node | None = None
+        stack: list[Node] = []
+        keys: list[Node | None] = []
+        count = documents = 0
+        for event in events:
+            mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    self.add(mark, "one file holds one policy: a second document begins here")
+                    return root
+                continue
+            if isinstance(event, yaml.AliasEvent):
+                self.add(mark, "aliases (*name) are not allowed in a policy")
+                node = Node(mark, "", plain=False)
+            elif isinstance(event, yaml.NodeEvent):
+                if event.anchor is not None:
+                    self.add(mark, "anchors (&name) are not allowed in a policy")
+                tag = getattr(event, "tag", None)
+                if tag is not None:
+                    self.add(mark, f"tags ({tag}) are not allowed in a policy")
+                if isinstance(event, yaml.ScalarEvent):
+                    node = Node(mark, event.value, plain=event.style is None or event.style == "")
+                else:
+                    kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
+                    node = Node(mark, kind=kind)
+            elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+                stack.pop()
+                keys.pop()
+                continue
+            else:
+                continue
+            count += 1
+            if count > _NODES_MAX:
+                self.add(mark, f"more than {_NODES_MAX} values")
+                return root
+            if root is None:
+                root = node
+            else:
+                self._attach(stack[-1], keys, node)
+            if node.kind != "scalar":
+                if len(stack) >= _DEPTH_MAX:
+                    self.add(mark, f"nested deeper than {_DEPTH_MAX}")
+                    return root
+                stack.append(node)
+                keys.append(None)
+        return root
+
+    def _attach(self, parent: Node, keys: list[Node | None], node: Node) -> None:
+        if parent.kind == "list":
+            parent.items.append(node)
+            return
+        key = keys[-1]
+        if key is None:
+            keys[-1] = node
+            return
+        keys[-1] = None
+        if key.scalar is None:
+            self.add(key.mark, "a key is a plain word")
+        elif key.plain and not isinstance(core_scalar(key.scalar), str):
+            self.add(key.mark, f"a key is a word; {key.scalar or 'nothing'!s} is not one")
+        elif key.scalar in parent.pairs:
+            first = parent.pairs[key.scalar][0].mark.line
+            self.add(key.mark, f"the key {key.scalar} is here twice (first in line {first})")
+        else:
+            parent.pairs[key.scalar] = (key, node)
+
+
+def _events(loader: Any) -> Iterator[Any]:
+    while loader.check_event():
+        yield loader.get_event()
