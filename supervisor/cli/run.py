@@ -1,0 +1,67 @@
+"""`seccompd run`: one command under a policy."""
+
+from __future__ import annotations
+
+import argparse
+
+from supervisor.errors import UsageError
+
+_NAMESPACES = ("net", "ipc", "uts", "cgroup", "time")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `run`; what follows the first word that is none is the command."""
+    parser.usage = "%(prog)s [options] [--] COMMAND [ARGUMENT ...]"
+    parser.add_argument(
+        "--policy", default="default", metavar="NAME|FILE",
+        help="the policy: a file where it has a slash or ends in .yaml, else a name (%(default)s)",
+    )
+    parser.add_argument(
+        "--map", action="append", metavar="auto|none|SPEC",
+        help="ids in the command's user namespace: all that are yours (auto), no namespace at all"
+        " (none), or INSIDE:OUTSIDE:COUNT, which may be repeated and start with u: or g:",
+    )
+    parser.add_argument(
+        "--unshare", action="append", default=[], metavar="NAMESPACE[,...]",
+        help=f"more namespaces for the command: {', '.join(_NAMESPACES)}",
+    )
+    parser.add_argument("--audit", metavar="FILE", help="append one JSON object for each call")
+    parser.add_argument("--trace", action="store_true", help="print each call on stderr")
+    parser.add_argument(
+        "--preserve-fds", type=int, default=0, metavar="N",
+        help="let the command have N more descriptors after 0, 1 and 2",
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Checks what argparse cannot, and runs the command; its exit status is ours."""
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise UsageError("run: no command is given", hint="seccompd run -- COMMAND ARGUMENT ...")
+    maps = tuple(args.map or ("auto",))
+    if len(maps) > 1 and {"auto", "none"} & set(maps):
+        raise UsageError("--map auto and --map none stand alone")
+    unshare = [name for names in args.unshare for name in names.split(",") if name]
+    for name in unshare:
+        if name not in _NAMESPACES:
+            raise UsageError(
+                f"--unshare {name}: no such namespace", hint=f"there are {', '.join(_NAMESPACES)}"
+            )
+    if unshare and maps == ("none",):
+        raise UsageError("--unshare needs a user namespace, which --map none does without")
+    if not 0 <= args.preserve_fds <= 64:
+        raise UsageError("--preserve-fds goes from 0 to 64")
+    from supervisor.intake.command import Options, run
+
+    return run(
+        Options(
+            command=command,
+            policy=args.policy,
+            maps=maps,
+            unshare=unshare,
+            audit=args.audit,
+            trace=args.trace,
+            preserve_fds=args.preserve_fds,
+        )
+    )

@@ -1,0 +1,1 @@
+"""The processes around a session: who starts it, who watches it."""

@@ -1,0 +1,160 @@
+"""The process that sessions are forked from: small, single-threaded, no trio loop runs in it.
+
+It has imported what a session needs and nothing else, holds what a session must not have (the
+privileges that makers are made with), and reads nothing of any target.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from supervisor.daemon.config import SessionConfig
+from supervisor.engine.limits import Limits
+from supervisor.kernel import privileges
+from supervisor.kernel.shim import check, lib, receive_fds, send_fds
+
+MAKERS = 2
+
+
+def child(
+    sock: socket.socket, config: SessionConfig, watch_fd: int, timer: int, limits: Limits
+) -> NoReturn:
+    """The whole life of the zygote, from its fork to its end."""
+    status = 1
+    try:
+        _settle()
+        Zygote(sock, config, watch_fd, timer, limits).serve()
+        status = 0
+    except BaseException as error:
+        reason = f"the zygote failed: {type(error).__name__}: {error}"
+        try:
+            sock.send(reason.encode("utf-8", "replace")[:2000])
+        except OSError:
+            os.write(2, f"seccompd: {reason}\n".encode("utf-8", "replace"))
+    finally:
+        os._exit(status)
+
+
+def _settle() -> None:
+    """A process group out of the terminal's reach, and nothing of CMD's streams but stderr."""
+    privileges.set_parent_death_signal(signal.SIGKILL)
+    privileges.set_name("seccompd-zygote")
+    os.setpgid(0, 0)
+    for number in (signal.SIGTTOU, signal.SIGTTIN, signal.SIGTSTP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are watched by pidfd, reaped by nobody
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+class Zygote:
+    """Forks sessions when it is told to."""
+
+    def __init__(
+        self, sock: socket.socket, config: SessionConfig, watch_fd: int, timer: int, limits: Limits
+    ) -> None:
+        self._sock = sock
+        self._config = config
+        self._watch_fd = watch_fd
+        self._timer = timer
+        self._limits = limits
+        self._sessions: list[int] = []
+
+    def serve(self) -> None:
+        """Until the front closes its end."""
+        from supervisor.engine import serve as _loaded  # noqa: F401  (the expensive import)
+
+        gc.collect()
+        gc.freeze()
+        while True:
+            message, fds = receive_fds(self._sock.fileno())
+            if not message:
+                self._goodbye()
+                return
+            if message != b"session" or not fds:
+                raise RuntimeError(f"an order that nobody knows: {message!r}")
+            pidfd = self._fork(fds[0], fds[1] if len(fds) > 1 else None)
+            send_fds(self._sock.fileno(), b"session", [pidfd])
+            self._sessions.append(pidfd)
+            for fd in fds:
+                os.close(fd)
+
+    def _goodbye(self) -> None:
+        """Sessions end by themselves once nobody is left to serve; who does not, is ended."""
+        import select
+
+        for pidfd in self._sessions:
+            poller = select.poll()
+            poller.register(pidfd, select.POLLIN)
+            if not poller.poll(self._limits.goodbye * 500):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def _fork(self, listener: int, userns: int | None) -> int:
+        makers = self._makers()
+        pid = os.fork()
+        if pid == 0:
+            self._session(listener, userns, makers)
+        for maker in makers:
+            os.close(maker)
+        return os.pidfd_open(pid)
+
+    def _session(self, listener: int, userns: int | None, makers: list[int]) -> NoReturn:
+        status = 1
+        try:
+            privileges.set_parent_death_signal(signal.SIGKILL)
+            privileges.set_name("seccompd-session")
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._sock.close()
+            for pidfd in self._sessions:
+                os.close(pidfd)
+            if userns is not None:
+                uid, gid = self._inner_root()
+                check(lib.sd_join_user_namespace(userns, uid, gid), "joining the user namespace")
+                os.close(userns)
+                # a change of credentials clears it
+                privileges.set_parent_death_signal(signal.SIGKILL)
+            else:
+                privileges.set_dumpable(False)
+            from supervisor.engine.serve import serve
+
+            serve(
+                self._config, listener, self._watch_fd, self._timer, makers, self._limits,
+                resumed=bool(self._sessions),
+            )
+            status = 0
+        except BaseException as error:
+            os.write(
+                2,
+                f"seccompd: {self._config.name}: the session failed: "
+                f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"),
+            )
+            if os.environ.get("SECCOMPD_TEST_TRACEBACK"):
+                sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+
+    def _inner_root(self) -> tuple[int, int]:
+        """The ids to take inside the target's user namespace: 0 where it has one."""
+        first = min(inside for inside, _, _ in self._config.ids or ((0, 0, 1),))
+        return first, first
+
+    def _makers(self) -> list[int]:
+        """Sockets of fresh makers; none where we have no privileges to make nodes with."""
+        if not self._config.as_root:
+            return []
+        from supervisor.engine.helpers import spawn_maker
+
+        config = self._config
+        return [spawn_maker(config.policy.ceiling, config.ids) for _ in range(MAKERS)]
+
+

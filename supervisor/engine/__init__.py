@@ -1,0 +1,1 @@
+"""One session: receive, decide, act, answer."""

@@ -1,0 +1,95 @@
+"""Decisions, remembered: a policy is a pure function of what the caller passed.
+
+A call that equals an earlier one to the bit gets the earlier decision without a look at the rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.engine.snapshot import PROCEED, Reply
+from supervisor.kernel.syscalls import CallSpec
+from supervisor.model import Decision, Facts, Snapshot, Verdict
+from supervisor.policy.compiled import CompiledPolicy
+
+COMPANION = "node_files"
+
+
+def reply_to(decision: Decision) -> Reply:
+    """The answer to a call that is settled by its decision.
+
+    CONTINUE stands for a refusal only where the kernel refuses by itself (see Judge).
+    """
+    if decision.verdict in (Verdict.CONTINUE, Verdict.REFUSE):
+        return PROCEED
+    if decision.verdict is Verdict.RETURN:
+        return (decision.value, 0, 0)
+    return (0, -decision.value, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A decision with what the session needs to act on it.
+
+    `reply` is the answer where registers and strings alone settle it, else None. `companion`: the
+    call is notified only for the sake of nodes that are bind mounts of ours.
+    """
+
+    decision: Decision
+    spec: CallSpec | None
+    reply: Reply | None
+    companion: bool = False
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the caller does not get what it asked for."""
+        return not self.decision.verdict.grants
+
+
+class Judge:
+    """Decides calls by one policy.
+
+    `kernel_refuses`: the callers are outside the initial user namespace, so that the kernel itself
+    refuses what a REFUSE is about, with the errno and the precedence that are its own.
+    """
+
+    def __init__(
+        self, policy: CompiledPolicy, *, kernel_refuses: bool, limits: Limits = DEFAULT
+    ) -> None:
+        self._policy = policy
+        self.kernel_refuses = kernel_refuses
+        # Rulings on earlier calls by their keys.
+        self.memo: dict[bytes, Ruling] = {}
+        self._most = limits.memo
+
+    def rule(self, key: bytes, snapshot: Snapshot) -> Ruling:
+        """The ruling on a call that was not seen before."""
+        spec = self._policy.calls.get((snapshot.arch, snapshot.nr))
+        if spec is None:
+            reason = "the filter notified a call that no rule is about"
+            decision = Decision(Verdict.ERRNO, self._policy.source, reason, self._policy.on_error)
+            return Ruling(decision, None, reply_to(decision))
+        decision = self._policy.decide(spec.family, snapshot, None)
+        ruling = Ruling(
+            decision,
+            spec,
+            None if decision.needs_facts else self._immediate(decision),
+            companion=spec.family == COMPANION,
+        )
+        if len(self.memo) >= self._most:
+            self.memo.clear()
+        self.memo[key] = ruling
+        return ruling
+
+    def again(self, snapshot: Snapshot, spec: CallSpec, facts: Facts) -> Decision:
+        """The decision with all that path work has found out."""
+        return self._policy.decide(spec.family, snapshot, facts)
+
+    def _immediate(self, decision: Decision) -> Reply | None:
+        verdict = decision.verdict
+        if verdict in (Verdict.EMULATE, Verdict.INJECT, Verdict.KILL):
+            return None
+        if verdict is Verdict.REFUSE and not self.kernel_refuses:
+            return None
+        return reply_to(decision)

@@ -1,0 +1,177 @@
+"""The helpers of a session as it sees them: a few resolvers of its own, makers that it was given.
+
+A helper does one thing at a time. Whoever takes longer than its deadline is killed and left behind;
+one that a hung file system keeps from dying is counted, and past a small number there is no more
+path work for this container.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import trio
+
+from supervisor.kernel import spawn
+from supervisor.kernel.shim import ffi
+from supervisor.kernel.spawn import Helper
+
+MOST_RESOLVERS: Final = 4
+MOST_ABANDONED: Final = 8
+
+
+class HelperError(Exception):
+    """Why there is no helper; the text goes into the audit record."""
+
+
+def spawn_maker(
+    ceiling: Sequence[tuple[str, int, int, int, int]],
+    ids: Sequence[tuple[int, int, int]] | None,
+    gids: Sequence[tuple[int, int, int]] | None = None,
+) -> int:
+    """A maker below `ceiling` for a user namespace with these maps; the socket that it answers on.
+
+    The devices are (type, lowest major, highest major, lowest minor, highest minor). The child is
+    the caller's own, to be reaped by it; it ends when the last copy of the socket is closed.
+    """
+    helper = spawn.spawn_maker(ceiling, ids or (), gids if gids is not None else ids or ())
+    if helper.pidfd >= 0:
+        os.close(helper.pidfd)
+    return helper.sock
+
+
+class Resolvers:
+    """At most four resolvers, forked as they are needed; `take` and `give` are the whole use."""
+
+    def __init__(self) -> None:
+        self._idle: list[Helper] = []
+        self._working = 0
+        self._abandoned: list[Helper] = []
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def prepare(self) -> None:
+        """Forks the first one, before anybody waits for it."""
+        if not self._idle:
+            self._idle.append(spawn.spawn_resolver())
+
+    async def take(self, on_wait: Callable[[], None]) -> Helper:
+        """A resolver for one work. Raises HelperError where there can be none."""
+        while True:
+            if len(self._abandoned) > 0:
+                self._reap()
+            if self._idle:
+                self._working += 1
+                return self._idle.pop()
+            if len(self._abandoned) > MOST_ABANDONED:
+                raise HelperError("path: too many resolvers hang")
+            if self._working < MOST_RESOLVERS:
+                try:
+                    helper = spawn.spawn_resolver()
+                except OSError as error:
+                    raise HelperError(f"path: no resolver: {error.strerror}") from error
+                self._working += 1
+                return helper
+            on_wait()
+            await self._lot.park()
+
+    def give(self, helper: Helper) -> None:
+        """It has done its work."""
+        self._working -= 1
+        self._idle.append(helper)
+        self._lot.unpark()
+
+    def abandon(self, helper: Helper) -> None:
+        """It did not answer, or can be of no more use."""
+        self._working -= 1
+        self._end(helper)
+        self._lot.unpark()
+
+    def _end(self, helper: Helper) -> None:
+        os.close(helper.sock)
+        try:
+            if helper.pidfd >= 0:
+                signal.pidfd_send_signal(helper.pidfd, signal.SIGKILL)
+            else:  # not reaped yet, so the number is still its own
+                os.kill(helper.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._abandoned.append(helper)
+        self._reap()
+
+    def _reap(self) -> None:
+        left = []
+        for helper in self._abandoned:
+            try:
+                gone = os.waitpid(helper.pid, os.WNOHANG)[0] == helper.pid
+            except ChildProcessError:
+                gone = True
+            if not gone:
+                left.append(helper)
+            elif helper.pidfd >= 0:
+                os.close(helper.pidfd)
+        self._abandoned = left
+
+    @property
+    def abandoned(self) -> int:
+        """How many hang and do not die."""
+        self._reap()
+        return len(self._abandoned)
+
+    def close(self) -> None:
+        """Ends them all."""
+        for helper in self._idle:
+            self._end(helper)
+        self._idle.clear()
+
+
+class Maker:
+    """One maker, and whether it owes an answer to somebody."""
+
+    def __init__(self, sock: int) -> None:
+        self.sock = sock
+        self.busy: Any = ffi.new("int32_t *", 0)
+
+
+class Makers:
+    """The makers of a session. One that is lost is not replaced: it is not ours to fork."""
+
+    def __init__(self, socks: Sequence[int]) -> None:
+        self.all = [Maker(sock) for sock in socks]
+        self._given = len(self.all)
+        self._lot = trio.lowlevel.ParkingLot()
+
+    @property
+    def lost(self) -> bool:
+        """There were makers, and none is left."""
+        return bool(self._given) and not self.all
+
+    def pick(self) -> Maker | None:
+        """An idle one where there is one; None where there is none at all."""
+        for maker in self.all:
+            if not maker.busy[0]:
+                return maker
+        return self.all[0] if self.all else None
+
+    async def wait(self) -> None:
+        """Until one may have become idle."""
+        await self._lot.park()
+
+    def done(self) -> None:
+        """A work has ended: whoever waits looks again."""
+        if len(self._lot):
+            self._lot.unpark_all()
+
+    def lose(self, maker: Maker) -> None:
+        """It did not answer in time, or has gone; without its socket it ends."""
+        if maker in self.all:
+            self.all.remove(maker)
+            os.close(maker.sock)
+        self._lot.unpark_all()
+
+    def close(self) -> None:
+        """Ends them all."""
+        for maker in self.all:
+            os.close(maker.sock)
+        self.all.clear()

@@ -1,0 +1,318 @@
+"""The loop of one session: receive, decide, act, answer, record.
+
+One task at a time leads: it alone receives. It carries a call through to its answer by itself, for
+most take microseconds and never leave it. A call that has to wait (a slow file system, a helper
+that does not answer at once) makes its task step back: before it sleeps it starts another leader,
+and it ends with its own call. So nobody waits behind a slow call, and a fast one costs no task.
+
+Whatever goes wrong, the caller is refused: no error ends in `continue`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from errno import EFAULT, ENAMETOOLONG, ENOBUFS, ENOTCONN, EPERM
+from typing import Any, Protocol
+
+import trio
+
+from supervisor.engine.decide import Judge, Ruling, reply_to
+from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.engine.recent import MissedAnswers
+from supervisor.engine.snapshot import PROCEED, Receiver, Reply
+from supervisor.handlers.base import UnreadableArgument
+from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.task import identity, open_task, thread_group
+from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, Verdict
+from supervisor.observe.audit import AuditLog
+from supervisor.observe.trace import Tracer
+
+_BACK_OFF = 0.01
+
+
+class PlanActor(Protocol):
+    """Who carries plans out. `on_wait` is called before each time it goes to sleep in trio."""
+
+    on_wait: Callable[[], None]
+
+    @property
+    def live_nodes(self) -> int:
+        """How many bind mounts of ours there may be; 0: no companion's call concerns us."""
+        ...
+
+    async def perform(
+        self,
+        plan: Plan,
+        snapshot: Snapshot,
+        task: int,
+        valid: Callable[[], bool],
+        redecide: Callable[[Facts], Decision] | None,
+        *,
+        probe_only: bool = False,
+    ) -> Outcome:
+        """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH)."""
+        ...
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a session has done, for its last record."""
+
+    calls: int = 0
+    refused: int = 0
+    undelivered: int = 0
+    errors: int = 0
+
+
+class Session:
+    """Serves one listener until no caller is left."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        judge: Judge,
+        actor: PlanActor,
+        *,
+        on_error: int,
+        audit: AuditLog | None = None,
+        tracer: Tracer | None = None,
+        missed: MissedAnswers | None = None,
+        limits: Limits = DEFAULT,
+    ) -> None:
+        self._receiver = receiver
+        self._judge = judge
+        self._actor = actor
+        self._on_error = on_error
+        self._audit = audit
+        self._tracer = tracer
+        self._missed = missed
+        self._limits = limits
+        self._observed = audit is not None or tracer is not None
+        self._leader: trio.lowlevel.Task | None = None
+        self._waiting = 0
+        self.totals = Totals()
+
+    async def run(self) -> None:
+        """Returns once no caller is left; calls that still wait for a helper are dropped then."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._actor.on_wait = self._step_back
+            await self._lead()
+
+    # -- the leader
+
+    def _step_back(self) -> None:
+        """Whoever calls this is about to sleep: if it leads, another one takes its place first."""
+        if trio.lowlevel.current_task() is not self._leader:
+            return
+        self._waiting += 1
+        self._leader = None
+        self._nursery.start_soon(self._lead)
+
+    async def _lead(self) -> None:
+        me = self._leader = trio.lowlevel.current_task()
+        receiver, memo, observed = self._receiver, self._judge.memo, self._observed
+        turns = 0
+        while True:
+            try:
+                key = receiver.receive(0 if self._waiting else self._limits.linger_us)
+            except OSError as error:
+                if error.errno == ENOTCONN:
+                    self._nursery.cancel_scope.cancel()
+                    return
+                if error.errno != ENOBUFS:
+                    raise
+                await trio.sleep(_BACK_OFF)
+                continue
+            if key is None:
+                await self._sleep()
+                continue
+            self.totals.calls += 1
+            ruling = memo.get(key)
+            if ruling is None or ruling.reply is None or observed or receiver.unread:
+                await self._serve(key, ruling)
+                if self._leader is not me:
+                    self._waiting -= 1
+                    return
+            else:
+                self._settle(ruling, ruling.reply)
+            turns += 1
+            if self._waiting and turns % self._limits.drain == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def _sleep(self) -> None:
+        until = self._audit.sweep() if self._audit else float("inf")
+        with trio.move_on_after(until):
+            await trio.lowlevel.wait_readable(self._receiver.listener)
+
+    # -- one call
+
+    def _settle(self, ruling: Ruling, reply: Reply) -> bool:
+        """Answers the call received last as its ruling says."""
+        delivered = self._receiver.answer_last(reply)
+        if ruling.refuses:
+            self.totals.refused += 1
+        if not delivered:
+            self.totals.undelivered += 1
+        return delivered
+
+    async def _serve(self, key: bytes, ruling: Ruling | None) -> None:
+        """Carries the call received last through to its answer and its record."""
+        start = time.perf_counter_ns()
+        receiver = self._receiver
+        call = receiver.call
+        if receiver.unread:
+            decision = self._unread(call.tid)
+            ruling = Ruling(decision, None, reply_to(decision))
+        elif ruling is None:
+            ruling = self._judge.rule(key, receiver.snapshot())
+        if ruling.companion and not self._actor.live_nodes:
+            receiver.answer_last(PROCEED)
+            return
+        who = self._who(call.tid, key, ruling)
+        if ruling.reply is not None:
+            delivered = self._settle(ruling, ruling.reply)
+            if who is not None:
+                outcome = Outcome(-ruling.reply[1], left_alone=bool(ruling.reply[2]))
+                self._record(receiver.snapshot(), ruling, outcome, start, delivered, who, key)
+            return
+        id_, slot, snapshot = call.id, call.slot, receiver.snapshot()
+        missed = self._missed.take(snapshot.tid, snapshot.ip, key) if self._missed else None
+        outcome = missed or await self._act(snapshot, ruling)
+        final = replace(ruling, decision=outcome.decision) if outcome.decision else ruling
+        reply = self._reply(final.decision, outcome)
+        delivered = receiver.answer(id_, slot, reply)
+        if outcome.errno:
+            self.totals.refused += 1
+        if not delivered:
+            self.totals.undelivered += 1
+            if self._missed is not None and not outcome.errno:
+                self._missed.missed(snapshot.tid, snapshot.ip, key, outcome)
+        if who is not None and not (ruling.companion and outcome.left_alone):
+            self._record(snapshot, final, outcome, start, delivered, who, None)
+
+    @staticmethod
+    def _reply(decision: Decision, outcome: Outcome) -> Reply:
+        if outcome.errno:
+            return (0, -outcome.errno, 0)
+        if outcome.left_alone:
+            return PROCEED
+        return (decision.value if decision.verdict is Verdict.RETURN else 0, 0, 0)
+
+    def _who(self, tid: int, key: bytes, ruling: Ruling) -> Mapping[str, Any] | None:
+        """The caller's identity for a record, taken while it waits; None: nothing is written."""
+        if not self._observed:
+            return None
+        if self._audit is not None and ruling.reply is not None and self._audit.repeated(tid, key):
+            return {} if self._tracer is not None else None
+        return identity(tid)
+
+    def _unread(self, tid: int) -> Decision:
+        reason = (
+            "the caller's memory was not read: an earlier reading of it never ended"
+            if tid
+            else "the caller is in a pid namespace that is not below ours"
+        )
+        return Decision(Verdict.ERRNO, "on_error", reason, self._on_error)
+
+    # -- work
+
+    async def _act(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
+        """Carries a call out. Every error is a refusal."""
+        try:
+            task = open_task(snapshot.tid)
+        except OSError:
+            return Outcome(self._on_error, "the caller has gone")
+        try:
+            # The identity is bound by the descriptor; that the caller still waits says whose it is.
+            if not self._receiver.valid(snapshot.id):
+                return Outcome(self._on_error, "the caller has gone")
+            return await self._perform(snapshot, ruling, task)
+        except UnreadableArgument as error:
+            return Outcome(self._unreadable(error.errno))
+        except Exception as error:  # fail closed, and say so
+            self.totals.errors += 1
+            if self._audit is not None:
+                self._audit.event("error", syscall=snapshot.name, error=repr(error))
+            return Outcome(self._on_error, f"error: {type(error).__name__}: {error}")
+        finally:
+            os.close(task)
+
+    def _unreadable(self, errno: int) -> int:
+        """EFAULT and ENAMETOOLONG are what the kernel would say; all else is a failure of ours."""
+        return errno if errno in (EFAULT, ENAMETOOLONG) else self._on_error
+
+    async def _perform(self, snapshot: Snapshot, ruling: Ruling, task: int) -> Outcome:
+        decision, spec = ruling.decision, ruling.spec
+        if decision.verdict is Verdict.KILL or spec is None:
+            return self._kill(snapshot)
+
+        def valid() -> bool:
+            return self._receiver.valid(snapshot.id)
+
+        def redecide(facts: Facts) -> Decision:
+            return self._judge.again(snapshot, spec, facts)
+
+        outcome = await self._actor.perform(
+            FAMILIES[spec.family].plan(snapshot, decision),
+            snapshot,
+            task,
+            valid,
+            redecide if decision.needs_facts else None,
+            probe_only=decision.verdict is Verdict.REFUSE,
+        )
+        final = outcome.decision
+        if final is None or final.verdict is Verdict.EMULATE:
+            return outcome
+        if final.verdict is Verdict.KILL:
+            return replace(self._kill(snapshot), path=outcome.path, decision=final)
+        if final.verdict is Verdict.REFUSE and not self._judge.kernel_refuses:
+            return outcome
+        _, error, proceed = reply_to(final)
+        return Outcome(-error, path=outcome.path, left_alone=bool(proceed), decision=final)
+
+    def _kill(self, snapshot: Snapshot) -> Outcome:
+        """Ends the caller's process, which is named for certain: it waits for our answer."""
+        group = thread_group(snapshot.tid)
+        if group is not None:
+            try:
+                pidfd = os.pidfd_open(group)
+                try:
+                    if self._receiver.valid(snapshot.id):
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                        return Outcome(EPERM, "killed")
+                finally:
+                    os.close(pidfd)
+            except OSError as error:
+                return Outcome(self._on_error, f"could not be killed: {error.strerror}")
+        return Outcome(self._on_error, "the caller has gone")
+
+    def _record(
+        self,
+        snapshot: Snapshot,
+        ruling: Ruling,
+        outcome: Outcome,
+        start: int,
+        delivered: bool,
+        who: Mapping[str, Any],
+        key: bytes | None,
+    ) -> None:
+        if self._tracer is not None:
+            self._tracer.show(snapshot, ruling.spec, ruling.decision, outcome)
+        if self._audit is None or not who:
+            return
+        seconds = (time.perf_counter_ns() - start) / 1e9
+        self._audit.record(
+            snapshot,
+            ruling.spec,
+            ruling.decision,
+            outcome,
+            seconds,
+            who=who,
+            delivered=delivered,
+            key=key,
+        )

@@ -1,0 +1,123 @@
+"""Receives calls: one C call polls, receives, reads the caller's memory and validates the id.
+
+Nothing of a caller is ever read a second time: what is decided and what is carried out both come
+from the Snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from errno import ENOENT
+from typing import Any
+
+from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.kernel.shim import check, ffi, lib
+from supervisor.kernel.syscalls import CallSpec, Kind, cut
+from supervisor.model import Arg, Snapshot
+
+# What the kernel is told: the call's result, or the negative errno, or 1: CONTINUE.
+Reply = tuple[int, int, int]
+PROCEED: Reply = (0, 0, 1)
+
+# Looked up once: the loop of a session calls them for each call.
+_receive = lib.sd_receive
+_answer_last = lib.sd_answer_last
+_NULL = ffi.NULL
+_UNREAD: int = lib.SD_UNREAD
+
+_WIDTH = {0: lib.SD_LONG, 16: lib.SD_U16, 32: lib.SD_U32}
+
+
+def reads_table(calls: Mapping[tuple[int, int], CallSpec]) -> Any:
+    """The C table that says which arguments of which calls are what."""
+    table = ffi.new("struct sd_reads[]", max(len(calls), 1))
+    for entry, ((arch, nr), spec) in zip(table, calls.items(), strict=False):
+        entry.arch = arch
+        entry.nr = nr
+        for i, param in enumerate(spec.params):
+            entry.kind[i] = lib.SD_STRING if param.kind is Kind.PATH else _WIDTH[param.kind.bits]
+    return table
+
+
+def _delivered(result: int) -> bool:
+    if result == -ENOENT:  # the caller died, or was interrupted: both are routine
+        return False
+    check(result, "NOTIF_SEND")
+    return True
+
+
+class Receiver:
+    """The listener's one reader."""
+
+    def __init__(
+        self,
+        listener: int,
+        timer: int,
+        watch: Any,
+        calls: Mapping[tuple[int, int], CallSpec],
+        limits: Limits = DEFAULT,
+    ) -> None:
+        self.listener = listener
+        self.call = ffi.new("struct sd_call *")
+        self.unread = False
+        self._keys = ffi.buffer(self.call.key)
+        self._calls = calls
+        self._watch = watch
+        pointer = lib.sd_receiver_new(
+            listener, timer, watch, reads_table(calls), len(calls), int(limits.snapshot * 1e9)
+        )
+        if pointer == ffi.NULL:
+            raise OSError("the kernel's notifications are larger than this version knows")
+        self._pointer = ffi.gc(pointer, lib.sd_receiver_free)
+
+    def receive(self, linger_us: int) -> bytes | None:
+        """The key of the next call, None where none came within `linger_us`.
+
+        The key is all that a decision about the call may depend on. `unread` says then whether the
+        caller's memory was left alone, because an earlier reading of it never ended. Raises
+        ENOTCONN once no caller is left, ENOBUFS while too many calls are unanswered.
+        """
+        found = _receive(self._pointer, self.call, linger_us, _NULL, 0)
+        if found <= 0:
+            check(found, "NOTIF_RECV")
+            return None
+        self.unread = found >= _UNREAD
+        key: bytes = self._keys[: found & (_UNREAD - 1)]
+        return key
+
+    def snapshot(self) -> Snapshot:
+        """The received call as a value of its own, which outlives the next one."""
+        call = self.call
+        spec = self._calls.get((call.arch, call.nr))
+        args: list[Arg] = []
+        strings = 0
+        for i, param in enumerate(spec.params if spec else ()):
+            if param.kind is Kind.PATH:
+                length = call.length[strings]
+                args.append(
+                    ffi.buffer(call.text[strings], length)[:] if length >= 0 else length
+                )
+                strings += 1
+            else:
+                args.append(cut(call.args[i], param.kind))
+        return Snapshot(
+            id=call.id,
+            tid=call.tid,
+            arch=call.arch,
+            nr=call.nr,
+            ip=call.ip,
+            name=spec.name if spec else f"syscall_{call.nr:#x}",
+            args=tuple(args),
+        )
+
+    def answer_last(self, reply: Reply) -> bool:
+        """Answers the call received last; False where the caller has gone."""
+        return _delivered(_answer_last(self._pointer, *reply))
+
+    def answer(self, id_: int, slot: int, reply: Reply) -> bool:
+        """Answers a call received earlier; False where the caller has gone."""
+        return _delivered(lib.sd_answer(self._pointer, id_, slot, *reply))
+
+    def valid(self, id_: int) -> bool:
+        """Whether the caller is still waiting for the answer to this id."""
+        return bool(lib.sd_id_valid(self.listener, id_) == 0)

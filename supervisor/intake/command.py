@@ -1,0 +1,376 @@
+"""`seccompd run`: launches one command, and stands in for it towards the shell that started us.
+
+The front stays in the command's process group. It forwards what signals it gets, stops when the
+command stops, watches the session, and ends with the command's exit status. Everything here has to
+be quick to import: what a session needs is loaded in the zygote, while the command starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from errno import EACCES, EINVAL, ENOENT, ENOEXEC, ENOSPC, EPERM
+
+from supervisor.daemon.config import SessionConfig
+from supervisor.daemon.keeper import Keeper
+from supervisor.errors import CommandNotExecutable, CommandNotFound, KernelError, SeccompdError
+from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel import features, idmap, privileges
+from supervisor.kernel.idmap import IdMaps
+from supervisor.kernel.launch import (
+    SI_KERNEL,
+    Event,
+    Init,
+    Kind,
+    Launch,
+    Namespace,
+    Signal,
+    Signals,
+    Stage,
+    detach_stream,
+    stop_self,
+)
+from supervisor.policy import store
+from supervisor.policy.families import Traits
+
+_DEFAULT_NAMESPACES = Namespace.USER | Namespace.MOUNT | Namespace.PID
+_ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+# What goes on without it, and what that means to the user.
+_NOTES = {
+    Stage.PROC: "no fresh /proc in the new pid namespace ({error}): it shows the host's processes",
+    Stage.SYSFS: "no fresh /sys in the new network namespace ({error}): it shows the host's network",
+    Stage.MQUEUE: "no fresh /dev/mqueue in the new ipc namespace ({error})",
+    Stage.LOOPBACK: "the loopback interface stays down ({error})",
+    Stage.TIME: "no time namespace of its own ({error})",
+}
+_FAILURES = {
+    Stage.IDENTITY: "cannot become the mapped user",
+    Stage.MOUNTS: "cannot separate the mounts from the host's",
+    Stage.FORK: "cannot start a process for the command",
+    Stage.NO_NEW_PRIVS: "cannot set no_new_privs",
+    Stage.FILTER: "the kernel refuses the filter",
+    Stage.HANDOVER: "cannot hand the listener over",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `seccompd run` was asked for. `maps` is ("auto",), ("none",) or the SPECs."""
+
+    command: Sequence[str]
+    policy: str = "default"
+    maps: Sequence[str] = ("auto",)
+    unshare: Sequence[str] = ()
+    audit: str | None = None
+    trace: bool = False
+    preserve_fds: int = 0
+
+
+def warn(text: str) -> None:
+    """One line on stderr, which may be closed."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"seccompd: {text}\n".encode("utf-8", "surrogateescape"))
+
+
+def run(options: Options) -> int:
+    """Runs the command to its end and returns its exit status, 128 + n for a signal n.
+
+    SeccompdError where it could not be started.
+    """
+    _fill_closed_streams()
+    maps = _maps(options)
+    as_root = os.geteuid() == 0 and idmap.in_initial_namespace() and privileges.holds("mknod")
+    nodes = "none" if maps is None else "private" if as_root else "host"
+    policy = store.load(options.policy, Traits(nodes), families=FAMILIES)
+    with contextlib.ExitStack() as stack:
+        audit = None
+        if options.audit is not None:
+            audit = _open_audit(options.audit)
+            stack.callback(os.close, audit)
+        keeper = Keeper(
+            SessionConfig(
+                name=f"run-{os.getpid()}",
+                policy=policy,
+                traits=Traits(nodes),
+                ids=None if maps is None else _ids(maps),
+                as_root=as_root,
+                trace_fd=2 if options.trace else None,
+                audit_fd=audit,
+                wait_killable=features.available("wait_killable"),
+                sync_wake_up=features.available("sync_wake_up"),
+            )
+        )
+        stack.callback(keeper.close)
+        signals = Signals()
+        stack.callback(signals.close)
+        terminal = _Terminal()
+        stack.callback(terminal.give_back)
+        init, userns = _launch(options, maps, policy.filter)
+        stack.callback(init.close)
+        privileges.set_dumpable(False)
+        if os.geteuid() == 0:
+            privileges.limit_capabilities({"kill"})
+        return _Front(options, keeper, signals, init, userns).run()
+
+
+def _fill_closed_streams() -> None:
+    """Where 0, 1 or 2 is closed, no descriptor of ours may get that number by chance.
+
+    These are close-on-exec: the command finds its streams closed, as it would without us.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _maps(options: Options) -> IdMaps | None:
+    """The id maps of the command's user namespace, None where it gets none."""
+    if list(options.maps) == ["none"]:
+        return None
+    if list(options.maps) == ["auto"]:
+        maps, missing = idmap.automatic()
+        if missing:
+            warn(f"only one id is mapped: {missing}")
+        return maps
+    return idmap.parse(options.maps)
+
+
+def _ids(maps: IdMaps) -> list[tuple[int, int, int]]:
+    """The ranges of both maps; they are the same ones for all but few users."""
+    rows = {(r.inside, r.outside, r.count): None for r in (*maps.uids, *maps.gids)}
+    return list(rows)
+
+
+def _open_audit(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise SeccompdError(f"cannot be written: {error.strerror}", where=path) from error
+
+
+def _launch(options: Options, maps: IdMaps | None, code: bytes) -> tuple[Init, int | None]:
+    """Makes init and lets it go. Where newuidmap will not do it, once more with a single id."""
+    namespaces = Namespace(0) if maps is None else _DEFAULT_NAMESPACES
+    for name in options.unshare:
+        namespaces |= Namespace[name.upper()]
+    init = _begin(
+        Launch(
+            command=options.command,
+            filter=code,
+            namespaces=namespaces,
+            identity=None if maps is None else maps.identity,
+            drop_groups=maps is not None and maps.outside_gid() != os.getegid(),
+            preserve_fds=options.preserve_fds,
+        )
+    )
+    try:
+        userns = None
+        if maps is not None:
+            # Now: once init is not dumpable, its /proc files are root's.
+            userns = os.open(f"/proc/{init.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                idmap.write(init.pid, maps)
+            except BaseException:
+                os.close(userns)
+                raise
+        init.go()
+        return init, userns
+    except KernelError as error:
+        init.close()
+        if maps is None or not maps.helpers or list(options.maps) != ["auto"]:
+            raise
+        warn(f"only one id is mapped: {error.what}")
+        return _launch(options, idmap.single(os.geteuid(), os.getegid()), code)
+    except BaseException:
+        init.close()
+        raise
+
+
+def _begin(launch: Launch) -> Init:
+    try:
+        return Init(launch)
+    except OSError as error:
+        hints = {
+            EPERM: "user namespaces are switched off for you, or this is a chroot; `seccompd doctor`"
+            " says which",
+            ENOSPC: "the limit in /proc/sys/user/max_*_namespaces is reached, or is 0",
+            EINVAL: "this kernel was built without one of the namespaces",
+        }
+        raise KernelError(
+            f"cannot make the namespaces: {error.strerror}", hint=hints.get(error.errno or 0)
+        ) from error
+
+
+class _Terminal:
+    """The terminal that was ours when we started, to be given back after a command that took it."""
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        for fd in (0, 1, 2):
+            try:
+                if os.tcgetpgrp(fd) == os.getpgrp():
+                    self._fd = os.dup(fd)
+                    return
+            except OSError:
+                continue
+
+    def give_back(self) -> None:
+        """Makes our process group the foreground again (our SIGTTOU is blocked)."""
+        if self._fd is None:
+            return
+        with contextlib.suppress(OSError):
+            if os.tcgetpgrp(self._fd) != os.getpgrp():
+                os.tcsetpgrp(self._fd, os.getpgrp())
+        os.close(self._fd)
+        self._fd = None
+
+
+class _Front:
+    """The loop of the front, from the launch to the end of the command's last process."""
+
+    def __init__(
+        self, options: Options, keeper: Keeper, signals: Signals, init: Init, userns: int | None
+    ) -> None:
+        self._options = options
+        self._keeper = keeper
+        self._signals = signals
+        self._init = init
+        self._userns = userns
+        self._started = False
+        self._ended = False  # init and all below it
+        self._status: int | None = None
+        self._killed_by: int | None = None
+        self._stop: int | None = None
+
+    def run(self) -> int:
+        """The command's exit status."""
+        try:
+            while not self._ended:
+                self._turn()
+        finally:
+            if self._userns is not None:
+                os.close(self._userns)
+        if self._killed_by is not None:
+            return 128 + self._killed_by
+        if self._status is None:
+            raise SeccompdError("the command's init was killed", hint="out of memory, perhaps")
+        return self._status
+
+    def _turn(self) -> None:
+        poller = select.poll()
+        watched = self._keeper.fds() if self._started else []
+        for fd in (self._init.sock, self._signals.fd, *watched):
+            poller.register(fd, select.POLLIN)
+        for fd, _ in poller.poll():
+            if fd == self._init.sock:
+                self._drain_events()
+            elif fd == self._signals.fd:
+                for found in self._pending_signals():
+                    self._forward(found)
+            elif fd in self._keeper.fds():  # not closed by what was handled before it
+                self._keeper.handle(fd)
+        if self._stop is not None and not self._ended:
+            number, self._stop = self._stop, None
+            stop_self(number)
+
+    # -- signals
+
+    def _pending_signals(self) -> Iterator[Signal]:
+        while (found := self._signals.next()) is not None:
+            yield found
+
+    def _forward(self, found: Signal) -> None:
+        if found.sender == os.getpid() and found.code != SI_KERNEL:
+            return  # our own SIGPIPE, or the stop we have just come back from
+        if self._status is not None and found.number in _ENDING:
+            # The command has ended; what it left behind is the session, and ends with it.
+            self._killed_by = found.number
+            self._ended = True
+            return
+        self._init.kill(found)
+
+    # -- init
+
+    def _drain_events(self) -> None:
+        while not self._ended and (event := self._init.next()) is not None:
+            self._on_event(event)
+
+    def _on_event(self, event: Event) -> None:
+        if event.kind is Kind.ENDED:
+            self._ended = True
+        elif event.kind is Kind.LISTENER:
+            self._start(event.listener)
+        elif event.kind is Kind.NOTE:
+            self._note(event)
+        elif event.kind is Kind.FAILED:
+            raise self._failure(event)
+        elif event.kind is Kind.STOPPED:
+            self._stop = event.value
+        elif event.kind is Kind.CONTINUED:
+            self._stop = None
+        elif event.kind is Kind.EXITED:
+            self._status = event.value
+
+    def _start(self, listener: int) -> None:
+        userns, self._userns = self._userns, None
+        self._keeper.start(listener, userns)
+        self._started = True
+        # A pipe that the command closes must not stay open because of us.
+        for fd in (0, 1):
+            with contextlib.suppress(OSError):
+                detach_stream(fd)
+
+    def _note(self, event: Event) -> None:
+        if text := _NOTES.get(Stage(event.stage)):
+            warn(text.format(error=os.strerror(event.value)))
+
+    def _failure(self, event: Event) -> SeccompdError:
+        stage, error = Stage(event.stage), event.value
+        if stage is not Stage.EXEC:
+            hint = "`seccompd doctor` says what this machine lacks"
+            return KernelError(f"{_FAILURES[stage]}: {os.strerror(error)}", hint=hint)
+        return exec_failure(self._options.command[0], error, mapped=self._options.maps != ("none",))
+
+
+def exec_failure(name: str, error: int, *, mapped: bool) -> SeccompdError:
+    """The error for a command that execve(2) refused with `error`, as a shell would class it."""
+    path = _find(name)
+    # A directory of PATH that is closed to the command's user makes it EACCES; a shell sees no more.
+    if path is None and (error == ENOENT or "/" not in name):
+        if "/" in name:
+            return CommandNotFound("no such file", where=name)
+        return CommandNotFound("command not found", where=name, hint="PATH is " + _path())
+    if error == ENOENT:
+        return CommandNotFound(
+            "its interpreter does not exist", where=path,
+            hint="look at its #! line, or with `file` at the loader it wants",
+        )
+    hint = None
+    if error == EACCES and mapped and path is not None and os.access(path, os.X_OK):
+        hint = "inside, root is another user: the path has to be open to others (or use --map none)"
+    elif error == EACCES:
+        hint = "is it a program, and may you execute it (chmod +x)?"
+    elif error == ENOEXEC:
+        hint = "it is no program for this machine, and no script"
+    return CommandNotExecutable(f"cannot be executed: {os.strerror(error)}", where=name, hint=hint)
+
+
+def _path() -> str:
+    return os.environ.get("PATH", "/bin:/usr/bin")
+
+
+def _find(name: str) -> str | None:
+    """The file that execvp would have tried, by our own view of the file system."""
+    if "/" in name:
+        return name if os.path.lexists(name) else None
+    for place in _path().split(":"):
+        candidate = os.path.join(place or ".", name)
+        if os.path.lexists(candidate):
+            return candidate
+    return None

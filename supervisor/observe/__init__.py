@@ -1,0 +1,1 @@
+"""What a session tells the world: audit records and traces."""
