@@ -1,0 +1,204 @@
+"""`seccompd run`: exit status, streams, descriptors, and what a command finds when it starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.people import Person
+from tests.support.program import Started, run, seccompd
+
+
+@pytest.mark.parametrize("status", [0, 1, 7, 126, 127, 255])
+def test_exit_status_is_the_commands(person: Person, status: int) -> None:
+    assert run(person, "sh", "-c", f"exit {status}").returncode == status
+
+
+@pytest.mark.parametrize("number", [1, 2, 9, 11, 15])
+def test_death_by_signal_is_128_and_its_number(person: Person, number: int) -> None:
+    assert run(person, "sh", "-c", f"ulimit -c 0; kill -{number} $$").returncode == 128 + number
+
+
+def test_command_not_found(person: Person) -> None:
+    done = run(person, "sd-no-such-command")
+    assert done.returncode == 127
+    assert done.stderr.startswith("seccompd: sd-no-such-command: command not found")
+
+
+def test_path_not_found(person: Person) -> None:
+    done = run(person, "/sd/no/such")
+    assert done.returncode == 127
+    assert "/sd/no/such: no such file" in done.stderr
+
+
+def test_interpreter_not_found(person: Person, tmp_path: Path) -> None:
+    script = public(tmp_path) / "script"
+    script.write_text("#!/sd/no/interpreter\n")
+    script.chmod(0o755)
+    done = run(person, str(script))
+    assert done.returncode == 127
+    assert "interpreter" in done.stderr
+
+
+def test_not_executable(person: Person) -> None:
+    done = run(person, "/etc/passwd")
+    assert done.returncode == 126
+    assert done.stderr.startswith("seccompd: /etc/passwd: cannot be executed: Permission denied")
+
+
+def test_directory_is_not_executable(person: Person) -> None:
+    assert run(person, "/etc").returncode == 126
+
+
+def test_script_without_interpreter_line(person: Person, tmp_path: Path) -> None:
+    script = public(tmp_path) / "script"
+    script.write_text("exit 9\n")
+    script.chmod(0o755)
+    assert run(person, str(script)).returncode == 9
+
+
+def public(path: Path) -> Path:
+    """pytest's own directories are closed to others; here they have to be passed through."""
+    for parent in (path, *path.parents):
+        if parent.stat().st_uid == os.geteuid() and parent.name.startswith("pytest"):
+            parent.chmod(0o755)
+    path.chmod(0o755)
+    return path
+
+
+def test_streams_pass_through(person: Person) -> None:
+    data = os.urandom(3_000_000)
+    done = subprocess.run(
+        seccompd(person, "run", "--", "sh", "-c", "cat; echo to-stderr >&2"),
+        input=data, capture_output=True, env=person.environ(), cwd="/", timeout=30, check=True,
+    )
+    assert done.stdout == data
+    assert done.stderr == b"to-stderr\n"
+
+
+def test_closed_stream_stays_closed(person: Person) -> None:
+    line = " ".join(seccompd(person, "run", "--", "sh", "-c", "'test -e /proc/self/fd/0'"))
+    done = subprocess.run(["sh", "-c", f"{line} <&-"], env=person.environ(), cwd="/", check=False)
+    assert done.returncode == 1
+
+
+def test_pipe_ends_when_the_command_closes_it(person: Person) -> None:
+    started = Started(person, ["run", "--", "sh", "-c", "exec >&- 2>&-; sleep 3"])
+    assert started.process.stdout is not None
+    before = time.monotonic()
+    assert started.process.stdout.read() == b""
+    assert time.monotonic() - before < 2.5
+    assert started.finish().returncode == 0
+
+
+def test_no_stray_descriptors(person: Person) -> None:
+    done = run(person, "sh", "-c", "ls /proc/self/fd")
+    # 3 is the directory that ls reads.
+    assert done.stdout.split() == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(("option", "expected"), [("0", ""), ("1", "hello\n")])
+def test_descriptors_can_be_kept(person: Person, option: str, expected: str) -> None:
+    line = " ".join(
+        seccompd(person, "run", "--preserve-fds", option, "--", "sh", "-c", "'cat <&3' 2>&1")
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"{line} 3<<<hello"], env=person.environ(), cwd="/", check=False,
+        capture_output=True, text=True,
+    )
+    assert done.stdout == expected or (not expected and "3" in done.stdout)
+
+
+def test_signals_are_as_a_shell_gives_them(person: Person) -> None:
+    done = run(person, "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["0" * 16, "0" * 16]
+
+
+def test_nohup_is_kept(person: Person) -> None:
+    line = " ".join(seccompd(person, "run", "--", "grep", "SigIgn", "/proc/self/status"))
+    done = subprocess.run(
+        ["sh", "-c", f"trap '' HUP; {line}"], env=person.environ(), cwd="/", check=True,
+        capture_output=True, text=True,
+    )
+    assert int(done.stdout.split()[1], 16) == 1
+
+
+def test_filter_is_there_and_init_is_closed(person: Person) -> None:
+    script = """
+    grep -q 'Seccomp:.2' /proc/self/status || exit 1
+    test "$(cat /proc/1/comm)" = seccompd-init || exit 2
+    ls /proc/1/fd >/dev/null 2>&1 && exit 3
+    cat /proc/1/mem >/dev/null 2>&1 && exit 4
+    kill -9 1; kill -STOP 1; sleep 0.1
+    exit 42
+    """
+    assert run(person, "sh", "-c", script).returncode == 42
+
+
+def test_no_new_privs_only_where_it_must_be(user: Person, root: Person) -> None:
+    for somebody, options, expected in (
+        (user, (), "0"), (root, (), "0"),
+        (root, ("--map", "none"), "0"), (user, ("--map", "none"), "1"),
+    ):  # fmt: skip
+        done = run(somebody, "grep", "NoNewPrivs", "/proc/self/status", options=options)
+        assert done.stdout.split()[1] == expected
+
+
+def test_without_a_namespace(person: Person) -> None:
+    done = run(person, "sh", "-c", "id -u; readlink /proc/self/ns/user; exit 5",
+               options=("--map", "none"))  # fmt: skip
+    assert done.returncode == 5
+    assert done.stdout.split() == [str(person.uid), os.readlink("/proc/self/ns/user")]
+
+
+def test_mounts_inside_stay_inside(person: Person) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    done = run(person, "sh", "-c", "mount -t tmpfs sd-inside /mnt && grep sd-inside /proc/mounts")
+    assert done.returncode == 0
+    assert "sd-inside" in done.stdout
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_session_lasts_as_long_as_its_last_process(person: Person) -> None:
+    before = time.monotonic()
+    done = run(person, "sh", "-c", "setsid sh -c 'sleep 1.5' >/dev/null 2>&1 & exit 6")
+    assert done.returncode == 6
+    assert time.monotonic() - before >= 1.4
+
+
+def test_ends_at_once(person: Person) -> None:
+    run(person, "true")
+    before = time.monotonic()
+    run(person, "true")
+    assert time.monotonic() - before < 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run",), "no command"),
+        (("run", "--policy", "no-such-policy", "--", "true"), "no-such-policy"),
+        (("run", "--map", "1:2", "--", "true"), "not a map"),
+        (("run", "--map", "0:0:0", "--", "true"), "COUNT"),
+        (("run", "--map", "auto", "--map", "0:1:1", "--", "true"), "alone"),
+        (("run", "--unshare", "moon", "--", "true"), "moon"),
+        (("run", "--audit", "/no/such/dir/file", "--", "true"), "/no/such/dir/file"),
+        (("fly",), "no such verb: fly"),
+    ],
+)
+def test_errors_are_one_message(person: Person, words: tuple[str, ...], message: str) -> None:
+    done = Started(person, words).finish()
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("seccompd: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_hidden_wait_killable(person: Person) -> None:
+    env = {"SECCOMPD_TEST_HIDE": "wait_killable,sync_wake_up"}
+    assert run(person, "sh", "-c", "exit 4", env=env).returncode == 4

@@ -1,0 +1,96 @@
+"""Users that the tests act as: made when they are missing, and left there (as a package would)."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who runs programs; `name` None is who runs the tests."""
+
+    name: str | None = None
+
+    @property
+    def uid(self) -> int:
+        return os.geteuid() if self.name is None else pwd.getpwnam(self.name).pw_uid
+
+    @property
+    def gid(self) -> int:
+        return os.getegid() if self.name is None else pwd.getpwnam(self.name).pw_gid
+
+    @property
+    def home(self) -> str:
+        return pwd.getpwuid(self.uid).pw_dir
+
+    def argv(self, command: Sequence[str]) -> list[str]:
+        """`command` as this person would start it: same process, other ids."""
+        if self.name is None:
+            return list(command)
+        return [
+            "setpriv", "--reuid", str(self.uid), "--regid", str(self.gid), "--init-groups", "--",
+            *command,
+        ]  # fmt: skip
+
+    def environ(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """A small environment, the same for all, with what seccompd needs to be found."""
+        env = {"HOME": self.home, "PATH": PATH, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+        for key, value in os.environ.items():
+            if key.startswith(("SECCOMPD_", "COVERAGE")):
+                env[key] = value
+        return {**env, "PYTHONPATH": _python_path(), **(more or {})}
+
+
+def _python_path() -> str:
+    import cffi
+
+    return f"{ROOT}:{Path(cffi.__file__).resolve().parent.parent}"
+
+
+def reachable(path: str, person: Person) -> bool:
+    """Whether `person` can execute the file at `path`."""
+    command = person.argv(["test", "-x", path])
+    return subprocess.run(command, check=False).returncode == 0
+
+
+def python(person: Person) -> str:
+    """An interpreter of our own version that `person` can reach: ours may lie in somebody's home."""
+    name = f"python3.{sys.version_info.minor}"
+    for candidate in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
+        if os.access(candidate, os.X_OK) and reachable(candidate, person):
+            return candidate
+    raise LookupError(f"no {name} that {person.name} could run")
+
+
+def ordinary() -> Person:
+    """A user with subordinate ids (useradd gives them where the package uidmap is there)."""
+    return _made("sd-test")
+
+
+def without_ranges() -> Person:
+    """A user who has no subordinate ids."""
+    person = _made("sd-bare")
+    for option, path in (("--del-subuids", "/etc/subuid"), ("--del-subgids", "/etc/subgid")):
+        for line in Path(path).read_text().splitlines():
+            owner, start, count = line.split(":")
+            if owner == person.name:
+                span = f"{start}-{int(start) + int(count) - 1}"
+                subprocess.run(["usermod", option, span, "sd-bare"], check=True)
+    return person
+
+
+def _made(name: str) -> Person:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        subprocess.run(["useradd", "-m", "-s", "/bin/bash", name], check=True)
+    return Person(name)

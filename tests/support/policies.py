@@ -1,0 +1,38 @@
+"""Policies and calls for tests, made in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.syscalls import X86_64, number
+from supervisor.model import Snapshot
+from supervisor.policy.compile import compile_policy
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.families import Nodes, Traits
+
+CHAR, BLOCK = 0o020000, 0o060000
+
+
+def policy(text: str, nodes: Nodes = "host") -> CompiledPolicy:
+    """The policy of a YAML text; its rules stand in "p.yaml"."""
+    return compile_policy(Path("p.yaml"), text.encode(), Traits(nodes), FAMILIES)
+
+
+def mknod(*rules: str, otherwise: str = "refuse", nodes: Nodes = "host") -> CompiledPolicy:
+    """A policy of mknod rules, each in YAML's flow style; the first stands in line 5."""
+    lines = "".join(f"\n    - {rule}" for rule in rules) or " []"
+    text = f"version: 1\nsyscalls:\n  mknod:\n    otherwise: {otherwise}\n    rules:{lines}\n"
+    return policy(text, nodes)
+
+
+def device(major: int, minor: int) -> int:
+    """The 32-bit number that mknod(2) takes."""
+    return (minor & 0xFF) | major << 8 | (minor & 0xFFF00) << 12
+
+
+def call(path: bytes | int, mode: int = CHAR, dev: int = 0x103, arch: int = X86_64) -> Snapshot:
+    """A snapshot of mknod."""
+    nr = number("mknod", arch)
+    assert nr is not None
+    return Snapshot(1, 1, arch, nr, 0, "mknod", (path, mode, dev))

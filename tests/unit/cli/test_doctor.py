@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from supervisor.cli import checks, doctor
+from supervisor.cli.checks import MISSING, NOTE, OK, Finding
+from supervisor.errors import KernelError
+
+MAIN = "from supervisor.cli.main import main; raise SystemExit(main())"
+
+
+def findings_of(check: Callable[[], Iterator[Finding]]) -> dict[str, Finding]:
+    return {finding.name: finding for finding in check()}
+
+
+def run(hide: str = "", *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, "doctor", *options],
+        env=os.environ | {"SECCOMPD_TEST_HIDE": hide},
+        capture_output=True, text=True, timeout=120, check=False,
+    )
+
+
+def test_it_works_here() -> None:
+    done = run()
+    assert done.returncode == 0, done.stdout
+    assert done.stderr == ""
+    assert "`seccompd run` works here" in done.stdout
+
+
+@pytest.mark.parametrize("feature", ["listener", "namespaces", "user_notif", "move_mount"])
+def test_without_what_it_needs_the_status_is_not_0(feature: str) -> None:
+    done = run(feature)
+    assert done.returncode == 1
+    assert "does not work here" in done.stdout
+    assert "missing" in done.stdout
+
+
+@pytest.mark.parametrize("feature", ["wait_killable", "sync_wake_up", "pidfd_thread"])
+def test_what_has_a_fallback_is_only_noted(feature: str) -> None:
+    done = run(feature, "-o", "json")
+    assert done.returncode == 0
+    report = json.loads(done.stdout)
+    states = {finding["name"]: finding for finding in report["findings"]}
+    assert report["works"] is True
+    assert report["uid"] == os.geteuid()
+    assert states[f"kernel {feature}"]["state"] == NOTE
+    assert states[f"kernel {feature}"]["detail"].startswith("hidden for a test")
+    assert states[f"kernel {feature}"]["remedy"]
+
+
+def test_every_finding_that_is_not_ok_says_what_to_do() -> None:
+    assert all(f.remedy for f in doctor.examine() if f.state != OK)
+
+
+def test_a_chroot_is_named_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    def text(path: str) -> str | None:
+        return "22 27 0:21 / /proc rw - proc proc rw" if path.endswith("mountinfo") else None
+
+    monkeypatch.setattr(checks, "_text", text)
+    monkeypatch.setattr("supervisor.kernel.features.available", lambda name: False)
+    monkeypatch.setattr("supervisor.kernel.features.probe", lambda name: -1)
+    found = findings_of(checks.namespaces)["user namespaces"]
+    assert found.state == MISSING
+    assert "chroot" in found.remedy
+
+
+def test_another_distribution_with_the_package_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "importlib.metadata.packages_distributions", lambda: {"supervisor": ["supervisor"]}
+    )
+    found = findings_of(checks.other_distributions)["package name"]
+    assert found.state == MISSING
+    assert "environment of its own" in found.remedy
+
+
+def test_an_old_kernel_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.kernel.features.version", lambda: (5, 10))
+    assert findings_of(checks.kernel_version)["kernel"].state == MISSING
+
+
+@pytest.mark.parametrize(("scope", "state"), [(None, OK), ("0", OK), ("1", NOTE), ("3", MISSING)])
+def test_yama(monkeypatch: pytest.MonkeyPatch, scope: str | None, state: str) -> None:
+    monkeypatch.setattr(checks, "_text", lambda path: scope)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert findings_of(checks.yama)["Yama"].state == state
+
+
+def test_a_library_that_does_not_import_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("Unable to find libseccomp")
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    found = findings_of(checks.libraries)
+    assert {finding.state for finding in found.values()} == {MISSING}
+    assert "libseccomp2" in found["library pyseccomp"].remedy
+
+
+def test_root_without_capabilities_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("supervisor.kernel.idmap.in_initial_namespace", lambda: True)
+    monkeypatch.setattr(checks, "_text", lambda path: "Name:\tx\nCapEff:\t0000000000000000")
+    found = findings_of(checks.privileges)["privileges"]
+    assert found.state == MISSING
+    assert "CAP_MKNOD" in found.detail
+
+
+def test_an_error_in_a_check_is_a_finding() -> None:
+    def check() -> Iterator[Finding]:
+        raise KernelError("no such thing", hint="look elsewhere")
+        yield
+
+    assert [f.state for f in checks.guarded(check)] == [MISSING]
+
+
+def test_the_text_names_the_remedy_below_the_finding() -> None:
+    text = doctor._as_text([Finding("thing", MISSING, "not there", "install it")])
+    assert text.splitlines()[0].split() == ["missing", "thing", "not", "there"]
+    assert text.splitlines()[1].strip() == "-> install it"

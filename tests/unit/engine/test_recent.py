@@ -1,0 +1,37 @@
+"""Answers that a caller missed are given once, to that very call, for a short time."""
+
+from supervisor.engine.recent import MissedAnswers
+from supervisor.model import Outcome
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_given_once_and_only_to_the_same_call() -> None:
+    missed = MissedAnswers(Clock())
+    missed.missed(7, 0x400, b"key", Outcome(0, "node"))
+    assert missed.take(8, 0x400, b"key") is None
+    assert missed.take(7, 0x401, b"key") is None
+    assert missed.take(7, 0x400, b"other") is None
+    assert missed.take(7, 0x400, b"key") == Outcome(0, "node")
+    assert missed.take(7, 0x400, b"key") is None
+
+
+def test_too_late() -> None:
+    clock = Clock()
+    missed = MissedAnswers(clock)
+    missed.missed(7, 0x400, b"key", Outcome(0))
+    clock.now = 3
+    assert missed.take(7, 0x400, b"key") is None
+
+
+def test_bounded() -> None:
+    missed = MissedAnswers(Clock())
+    for tid in range(1000):
+        missed.missed(tid, 0, b"", Outcome(0))
+    assert missed.take(0, 0, b"") is None
+    assert missed.take(999, 0, b"") == Outcome(0)

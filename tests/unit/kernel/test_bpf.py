@@ -1,0 +1,221 @@
+"""The filter against an interpreter: random policies, random calls, every architecture."""
+
+from __future__ import annotations
+
+import errno
+import random
+import stat
+from typing import Any
+
+import pytest
+
+from supervisor.handlers.node_files import NodeFiles
+from supervisor.kernel import bpf
+from supervisor.kernel.syscalls import AARCH64, I386, NATIVE_ARCHES, X32_BIT, X86_64, number
+from supervisor.model import Verdict
+from supervisor.policy.compile import filter_rules
+from supervisor.policy.families import Nodes
+from supervisor.policy.match import node_matches
+from supervisor.policy.rules import RuleSet
+from tests.support.bpf_interpreter import run
+from tests.support.policies import BLOCK, CHAR, device, mknod, policy
+
+ENOSYS = bpf.ret_errno(errno.ENOSYS)
+GARBAGE = 0xDEADBEEF00000000
+EMPTY = policy("version: 1\nsyscalls: {}\n", "none")
+
+
+def nr(name: str, arch: int) -> int:
+    found = number(name, arch)
+    assert found is not None
+    return found
+
+
+def ask(program: bytes, name: str, arch: int, *args: int, upper: int = 0) -> int:
+    padded = [value | upper for value in (*args, *(0,) * (6 - len(args)))]
+    return run(program, nr(name, arch), arch, padded).action
+
+
+def expected(rules: RuleSet, mode: int, dev: int) -> int:
+    """What a filter should do, said with no regard to how it does it."""
+    kind = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}.get(stat.S_IFMT(mode & 0xFFFF))
+    dev &= 0xFFFFFFFF
+    if kind is None or (kind == "c" and dev == 0):
+        return bpf.RET_ALLOW
+    major, minor = dev >> 8 & 0xFFF, (dev & 0xFF) | (dev >> 12 & 0xFFF00)
+    for rule in rules.rules:
+        if rule.nodes is not None and not any(
+            node_matches(nodes, kind, major, minor) for nodes in rule.nodes
+        ):
+            continue
+        if rule.needs_facts:
+            return bpf.RET_USER_NOTIF
+        if rule.verdict is Verdict.CONTINUE:
+            return bpf.RET_ALLOW
+        if rule.silent:
+            if rule.verdict is Verdict.KILL:
+                return bpf.RET_KILL_PROCESS
+            return bpf.ret_errno(rule.value or errno.EPERM)
+        return bpf.RET_USER_NOTIF
+    return bpf.RET_ALLOW if rules.otherwise.verdict is Verdict.CONTINUE else bpf.RET_USER_NOTIF
+
+
+DEVICES = (
+    '"null"',
+    "zero",
+    '"char 1:*"',
+    '"char 0:0-9"',
+    '"char 5:1-2"',
+    '"block 7:0-300"',
+    '"loop*"',
+    '"char 4-6:*"',
+    '"block *:*"',
+    '"char 10:229"',
+    '"block 259:70000"',
+    '"char 4095:1048575"',
+)
+ACTIONS = (
+    "do: emulate",
+    "do: refuse",
+    "do: {errno: EACCES}",
+    "do: refuse, silent: true",
+    "do: {errno: ENXIO}, silent: true",
+    "do: kill, silent: true",
+    "do: kill",
+    "do: continue",
+    "do: {return: 0}",
+    "do: emulate, path: /dev/**",
+    "do: refuse, uid: 0",
+)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_it_does_what_the_rules_want_and_no_more(seed: int) -> None:
+    rnd = random.Random(seed)
+    rules = []
+    for _ in range(rnd.choice((0, 1, 2, 3, 5))):
+        some = ", ".join(rnd.sample(DEVICES, rnd.choice((1, 1, 2, 3))))
+        which = "" if rnd.random() < 0.1 else f"devices: [{some}], "
+        rules.append(f"{{{which}{rnd.choice(ACTIONS)}}}")
+    compiled = mknod(*rules, otherwise="refuse", nodes=rnd.choice(("host", "private", "none")))
+    kernel = mknod(*[rule for rule in rules if "path" not in rule], otherwise="kernel")
+    for one in (compiled, kernel):
+        known = [
+            (kind, low, high, first, last)
+            for rule in one.families["mknod"].rules
+            for kind, low, high, first, last in rule.nodes or ()
+        ]
+        for _ in range(150):
+            dev = rnd.choice((0, 1, 0x103, 0x105, rnd.getrandbits(32), rnd.getrandbits(9)))
+            mode = rnd.choice((CHAR, BLOCK, CHAR, rnd.getrandbits(16))) | 0o644
+            if known and rnd.random() < 0.6:
+                kind, low, high, first, last = rnd.choice(known)
+                edges = rnd.choice((low, high, high + 1)), rnd.choice((first, last, last + 1))
+                dev = device(edges[0] & 0xFFF, edges[1] & 0xFFFFF)
+                mode = CHAR if kind == "c" else BLOCK
+            upper = rnd.choice((0, GARBAGE))
+            arch = rnd.choice(NATIVE_ARCHES)
+            want = expected(one.families["mknod"], mode, dev)
+            high_mode = mode | rnd.choice((0, 0x10000, 0x7FFF0000))
+            assert ask(one.filter, "mknod", arch, 1, high_mode, dev, upper=upper) == want
+            assert ask(one.filter, "mknodat", arch, 3, 1, high_mode, dev, upper=upper) == want
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+def test_the_kernels_own_business_never_notifies(arch: int) -> None:
+    program = mknod("{do: emulate}").filter
+    for mode in (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFDIR, stat.S_IFLNK, 0):
+        assert ask(program, "mknod", arch, 1, mode | 0o666, 0x103) == bpf.RET_ALLOW
+    assert ask(program, "mknod", arch, 1, CHAR | 0o666, 0) == bpf.RET_ALLOW
+    assert ask(program, "mknod", arch, 1, CHAR | 0o666, 0, upper=GARBAGE) == bpf.RET_ALLOW
+    assert ask(program, "mknod", arch, 1, BLOCK | 0o666, 0) == bpf.RET_USER_NOTIF
+
+
+@pytest.mark.parametrize("program", [EMPTY.filter, mknod("{do: emulate}").filter])
+def test_other_architectures_get_enosys(program: bytes) -> None:
+    for call in (0, 39, 133, 259, 317, 1000):
+        assert run(program, call, AARCH64).action == ENOSYS
+        assert run(program, call, 0).action == ENOSYS
+        assert run(program, call | X32_BIT, X86_64).action == ENOSYS
+    # -1 is how a tracer skips a call; the kernel answers ENOSYS by itself.
+    assert run(program, 0xFFFFFFFF, X86_64).action == bpf.RET_ALLOW
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+@pytest.mark.parametrize("upper", [0, GARBAGE])
+def test_a_listener_of_the_targets_own_is_refused(arch: int, upper: int) -> None:
+    program = EMPTY.filter
+    busy = bpf.ret_errno(errno.EBUSY)
+    for flags in (8, 8 | 1, 8 | 1 << 5, 0xFFFFFFFF):
+        assert ask(program, "seccomp", arch, 1, flags, upper=upper) == busy
+    for operation, flags in ((1, 0), (1, 7), (1, 0x10), (0, 8), (2, 8), (3, 8)):
+        assert ask(program, "seccomp", arch, operation, flags, upper=upper) == bpf.RET_ALLOW
+
+
+def test_what_no_rule_is_about_is_decided_without_a_look_at_its_arguments() -> None:
+    compiled = mknod('{devices: ["null"], do: emulate}')
+    named = {(arch, call) for arch, call in compiled.calls}
+    named |= {
+        (arch, nr(name, arch)) for arch in NATIVE_ARCHES for name in ("seccomp", "io_uring_setup")
+    }
+    for arch in NATIVE_ARCHES:
+        for call in range(470):
+            if (arch, call) not in named:
+                result = run(compiled.filter, call, arch, [0xFFFFFFFFFFFFFFFF] * 6)
+                assert result.action == bpf.RET_ALLOW
+                assert not result.looked_at_args
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+def test_companions_notify_where_a_node_may_be_a_bind_mount(arch: int) -> None:
+    names = ("unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat")
+    rest = {spec.name for spec in NodeFiles.calls} - set(names)
+    cases: tuple[tuple[Nodes, set[str]], ...] = (
+        ("host", {*names, *rest}),
+        ("private", {*names}),
+        ("none", set()),
+    )
+    for nodes, notified in cases:
+        program = mknod("{do: emulate}", nodes=nodes).filter
+        for name in (*names, *rest):
+            if number(name, arch) is None:
+                continue
+            want = bpf.RET_USER_NOTIF if name in notified else bpf.RET_ALLOW
+            assert ask(program, name, arch) == want, name
+    assert ask(mknod("{do: emulate}").filter, "unlinkat", arch, 3, 1, 0x200) == bpf.RET_ALLOW
+    only_nodes = mknod("{do: {emulate: {realise: node}}}")
+    assert ask(only_nodes.filter, "unlink", arch) == bpf.RET_ALLOW
+    assert ask(mknod("{do: refuse}").filter, "unlink", arch) == bpf.RET_ALLOW
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+def test_io_uring_is_refused_where_it_would_go_past_a_rule(arch: int) -> None:
+    by_path = mknod("{path: /dev/**, do: emulate}", nodes="none")
+    assert ask(by_path.filter, "io_uring_setup", arch) == ENOSYS
+    assert ask(mknod("{do: emulate}").filter, "io_uring_setup", arch) == ENOSYS
+    plain = mknod("{do: emulate}", nodes="none")
+    assert ask(plain.filter, "io_uring_setup", arch) == bpf.RET_ALLOW
+    assert ask(EMPTY.filter, "io_uring_setup", arch) == bpf.RET_ALLOW
+
+
+def test_many_rules_still_make_a_filter() -> None:
+    rules = [f'{{devices: ["char 1:{i}"], do: refuse, silent: true}}' for i in range(300)]
+    program = mknod(*rules).filter
+    assert len(program) // 8 < bpf.INSTRUCTIONS_MAX
+    assert ask(program, "mknod", I386, 1, CHAR, 0x103) == bpf.RET_USER_NOTIF
+
+
+def test_every_call_in_the_policy_is_one_that_the_filter_can_notify() -> None:
+    compiled = mknod('{devices: ["null"], do: emulate}')
+    for (arch, call), spec in compiled.calls.items():
+        args: Any = {"mknod": (0, CHAR, 0x103), "mknodat": (0, 0, CHAR, 0x103)}.get(spec.name, ())
+        padded = [*args, *(0,) * (6 - len(args))]
+        assert run(compiled.filter, call, arch, padded).action == bpf.RET_USER_NOTIF, spec.name
+
+
+def test_rules_with_other_actions_never_overlap() -> None:
+    compiled = mknod('{devices: ["null"], do: refuse, silent: true}', "{do: emulate}", nodes="none")
+    from supervisor.handlers.registry import FAMILIES
+
+    rules = filter_rules(compiled.families, list(FAMILIES["mknod"].calls), FAMILIES)
+    assert {rule.action for rule in rules} == {bpf.RET_USER_NOTIF, bpf.ret_errno(errno.EPERM)}

@@ -1,0 +1,128 @@
+"""Audit records: complete, one line each, repeats counted, and never in anybody's way."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from supervisor.kernel.syscalls import X86_64, CallSpec, Kind, Param
+from supervisor.kernel.task import identity
+from supervisor.model import Decision, Outcome, Snapshot, Verdict
+from supervisor.observe.audit import AuditLog, open_audit_file
+
+SPEC = CallSpec(
+    "mknod",
+    "mknod",
+    (Param("pathname", Kind.PATH), Param("mode", Kind.MODE), Param("dev", Kind.DEV)),
+)
+WHO = identity(os.getpid())
+REFUSED = Decision(Verdict.ERRNO, "build.yaml:7", "", 1)
+
+
+def snapshot(path: bytes | int = b"dev/null") -> Snapshot:
+    return Snapshot(1, os.getpid(), X86_64, 133, 0x1000, "mknod", (path, 0o20666, 0x103))
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def records(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_record_says_who_what_and_why(tmp_path: Path) -> None:
+    file = tmp_path / "audit.json"
+    log = AuditLog(open_audit_file(str(file)), policy="build", session="run-1")
+    log.record(snapshot(), SPEC, REFUSED, Outcome(1), 12e-6, who=WHO, delivered=True)
+    log.close()
+    record, end = records(file)
+    assert record["v"] == 1
+    assert (record["session"], record["policy"]) == ("run-1", "build")
+    assert record["syscall"] == "mknod"
+    assert record["arch"] == "x86_64"
+    assert record["pid"] == record["tid"] == os.getpid()
+    assert record["uid"] == os.getuid()
+    assert record["args"] == {"pathname": "dev/null", "mode": 0o20666, "dev": 0x103}
+    assert (record["verdict"], record["errno"], record["rule"]) == (
+        "errno", "EPERM", "build.yaml:7",
+    )
+    assert record["usec"] == 12
+    assert end["event"] == "session_end"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_unreadable_path_is_told_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "audit.json"
+    log = AuditLog(open_audit_file(str(file)), policy="p", session="s")
+    log.record(snapshot(-14), SPEC, REFUSED, Outcome(14), 0, who=WHO, delivered=True)
+    log.close()
+    assert records(file)[0]["args"] == {
+        "pathname": {"error": "EFAULT"}, "mode": 0o20666, "dev": 0x103,
+    }
+
+
+def test_repeats_are_counted(tmp_path: Path, clock: Clock) -> None:
+    file = tmp_path / "audit.json"
+    log = AuditLog(open_audit_file(str(file)), policy="p", session="s", clock=clock)
+    assert not log.repeated(7, b"key")
+    log.record(snapshot(), SPEC, REFUSED, Outcome(1), 0, who=WHO, delivered=True, key=b"key")
+    tid = os.getpid()
+    assert [log.repeated(tid, b"key") for _ in range(5)] == [True] * 5
+    assert not log.repeated(tid, b"other")
+    assert 0 < log.sweep() <= 1
+    clock.now += 1.5
+    assert log.sweep() == float("inf")
+    assert not log.repeated(tid, b"key"), "a record of its own after the window"
+    log.close()
+    first, repeats, _end = records(file)
+    assert "repeats" not in first
+    assert repeats["repeats"] == 5
+    assert repeats["args"] == first["args"]
+
+
+def test_a_slow_reader_loses_records_and_is_told(clock: Clock) -> None:
+    reader, writer = os.pipe()
+    log = AuditLog(writer, policy="p", session="s", clock=clock)
+    start = time.monotonic()
+    for _ in range(3000):  # far more than a pipe holds
+        log.record(snapshot(b"x" * 200), SPEC, REFUSED, Outcome(1), 0, who=WHO, delivered=True)
+    assert time.monotonic() - start < 30
+    os.set_blocking(reader, False)
+    got = b""
+    while chunk := _read(reader):
+        got += chunk
+    log.close()
+    got += _read(reader)
+    os.close(reader)
+    os.close(writer)
+    lines = got.splitlines()
+    assert all(json.loads(line)["v"] == 1 for line in lines), "never half a record"
+    assert json.loads(lines[-1])["lost_records"] > 0
+    assert len(lines) < 3000
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    reader, writer = os.pipe()
+    log = AuditLog(writer, policy="p", session="s")
+    os.close(reader)
+    log.record(snapshot(), SPEC, REFUSED, Outcome(1), 0, who=WHO, delivered=True)
+    log.close()
+    os.close(writer)

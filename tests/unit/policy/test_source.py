@@ -1,0 +1,226 @@
+"""What is said about a policy that is wrong, and where."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from supervisor.policy.source import SIZE_MAX, PolicyFindings, Source, core_scalar
+from tests.support.policies import mknod, policy
+
+SHIPPED = Path(__file__).parents[3] / "policies"
+
+
+def findings(text: str | bytes) -> list[str]:
+    read = partial(Source, "p.yaml") if isinstance(text, bytes) else policy
+    with pytest.raises(PolicyFindings) as caught:
+        read(text)  # type: ignore[arg-type]
+    return [f"{f.mark.line}:{f.mark.column} {f.message}" for f in caught.value.findings]
+
+
+HEAD = "version: 1\nsyscalls:\n  mknod:\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("", "1:1 the key version is missing"),
+        ("version: 2\nsyscalls: {}", "1:10 version is 1"),
+        ("version: 1\nsyscall: {}", "2:1 unknown key syscall: did you mean syscalls?"),
+        ("version: 1\nname: a b\nsyscalls: {}", "2:7 name is made of letters"),
+        (
+            "version: 1\non_error: EPREM\nsyscalls: {}",
+            "2:11 unknown errno 'EPREM': did you mean EPERM?",
+        ),
+        ("version: 1\non_error: 1\nsyscalls: {}", "2:11 an errno is written by its name"),
+        ("version: 1\nmatch: {door: [run, oic]}\nsyscalls: {}", "2:21 an entry of door is"),
+        ("version: 1\nsyscalls:\n  mkond: []", "3:3 unknown key mkond: did you mean mknod?"),
+        (
+            HEAD + "    - {devices: [null], do: emulate}",
+            '4:18 an unquoted null is YAML for "nothing"',
+        ),
+        (
+            HEAD + "    - {devices: [zeor], do: emulate}",
+            "4:18 unknown device 'zeor': did you mean zero?",
+        ),
+        (
+            HEAD + "    - {devices: /dev/zero, do: emulate}",
+            "4:17 unknown device '/dev/zero': did you mean zero?",
+        ),
+        (HEAD + "    - {devices: [], do: emulate}", "4:17 an empty list matches nothing"),
+        (HEAD + '    - {devices: "char 5000:1", do: kill}', "4:17 a major number is at most 4095"),
+        (HEAD + '    - {devices: "char 5:9-1", do: kill}', "4:17 the range 9-1 is empty"),
+        (HEAD + "    - {do: emulat}", "4:12 unknown action 'emulat': did you mean emulate?"),
+        (HEAD + "    - {do: {errno: EFOO}}", "4:12 unknown errno 'EFOO'"),
+        (HEAD + "    - {do: {return: -1}}", "4:12 return takes 0 to"),
+        (
+            HEAD + "    - {do: {emulate: {realise: nod}}}",
+            "4:12 unknown realise 'nod': did you mean node?",
+        ),
+        (HEAD + "    - {devices: zero}", "4:7 the key do is missing"),
+        (HEAD + "    - zero", "4:7 an entry of rules is a mapping"),
+        (HEAD + "    - {path: dev, do: emulate}", "4:14 'dev': a path glob begins with /"),
+        (HEAD + "    - {uid: 1-, do: emulate}", "4:13 an id is a number, or a range"),
+        (HEAD + "    - {uid: -1, do: emulate}", "4:13 no such ids"),
+        (HEAD + "    - {do: kill, silent: no}", "4:26 silent is true or false"),
+        (HEAD + "    - {do: emulate, silent: true}", "4:21 silent is for refusals"),
+        ("version: 1\nversion: 1\nsyscalls: {}", "2:1 the key version is here twice"),
+        ("version: &a 1\nsyscalls: {}", "1:10 anchors"),
+        ("version: 1\nsyscalls: *a", "2:11 aliases"),
+        ("version: !!int 1\nsyscalls: {}", "1:10 tags"),
+        ("version: 1\n---\nversion: 1\n", "2:1 one file holds one policy"),
+        ("- 1", "1:1 a policy is a mapping"),
+        ("version: 1\nsyscalls: {mknod: 5}", "2:19 mknod is a mapping"),
+        ("a: [1\nb: 2", "2:2 while parsing a flow sequence"),
+        ("1: 2", "1:1 a key is a word; 1 is not one"),
+        (b"a: \xff", "1:4 not UTF-8"),
+        (b"a: b\x07", "1:5 not YAML"),
+        (b"[" * 100_000, "1:33 nested deeper"),
+        (b"#" * (SIZE_MAX + 1), "1:1 larger than"),
+    ],
+)
+def test_each_mistake_has_its_place(text: str | bytes, finding: str) -> None:
+    found = findings(text)
+    assert any(one.startswith(finding) for one in found), found
+
+
+def test_all_mistakes_are_said_at_once_with_an_excerpt() -> None:
+    with pytest.raises(PolicyFindings) as caught:
+        policy(HEAD + "    - {devices: [zeor, nul], do: emulat}\n    - {dvices: zero, do: kill}\n")
+    assert len(caught.value.findings) == 4
+    assert str(caught.value).startswith(
+        "p.yaml:4:18: error: unknown device 'zeor': did you mean zero?\n"
+        "  4 |     - {devices: [zeor, nul], do: emulat}\n"
+        "    |                  ^\n"
+    )
+
+
+def test_a_terminal_sees_no_escapes() -> None:
+    with pytest.raises(PolicyFindings) as caught:
+        policy("version: 1\nx\u009b31m: \u202e1\nsyscalls: {}")
+    assert all(char.isprintable() or char in "\n\t" for char in str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("yes", "yes"),
+        ("no", "no"),
+        ("on", "on"),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("017", 17),
+        ("1_000", "1_000"),
+        ("12:30", "12:30"),
+        ("true", True),
+        ("False", False),
+        ("~", None),
+        ("", None),
+        ("null", None),
+        ("-5", -5),
+        ("1.5", 1.5),
+        ("1e3", 1000.0),
+        ("2001-01-01", "2001-01-01"),
+        ("9" * 5000, "9" * 5000),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    assert core_scalar(text) == value
+
+
+RACES = [
+    ("refuse", ["{path: /dev/**, do: continue}"]),
+    ("refuse", ["{devices: zero, path: /dev/**, do: continue}"]),
+    ("kernel", ["{path: /etc/**, do: refuse}"]),
+    ("kernel", ["{path: /etc/**, do: {errno: EACCES}}", "{path: /dev/**, do: emulate}"]),
+    ("refuse", ["{path: /etc/**, do: refuse}", "{do: continue}"]),
+    ("refuse", ['{devices: "char 1:*", path: /etc/**, do: kill}', "{devices: zero, do: continue}"]),
+    ("refuse", ["{path: /etc/**, do: refuse}", "{uid: 0, do: continue}"]),
+]
+SAFE = [
+    ("refuse", ["{path: /dev/**, do: continue, accept_race: true}"]),
+    ("kernel", ["{path: /dev/**, do: emulate}"]),
+    ("refuse", ["{do: continue}"]),
+    ("refuse", ["{devices: zero, do: continue}", "{path: /etc/**, do: refuse}", "{do: emulate}"]),
+    ("refuse", ["{devices: zero, path: /etc/**, do: refuse}", '{devices: "null", do: continue}']),
+    ("kernel", ["{uid: 1, do: refuse}", "{path: /dev/**, do: emulate}"]),
+    ("refuse", ["{uid: 0, do: continue}", "{path: /etc/**, do: refuse}"]),
+    ("kernel", ["{path: /etc/**, do: refuse}", "{do: continue, accept_race: true}"]),
+]
+
+
+@pytest.mark.parametrize(("otherwise", "rules"), RACES)
+def test_a_continue_that_a_pointer_can_reach_does_not_load(
+    otherwise: str, rules: list[str]
+) -> None:
+    with pytest.raises(PolicyFindings, match="race"):
+        mknod(*rules, otherwise=otherwise)
+
+
+@pytest.mark.parametrize(("otherwise", "rules"), SAFE)
+def test_a_continue_that_no_pointer_can_reach_loads(otherwise: str, rules: list[str]) -> None:
+    mknod(*rules, otherwise=otherwise)
+
+
+def test_fuzzed_documents_are_a_policy_or_a_clear_error() -> None:
+    rnd = random.Random(7)
+    seeds = [
+        file.read_bytes() for file in sorted(SHIPPED.glob("*.yaml")) if ".test." not in file.name
+    ]
+    seeds.append(
+        (HEAD + "    - {path: ['/a/[b-c]/**'], uid: [0, '1-2'], do: {errno: EIO}}").encode()
+    )
+    pieces = [
+        b"&a ",
+        b"*a",
+        b"!!x ",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b": ",
+        b"- ",
+        b"\n",
+        b"  ",
+        b'"',
+        b"'",
+        b"null",
+        b"~",
+        b"0o9",
+        b"1e999",
+        b"\xff",
+        b"\0",
+        b"? ",
+        b"|\n",
+        b"%YAML 1.1\n",
+        b"---\n",
+        b"\xc2\x85",
+        b"\xef\xbb\xbf",
+        b"#",
+        b"<<: ",
+        b"char 1:*",
+        b"otherwise",
+        b"999999999999999999999",
+    ]
+    refused = 0
+    for _ in range(1500):
+        text = bytearray(rnd.choice(seeds))
+        for _ in range(rnd.choice((1, 2, 4, 8))):
+            at = rnd.randrange(len(text) + 1)
+            match rnd.randrange(3):
+                case 0:
+                    text[at:at] = rnd.choice(pieces)
+                case 1:
+                    del text[at : at + rnd.randrange(12)]
+                case _:
+                    text[at:at] = text[rnd.randrange(len(text) + 1) :][: rnd.randrange(40)]
+        try:
+            policy(
+                text.decode("latin-1") if rnd.random() < 0.1 else text.decode("utf-8", "replace")
+            )
+        except PolicyFindings:
+            refused += 1
+    assert 200 < refused < 1500
