@@ -1,0 +1,103 @@
+# seccompd. `make help` lists what there is. Every target sets up what it needs by itself.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest
+SHIM := supervisor/_shim.abi3.so
+C_FILES := $(wildcard csrc/*.c bench/*.c)
+C_WARNINGS := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wshadow -Wvla -Wpointer-arith
+export PYTHONDONTWRITEBYTECODE ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# -- set-up. A stamp says that pip ran for this pyproject.toml; that the tools are there is looked at
+# -- each time, since stamps outlive what they stand for.
+
+.PHONY: packages-build packages-demo packages-test packages-bench
+packages-build packages-demo packages-test packages-bench: packages-%:
+	@tools/system-packages.sh build $(filter-out build,$*)
+
+$(VENV)/.runtime: pyproject.toml setup.py tools/find-python.sh | packages-build
+	@$(PY) -c '' 2>/dev/null || { rm -rf $(VENV) && "$$(tools/find-python.sh)" -m venv $(VENV); }
+	@echo "Installing Python packages into $(VENV)"
+	@$(PY) -m pip install -qq --disable-pip-version-check 'setuptools>=77' wheel 'cffi>=1.16'
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.runtime
+	@echo "Installing the test tools into $(VENV)"
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-build-isolation -e '.[test]'
+	@touch $@
+
+.PHONY: venv venv-test
+venv: packages-build
+	@$(PY) -c 'import cffi, prctl, pydantic, pyseccomp, trio, yaml' 2>/dev/null || rm -f $(VENV)/.runtime
+	@$(MAKE) -s --no-print-directory $(VENV)/.runtime
+venv-test: venv packages-test
+	@$(PY) -c 'import hypothesis, mypy, pytest, pytest_timeout' 2>/dev/null || rm -f $(VENV)/.test
+	@$(MAKE) -s --no-print-directory $(VENV)/.test
+
+$(SHIM): $(wildcard csrc/*.c csrc/*.h) csrc/build_shim.py
+	@echo "Building $@"
+	@$(PY) csrc/build_shim.py >build-shim.log 2>&1 || { cat build-shim.log; rm -f build-shim.log; exit 1; }
+	@rm -f build-shim.log
+
+.PHONY: setup build
+setup: venv build ## system packages, virtual environment, C module: all a first use needs
+build: venv ## the C module, in place
+	@$(MAKE) -s --no-print-directory $(SHIM)
+
+.PHONY: wheel
+wheel: venv ## one abi3 wheel in dist/
+	$(PY) -m pip wheel -q --no-build-isolation --no-deps -w dist .
+
+# -- use
+
+.PHONY: demo doctor
+demo: packages-demo setup ## what programs cannot do in a user namespace, and what they do under seccompd
+	@$(PY) examples/demo.py
+doctor: setup ## what works on this machine, and what is missing
+	@$(VENV)/bin/seccompd doctor
+
+# -- tests
+
+.PHONY: test test-fast attack soak
+test: venv-test build ## all tests but the long attacks and the soak (some minutes; as root all of them run)
+	@$(PYTEST) -q -m "not attack and not soak" $(ARGS)
+test-fast: venv-test build ## the tests that take no time
+	@$(PYTEST) -q -m "not slow and not attack and not soak" $(ARGS)
+attack: venv-test build ## the long attacks: races, stalls, storms
+	@$(PYTEST) -q -m attack $(ARGS)
+soak: venv-test build ## minutes of load, then a count of what is left behind
+	@$(PYTEST) -q -m soak --timeout 3600 $(ARGS)
+
+.PHONY: test-sanitize bare-debian
+test-sanitize: venv-test build ## the tests over a C module that traps undefined behaviour
+	@tools/test-sanitize.sh $(ARGS)
+bare-debian: ## proof in a fresh minimal Debian (root, debootstrap): README's line, make demo, make test-fast
+	@tools/bare-debian.sh $(ARGS)
+
+.PHONY: lint
+lint: venv-test build ## ruff, mypy --strict, gcc's warnings (and clang's, where it is there)
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+	@for file in $(C_FILES); do gcc $(C_WARNINGS) -O2 -Icsrc -c $$file -o /dev/null || exit 1; done
+	@if command -v clang >/dev/null; then \
+		for file in $(C_FILES); do clang $(C_WARNINGS) -O1 -Icsrc -c $$file -o /dev/null || exit 1; done; fi
+	@echo "lint: clean"
+
+.PHONY: bench
+bench: packages-bench setup ## median times, against a floor written in C
+	@$(PY) -m bench $(ARGS)
+
+.PHONY: clean
+clean: ## removes what was built, and the virtual environment
+	rm -rf build dist *.egg-info $(VENV) bench/floor
+	rm -f supervisor/_shim.* supervisor/_shim.c
+	find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache -o -name .hypothesis \
+		| grep -v '^./.git/' | xargs -r rm -rf

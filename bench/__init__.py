@@ -1,0 +1,1 @@
+"""What seccompd costs, against a floor in C: `python -m bench`."""

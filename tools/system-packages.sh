@@ -1,0 +1,95 @@
+#!/bin/sh
+# Makes sure that what a goal needs from the system is there, and installs with apt what is missing.
+#
+#   tools/system-packages.sh GOAL...      goals: build demo test bench
+#
+# What is there is found out by looking (a command, a header), never by asking a package database,
+# so that a compiler or a Python of one's own counts. Prints nothing where nothing is missing.
+set -eu
+PATH=$PATH:/usr/sbin:/sbin
+top=$(cd "$(dirname "$0")/.." && pwd)
+missing=
+
+need() { # need PACKAGE CHECK...: the package is wanted where the check fails
+	package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+command_there() { command -v "$1"; }
+compiles() { # compiles FLAGS HEADER
+	echo "#include <$2>" | gcc $1 -E -x c - -o /dev/null
+}
+library_there() { ls /lib*/"$1"* /lib/*/"$1"* /usr/lib*/"$1"* /usr/lib/*/"$1"* 2>/dev/null | grep -q .; }
+python_there() { "$top/tools/find-python.sh"; }
+
+for goal in "$@"; do
+	case $goal in
+	build)
+		need gcc command_there gcc
+		need libc6-dev compiles "" stdlib.h
+		need libcap-dev compiles "" sys/capability.h
+		need libseccomp2 library_there libseccomp.so.2
+		need uidmap command_there newuidmap
+		# Where no Python will do, Debian's own is taken, whole.
+		need "python3 python3-venv python3-dev" python_there
+		;;
+	demo)
+		need tar command_there tar
+		need cpio command_there cpio
+		;;
+	test)
+		need tar command_there tar
+		need cpio command_there cpio
+		need rsync command_there rsync
+		need busybox-static command_there busybox
+		need perl command_there perl
+		need debootstrap command_there debootstrap
+		need mmdebstrap command_there mmdebstrap
+		need libc6-dev-i386 compiles -m32 stdlib.h
+		need acl command_there setfacl
+		need e2fsprogs command_there chattr
+		need util-linux command_there unshare
+		need mount command_there mount
+		need passwd command_there useradd
+		need procps command_there ps
+		;;
+	bench)
+		need util-linux command_there unshare
+		;;
+	*)
+		echo "system-packages: unknown goal '$goal'" >&2
+		exit 2
+		;;
+	esac
+done
+missing=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')
+[ -n "${missing% }" ] || exit 0
+
+command -v apt-get >/dev/null 2>&1 || {
+	echo "These are missing (named as Debian names them): $missing" >&2
+	echo "There is no apt-get here: install them your system's way, then run this again." >&2
+	exit 1
+}
+as_root=
+if [ "$(id -u)" != 0 ]; then
+	as_root=sudo
+	command -v sudo >/dev/null 2>&1 || {
+		echo "These packages are missing: $missing" >&2
+		echo "You are not root and there is no sudo. As root, run:" >&2
+		echo "    apt-get install -y --no-install-recommends $missing" >&2
+		exit 1
+	}
+fi
+echo "Installing with apt: $missing"
+install() {
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o=Dpkg::Use-Pty=0 \
+		install -y --no-install-recommends $missing >"$log" 2>&1
+}
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# Old package lists are the usual reason for a failure: get new ones, and try once more.
+install || { $as_root apt-get -qq update && install; } || {
+	cat "$log" >&2
+	echo "apt-get could not install: $missing" >&2
+	exit 1
+}
