@@ -4,8 +4,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
 SHIM := supervisor/_shim.abi3.so
-C_FILES := $(wildcard csrc/*.c bench/*.c)
-C_WARNINGS := -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wshadow -Wvla -Wpointer-arith
+C_SHIM := $(wildcard csrc/*.c)
+C_PROGRAMS := $(wildcard bench/*.c tests/programs/*.c)
+C_WARNINGS := -std=gnu11 -Wall -Wextra -Werror -Wshadow -Wvla -Wpointer-arith -O2
 export PYTHONDONTWRITEBYTECODE ?=
 
 .DEFAULT_GOAL := help
@@ -76,7 +77,9 @@ attack: venv-test build ## the long attacks: races, stalls, storms
 soak: venv-test build ## minutes of load, then a count of what is left behind
 	@$(PYTEST) -q -m soak --timeout 3600 $(ARGS)
 
-.PHONY: test-sanitize bare-debian
+.PHONY: test-pythons test-sanitize bare-debian
+test-pythons: venv-test build ## the unit tests under each of Python 3.11 to 3.14 that is in PATH or in pyenv
+	@tools/test-pythons.sh $(ARGS)
 test-sanitize: venv-test build ## the tests over a C module that traps undefined behaviour
 	@tools/test-sanitize.sh $(ARGS)
 bare-debian: ## proof in a fresh minimal Debian (root, debootstrap): README's line, make demo, make test-fast
@@ -86,9 +89,12 @@ bare-debian: ## proof in a fresh minimal Debian (root, debootstrap): README's li
 lint: venv-test build ## ruff, mypy --strict, gcc's warnings (and clang's, where it is there)
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
-	@for file in $(C_FILES); do gcc $(C_WARNINGS) -O2 -Icsrc -c $$file -o /dev/null || exit 1; done
-	@if command -v clang >/dev/null; then \
-		for file in $(C_FILES); do clang $(C_WARNINGS) -O1 -Icsrc -c $$file -o /dev/null || exit 1; done; fi
+	@for compiler in gcc clang; do \
+		command -v $$compiler >/dev/null || continue; \
+		for file in $(C_SHIM); do \
+			$$compiler $(C_WARNINGS) -D_GNU_SOURCE -Icsrc -c $$file -o /dev/null || exit 1; done; \
+		for file in $(C_PROGRAMS); do $$compiler $(C_WARNINGS) -c $$file -o /dev/null || exit 1; done; \
+	done
 	@echo "lint: clean"
 
 .PHONY: bench

@@ -56,16 +56,16 @@ static void remember(struct sd_told *told, const struct stat *node, uint32_t fla
 	told->node_ino = node->st_ino;
 }
 
-static void do_remove(const struct sd_caller *caller, const struct sd_home *home,
+static void do_remove(struct sd_caller *caller, struct sd_home *home,
 		      const struct sd_ask *ask, struct sd_told *told)
 {
 	const char *name;
 	struct stat node;
-	int parent = sd_walk_parent(home, caller, caller->base[0], sd_ask_text(ask, 0), &name);
+	int parent = sd_walk_parent(home, caller, 0, sd_ask_text(ask, 0), &name);
 	if (parent < 0 || !name_is_ours(parent, name, &node)) {
 		told->flags = SD_TOLD_LEFT_ALONE;
 	} else {
-		told->error = sd_go_staging(home, caller);
+		told->error = sd_go_home(home, caller);
 		if (!told->error && unlinkat(parent, name, 0))
 			told->error = -errno;
 		if (!told->error)
@@ -75,7 +75,7 @@ static void do_remove(const struct sd_caller *caller, const struct sd_home *home
 		close(parent);
 }
 
-static void do_rename(const struct sd_caller *caller, const struct sd_home *home,
+static void do_rename(struct sd_caller *caller, struct sd_home *home,
 		      const struct sd_ask *ask, struct sd_told *told)
 {
 	enum { EXCHANGE = 2 };
@@ -83,7 +83,7 @@ static void do_rename(const struct sd_caller *caller, const struct sd_home *home
 	struct stat node[2];
 	int parent[2], ours[2] = {0, 0};
 	for (int i = 0; i < 2; i++) {
-		parent[i] = sd_walk_parent(home, caller, caller->base[i], sd_ask_text(ask, i),
+		parent[i] = sd_walk_parent(home, caller, i, sd_ask_text(ask, i),
 					   &name[i]);
 		if (parent[i] >= 0)
 			ours[i] = name_is_ours(parent[i], name[i], &node[i]);
@@ -91,7 +91,7 @@ static void do_rename(const struct sd_caller *caller, const struct sd_home *home
 	if (parent[0] < 0 || parent[1] < 0 || !(ours[0] || ours[1])) {
 		told->flags = SD_TOLD_LEFT_ALONE;
 	} else {
-		told->error = sd_go_staging(home, caller);
+		told->error = sd_go_home(home, caller);
 		if (!told->error && syscall(SYS_renameat2, parent[0], name[0], parent[1], name[1],
 					    ask->call_flags))
 			told->error = -errno;
@@ -115,10 +115,10 @@ static uint64_t mount_of(int fd)
 
 /* A second name is a second placeholder with the same node mounted on it: the inode is the same,
  * which is what a link is. */
-static int link_node(const struct sd_caller *caller, const struct sd_home *home, int node_fd,
+static int link_node(struct sd_caller *caller, struct sd_home *home, int node_fd,
 		     const struct stat *node, int new_parent, const char *name)
 {
-	int error = sd_act_as_self(home);
+	int error = sd_enter_mounts(home, caller);
 	int tree = -1;
 	if (!error) {
 		tree = (int)syscall(SYS_open_tree, node_fd, "",
@@ -141,23 +141,23 @@ static int link_node(const struct sd_caller *caller, const struct sd_home *home,
 	return error;
 }
 
-static void do_link(const struct sd_caller *caller, const struct sd_home *home,
+static void do_link(struct sd_caller *caller, struct sd_home *home,
 		    const struct sd_ask *ask, struct sd_told *told)
 {
 	const char *old_name, *name;
 	struct stat node;
 	int follow = ask->call_flags & AT_SYMLINK_FOLLOW;
 	int node_fd = -1, new_parent = -1;
-	int old_parent = sd_walk_parent(home, caller, caller->base[0], sd_ask_text(ask, 0),
+	int old_parent = sd_walk_parent(home, caller, 0, sd_ask_text(ask, 0),
 					&old_name);
 	if (old_parent >= 0)
-		node_fd = follow ? sd_walk(home, caller, caller->base[0], sd_ask_text(ask, 0), 0, 1)
+		node_fd = follow ? sd_walk(home, caller, 0, sd_ask_text(ask, 0), 0, 1)
 				 : openat(old_parent, old_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (node_fd < 0 || !is_ours(node_fd, &node)) {
 		told->flags = SD_TOLD_LEFT_ALONE;
 		goto out;
 	}
-	new_parent = sd_walk_parent(home, caller, caller->base[1], sd_ask_text(ask, 1), &name);
+	new_parent = sd_walk_parent(home, caller, 1, sd_ask_text(ask, 1), &name);
 	if (new_parent < 0) {
 		told->error = new_parent;
 		goto out;
@@ -187,14 +187,14 @@ out:
 
 /* The host's inode is never touched. The container's root is told what it would hear of a node of
  * its own; whoever has no right to it hears EPERM from the kernel. */
-static void do_change(const struct sd_caller *caller, const struct sd_home *home,
+static void do_change(struct sd_caller *caller, struct sd_home *home,
 		      const struct sd_ask *ask, struct sd_told *told)
 {
 	struct stat node;
 	int whole = ask->length[0] == SD_NO_TEXT;
 	int may = caller->caps & 1ULL << ask->mode; /* the capability that a non-owner needs */
 	int fd = whole ? caller->base[0]
-		       : sd_walk(home, caller, caller->base[0], sd_ask_text(ask, 0), 0,
+		       : sd_walk(home, caller, 0, sd_ask_text(ask, 0), 0,
 				 !(ask->call_flags & AT_SYMLINK_NOFOLLOW));
 	if (fd < 0 || !caller->same_userns || !may || !is_ours(fd, &node))
 		told->flags = SD_TOLD_LEFT_ALONE;
@@ -202,7 +202,7 @@ static void do_change(const struct sd_caller *caller, const struct sd_home *home
 		close(fd);
 }
 
-void sd_do_companion(const struct sd_caller *caller, const struct sd_home *home,
+void sd_do_companion(struct sd_caller *caller, struct sd_home *home,
 		     const struct sd_ask *ask, struct sd_told *told)
 {
 	switch (ask->op) {

@@ -1,9 +1,9 @@
 /* The way of the listener out of CMD's process, without a call that CMD's own filter could stop.
  *
- * CMD's process shares init's descriptor table, so the listener that it makes is init's as well, and
- * init, which has no filter, sends it away and closes it: one table, so it is closed for both before
- * CMD's program runs. Steps are words in shared memory; after the filter is in place CMD's process
- * makes no call but futex, unshare, execve and exit.
+ * CMD's process shares init's descriptor table, so the listener that it makes is init's as well.
+ * Init, which has no filter, sends it away and closes it: one table, so it is closed for both
+ * before CMD's program runs. Steps are words in shared memory; after the filter is in place CMD's
+ * process makes no call but futex, unshare, those that set signals, execve and exit.
  */
 #include "launch.h"
 
@@ -51,8 +51,8 @@ void sd_handover_step(struct sd_handover *page, enum sd_step step)
 	syscall(SYS_futex, &page->step, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-/* 0 once `step` is reached, -ECHILD where CMD's process ended on the way. `command` 0: no process to
- * look at. The time limit is there to look: nobody wakes us for a process that was killed. */
+/* 0 once `step` is reached, -ECHILD where CMD's process ended on the way. `command` 0: there is no
+ * process to look at. The time limit is there to look: nobody wakes us for a process that was killed. */
 int sd_handover_await(struct sd_handover *page, enum sd_step step, pid_t command)
 {
 	for (;;) {

@@ -28,20 +28,14 @@ static const uint64_t PATH_CAPS = CAP(CAP_DAC_OVERRIDE) | CAP(CAP_DAC_READ_SEARC
 static int read_file(int dir, const char *name, char *text, size_t size)
 {
 	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-	size_t have = 0;
 	if (fd < 0)
 		return -errno;
-	for (ssize_t got = 1; got > 0 && have < size - 1; have += (size_t)got) {
-		got = read(fd, text + have, size - 1 - have);
-		if (got < 0) {
-			int error = -errno;
-			close(fd);
-			return error;
-		}
-	}
+	/* a file of one record comes whole, if it fits */
+	ssize_t got = read(fd, text, size - 1);
+	int result = got < 0 ? -errno : (int)got;
 	close(fd);
-	text[have] = 0;
-	return (int)have;
+	text[got < 0 ? 0 : got] = 0;
+	return result;
 }
 
 static const char *field(const char *text, const char *name)
@@ -143,9 +137,36 @@ int sd_home_init(struct sd_home *home)
 	return sd_pivot_into("mode=0755,size=4k,nr_inodes=8", "/dev");
 }
 
-int sd_act_as_self(const struct sd_home *home)
+static int take_caps(struct sd_home *home, uint64_t effective)
 {
-	return home->plain ? 0 : sd_set_caps(home->permitted, home->permitted);
+	if (home->plain || home->effective == effective)
+		return 0;
+	home->effective = 0;
+	int error = sd_set_caps(effective, home->permitted);
+	if (!error)
+		home->effective = effective;
+	return error;
+}
+
+int sd_act_as_self(struct sd_home *home)
+{
+	return take_caps(home, home->permitted);
+}
+
+int sd_act_as_caller(struct sd_home *home, const struct sd_caller *caller)
+{
+	return take_caps(home, caller->as_caller | (home->permitted & CAP(CAP_SYS_PTRACE)));
+}
+
+int sd_act_as_caller_alone(struct sd_home *home, const struct sd_caller *caller)
+{
+	return take_caps(home, caller->as_caller);
+}
+
+/* What it takes to follow the links of /proc/TID. Its directory of descriptors wants more. */
+static int act_to_look(struct sd_home *home)
+{
+	return home->effective & CAP(CAP_SYS_PTRACE) ? 0 : sd_act_as_self(home);
 }
 
 static int same_groups(const uint32_t *a, uint32_t count, const uint32_t *b, uint32_t other)
@@ -173,6 +194,9 @@ static int take_groups(struct sd_home *home, const struct sd_caller *caller)
 		return SD_TOLD_RETIRE;
 	if (same_groups(list, count, home->now_groups, home->now_count))
 		return 0;
+	int error = sd_act_as_self(home);
+	if (error)
+		return error;
 	/* glibc's setgroups would look for other threads of ours */
 	if (syscall(SYS_setgroups, count, list))
 		return -errno;
@@ -182,16 +206,15 @@ static int take_groups(struct sd_home *home, const struct sd_caller *caller)
 	return 0;
 }
 
-int sd_act_as_caller(const struct sd_home *home, const struct sd_caller *caller)
-{
-	if (home->plain)
-		return 0;
-	return sd_set_caps(caller->as_caller, home->permitted);
-}
-
 static int take_ids(struct sd_home *home, struct sd_caller *caller)
 {
 	int result = take_groups(home, caller);
+	if (result)
+		return result;
+	if (home->ids_known && home->fsuid == caller->fsuid && home->fsgid == caller->fsgid)
+		return 0;
+	home->ids_known = 0;
+	result = sd_act_as_self(home);
 	if (result)
 		return result;
 	setfsgid(caller->fsgid);
@@ -201,6 +224,9 @@ static int take_ids(struct sd_home *home, struct sd_caller *caller)
 	    (uint32_t)setfsgid((gid_t)-1) != caller->fsgid)
 		return -EPERM;
 	sd_harden();
+	home->fsuid = caller->fsuid;
+	home->fsgid = caller->fsgid;
+	home->ids_known = 1;
 	return 0;
 }
 
@@ -212,42 +238,40 @@ static int same_directory(int fd, const char *path)
 
 /* Without a capability there is no way into another root or namespace, nor does such a caller get
  * more than EPERM at the end. */
-static int enter_plain(struct sd_caller *caller, int root)
+static int enter_plain(struct sd_caller *caller)
 {
 	char theirs[64] = "", ours[64] = "";
 	if (readlinkat(caller->task, "ns/mnt", theirs, sizeof theirs - 1) < 0 ||
 	    readlink("/proc/thread-self/ns/mnt", ours, sizeof ours - 1) < 0 || strcmp(theirs, ours))
 		return -EPERM;
-	if (!same_directory(root, "/") || caller->fsuid != geteuid() || caller->fsgid != getegid())
+	int root = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int same = root >= 0 && same_directory(root, "/");
+	if (root >= 0)
+		close(root);
+	if (!same || caller->fsuid != geteuid() || caller->fsgid != getegid())
 		return -EPERM;
-	umask(caller->umask);
-	return 0;
-}
-
-static int go_there(struct sd_caller *caller, int mount_ns, int root)
-{
-	if (setns(mount_ns, CLONE_NEWNS) || fchdir(root) || chroot("."))
-		return -errno;
-	umask(caller->umask);
+	caller->there = 1;
 	return 0;
 }
 
 /* Where a path starts. A file that is not open is the caller's EBADF, for that path alone. */
-static void open_base(struct sd_caller *caller, const struct sd_ask *ask, int which)
+static int open_base(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+		     int which)
 {
 	char name[32] = "cwd";
 	caller->base[which] = -EBADF;
 	int whole = ask->length[which] == SD_NO_TEXT;
-	if (!whole && sd_ask_text(ask, which)[0] == '/') {
-		caller->base[which] = AT_FDCWD;
-		return;
-	}
-	if (whole || ask->dirfd[which] != AT_FDCWD) {
+	if (!whole && sd_ask_text(ask, which)[0] == '/')
+		memcpy(name, "root", 5);
+	else if (whole || ask->dirfd[which] != AT_FDCWD) {
 		unsigned int number = (unsigned int)ask->dirfd[which];
 		char digits[12];
 		int n = 0;
 		if (ask->dirfd[which] < 0)
-			return;
+			return 0;
+		int error = sd_act_as_self(home);
+		if (error)
+			return error;
 		do
 			digits[n++] = (char)('0' + number % 10);
 		while (number /= 10);
@@ -261,6 +285,7 @@ static void open_base(struct sd_caller *caller, const struct sd_ask *ask, int wh
 		caller->base[which] = fd;
 	else if (errno != ENOENT)
 		caller->base[which] = -errno;
+	return 0;
 }
 
 int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
@@ -268,7 +293,7 @@ int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask
 {
 	char userns[64] = "";
 	caller->base[0] = caller->base[1] = -EBADF;
-	int result = sd_act_as_self(home);
+	int result = act_to_look(home);
 	if (!result)
 		result = read_status(caller);
 	if (result)
@@ -280,34 +305,64 @@ int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask
 	caller->as_caller = caller->same_userns ? caller->caps & PATH_CAPS & home->permitted : 0;
 	if (!caller->same_userns)
 		caller->caps = 0;
-	int mount_ns = -1;
-	int root = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0)
-		return -errno;
-	for (int which = 0; which < need_base; which++)
-		open_base(caller, ask, which);
-	if (home->plain) {
-		result = enter_plain(caller, root);
-	} else {
-		mount_ns = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
-		result = mount_ns < 0 ? -errno : go_there(caller, mount_ns, root);
-	}
-	if (mount_ns >= 0)
-		close(mount_ns);
-	close(root);
-	if (!result && !home->plain)
-		result = take_ids(home, caller);
+	for (int which = 0; which < need_base && !result; which++)
+		result = open_base(home, caller, ask, which);
+	if (result)
+		return result;
+	umask(caller->umask);
+	result = home->plain ? enter_plain(caller) : take_ids(home, caller);
 	return result ? result : sd_act_as_caller(home, caller);
 }
 
-/* To where no placeholder is a mount point, with the caller's ids and capabilities kept: unlink
- * and rename then take the mount along or away, as the kernel does for other namespaces. */
-int sd_go_staging(const struct sd_home *home, const struct sd_caller *caller)
+int sd_enter_mounts(struct sd_home *home, struct sd_caller *caller)
 {
+	if (home->plain)
+		return -EPERM;
+	int error = sd_act_as_self(home);
+	if (error)
+		return error;
+	int mount_ns = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (mount_ns < 0)
+		return -errno;
+	if (setns(mount_ns, CLONE_NEWNS))
+		error = -errno;
+	else
+		caller->away = 1;
+	close(mount_ns);
+	return error;
+}
+
+int sd_be_there(struct sd_home *home, struct sd_caller *caller)
+{
+	if (caller->there)
+		return 0;
+	int error = sd_act_as_self(home);
+	int root = error ? -1 : openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return error ? error : -errno;
+	error = sd_enter_mounts(home, caller);
+	if (!error && (fchdir(root) || chroot(".")))
+		error = -errno;
+	close(root);
+	if (error)
+		return error;
+	caller->there = 1;
+	return sd_act_as_caller(home, caller);
+}
+
+/* Home is where no placeholder is a mount point: unlink and rename then take the mount along or
+ * away, as the kernel does for other namespaces. The caller's ids and capabilities are kept. */
+int sd_go_home(struct sd_home *home, struct sd_caller *caller)
+{
+	if (!caller->away)
+		return 0;
 	int error = sd_act_as_self(home);
 	if (!error && setns(home->mount_ns, CLONE_NEWNS))
 		error = -errno;
-	return error ? error : sd_act_as_caller(home, caller);
+	if (error)
+		return error;
+	caller->away = caller->there = 0;
+	return sd_act_as_caller(home, caller);
 }
 
 /* Back home, with nothing of the caller's held: its next umount must not be busy because of us. */
@@ -316,12 +371,7 @@ void sd_leave(struct sd_home *home, struct sd_caller *caller)
 	for (int which = 0; which < 2; which++)
 		if (caller->base[which] >= 0)
 			close(caller->base[which]);
-	if (home->plain) {
-		if (chdir("/"))
-			_exit(1);
-		return;
-	}
 	/* one that cannot come home is of no use, and would hold what it stands on */
-	if (sd_act_as_self(home) || setns(home->mount_ns, CLONE_NEWNS))
+	if (home->plain ? chdir("/") : sd_go_home(home, caller))
 		_exit(1);
 }

@@ -1,8 +1,8 @@
 /* The small init above CMD: pid 1 of a pid namespace, or without one a subreaper.
  *
  * It hands the listener over, passes signals on, reaps, and ends when nobody is left below it. It
- * ends at once when the front has gone, by EOF on its socket and by PDEATHSIG: the kernel then takes
- * the whole pid namespace with it. Forked without execve, its memory belongs to the initial user
+ * ends at once when the front has gone, by EOF on its socket and by PDEATHSIG: the kernel then
+ * takes the whole pid namespace with it. Forked without execve, its memory belongs to the initial user
  * namespace, and it is not dumpable: the container's root cannot look into it or trace it.
  */
 #include "launch.h"
@@ -52,6 +52,16 @@ _Noreturn static void end(const struct state *state)
 	_exit(1);
 }
 
+/* A stream that CMD has closed leaves its number to whatever is opened next: not to ours. */
+static int out_of_the_way(const struct state *state, int fd)
+{
+	int moved = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, state->sock);
+
+	if (fd >= 0)
+		close(fd);
+	return moved;
+}
+
 /* CMD gets 0, 1, 2 and what the user asked for; the rest is the front's business. */
 static void keep_descriptors(struct state *state)
 {
@@ -70,9 +80,7 @@ static void keep_descriptors(struct state *state)
 		syscall(SYS_close_range, first, (unsigned int)moved - 1, 0);
 	syscall(SYS_close_range, (unsigned int)moved + 1, ~0U, 0);
 	state->sock = moved;
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	state->null = null < 0 ? -1 : fcntl(null, F_DUPFD_CLOEXEC, moved + 1);
-	close(null);
+	state->null = out_of_the_way(state, open("/dev/null", O_RDWR | O_CLOEXEC));
 }
 
 static int take_identity(const struct sd_launch_spec *spec)
@@ -109,7 +117,8 @@ static int settle(struct state *state)
 	return sd_surroundings(state->spec, state->sock);
 }
 
-_Noreturn static void command_process(const struct state *state, struct sd_handover *page, pid_t init)
+_Noreturn static void command_process(const struct state *state, struct sd_handover *page,
+				      pid_t init)
 {
 	if (!(state->spec->namespaces & SD_NS_PID)) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
@@ -127,7 +136,7 @@ static int fork_command(struct state *state, struct sd_handover *page)
 
 	sigfillset(&all);
 	sigdelset(&all, SIGCHLD);
-	state->signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+	state->signals = out_of_the_way(state, signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK));
 	/* What our group got before CMD was in it, CMD did not get. */
 	while (sigtimedwait(&all, NULL, &none) > 0)
 		;
@@ -179,7 +188,8 @@ static void step_aside(const struct state *state, const struct sd_handover *page
 		return;
 }
 
-static void report_command(struct state *state, const siginfo_t *info, const struct sd_handover *page)
+static void report_command(struct state *state, const siginfo_t *info,
+			   const struct sd_handover *page)
 {
 	if (info->si_code == CLD_STOPPED) {
 		sd_report(state->sock, SD_EVENT_STOPPED, 0, info->si_status);
@@ -217,8 +227,8 @@ static void reap(struct state *state, const struct sd_handover *page)
 	}
 }
 
-/* Reads what came to us. Signals from inside the namespace are no business of ours (all but KILL and
- * STOP pass pid 1 by); those from outside came to our whole process group. */
+/* Reads what came to us. Signals from inside the namespace are no business of ours; those from
+ * outside came to our whole process group. */
 static void read_signals(struct state *state, const struct sd_handover *page)
 {
 	struct signalfd_siginfo info;
@@ -235,7 +245,8 @@ static void read_signals(struct state *state, const struct sd_handover *page)
 		reap(state, page);
 }
 
-static void pass_on(struct state *state, const struct sd_handover *page, const struct sd_signal *signal)
+static void pass_on(struct state *state, const struct sd_handover *page,
+		    const struct sd_signal *signal)
 {
 	if (signal->number <= 0 || signal->number >= NSIG)
 		return;

@@ -20,7 +20,8 @@ static bool signals_opened;
 /* SIGCHLD stays as it is: whoever runs beside us in the front may wait for its children. */
 static void forwarded_signals(sigset_t *set)
 {
-	static const int not_ours[] = {SIGCHLD, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+	static const int not_ours[] = {SIGCHLD, SIGSEGV, SIGBUS,  SIGFPE,
+				       SIGILL,  SIGTRAP, SIGABRT, SIGSYS};
 
 	sigfillset(set);
 	for (size_t i = 0; i < sizeof not_ours / sizeof not_ours[0]; i++)

@@ -15,8 +15,6 @@
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -29,13 +27,24 @@
 
 enum { NOBODY = 0xfffffffe, PROBE_DEVICE = 0x103 };
 
+struct known_fs {
+	uint64_t fs_id;
+	dev_t dev;
+	int theirs;
+};
+
+enum { KNOWN = 64 };
+
 struct maker {
+	struct known_fs known[KNOWN];
 	const struct sd_ceiling *ceiling;
 	uint64_t permitted;
 	dev_t own_dev; /* of our tmpfs */
 	uint32_t group_count;
 	uint32_t groups[SD_GROUPS];
 	uint64_t made;
+	int ids_known;
+	uint32_t fsuid, fsgid, mask; /* ours now */
 };
 
 static int outside(const struct sd_range *ranges, uint32_t count, uint32_t id, uint32_t *result)
@@ -74,6 +83,33 @@ static int device_allowed(const struct sd_ceiling *ceiling, uint32_t mode, uint6
 	return 0;
 }
 
+static void change_mask(struct maker *maker, uint32_t mask)
+{
+	if (mask != maker->mask)
+		umask(mask);
+	maker->mask = mask;
+}
+
+static int become(struct maker *maker, uint32_t uid, uint32_t gid)
+{
+	if (maker->ids_known && maker->fsuid == uid && maker->fsgid == gid)
+		return 0;
+	maker->ids_known = 0;
+	int error = sd_set_caps(CAP(CAP_SETUID) | CAP(CAP_SETGID), maker->permitted);
+	if (error)
+		return error;
+	setfsgid(gid);
+	setfsuid(uid);
+	/* -1 is no id: a call that changes nothing and says what is */
+	if ((uint32_t)setfsuid((uid_t)-1) != uid || (uint32_t)setfsgid((gid_t)-1) != gid)
+		return -EPERM;
+	sd_harden();
+	maker->fsuid = uid;
+	maker->fsgid = gid;
+	maker->ids_known = 1;
+	return 0;
+}
+
 /* The caller's ids and groups, as the initial namespace numbers them. A group that is not mapped
  * gives no right, and is left out. */
 static int take_ids(struct maker *maker, const struct sd_make *make)
@@ -95,49 +131,44 @@ static int take_ids(struct maker *maker, const struct sd_make *make)
 		maker->group_count = count;
 		memcpy(maker->groups, groups, count * sizeof *groups);
 	}
-	int error = sd_set_caps(CAP(CAP_SETUID) | CAP(CAP_SETGID), maker->permitted);
-	if (error)
-		return error;
-	setfsgid(gid);
-	setfsuid(uid);
-	if ((uint32_t)setfsuid((uid_t)-1) != uid || (uint32_t)setfsgid((gid_t)-1) != gid)
-		return -EPERM;
-	sd_harden();
-	return 0;
+	return become(maker, uid, gid);
 }
 
 /* Whether nodes of this filesystem cannot be opened since it belongs to a user namespace. The
  * kernel says so to somebody whom no such namespace maps: EOVERFLOW, long before it would look for
  * a capability; and without CAP_MKNOD it never creates anything here. */
-static int owned_by_user_namespace(const struct maker *maker, int dir, const char *name,
-				   long fs_type)
+static int owned_by_user_namespace(struct maker *maker, const struct sd_make *make, int dir,
+				   dev_t dev)
 {
 	/* these cannot be mounted there */
-	if (fs_type == EXT4_SUPER_MAGIC || fs_type == XFS_SUPER_MAGIC ||
-	    fs_type == BTRFS_SUPER_MAGIC)
+	if (make->fs_type == EXT4_SUPER_MAGIC || make->fs_type == XFS_SUPER_MAGIC ||
+	    make->fs_type == BTRFS_SUPER_MAGIC)
 		return 0;
-	if (sd_set_caps(CAP(CAP_SETUID), maker->permitted))
+	struct known_fs *known = &maker->known[make->fs_id % KNOWN];
+	int lasting = make->fs_type == TMPFS_MAGIC && make->fs_id;
+	if (lasting && known->fs_id == make->fs_id && known->dev == dev)
+		return known->theirs;
+	/* CAP_DAC_OVERRIDE, or a directory that is not for everybody would say EACCES before */
+	if (become(maker, NOBODY, NOBODY) || sd_set_caps(CAP(CAP_DAC_OVERRIDE), maker->permitted))
 		return -EPERM;
-	setfsuid((uid_t)NOBODY);
-	if ((uint32_t)setfsuid((uid_t)-1) != NOBODY || sd_set_caps(0, maker->permitted))
-		return -EPERM;
-	sd_harden();
-	return syscall(SYS_mknodat, dir, name, S_IFCHR, PROBE_DEVICE) && errno == EOVERFLOW;
+	int theirs = syscall(SYS_mknodat, dir, make->name, S_IFCHR, PROBE_DEVICE) &&
+		     errno == EOVERFLOW;
+	/* the id of a tmpfs is a random number of its own; others may come again */
+	if (lasting)
+		*known = (struct known_fs){make->fs_id, dev, theirs};
+	return theirs;
 }
 
 static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 {
 	const struct sd_ceiling *c = maker->ceiling;
-	struct statfs fs;
 	struct stat parent;
-	if (fstat(dir, &parent) || fstatfs(dir, &fs))
+	if (fstat(dir, &parent))
 		return -errno;
 	if (!S_ISDIR(parent.st_mode))
 		return -ENOTDIR;
 	if (!(make->flags & SD_MAKE_ANYWHERE)) {
-		if (fs.f_flags & ST_NODEV)
-			return SD_NEEDS_BIND;
-		int theirs = owned_by_user_namespace(maker, dir, make->name, fs.f_type);
+		int theirs = owned_by_user_namespace(maker, make, dir, parent.st_dev);
 		if (theirs)
 			return theirs < 0 ? theirs : SD_NEEDS_BIND;
 	}
@@ -156,7 +187,7 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 	error = sd_set_caps(caps, maker->permitted);
 	if (error)
 		return error;
-	umask(make->umask & 0777);
+	change_mask(maker, make->umask & 0777);
 	return sd_try_node(dir, make->name, make->mode, make->device);
 }
 
@@ -181,18 +212,15 @@ static int private_node(struct maker *maker, const struct sd_make *make, int pla
 	if (!S_ISREG(file.st_mode) || !is_mapped(c->uids, c->uid_count, file.st_uid) ||
 	    !is_mapped(c->gids, c->gid_count, file.st_gid))
 		return -EPERM;
-	int error = sd_set_caps(CAP(CAP_SETUID) | CAP(CAP_SETGID), maker->permitted);
+	int error = become(maker, file.st_uid, file.st_gid);
 	if (error)
 		return error;
-	setfsgid(file.st_gid);
-	setfsuid(file.st_uid);
-	sd_harden();
 	/* CAP_FSETID: the bits are the placeholder's, and were checked there */
 	error = sd_set_caps(CAP(CAP_MKNOD) | CAP(CAP_FSETID) | CAP(CAP_SYS_ADMIN),
 			    maker->permitted);
 	if (error)
 		return error;
-	umask(0);
+	change_mask(maker, 0);
 	snprintf(new_name, sizeof new_name, "new.%llu", (unsigned long long)maker->made++);
 	uint32_t mode = (make->mode & (S_IFMT | 07000)) | (file.st_mode & 0777);
 	error = sd_try_node(AT_FDCWD, new_name, mode, make->device);
@@ -287,6 +315,8 @@ static int make_home(struct maker *maker)
 	if (stat("/", &own))
 		return -errno;
 	maker->own_dev = own.st_dev;
+	maker->mask = 0;
+	umask(0);
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NOROOT, 0, 0, 0) ||
 	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || syscall(SYS_setgroups, 0, NULL))
 		return -errno;

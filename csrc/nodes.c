@@ -54,10 +54,10 @@ static int resolved(int parent, const char *name, struct sd_told *told)
 }
 
 /* The parent's descriptor where nothing but CAP_MKNOD is missing; -errno is final. */
-static int check(const struct sd_caller *caller, const struct sd_home *home,
+static int check(struct sd_caller *caller, struct sd_home *home,
 		 const struct sd_ask *ask, const char **name)
 {
-	int parent = sd_walk_parent(home, caller, caller->base[0], sd_ask_text(ask, 0), name);
+	int parent = sd_walk_parent(home, caller, 0, sd_ask_text(ask, 0), name);
 	if (parent < 0)
 		return parent;
 	int error = sd_try_node(parent, *name, ask->mode, ask->device);
@@ -69,7 +69,7 @@ static int check(const struct sd_caller *caller, const struct sd_home *home,
 	return error ? error : -EEXIST;
 }
 
-void sd_do_resolve(const struct sd_caller *caller, const struct sd_home *home,
+void sd_do_resolve(struct sd_caller *caller, struct sd_home *home,
 		   const struct sd_ask *ask, struct sd_told *told, int *give)
 {
 	const char *name;
@@ -80,7 +80,9 @@ void sd_do_resolve(const struct sd_caller *caller, const struct sd_home *home,
 		return;
 	}
 	if (ask->flags & SD_WORK_WANT_PATH) {
-		told->error = resolved(parent, name, told);
+		told->error = sd_be_there(home, caller);
+		if (!told->error)
+			told->error = resolved(parent, name, told);
 		if (told->error) {
 			close(parent);
 			return;
@@ -92,8 +94,12 @@ void sd_do_resolve(const struct sd_caller *caller, const struct sd_home *home,
 	if (caller->caps & 1ULL << CAP_FSETID)
 		told->flags |= SD_TOLD_FSETID;
 	/* the maker must not be made to wait for a FUSE server */
-	if (!fstatfs(parent, &fs) && (fs.f_type == FUSE_SUPER_MAGIC || fs.f_flags & ST_NODEV))
-		told->flags |= SD_TOLD_NO_NODES;
+	if (!fstatfs(parent, &fs)) {
+		if (fs.f_type == FUSE_SUPER_MAGIC || fs.f_flags & ST_NODEV)
+			told->flags |= SD_TOLD_NO_NODES;
+		told->fs_type = (uint64_t)fs.f_type;
+		memcpy(&told->fs_id, &fs.f_fsid, sizeof told->fs_id);
+	}
 	size_t length = strlen(name);
 	memcpy(told->name, name, length < sizeof told->name ? length + 1 : 0);
 	*give = parent;
@@ -126,10 +132,10 @@ static int attached(int tree, int placeholder)
 	return errno == EINVAL ? -EPERM : -errno;
 }
 
-int sd_attach(const struct sd_caller *caller, const struct sd_home *home, int tree,
+int sd_attach(struct sd_caller *caller, struct sd_home *home, int tree,
 	      int placeholder)
 {
-	int error = sd_act_as_self(home);
+	int error = sd_enter_mounts(home, caller);
 	if (!error)
 		error = attached(tree, placeholder);
 	int back = sd_act_as_caller(home, caller);
@@ -158,27 +164,25 @@ static int host_tree(const char *path, uint32_t mode, uint64_t device)
 	return tree;
 }
 
-static int bind_host(const struct sd_caller *caller, const struct sd_home *home,
+static int bind_host(struct sd_caller *caller, struct sd_home *home,
 		     const struct sd_ask *ask, int placeholder)
 {
-	int error = sd_act_as_self(home);
-	int there = error ? -1 : openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
-	if (there < 0)
-		return error ? error : -errno;
-	if (setns(home->mount_ns, CLONE_NEWNS))
-		error = -errno;
-	int tree = error ? error : host_tree(sd_ask_text(ask, 2), ask->mode, ask->device);
-	if (tree >= 0 && setns(there, CLONE_NEWNS))
-		error = -errno;
-	if (tree >= 0 && !error)
+	int error = sd_go_home(home, caller);
+	if (!error)
+		error = sd_act_as_self(home);
+	if (error)
+		return error;
+	int tree = host_tree(sd_ask_text(ask, 2), ask->mode, ask->device);
+	if (tree < 0)
+		return tree;
+	error = sd_enter_mounts(home, caller);
+	if (!error)
 		error = attached(tree, placeholder);
-	if (tree >= 0)
-		close(tree);
-	close(there);
-	return tree < 0 ? tree : error;
+	close(tree);
+	return error;
 }
 
-void sd_do_bind(const struct sd_caller *caller, const struct sd_home *home,
+void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 		const struct sd_ask *ask, struct sd_told *told, int given)
 {
 	const char *name = sd_ask_text(ask, 0);
@@ -207,7 +211,7 @@ void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int
 		*give = placeholder;
 }
 
-void sd_do_attach(const struct sd_caller *caller, const struct sd_home *home,
+void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 		  const struct sd_ask *ask, struct sd_told *told, const int *held)
 {
 	if (held[1] < 0 || held[2] < 0) {

@@ -55,6 +55,7 @@ struct sd_told {
 	uint32_t fsuid, fsgid, umask; /* as the session's user namespace numbers them */
 	uint32_t mode;                /* of the placeholder */
 	uint64_t node_dev, node_ino;
+	uint64_t fs_type, fs_id;      /* of the directory, as statfs(2) has them */
 	uint32_t group_count;
 	uint32_t groups[SD_GROUPS];
 	char name[256];               /* the last component of what was resolved */
@@ -79,6 +80,7 @@ struct sd_make {
 	uint32_t mode, umask, fsuid, fsgid;
 	uint64_t device;
 	uint64_t node_dev, node_ino;
+	uint64_t fs_type, fs_id; /* hints: what is wrong there makes a node that does not open */
 	uint32_t group_count;
 	uint32_t groups[SD_GROUPS];
 	char name[256];
@@ -105,6 +107,8 @@ SD_HIDDEN int sd_pivot_into(const char *fstype_options, const char *keep);
 struct sd_caller {
 	int task;
 	int base[2]; /* where each path starts: a descriptor, or -errno */
+	int away;    /* in the caller's mount namespace */
+	int there;   /* and in its root directory */
 	uint32_t fsuid, fsgid, umask;
 	uint64_t caps;     /* effective, of the caller, in its own user namespace */
 	int same_userns;
@@ -118,31 +122,40 @@ struct sd_caller {
 struct sd_home {
 	int plain;     /* no capability: works only for callers that share root and namespaces */
 	int mount_ns;  /* the staging mount namespace */
-	uint64_t permitted;
+	uint64_t permitted, effective;
 	char userns[64];
 	uint32_t first_count, now_count;
 	int groups_changed;
+	int ids_known;
+	uint32_t fsuid, fsgid; /* ours now */
 	uint32_t first_groups[SD_GROUPS], now_groups[SD_GROUPS];
 };
 
 SD_HIDDEN int sd_home_init(struct sd_home *home);
-/* Reads who the caller is and takes it on: mount namespace, root, ids, groups, umask, and those of
- * its capabilities that path work may use. 0, -errno, or SD_TOLD_RETIRE. */
+/* Reads who the caller is and takes it on: ids, groups, umask, and those of its capabilities that
+ * path work may use; opens where its paths start. 0, -errno, or SD_TOLD_RETIRE. */
 SD_HIDDEN int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
 		       int need_base);
+/* Its mount namespace and root directory, for whatever cannot do without. */
+SD_HIDDEN int sd_be_there(struct sd_home *home, struct sd_caller *caller);
+/* Its mount namespace alone, with our own capabilities. */
+SD_HIDDEN int sd_enter_mounts(struct sd_home *home, struct sd_caller *caller);
+SD_HIDDEN int sd_go_home(struct sd_home *home, struct sd_caller *caller);
 SD_HIDDEN void sd_leave(struct sd_home *home, struct sd_caller *caller);
-SD_HIDDEN int sd_act_as_caller(const struct sd_home *home, const struct sd_caller *caller);
-SD_HIDDEN int sd_act_as_self(const struct sd_home *home);
-SD_HIDDEN int sd_go_staging(const struct sd_home *home, const struct sd_caller *caller);
+/* Whose capabilities are in effect: the caller's (and the one to look at it in /proc, which gives
+ * nothing where no magic link is followed), the caller's alone, or all of ours. */
+SD_HIDDEN int sd_act_as_caller(struct sd_home *home, const struct sd_caller *caller);
+SD_HIDDEN int sd_act_as_caller_alone(struct sd_home *home, const struct sd_caller *caller);
+SD_HIDDEN int sd_act_as_self(struct sd_home *home);
 
 /* ---- walk.c ---- */
 
-/* Opens what `path` names, as the caller would reach it. `directory`: as the parent of a name,
+/* Opens what `path`, the `which`th of the call, names, as the caller would reach it. `directory`: as the parent of a name,
  * where a last symlink is followed without the protection of sticky directories. */
-SD_HIDDEN int sd_walk(const struct sd_home *home, const struct sd_caller *caller, int base,
+SD_HIDDEN int sd_walk(struct sd_home *home, struct sd_caller *caller, int which,
 		      const char *path, int directory, int follow);
 /* The parent directory of `path`; `*last` is the rest of it, slashes at its end included. */
-SD_HIDDEN int sd_walk_parent(const struct sd_home *home, const struct sd_caller *caller, int base,
+SD_HIDDEN int sd_walk_parent(struct sd_home *home, struct sd_caller *caller, int which,
 			     const char *path, const char **last);
 
 /* ---- nodes.c ---- */
@@ -153,26 +166,26 @@ struct sd_mount_attr { /* mount_setattr(2); older headers lack it */
 	uint64_t set, clear, propagation, userns;
 };
 
-SD_HIDDEN void sd_do_resolve(const struct sd_caller *caller, const struct sd_home *home,
+SD_HIDDEN void sd_do_resolve(struct sd_caller *caller, struct sd_home *home,
 			     const struct sd_ask *ask, struct sd_told *told, int *give);
-SD_HIDDEN void sd_do_bind(const struct sd_caller *caller, const struct sd_home *home,
+SD_HIDDEN void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 			  const struct sd_ask *ask, struct sd_told *told, int parent);
 SD_HIDDEN void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int *give);
-SD_HIDDEN void sd_do_attach(const struct sd_caller *caller, const struct sd_home *home,
+SD_HIDDEN void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 			    const struct sd_ask *ask, struct sd_told *told, const int *held);
 /* An empty regular file, as the caller makes it: a descriptor or -errno. */
 SD_HIDDEN int sd_place(int parent, const char *name, uint32_t mode);
 SD_HIDDEN void sd_take_back(int parent, const char *name, int placeholder);
 /* Mounts `tree` on `placeholder` in the mount namespace we are in, with our own capabilities; the
  * caller's are back afterwards. */
-SD_HIDDEN int sd_attach(const struct sd_caller *caller, const struct sd_home *home, int tree,
+SD_HIDDEN int sd_attach(struct sd_caller *caller, struct sd_home *home, int tree,
 			int placeholder);
 /* What mknod(2) would answer the caller: -EPERM where only CAP_MKNOD is missing. */
 SD_HIDDEN int sd_try_node(int parent, const char *name, uint32_t mode, uint64_t device);
 
 /* ---- companions.c ---- */
 
-SD_HIDDEN void sd_do_companion(const struct sd_caller *caller, const struct sd_home *home,
+SD_HIDDEN void sd_do_companion(struct sd_caller *caller, struct sd_home *home,
 			       const struct sd_ask *ask, struct sd_told *told);
 
 SD_HIDDEN const char *sd_ask_text(const struct sd_ask *ask, int which);

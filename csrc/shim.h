@@ -267,6 +267,7 @@ struct sd_work {
 	int32_t failure;
 	uint32_t wanted;
 	uint32_t told_flags, umask, group_count;
+	uint64_t fs_type, fs_id;
 	uint32_t groups[64];
 	char name[256];
 	/* what it came to */
@@ -278,6 +279,10 @@ struct sd_work {
 	char resolved[SD_PATH_MAX + 256];
 };
 
+/* The device node of MAKE, filled in and started at once. */
+int sd_work_make(struct sd_work *work, uint32_t flags, uint32_t mode, uint32_t major,
+		 uint32_t minor, int dirfd, const char *path, size_t length, int linger_us);
+/* All that was filled in before; the result is one of enum sd_work_result, here and below. */
 int sd_work_start(struct sd_work *work, int linger_us);
 int sd_work_step(struct sd_work *work, int linger_us);
 int sd_work_go(struct sd_work *work, int linger_us);

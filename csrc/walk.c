@@ -21,7 +21,7 @@
 enum { MOST_LINKS = 40, PROC_ROOT_INO = 1 };
 
 struct walk {
-	const struct sd_home *home;
+	struct sd_home *home;
 	const struct sd_caller *caller;
 	int at;        /* O_PATH, owned */
 	int own;       /* below the caller's own directory of a procfs */
@@ -29,9 +29,9 @@ struct walk {
 	char rest[2 * SD_PATH_MAX]; /* what is still to be walked */
 };
 
-static int open_how(int dir, const char *path, uint64_t flags)
+static int open_how(int dir, const char *path, uint64_t flags, uint64_t resolve)
 {
-	struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS};
+	struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = resolve};
 	int fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
 	return fd < 0 ? -errno : fd;
 }
@@ -79,7 +79,7 @@ static int enter_own(struct walk *walk, int thread)
 		if (fd < 0)
 			fd = -errno;
 	}
-	error = sd_act_as_caller(walk->home, walk->caller);
+	error = sd_act_as_caller_alone(walk->home, walk->caller);
 	if (error && fd >= 0)
 		close(fd);
 	if (error || fd < 0)
@@ -108,7 +108,7 @@ static int open_name(struct walk *walk, const char *name, int flags)
 		return -EPERM;
 	int fd = openat(walk->at, name, O_PATH | O_CLOEXEC | flags);
 	int error = fd < 0 ? -errno : 0;
-	if (walk->own && sd_act_as_caller(walk->home, walk->caller)) {
+	if (walk->own && sd_act_as_caller_alone(walk->home, walk->caller)) {
 		if (fd >= 0)
 			close(fd);
 		return -EPERM;
@@ -167,7 +167,7 @@ static int follow(struct walk *walk, int fd, const char *name, const char *rest)
 		}
 	}
 	if (proc) {
-		int probe = open_how(walk->at, name, O_PATH);
+		int probe = open_how(walk->at, name, O_PATH, RESOLVE_NO_MAGICLINKS);
 		if (probe >= 0)
 			close(probe);
 		if (probe == -ELOOP) { /* a magic link: the kernel jumps, and checks who may */
@@ -234,7 +234,7 @@ static int step(struct walk *walk, int follow_last)
 	return prepend(walk, "", 0, rest);
 }
 
-static int walk_slowly(const struct sd_home *home, const struct sd_caller *caller, int base,
+static int walk_slowly(struct sd_home *home, const struct sd_caller *caller, int base,
 		       const char *path, int follow_last)
 {
 	struct walk walk = {.home = home, .caller = caller, .at = -1};
@@ -254,19 +254,37 @@ static int walk_slowly(const struct sd_home *home, const struct sd_caller *calle
 	return error ? error : walk.at < 0 ? -errno : walk.at;
 }
 
-int sd_walk(const struct sd_home *home, const struct sd_caller *caller, int base,
-	    const char *path, int directory, int follow)
+int sd_walk(struct sd_home *home, struct sd_caller *caller, int which, const char *path,
+	    int directory, int follow)
 {
-	if (base < 0 && base != AT_FDCWD)
+	int base = caller->base[which];
+	uint64_t flags = O_PATH | (directory ? O_DIRECTORY : 0) | (follow ? 0 : O_NOFOLLOW);
+	if (base < 0)
 		return base;
-	int flags = O_PATH | (directory ? O_DIRECTORY : 0) | (follow ? 0 : O_NOFOLLOW);
-	int fd = open_how(base, path, (uint64_t)flags);
-	if (fd == -ELOOP || fd == -ENOENT || fd == -EACCES)
-		fd = walk_slowly(home, caller, base, path, follow);
+	/* Without symlinks, and without leaving where it starts, a path means the same from
+	 * everywhere: most need neither the caller's root nor its mount namespace. */
+	if (!caller->there) {
+		int fd = open_how(base, path + strspn(path, "/"), flags,
+				  RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+		if (fd >= 0)
+			return fd;
+	}
+	int error = sd_be_there(home, caller);
+	if (error)
+		return error;
+	int fd = open_how(base, path, flags, RESOLVE_NO_MAGICLINKS);
+	if (fd != -ELOOP && fd != -ENOENT && fd != -EACCES)
+		return fd;
+	error = sd_act_as_caller_alone(home, caller);
+	fd = error ? error : walk_slowly(home, caller, base, path, follow);
+	if (sd_act_as_caller(home, caller) && fd >= 0) {
+		close(fd);
+		return -EPERM;
+	}
 	return fd;
 }
 
-int sd_walk_parent(const struct sd_home *home, const struct sd_caller *caller, int base,
+int sd_walk_parent(struct sd_home *home, struct sd_caller *caller, int which,
 		   const char *path, const char **last)
 {
 	char parent[SD_PATH_MAX + 4];
@@ -290,5 +308,5 @@ int sd_walk_parent(const struct sd_home *home, const struct sd_caller *caller, i
 	} else {
 		memcpy(parent, ".", 2);
 	}
-	return sd_walk(home, caller, base, parent, 1, 1);
+	return sd_walk(home, caller, which, parent, 1, 1);
 }

@@ -112,6 +112,8 @@ static int ask_maker(struct sd_work *work, uint32_t op)
 	make.fsuid = work->fsuid;
 	make.fsgid = work->fsgid;
 	make.device = makedev(work->major, work->minor);
+	make.fs_type = work->fs_type;
+	make.fs_id = work->fs_id;
 	make.group_count = work->group_count;
 	memcpy(make.groups, work->groups, work->group_count * sizeof *make.groups);
 	memcpy(make.name, work->name, sizeof make.name);
@@ -164,6 +166,8 @@ static int resolved(struct sd_work *work, const struct sd_told *told, int fd)
 	work->umask = told->umask;
 	work->fsuid = told->fsuid;
 	work->fsgid = told->fsgid;
+	work->fs_type = told->fs_type;
+	work->fs_id = told->fs_id;
 	work->group_count = told->group_count <= SD_GROUPS ? told->group_count : 0;
 	memcpy(work->groups, told->groups, sizeof work->groups);
 	memcpy(work->name, told->name, sizeof work->name);
@@ -285,6 +289,22 @@ int sd_work_start(struct sd_work *work, int linger_us)
 	}
 	int result = ask_resolver(work, op, stage, NULL, 0);
 	return result == SD_WORK_WAIT ? sd_work_step(work, linger_us) : result;
+}
+
+int sd_work_make(struct sd_work *work, uint32_t flags, uint32_t mode, uint32_t major,
+		 uint32_t minor, int dirfd, const char *path, size_t length, int linger_us)
+{
+	work->op = SD_WORK_MAKE;
+	work->flags = flags;
+	work->mode = mode;
+	work->major = major;
+	work->minor = minor;
+	work->call_flags = 0;
+	work->dirfd[0] = dirfd;
+	work->length[0] = length < SD_PATH_MAX ? (int32_t)length : SD_PATH_MAX;
+	work->length[1] = -1;
+	memcpy(work->path[0], path, length < SD_PATH_MAX ? length : 0);
+	return sd_work_start(work, linger_us);
 }
 
 int sd_work_go(struct sd_work *work, int linger_us)

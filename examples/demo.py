@@ -17,7 +17,8 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-SECCOMPD = Path(sys.executable).with_name("seccompd")
+# As the command `seccompd` does; -P: no program is loaded from the folders it works in.
+SECCOMPD = [sys.executable, "-P", "-m", "supervisor"]
 NODES = {"null": (1, 3), "zero": (1, 5), "random": (1, 8), "tty": (5, 0)}
 COLUMN = 47
 
@@ -132,7 +133,7 @@ def places(work: Path) -> tuple[Path, Path]:
     without, under = work / "without", work / "with"
     without.mkdir()
     under.mkdir()
-    status, lines = run([str(SECCOMPD), "run", "--", "cat", "/proc/self/uid_map"], work)
+    status, lines = run([*SECCOMPD, "run", "--", "cat", "/proc/self/uid_map"], work)
     if status != 0:
         print("\n".join(lines))
         raise SystemExit("`seccompd run` does not work here; `make doctor` says why")
@@ -150,7 +151,7 @@ def show(scene: Scene, without: Path, under: Path) -> bool:
     print(textwrap.indent(textwrap.fill(scene.story, 94), "   "))
     print(f"   $ {scene.script}\n")
     left = run(["unshare", "--user", "--map-root-user", "--mount", *shell], without)
-    right = run([str(SECCOMPD), "run", "--", *shell], under)
+    right = run([*SECCOMPD, "run", "--", *shell], under)
     side_by_side(
         column("WITHOUT seccompd", left, scene), column("WITH seccompd", right, scene)
     )
@@ -171,7 +172,7 @@ def main() -> int:
         wrong = [scene.title for scene in SCENES if not show(scene, without, under)]
         print("\n== what seccompd saw (seccompd run --trace)\n")
         script = "mknod null c 1 3; mknod disk b 8 0; rm null"
-        trace = run([str(SECCOMPD), "run", "--trace", "--", "sh", "-c", script], under)
+        trace = run([*SECCOMPD, "run", "--trace", "--", "sh", "-c", script], under)
         print(textwrap.indent("\n".join(trace[1]), "  "))
     finally:
         shutil.rmtree(work)

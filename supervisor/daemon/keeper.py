@@ -18,7 +18,7 @@ from collections import deque
 from errno import ENOTCONN
 from typing import Any
 
-from supervisor.daemon.config import SessionConfig
+from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.kernel.shim import check, ffi, lib, send_fds
 

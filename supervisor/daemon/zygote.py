@@ -13,7 +13,7 @@ import socket
 import sys
 from typing import NoReturn
 
-from supervisor.daemon.config import SessionConfig
+from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import Limits
 from supervisor.kernel import privileges
 from supervisor.kernel.shim import check, lib, receive_fds, send_fds

@@ -40,6 +40,11 @@ _ATTEMPTS: Final = 3
 _MOST_IDLE_WORKS: Final = 4
 _CAPABILITIES: Final = {"chown": 0, "fowner": 3}  # of capability.h
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
+_DONE: Final[int] = lib.SD_WORK_DONE
+_WAIT: Final[int] = lib.SD_WORK_WAIT
+_RETIRE: Final[int] = lib.SD_WORK_RETIRE
+_LOST: Final[int] = lib.SD_WORK_LOST
+_PROBE: Final[int] = lib.SD_WORK_PROBE
 
 
 class _Traits(Protocol):
@@ -118,33 +123,124 @@ class Actor:
         if self._makers.lost:
             return Outcome(self._on_error, "maker: lost")
         work = self._works.pop() if self._works else ffi.new("struct sd_work *")
+        work.task = task
+        job = _Job(work, plan, valid, redecide, probe_only)
         try:
-            self._fill(work, plan, probe_only, redecide is not None)
-            work.task = task
-            return await self._carry_out(work, plan, valid, redecide)
+            for _ in range(_ATTEMPTS):
+                resolver = self._resolvers.idle()
+                if resolver is None:
+                    resolver = await self._resolvers.take(self.on_wait)
+                outcome = await self._with(resolver, job)
+                if outcome is not None:
+                    return outcome
+            return Outcome(self._on_error, "path: the caller's groups cannot be taken")
         except HelperError as error:
             return Outcome(self._on_error, str(error))
         finally:
-            lib.sd_work_close(work)
             if len(self._works) < _MOST_IDLE_WORKS:
                 self._works.append(work)
 
     # -- one work
 
-    def _fill(self, work: Any, plan: Plan, probe_only: bool, want_path: bool) -> None:
-        work.length[1] = -1
-        work.call_flags = work.flags = work.stage = 0
-        work.parent = work.placeholder = -1
-        work.host_node[0] = b"\0"
+    async def _with(self, resolver: Helper, job: _Job) -> Outcome | None:
+        """None: this resolver cannot become that caller, another one can."""
+        work = job.work
+        result = _LOST
+        try:
+            maker = job.maker = self._makers.pick()
+            work.resolver = resolver.sock
+            _lend(work, maker)
+            if not job.valid():
+                result = _DONE
+                return Outcome(self._on_error, "the caller has gone")
+            result = self._start(job)
+            if result != _DONE:
+                outcome = await self._go_on(job, result)
+                result = _RETIRE if outcome is None else _WAIT
+                return outcome
+            return self._outcome(job)
+        finally:
+            if result == _DONE:
+                self._resolvers.give(resolver)
+            else:  # it went to sleep, failed, or was cancelled: who still owes an answer?
+                owed = lib.sd_work_owed(work)
+                lib.sd_work_close(work)
+                if result == _RETIRE or owed == resolver.sock:
+                    self._resolvers.abandon(resolver)
+                else:
+                    self._resolvers.give(resolver)
+                if job.maker is not None and owed == job.maker.sock:
+                    self._makers.lose(job.maker)
+                self._makers.done()
+
+    async def _go_on(self, job: _Job, result: int) -> Outcome | None:
+        """What did not come to its end at once. None: this resolver cannot become that caller."""
+        work = job.work
+        until: float | None = None
+        while result != _DONE:
+            maker = job.maker
+            if result == _WAIT:
+                until = trio.current_time() + self._deadline if until is None else until
+                if await self._readable(work.waiting, until):
+                    result = lib.sd_work_step(work, LINGER_US)
+                    continue
+                if maker is None or work.waiting != maker.sock:
+                    return Outcome(self._on_error, "path: deadline")
+                result = self._without_maker(job, maker)
+                until += _GRACE
+            elif result == lib.SD_WORK_DECIDE:
+                refusal = self._second_look(job)
+                if refusal is not None:
+                    return refusal
+                result = lib.sd_work_go(work, LINGER_US)
+            elif result == lib.SD_WORK_BUSY:
+                self.on_wait()
+                with trio.move_on_after(self._deadline):
+                    await self._makers.wait()
+                job.maker = self._makers.pick()
+                _lend(work, job.maker)
+                if job.maker is None:
+                    result = lib.sd_work_undo(work, -self._on_error, LINGER_US)
+                else:
+                    result = lib.sd_work_go(work, LINGER_US)
+            elif result == _RETIRE:
+                return None
+            elif maker is not None and work.waiting == maker.sock:
+                result = self._without_maker(job, maker)
+            else:
+                return Outcome(self._on_error, "path: the resolver has gone")
+        return self._outcome(job)
+
+    async def _readable(self, fd: int, until: float) -> bool:
+        self.on_wait()
+        with trio.move_on_at(until):
+            await trio.lowlevel.wait_readable(fd)
+            return True
+        return False
+
+    def _without_maker(self, job: _Job, maker: Maker) -> int:
+        """It has gone, or does not answer: what was placed for its node is taken back."""
+        self._makers.lose(maker)
+        job.maker = None
+        _lend(job.work, None)
+        result: int = lib.sd_work_undo(job.work, -self._on_error, LINGER_US)
+        return result
+
+    def _start(self, job: _Job) -> int:
+        work, plan = job.work, job.plan
+        result: int
         if isinstance(plan, MakeNode):
-            work.op = lib.SD_WORK_MAKE
-            work.mode = plan.mode
-            work.major, work.minor = plan.device
-            if want_path:
-                work.flags = lib.SD_WORK_WANT_PATH
-            self._realise(work, plan, plan.settings, probe_only)
-            _put(work, 0, plan.place)
-            return
+            flags = self._realise(job, plan, plan.settings)
+            if job.redecide is not None and not flags & _PROBE:
+                flags |= lib.SD_WORK_WANT_PATH
+            path = plan.place.path or b""
+            result = lib.sd_work_make(
+                work, flags, plan.mode, *plan.device, plan.place.dirfd, path, len(path), LINGER_US
+            )
+            return result
+        work.length[1] = -1
+        work.call_flags = work.flags = 0
+        work.host_node[0] = b"\0"
         if isinstance(plan, RemoveNode):
             work.op = lib.SD_WORK_REMOVE
             _put(work, 0, plan.place)
@@ -158,23 +254,23 @@ class Actor:
             work.call_flags = plan.flags
             _put(work, 0, plan.old)
             _put(work, 1, plan.new)
+        result = lib.sd_work_start(work, LINGER_US)
+        return result
 
-    def _realise(self, work: Any, plan: MakeNode, settings: Settings, probe_only: bool) -> None:
-        """How the node is to be made; where it cannot be, the call gets the kernel's own answer."""
-        flags = work.flags & ~(lib.SD_WORK_NODE | lib.SD_WORK_BIND | lib.SD_WORK_PROBE)
-        if settings.realise == "node":
-            flags |= lib.SD_WORK_NODE
-        elif settings.realise == "bind":
-            flags |= lib.SD_WORK_BIND
+    def _realise(self, job: _Job, plan: MakeNode, settings: Settings) -> int:
+        """The flags of how the node is to be made; one that cannot be made is only tried, and the
+        call gets the kernel's own answer.
+        """
+        how = settings.realise
+        flags = 0 if how == "auto" else lib.SD_WORK_NODE if how == "node" else lib.SD_WORK_BIND
+        if job.probe_only:
+            return flags | _PROBE
         if not self._makers.all:
-            path = self._host_node(plan) if self._host and not probe_only else b""
-            if path and settings.realise != "node":
-                ffi.memmove(work.host_node, path + b"\0", len(path) + 1)
-            else:
-                probe_only = True
-        if probe_only:
-            flags = flags & ~lib.SD_WORK_WANT_PATH | lib.SD_WORK_PROBE
-        work.flags = flags
+            path = self._host_node(plan) if self._host and how != "node" else b""
+            ffi.memmove(job.work.host_node, path + b"\0", len(path) + 1)
+            if not path:
+                flags |= _PROBE
+        return flags
 
     def _host_node(self, plan: MakeNode) -> bytes:
         kind = "c" if plan.mode & 0o170000 == 0o020000 else "b"
@@ -182,139 +278,73 @@ class Actor:
         path = self._host_nodes.get(key)
         if path is None:
             found = host_node(*key)
-            path = found.encode()[: lib.SD_HOST_NODE_MAX - 1] if found else b""
+            path = found.encode() if found else b""
+            if len(path) >= lib.SD_HOST_NODE_MAX:
+                path = b""
             if path:  # a device that is not there yet may come
                 self._host_nodes[key] = path
         return path
 
-    async def _carry_out(
-        self,
-        work: Any,
-        plan: Plan,
-        valid: Callable[[], bool],
-        redecide: Callable[[Facts], Decision] | None,
-    ) -> Outcome:
-        for _ in range(_ATTEMPTS):
-            resolver = await self._resolvers.take(self.on_wait)
-            outcome = None
-            try:
-                outcome = await self._attempt(work, plan, valid, redecide, resolver)
-            finally:
-                # also where this was cancelled: who owes an answer is of no use to the next
-                if outcome is None or lib.sd_work_owed(work) == resolver.sock:
-                    self._resolvers.abandon(resolver)
-                else:
-                    self._resolvers.give(resolver)
-            if outcome is not None:
-                return outcome
-        return Outcome(self._on_error, "path: the caller's groups cannot be taken")
-
-    async def _attempt(
-        self,
-        work: Any,
-        plan: Plan,
-        valid: Callable[[], bool],
-        redecide: Callable[[Facts], Decision] | None,
-        resolver: Helper,
-    ) -> Outcome | None:
-        """None: this resolver cannot become that caller, another one can."""
-        maker = self._makers.pick()
-        decision: Decision | None = None
-        until: float | None = None
-        work.resolver = resolver.sock
-        _lend(work, maker)
-        if not valid():
-            return Outcome(self._on_error, "the caller has gone")
-        try:
-            result = lib.sd_work_start(work, LINGER_US)
-            while result != lib.SD_WORK_DONE:
-                if result == lib.SD_WORK_WAIT:
-                    until = trio.current_time() + self._deadline if until is None else until
-                    if await self._readable(work.waiting, until):
-                        result = lib.sd_work_step(work, LINGER_US)
-                        continue
-                    if maker is None or work.waiting != maker.sock:
-                        return Outcome(self._on_error, "path: deadline")
-                    result = self._without_maker(work, maker)
-                    until += _GRACE
-                elif result == lib.SD_WORK_DECIDE:
-                    assert isinstance(plan, MakeNode)
-                    assert redecide is not None
-                    decision = redecide(Facts(_path(work), work.fsuid, work.fsgid))
-                    refusal = self._second_look(work, plan, decision, valid)
-                    if refusal is not None:
-                        return refusal
-                    result = lib.sd_work_go(work, LINGER_US)
-                elif result == lib.SD_WORK_BUSY:
-                    self.on_wait()
-                    with trio.move_on_after(self._deadline):
-                        await self._makers.wait()
-                    maker = self._makers.pick()
-                    _lend(work, maker)
-                    if maker is None:
-                        result = lib.sd_work_undo(work, -self._on_error, LINGER_US)
-                    else:
-                        result = lib.sd_work_go(work, LINGER_US)
-                elif result == lib.SD_WORK_RETIRE:
-                    return None
-                elif maker is not None and work.waiting == maker.sock:
-                    result = self._without_maker(work, maker)
-                else:
-                    return Outcome(self._on_error, "path: the resolver has gone")
-        finally:
-            if maker is not None and lib.sd_work_owed(work) == maker.sock:
-                self._makers.lose(maker)
-            self._makers.done()
-        return self._outcome(work, plan, decision)
-
-    async def _readable(self, fd: int, until: float) -> bool:
-        self.on_wait()
-        with trio.move_on_at(until):
-            await trio.lowlevel.wait_readable(fd)
-            return True
-        return False
-
-    def _without_maker(self, work: Any, maker: Maker) -> int:
-        """It has gone, or does not answer: what was placed for its node is taken back."""
-        self._makers.lose(maker)
-        _lend(work, None)
-        result: int = lib.sd_work_undo(work, -self._on_error, LINGER_US)
-        return result
-
-    def _second_look(
-        self, work: Any, plan: MakeNode, decision: Decision, valid: Callable[[], bool]
-    ) -> Outcome | None:
+    def _second_look(self, job: _Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
+        work, plan = job.work, job.plan
         path = _path(work)
+        if not isinstance(plan, MakeNode) or job.redecide is None:
+            raise TypeError("nothing to decide")
+        decision = job.decision = job.redecide(Facts(path, work.fsuid, work.fsgid))
         if decision.verdict is not Verdict.EMULATE:
             return Outcome(EPERM, path=path, decision=decision)
-        if not valid():
+        if not job.valid():
             return Outcome(self._on_error, "the caller has gone", decision=decision)
-        self._realise(work, plan, decision.settings, False)
-        if work.flags & lib.SD_WORK_PROBE:
-            return Outcome(EPERM, "no node", path, decision=decision)
+        work.flags = self._realise(job, plan, decision.settings)
+        if work.flags & _PROBE:
+            return Outcome(EPERM, "no node of the host's", path, decision=decision)
         return None
 
-    def _outcome(self, work: Any, plan: Plan, decision: Decision | None) -> Outcome:
-        outcome = work.outcome
-        error = -work.error
+    def _outcome(self, job: _Job) -> Outcome:
+        work = job.work
+        outcome, error = work.outcome, -work.error
+        path = _path(work) if job.redecide is not None else None
+        if outcome == lib.SD_WAS_NODE and not error:
+            return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
             return Outcome(0, left_alone=True)
         if error:
             how = ""
             if error == ESRCH:  # no answer of any of these calls: the caller is exiting
                 error, how = self._on_error, "the caller has gone"
-            return Outcome(error, how, _path(work), decision=decision)
+            return Outcome(error, how, path, decision=job.decision)
         self.names.record(
-            plan,
+            job.plan,
             made=bool(outcome & lib.SD_WAS_BOUND),
             gone=bool(outcome & lib.SD_WAS_UNBOUND),
         )
         if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
             for maker in self._makers.all:
                 lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
-        how = "node" if outcome & lib.SD_WAS_NODE else "bind"
-        return Outcome(0, how, _path(work), decision=decision)
+        return Outcome(0, "bind", path, decision=job.decision)
+
+
+class _Job:
+    """One call on its way."""
+
+    __slots__ = ("decision", "maker", "plan", "probe_only", "redecide", "valid", "work")
+
+    def __init__(
+        self,
+        work: Any,
+        plan: Plan,
+        valid: Callable[[], bool],
+        redecide: Callable[[Facts], Decision] | None,
+        probe_only: bool,
+    ) -> None:
+        self.work = work
+        self.plan = plan
+        self.valid = valid
+        self.redecide = redecide
+        self.probe_only = probe_only
+        self.maker: Maker | None = None
+        self.decision: Decision | None = None
 
 
 def _nothing() -> None:
@@ -334,8 +364,12 @@ def _put(work: Any, which: int, place: Place) -> None:
 
 
 def _lend(work: Any, maker: Maker | None) -> None:
-    work.maker = maker.sock if maker is not None else -1
-    work.maker_busy = maker.busy if maker is not None else ffi.NULL
+    if maker is None:
+        work.maker = -1
+        work.maker_busy = ffi.NULL
+    else:
+        work.maker = maker.sock
+        work.maker_busy = maker.busy
 
 
 def _path(work: Any) -> bytes | None:

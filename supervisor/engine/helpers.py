@@ -56,10 +56,17 @@ class Resolvers:
         if not self._idle:
             self._idle.append(spawn.spawn_resolver())
 
+    def idle(self) -> Helper | None:
+        """One for one work, where that takes no thought."""
+        if self._abandoned or not self._idle:
+            return None
+        self._working += 1
+        return self._idle.pop()
+
     async def take(self, on_wait: Callable[[], None]) -> Helper:
         """A resolver for one work. Raises HelperError where there can be none."""
         while True:
-            if len(self._abandoned) > 0:
+            if self._abandoned:
                 self._reap()
             if self._idle:
                 self._working += 1
@@ -80,7 +87,8 @@ class Resolvers:
         """It has done its work."""
         self._working -= 1
         self._idle.append(helper)
-        self._lot.unpark()
+        if self._lot:
+            self._lot.unpark()
 
     def abandon(self, helper: Helper) -> None:
         """It did not answer, or can be of no more use."""
@@ -160,7 +168,7 @@ class Makers:
 
     def done(self) -> None:
         """A work has ended: whoever waits looks again."""
-        if len(self._lot):
+        if self._lot:
             self._lot.unpark_all()
 
     def lose(self, maker: Maker) -> None:

@@ -16,7 +16,7 @@ class Limits:
     """
 
     snapshot: float = 0.1
-    linger_us: int = 2000
+    linger_us: int = 100_000
     drain: int = 64
     memo: int = 4096
     restarts: int = 8

@@ -7,8 +7,8 @@ from typing import Any
 
 import trio
 
-from supervisor.daemon.config import SessionConfig
 from supervisor.engine.act import Actor
+from supervisor.engine.config import SessionConfig
 from supervisor.engine.decide import Judge
 from supervisor.engine.limits import Limits
 from supervisor.engine.recent import MissedAnswers

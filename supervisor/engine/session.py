@@ -205,7 +205,7 @@ class Session:
 
     def _who(self, tid: int, key: bytes, ruling: Ruling) -> Mapping[str, Any] | None:
         """The caller's identity for a record, taken while it waits; None: nothing is written."""
-        if not self._observed:
+        if not self._observed or ruling.decision.silent:
             return None
         if self._audit is not None and ruling.reply is not None and self._audit.repeated(tid, key):
             return {} if self._tracer is not None else None
@@ -257,8 +257,12 @@ class Session:
         def redecide(facts: Facts) -> Decision:
             return self._judge.again(snapshot, spec, facts)
 
+        plan = FAMILIES[spec.family].plan(snapshot, decision)
+        if plan is None:
+            assert ruling.companion, "only what the filter notifies for our sake can be left alone"
+            return Outcome(0, left_alone=True)
         outcome = await self._actor.perform(
-            FAMILIES[spec.family].plan(snapshot, decision),
+            plan,
             snapshot,
             task,
             valid,

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-class UnreadableArgument(Exception):  # noqa: N818 - it is an answer, not an error of ours
+class UnreadableArgument(Exception):
     """A string that the plan needs could not be read; `errno` is what the kernel answers then."""
 
     def __init__(self, errno: int) -> None:
@@ -56,9 +56,10 @@ class Family(FamilySpec, ABC):
     """One family of system calls: what the policy knows of it, and how a grant is carried out."""
 
     @abstractmethod
-    def plan(self, snapshot: Snapshot, decision: Decision) -> Plan:
+    def plan(self, snapshot: Snapshot, decision: Decision) -> Plan | None:
         """What is to be done for a granted call. Pure; reads nothing but its arguments.
 
+        None (companions alone): the call is about nothing of ours, and the kernel's to do.
         Raises UnreadableArgument where a path is an errno: the answer the kernel would give.
         """
 

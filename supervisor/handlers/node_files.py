@@ -52,6 +52,10 @@ _MODE = ("mode", Kind.MODE)
 _FLAGS = ("flags", Kind.FLAGS)
 _OWNER = (("owner", Kind.ID), ("group", Kind.ID))
 _TIMES = ("times", Kind.POINTER)
+_ATTRIBUTE = ("name", Kind.PATH)
+_VALUE = (("value", Kind.POINTER), ("size", Kind.SIZE), _FLAGS)
+# What cp -a sets instead of the mode. A device has no default ACL, and user.* is refused on it.
+_ACCESS_LIST: Final = b"system.posix_acl_access"
 
 
 def _call(name: str, *params: tuple[str, Kind]) -> CallSpec:
@@ -85,6 +89,12 @@ _INODES: Final = (
     _call("futimesat", _AT, _PATH, _TIMES),
     _call("utimensat", _AT, _PATH, _TIMES, _FLAGS),
     _call("utimensat_time64", _AT, _PATH, _TIMES, _FLAGS),
+    _call("setxattr", _PATH, _ATTRIBUTE, *_VALUE),
+    _call("lsetxattr", _PATH, _ATTRIBUTE, *_VALUE),
+    _call("fsetxattr", _FD, _ATTRIBUTE, *_VALUE),
+    _call("removexattr", _PATH, _ATTRIBUTE),
+    _call("lremovexattr", _PATH, _ATTRIBUTE),
+    _call("fremovexattr", _FD, _ATTRIBUTE),
 )
 
 
@@ -109,7 +119,7 @@ class NodeFiles(Family):
             return ((Condition(2, AT_REMOVEDIR, 0),),)
         return ((),)
 
-    def plan(self, snapshot: Snapshot, decision: Decision) -> Plan:  # noqa: ARG002
+    def plan(self, snapshot: Snapshot, decision: Decision) -> Plan | None:  # noqa: ARG002
         """What is to be done if the call concerns a node of ours."""
         name = snapshot.name
         args = Named(_CALLS[name], snapshot.args)
@@ -120,9 +130,13 @@ class NodeFiles(Family):
             old = place(args, "oldpath", "olddirfd")
             new = place(args, "newpath", "newdirfd")
             return RenameNode(old, new, flags) if name[0] == "r" else LinkNode(old, new, flags)
+        attribute = name.endswith("xattr")
+        if attribute and args["name"] != _ACCESS_LIST:
+            return None
+        no_follow = not attribute and flag(args, "flags", AT_SYMLINK_NOFOLLOW)
         return ChangeNode(
             place=_inode(args),
-            follow=not (name.startswith("lchown") or flag(args, "flags", AT_SYMLINK_NOFOLLOW)),
+            follow=not (name[0] == "l" or no_follow),
             capability="chown" if "chown" in name else "fowner",
         )
 
@@ -134,10 +148,11 @@ def _inode(args: Named) -> Place:
     # utimensat and futimesat with a NULL path mean the open file `dirfd`. NULL arrives as a path
     # that could not be read; where it was another bad pointer, the file is not one of ours or
     # loses nothing by a change that is not shown anyway.
+    at = "dirfd" in args
     unreadable = isinstance(args["pathname"], int)
-    if unreadable and "times" in args and "dirfd" in args and number(args, "dirfd") != AT_FDCWD:
+    if unreadable and "times" in args and at and number(args, "dirfd") != AT_FDCWD:
         return Place(number(args, "dirfd"), None)
-    if args["pathname"] == b"" and flag(args, "flags", AT_EMPTY_PATH):
+    if at and args["pathname"] == b"" and flag(args, "flags", AT_EMPTY_PATH):
         return Place(number(args, "dirfd"), None)
     return place(args, "pathname", "dirfd")
 

@@ -13,12 +13,12 @@ import select
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from errno import EACCES, EINVAL, ENOENT, ENOEXEC, ENOSPC, EPERM
 
-from supervisor.daemon.config import SessionConfig
 from supervisor.daemon.keeper import Keeper
-from supervisor.errors import CommandNotExecutable, CommandNotFound, KernelError, SeccompdError
+from supervisor.engine.config import SessionConfig
+from supervisor.errors import KernelError, SeccompdError
 from supervisor.handlers.registry import FAMILIES
+from supervisor.intake import refusals
 from supervisor.kernel import features, idmap, privileges
 from supervisor.kernel.idmap import IdMaps
 from supervisor.kernel.launch import (
@@ -30,7 +30,6 @@ from supervisor.kernel.launch import (
     Namespace,
     Signal,
     Signals,
-    Stage,
     detach_stream,
     stop_self,
 )
@@ -39,24 +38,6 @@ from supervisor.policy.families import Traits
 
 _DEFAULT_NAMESPACES = Namespace.USER | Namespace.MOUNT | Namespace.PID
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
-# What goes on without it, and what that means to the user.
-_NOTES = {
-    Stage.PROC: "no fresh /proc in the new pid namespace ({error}): it shows the host's processes",
-    Stage.SYSFS: "no fresh /sys in the new network namespace ({error}): it shows the host's network",
-    Stage.MQUEUE: "no fresh /dev/mqueue in the new ipc namespace ({error})",
-    Stage.LOOPBACK: "the loopback interface stays down ({error})",
-    Stage.TIME: "no time namespace of its own ({error})",
-}
-_FAILURES = {
-    Stage.IDENTITY: "cannot become the mapped user",
-    Stage.MOUNTS: "cannot separate the mounts from the host's",
-    Stage.FORK: "cannot start a process for the command",
-    Stage.NO_NEW_PRIVS: "cannot set no_new_privs",
-    Stage.FILTER: "the kernel refuses the filter",
-    Stage.HANDOVER: "cannot hand the listener over",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """What `seccompd run` was asked for. `maps` is ("auto",), ("none",) or the SPECs."""
@@ -83,9 +64,14 @@ def run(options: Options) -> int:
     """
     _fill_closed_streams()
     maps = _maps(options)
-    as_root = os.geteuid() == 0 and idmap.in_initial_namespace() and privileges.holds("mknod")
-    nodes = "none" if maps is None else "private" if as_root else "host"
-    policy = store.load(options.policy, Traits(nodes), families=FAMILIES)
+    as_root = (
+        os.geteuid() == 0
+        and idmap.in_initial_namespace()
+        and privileges.holds("mknod")
+        and privileges.holds("sys_admin")
+    )
+    traits = Traits("none" if maps is None else "private" if as_root else "host")
+    policy = store.load(options.policy, traits, families=FAMILIES)
     with contextlib.ExitStack() as stack:
         audit = None
         if options.audit is not None:
@@ -95,7 +81,7 @@ def run(options: Options) -> int:
             SessionConfig(
                 name=f"run-{os.getpid()}",
                 policy=policy,
-                traits=Traits(nodes),
+                traits=traits,
                 ids=None if maps is None else _ids(maps),
                 as_root=as_root,
                 trace_fd=2 if options.trace else None,
@@ -196,15 +182,7 @@ def _begin(launch: Launch) -> Init:
     try:
         return Init(launch)
     except OSError as error:
-        hints = {
-            EPERM: "user namespaces are switched off for you, or this is a chroot; `seccompd doctor`"
-            " says which",
-            ENOSPC: "the limit in /proc/sys/user/max_*_namespaces is reached, or is 0",
-            EINVAL: "this kernel was built without one of the namespaces",
-        }
-        raise KernelError(
-            f"cannot make the namespaces: {error.strerror}", hint=hints.get(error.errno or 0)
-        ) from error
+        raise refusals.namespaces(error) from error
 
 
 class _Terminal:
@@ -259,7 +237,9 @@ class _Front:
         if self._killed_by is not None:
             return 128 + self._killed_by
         if self._status is None:
-            raise SeccompdError("the command's init was killed", hint="out of memory, perhaps")
+            error = SeccompdError("the command's init was killed", hint="out of memory, perhaps")
+            error.status = 128 + signal.SIGKILL
+            raise error
         return self._status
 
     def _turn(self) -> None:
@@ -327,50 +307,9 @@ class _Front:
                 detach_stream(fd)
 
     def _note(self, event: Event) -> None:
-        if text := _NOTES.get(Stage(event.stage)):
-            warn(text.format(error=os.strerror(event.value)))
+        if text := refusals.note(event):
+            warn(text)
 
     def _failure(self, event: Event) -> SeccompdError:
-        stage, error = Stage(event.stage), event.value
-        if stage is not Stage.EXEC:
-            hint = "`seccompd doctor` says what this machine lacks"
-            return KernelError(f"{_FAILURES[stage]}: {os.strerror(error)}", hint=hint)
-        return exec_failure(self._options.command[0], error, mapped=self._options.maps != ("none",))
-
-
-def exec_failure(name: str, error: int, *, mapped: bool) -> SeccompdError:
-    """The error for a command that execve(2) refused with `error`, as a shell would class it."""
-    path = _find(name)
-    # A directory of PATH that is closed to the command's user makes it EACCES; a shell sees no more.
-    if path is None and (error == ENOENT or "/" not in name):
-        if "/" in name:
-            return CommandNotFound("no such file", where=name)
-        return CommandNotFound("command not found", where=name, hint="PATH is " + _path())
-    if error == ENOENT:
-        return CommandNotFound(
-            "its interpreter does not exist", where=path,
-            hint="look at its #! line, or with `file` at the loader it wants",
-        )
-    hint = None
-    if error == EACCES and mapped and path is not None and os.access(path, os.X_OK):
-        hint = "inside, root is another user: the path has to be open to others (or use --map none)"
-    elif error == EACCES:
-        hint = "is it a program, and may you execute it (chmod +x)?"
-    elif error == ENOEXEC:
-        hint = "it is no program for this machine, and no script"
-    return CommandNotExecutable(f"cannot be executed: {os.strerror(error)}", where=name, hint=hint)
-
-
-def _path() -> str:
-    return os.environ.get("PATH", "/bin:/usr/bin")
-
-
-def _find(name: str) -> str | None:
-    """The file that execvp would have tried, by our own view of the file system."""
-    if "/" in name:
-        return name if os.path.lexists(name) else None
-    for place in _path().split(":"):
-        candidate = os.path.join(place or ".", name)
-        if os.path.lexists(candidate):
-            return candidate
-    return None
+        mapped = tuple(self._options.maps) != ("none",)
+        return refusals.launch(event, self._options.command[0], mapped=mapped)

@@ -11,6 +11,7 @@ import os
 import pwd
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from supervisor.errors import KernelError, SeccompdError, UsageError
@@ -18,8 +19,8 @@ from supervisor.errors import KernelError, SeccompdError, UsageError
 MOST_IDS: Final = 4294967295
 MOST_EXTENTS: Final = 340  # the kernel's limit for one map (user_namespaces(7))
 
-# Root without a line in /etc/subuid: 0x70000000. systemd's table of ids leaves the numbers from here
-# to 2147483647 unused, and those above are negative to programs that keep an id in an int.
+# Root without a line in /etc/subuid: 0x70000000. systemd's table of ids leaves the numbers from
+# here to 2147483647 unused, and those above are negative to programs that keep an id in an int.
 DEFAULT_START: Final = 1879048192
 DEFAULT_COUNT: Final = 65536
 
@@ -91,12 +92,12 @@ def subordinate(path: str, uid: int) -> list[tuple[int, int]]:
 def _disjoint(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """The same ids, each of them once: the kernel refuses a map with an id in it twice."""
     result: list[tuple[int, int]] = []
+    taken = 0  # all below it
     for start, count in sorted(set(ranges)):
         end = start + count
-        if result and start < result[-1][0] + result[-1][1]:
-            start = result[-1][0] + result[-1][1]
-        if end > start:
-            result.append((start, end - start))
+        if end > taken:
+            result.append((max(start, taken), end - max(start, taken)))
+            taken = end
     return result
 
 
@@ -113,7 +114,7 @@ def _without(ranges: Iterable[tuple[int, int]], taken: int) -> list[tuple[int, i
 
 def _in_a_row(ranges: Iterable[tuple[int, int]], inside: int) -> tuple[Range, ...]:
     """Maps `ranges` one after the other, from `inside` on."""
-    result = []
+    result: list[Range] = []
     for start, count in ranges:
         if len(result) == MOST_EXTENTS - 1:
             break
@@ -218,7 +219,7 @@ def parse(specs: Sequence[str]) -> IdMaps:
 def _no_overlap(name: str, ranges: Sequence[Range]) -> None:
     for side in ("inside", "outside"):
         rows = sorted((getattr(r, side), r.count) for r in ranges)
-        for (start, count), (following, _) in zip(rows, rows[1:], strict=False):
+        for (start, count), (following, _) in pairwise(rows):
             if start + count > following:
                 raise UsageError(f"--map: {name} id {following} is mapped twice {side}")
 

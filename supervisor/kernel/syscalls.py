@@ -131,6 +131,12 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "futimesat": (261, 299, None),
     "utimensat": (280, 320, 88),
     "utimensat_time64": (None, 412, None),
+    "setxattr": (188, 226, 5),
+    "lsetxattr": (189, 227, 6),
+    "fsetxattr": (190, 228, 7),
+    "removexattr": (197, 235, 14),
+    "lremovexattr": (198, 236, 15),
+    "fremovexattr": (199, 237, 16),
     "seccomp": (317, 354, 277),
     "io_uring_setup": (425, 425, 425),
 }

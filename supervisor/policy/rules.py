@@ -30,7 +30,7 @@ from supervisor.policy.match import (
 # So many rules are tried one after the other before an index of their paths pays.
 _LINEAR: Final = 8
 # A caller chooses the devices it asks for: what is remembered of them is bounded.
-_CELLS: Final = 1024
+_CELLS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +192,11 @@ class RuleSet:
         default_factory=dict, compare=False, repr=False
     )
     _wide: list[int] = field(default_factory=list, compare=False, repr=False)
+    # By device, and by the rules that a device meets: many devices meet the same.
     _cells: dict[tuple[str, int, int] | None, _Cell] = field(
         default_factory=dict, compare=False, repr=False
     )
+    _shared: dict[tuple[int, ...], _Cell] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for number, rule in enumerate(self.rules):
@@ -215,11 +217,15 @@ class RuleSet:
         """The decision on a call for `device` (type, major, minor) at the path as written."""
         cell = self._cells.get(device)
         if cell is None:
+            met = tuple(self.meeting(device))
+            cell = self._shared.get(met)
             if len(self._cells) >= _CELLS:
                 self._cells.clear()
-            cell = self._cells[device] = _Cell(
-                (self.rules[number] for number in self.meeting(device)), self.otherwise
-            )
+                self._shared.clear()
+            if cell is None:
+                cell = _Cell((self.rules[number] for number in met), self.otherwise)
+                self._shared[met] = cell
+            self._cells[device] = cell
         return cell.decide(written, facts)
 
     def meeting(self, device: tuple[str, int, int] | None) -> list[int]:

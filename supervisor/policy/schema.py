@@ -6,11 +6,8 @@ all that is wrong with a file is found in one pass. Errors come back with the pl
 
 from __future__ import annotations
 
-import difflib
 import errno
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,145 +19,34 @@ from pydantic import (
     WithJsonSchema,
     create_model,
 )
-from pydantic_core import PydanticCustomError
 
 from supervisor.model import Verdict
-from supervisor.policy.devices import NAMES, DeviceError, parse_device
+from supervisor.policy.devices import NAMES
 from supervisor.policy.families import FamilySpec, KeyMatch, NodeMatch, PathMatch
-from supervisor.policy.match import GlobError, IdRange, NodeRange, glob_pattern
+from supervisor.policy.match import IdRange, NodeRange
 from supervisor.policy.source import Source
+from supervisor.policy.values import (
+    ERRNOS,
+    REALISE,
+    WORDS,
+    Action,
+    action_parser,
+    filled,
+    listed,
+    near,
+    parse_errno,
+    parse_glob,
+    parse_ids,
+    parse_node,
+)
 
-ERRNOS: Mapping[str, int] = {name: value for value, name in errno.errorcode.items()} | {
-    "EWOULDBLOCK": errno.EWOULDBLOCK,
-    "ENOTSUP": errno.ENOTSUP,
-}
-_REALISE = ("auto", "node", "bind")
 _DOORS = Literal["run", "oci", "lxc", "attach"]
-_ID_MAX = 0xFFFFFFFE
-_WORDS = (Verdict.EMULATE, Verdict.CONTINUE, Verdict.REFUSE, Verdict.KILL)
-_RETURN_MAX = (1 << 31) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """What `do` says."""
-
-    verdict: Verdict
-    value: int = 0
-    realise: str = "auto"
-
-
-def _wrong(text: str) -> PydanticCustomError:
-    # A brace in the text would be read as a field of pydantic's template.
-    return PydanticCustomError("policy", "{text}", {"text": text})
-
-
-def _near(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, 1, 0.6)
-    return f": did you mean {near[0]}?" if near else f": one of {', '.join(known[:12])}"
-
-
-def parse_errno(value: object) -> int:
-    """The errno (> 0) of a name such as EPERM."""
-    if isinstance(value, str):
-        if value in ERRNOS:
-            return ERRNOS[value]
-        near = difflib.get_close_matches(value.upper(), ERRNOS, 1, 0.6)
-        raise _wrong(f"unknown errno {value!r}" + (f": did you mean {near[0]}?" if near else ""))
-    raise _wrong("an errno is written by its name, such as EPERM")
-
-
-def _device(value: object) -> NodeRange:
-    if value is None:
-        raise _wrong('an unquoted null is YAML for "nothing": write "null" in quotes')
-    if not isinstance(value, str):
-        raise _wrong('a device is a name or a text such as "char 10:229"')
-    try:
-        return parse_device(value)
-    except DeviceError as error:
-        raise _wrong(str(error)) from None
-
-
-def _glob(value: object) -> str:
-    if not isinstance(value, str):
-        raise _wrong("a path is a text, in quotes where YAML would read it as something else")
-    try:
-        value.encode()
-        glob_pattern(value)
-    except (GlobError, UnicodeEncodeError) as error:
-        raise _wrong(f"{value!r}: {error}") from None
-    return value
-
-
-def _ids(value: object) -> IdRange:
-    if isinstance(value, int) and not isinstance(value, bool):
-        low = high = value
-    elif isinstance(value, str) and (found := re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", value)):
-        low, high = int(found[1]), int(found[2])
-    else:
-        raise _wrong('an id is a number, or a range such as "1000-1999"')
-    if not 0 <= low <= high <= _ID_MAX:
-        raise _wrong(f"no such ids: from 0 to {_ID_MAX}, the lower one first")
-    return low, high
-
-
-def _listed(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-def _filled(value: object) -> object:
-    if value == []:
-        raise _wrong("an empty list matches nothing: leave the key out for any")
-    return _listed(value)
-
-
-def _action(allowed: frozenset[Verdict]) -> Callable[[object], Action]:
-    words = [word.value for word in _WORDS if word in allowed]
-
-    def parse(value: object) -> Action:
-        if isinstance(value, str):
-            if value not in words:
-                raise _wrong(f"unknown action {value!r}" + _near(value, words))
-            return Action(Verdict(value))
-        if not isinstance(value, dict) or len(value) != 1:
-            raise _wrong(
-                f"an action is one of {', '.join(words)}, or a mapping with one of errno, return, "
-                "emulate"
-            )
-        ((key, setting),) = value.items()
-        if key == "errno" and Verdict.ERRNO in allowed:
-            return Action(Verdict.ERRNO, parse_errno(setting))
-        if key == "return" and Verdict.RETURN in allowed:
-            if not isinstance(setting, int) or isinstance(setting, bool):
-                raise _wrong("return takes a number")
-            if not 0 <= setting <= _RETURN_MAX:
-                raise _wrong(f"return takes 0 to {_RETURN_MAX}; errnos are written errno: NAME")
-            return Action(Verdict.RETURN, setting)
-        if key == "emulate" and Verdict.EMULATE in allowed:
-            return _emulate(setting)
-        raise _wrong(f"unknown action {key!r}" + _near(key, ["errno", "return", "emulate"]))
-
-    return parse
-
-
-def _emulate(setting: object) -> Action:
-    if not isinstance(setting, dict):
-        raise _wrong("emulate takes settings, such as emulate: {realise: bind}")
-    for key in setting:
-        if key != "realise":
-            raise _wrong(f"unknown setting {key!r} of emulate" + _near(str(key), ["realise"]))
-    realise = setting.get("realise", "auto")
-    if realise not in _REALISE:
-        raise _wrong(f"unknown realise {realise!r}" + _near(str(realise), list(_REALISE)))
-    return Action(Verdict.EMULATE, realise=str(realise))
-
-
 _TEXT = {"type": "string"}
 Devices = Annotated[
     list[
         Annotated[
             NodeRange,
-            BeforeValidator(_device),
+            BeforeValidator(parse_node),
             WithJsonSchema(
                 {
                     "anyOf": [
@@ -174,20 +60,21 @@ Devices = Annotated[
             ),
         ]
     ],
-    BeforeValidator(_filled),
+    BeforeValidator(filled),
 ]
 Globs = Annotated[
-    list[Annotated[str, BeforeValidator(_glob), WithJsonSchema(_TEXT)]], BeforeValidator(_filled)
+    list[Annotated[str, BeforeValidator(parse_glob), WithJsonSchema(_TEXT)]],
+    BeforeValidator(filled),
 ]
 Ids = Annotated[
     list[
         Annotated[
             IdRange,
-            BeforeValidator(_ids),
+            BeforeValidator(parse_ids),
             WithJsonSchema({"anyOf": [{"type": "integer"}, _TEXT]}),
         ]
     ],
-    BeforeValidator(_filled),
+    BeforeValidator(filled),
 ]
 Errno = Annotated[int, BeforeValidator(parse_errno), WithJsonSchema({"enum": list(ERRNOS)})]
 
@@ -199,7 +86,7 @@ class _Strict(BaseModel):
 class MatchSection(_Strict):
     """Whom a policy applies to where no --policy names one."""
 
-    door: Annotated[list[_DOORS], BeforeValidator(_listed)] | None = None
+    door: Annotated[list[_DOORS], BeforeValidator(listed)] | None = None
     metadata: str | None = None
 
 
@@ -214,12 +101,12 @@ def _do_schema(allowed: frozenset[Verdict]) -> dict[str, Any]:
 
     emulate = {
         "type": "object",
-        "properties": {"realise": {"enum": list(_REALISE)}},
+        "properties": {"realise": {"enum": list(REALISE)}},
         "additionalProperties": False,
     }
     return {
         "anyOf": [
-            {"enum": [word.value for word in _WORDS if word in allowed]},
+            {"enum": [word.value for word in WORDS if word in allowed]},
             one("errno", {"enum": list(ERRNOS)}),
             one("return", {"type": "integer", "minimum": 0}),
             one("emulate", emulate),
@@ -241,7 +128,7 @@ def _family_model(family: FamilySpec) -> Any:
     fields["do"] = (
         Annotated[
             Action,
-            BeforeValidator(_action(family.verdicts)),
+            BeforeValidator(action_parser(family.verdicts)),
             WithJsonSchema(_do_schema(family.verdicts)),
         ],
         Field(description="what becomes of a call that the rule matches"),
@@ -346,7 +233,7 @@ def _message(
         name = f"an entry of {where[-2]}" if len(where) > 1 else "an entry"
     if kind == "extra_forbidden":
         known = list(_model_at(model, where[:-1]).model_fields)
-        return f"unknown key {name}" + _near(str(name), known)
+        return f"unknown key {name}" + near(str(name), known)
     if kind == "missing":
         return f"the key {name} is missing"
     if kind == "literal_error":

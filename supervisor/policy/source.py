@@ -56,7 +56,7 @@ class Finding:
         return f"{out}\n  {number} | {shown}\n  {' ' * len(number)} | {caret}^"
 
 
-class PolicyFindings(PolicyError):  # noqa: N818 - the plural of what it holds
+class PolicyFindings(PolicyError):
     """A policy with errors: all of them at once."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:

@@ -113,9 +113,14 @@ def test_descriptors_can_be_kept(person: Person, option: str, expected: str) -> 
     assert done.stdout == expected or (not expected and "3" in done.stdout)
 
 
+# Whoever was started by posix_spawn, as below make, has signals 32 and 33 ignored: the C library's.
+INTERNAL_SIGNALS = 1 << 31 | 1 << 32
+
+
 def test_signals_are_as_a_shell_gives_them(person: Person) -> None:
     done = run(person, "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
-    assert [line.split()[1] for line in done.stdout.splitlines()] == ["0" * 16, "0" * 16]
+    masks = [int(line.split()[1], 16) for line in done.stdout.splitlines()]
+    assert [mask & ~INTERNAL_SIGNALS for mask in masks] == [0, 0]
 
 
 def test_nohup_is_kept(person: Person) -> None:
@@ -124,7 +129,7 @@ def test_nohup_is_kept(person: Person) -> None:
         ["sh", "-c", f"trap '' HUP; {line}"], env=person.environ(), cwd="/", check=True,
         capture_output=True, text=True,
     )
-    assert int(done.stdout.split()[1], 16) == 1
+    assert int(done.stdout.split()[1], 16) & ~INTERNAL_SIGNALS == 1
 
 
 def test_filter_is_there_and_init_is_closed(person: Person) -> None:

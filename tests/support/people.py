@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import pwd
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,16 +48,42 @@ class Person:
     def environ(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """A small environment, the same for all, with what seccompd needs to be found."""
         env = {"HOME": self.home, "PATH": PATH, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-        for key, value in os.environ.items():
-            if key.startswith(("SECCOMPD_", "COVERAGE")):
-                env[key] = value
-        return {**env, "PYTHONPATH": _python_path(), **(more or {})}
+        for_us = ("SECCOMPD_", "COVERAGE")
+        env.update((key, value) for key, value in os.environ.items() if key.startswith(for_us))
+        return {**env, "PYTHONPATH": _python_path(self), **(more or {})}
 
 
-def _python_path() -> str:
+def tree(person: Person) -> Path:
+    """The project as `person` can read it: a clone may lie in somebody's home."""
+    readable = person.argv(["test", "-r", str(ROOT / "supervisor" / "__init__.py")])
+    return ROOT if subprocess.run(readable, check=False).returncode == 0 else _copy()
+
+
+def _python_path(person: Person) -> str:
     import cffi
 
-    return f"{ROOT}:{Path(cffi.__file__).resolve().parent.parent}"
+    place = tree(person)
+    libraries = Path(cffi.__file__).resolve().parent.parent
+    return f"{place}:{libraries if place == ROOT else place / 'libraries'}"
+
+
+@functools.cache
+def _copy() -> Path:
+    """What running seccompd takes, in a place that everybody can read."""
+    import cffi
+
+    place = Path(tempfile.mkdtemp(prefix="seccompd-tests-"))
+    atexit.register(shutil.rmtree, place)
+    place.chmod(0o755)
+    libraries = Path(cffi.__file__).resolve().parent.parent
+    unused = shutil.ignore_patterns(
+        "__pycache__", "*.o", "mypy*", "pip", "ruff*", "setuptools*", "hypothesis*", "*.pth"
+    )
+    for name in ("supervisor", "policies", "examples"):
+        shutil.copytree(ROOT / name, place / name, ignore=unused)
+    shutil.copytree(libraries, place / "libraries", ignore=unused)
+    subprocess.run(["chmod", "-R", "a+rX", str(place)], check=True)
+    return place
 
 
 def reachable(path: str, person: Person) -> bool:
@@ -63,7 +93,7 @@ def reachable(path: str, person: Person) -> bool:
 
 
 def python(person: Person) -> str:
-    """An interpreter of our own version that `person` can reach: ours may lie in somebody's home."""
+    """An interpreter of our version that `person` can reach: ours may lie in somebody's home."""
     name = f"python3.{sys.version_info.minor}"
     for candidate in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
         if os.access(candidate, os.X_OK) and reachable(candidate, person):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.syscalls import X86_64
+from supervisor.kernel.task import identity
+from supervisor.model import Decision, Outcome, Snapshot, Verdict
+from supervisor.observe import audit
 from supervisor.policy import store
 from supervisor.policy.families import Traits
 
@@ -51,3 +58,25 @@ def test_every_option_of_run_is_on_its_page() -> None:
     options = set(re.findall(r'"(--[a-z-]+)"', code))
     assert options
     assert not {option for option in options if f"`{option}" not in page}
+
+
+def test_the_page_on_audit_has_every_key(tmp_path: Path) -> None:
+    page = (TOP / "docs/audit.md").read_text()
+    assert f"now **{audit.SCHEMA}**" in page
+    file = tmp_path / "records"
+    log = audit.AuditLog(audit.open_audit_file(str(file)), policy="mine", session="run-1")
+    spec = FAMILIES["mknod"].calls[0]
+    call = Snapshot(1, os.getpid(), X86_64, 133, 0, "mknod", (b"null", 0o20666, 0x103))
+    unread = Snapshot(1, os.getpid(), X86_64, 133, 0, "mknod", (-errno.EFAULT, 0o20666, 0x103))
+    granted = Decision(Verdict.EMULATE, "mine.yaml:3", "a reason")
+    who = identity(os.getpid())
+    log.record(call, spec, granted, Outcome(0, "node", b"/null"), 0.1, who=who, delivered=False)
+    log.record(unread, spec, granted, Outcome(errno.EFAULT), 0.1, who=who, delivered=True)
+    log.record(call, spec, Decision(Verdict.CONTINUE, "x"), Outcome(0, left_alone=True), 0.1,
+               who=who, delivered=True, key=b"key")
+    assert log.repeated(call.tid, b"key")
+    log.event("error", syscall="mknod", error="an error")
+    log.close(calls=1, granted=1, refused=0, undelivered=0, errors=0)
+    keys = {key for line in file.read_text().splitlines() for key in json.loads(line)}
+    assert {"repeats", "resolved", "delivered", "answered_by"} <= keys
+    assert not {key for key in keys if f"`{key}`" not in page}

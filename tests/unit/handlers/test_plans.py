@@ -27,11 +27,12 @@ from supervisor.model import (
 BIND = Settings(realise="bind")
 
 
-def plan(family: str, name: str, *args: Arg) -> Plan:
+def plan(family: str, name: str, *args: Arg) -> Plan | None:
     snapshot = Snapshot(1, 1, X86_64, 0, 0, name, args)
     return FAMILIES[family].plan(snapshot, Decision(Verdict.EMULATE, "x", settings=BIND))
 
 
+ACL = b"system.posix_acl_access"
 HERE = Place(AT_FDCWD, b"a")
 
 
@@ -77,10 +78,15 @@ def test_device_nodes(name: str, args: tuple[Arg, ...], expected: Plan) -> None:
         ("futimesat", (3, -errno.EFAULT, 0), ChangeNode(Place(3, None), True, "fowner")),
         ("utimensat", (3, b"a", 0, 0x100), ChangeNode(Place(3, b"a"), False, "fowner")),
         ("utimensat", (3, -errno.EFAULT, 0, 0), ChangeNode(Place(3, None), True, "fowner")),
+        ("setxattr", (b"a", ACL, 0, 8, 0), ChangeNode(HERE, True, "fowner")),
+        ("setxattr", (b"", ACL, 0, 8, 0x1100), ChangeNode(Place(AT_FDCWD, b""), True, "fowner")),
+        ("lsetxattr", (b"a", ACL, 0, 8, 0), ChangeNode(HERE, False, "fowner")),
+        ("fremovexattr", (3, ACL), ChangeNode(Place(3, None), True, "fowner")),
+        ("setxattr", (b"a", b"user.x", 0, 8, 0), None),
         ("utimensat_time64", (3, b"a", 0, 0), ChangeNode(Place(3, b"a"), True, "fowner")),
     ],
 )
-def test_node_files(name: str, args: tuple[Arg, ...], expected: Plan) -> None:
+def test_node_files(name: str, args: tuple[Arg, ...], expected: Plan | None) -> None:
     assert plan("node_files", name, *args) == expected
 
 
@@ -104,5 +110,8 @@ def test_a_path_that_could_not_be_read_is_the_kernels_errno(
 
 def test_the_names_of_calls_are_all_planned() -> None:
     for spec in FAMILIES["node_files"].calls:
-        args: tuple[Arg, ...] = tuple(b"a" if param.kind == "path" else 0 for param in spec.params)
+        args: tuple[Arg, ...] = tuple(
+            (ACL if param.name == "name" else b"a") if param.kind == "path" else 0
+            for param in spec.params
+        )
         assert plan("node_files", spec.name, *args)

@@ -11,13 +11,13 @@ import pytest
 
 from supervisor.handlers.node_files import NodeFiles
 from supervisor.kernel import bpf
+from supervisor.kernel.simulate import action_text, disassemble, run
 from supervisor.kernel.syscalls import AARCH64, I386, NATIVE_ARCHES, X32_BIT, X86_64, number
 from supervisor.model import Verdict
 from supervisor.policy.compile import filter_rules
 from supervisor.policy.families import Nodes
 from supervisor.policy.match import node_matches
 from supervisor.policy.rules import RuleSet
-from tests.support.bpf_interpreter import run
 from tests.support.policies import BLOCK, CHAR, device, mknod, policy
 
 ENOSYS = bpf.ret_errno(errno.ENOSYS)
@@ -219,3 +219,20 @@ def test_rules_with_other_actions_never_overlap() -> None:
 
     rules = filter_rules(compiled.families, list(FAMILIES["mknod"].calls), FAMILIES)
     assert {rule.action for rule in rules} == {bpf.RET_USER_NOTIF, bpf.ret_errno(errno.EPERM)}
+
+
+def test_a_person_can_read_it() -> None:
+    lines = disassemble(mknod('{devices: ["null"], do: refuse, silent: true}').filter)
+    text = "\n".join(lines)
+    for part in (
+        "load arch",
+        "load args[1].low",
+        "and 0xf000",
+        "goto",
+        "return notify",
+        "return errno EPERM",
+        "return errno EBUSY",
+        "return allow",
+    ):
+        assert part in text
+    assert action_text(bpf.RET_KILL_PROCESS) == "kill"

@@ -193,14 +193,16 @@ def test_a_user_has_a_cache_of_their_own(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_load_from_the_cache_imports_nothing_heavy(file: Path) -> None:
     code = f"""
 import sys, time
+from pathlib import Path
+from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import store
 from supervisor.policy.families import Traits
-from pathlib import Path
 store.cache_directory = lambda: Path({str(file.parent / "cache")!r})
-begin = time.perf_counter()
-store.load({str(file)!r}, Traits("host"), families=__import__("supervisor.handlers.registry", fromlist=["x"]).FAMILIES)
-print(time.perf_counter() - begin)
-print(*[name for name in ("yaml", "pydantic", "pyseccomp", "trio", "ctypes", "cffi", "pathlib") if name in sys.modules])
+begin = time.process_time()
+store.load({str(file)!r}, Traits("host"), families=FAMILIES)
+print(time.process_time() - begin)
+heavy = ("yaml", "pydantic", "pyseccomp", "trio", "ctypes", "cffi", "pathlib")
+print(*[name for name in heavy if name in sys.modules])
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(store.__file__).parents[2])}
     outputs = [
@@ -226,7 +228,8 @@ def test_ten_thousand_rules_load_in_time(tmp_path: Path, cache: Path) -> None:
         for n in range(10_000)
     )
     big.write_text("version: 1\nsyscalls:\n  mknod:\n" + rules)
-    begin = time.monotonic()
+    begin = time.process_time()
     assert len(load(big).families["mknod"].rules) == 10_000
-    assert time.monotonic() - begin < 6
+    # The promise is 2 s on a machine that does nothing else.
+    assert time.process_time() - begin < 5
     assert len(entries(cache)) == 1

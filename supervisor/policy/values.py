@@ -1,0 +1,149 @@
+"""Single values of a policy: errnos, devices, globs, ids, actions.
+
+Each parser takes what YAML had and returns what a rule holds, or raises an error whose text is for
+the person who wrote it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pydantic_core import PydanticCustomError
+
+from supervisor.model import Verdict
+from supervisor.policy.devices import DeviceError, parse_device
+from supervisor.policy.match import GlobError, IdRange, NodeRange, glob_pattern
+
+ERRNOS: Mapping[str, int] = {name: value for value, name in errno.errorcode.items()} | {
+    "EWOULDBLOCK": errno.EWOULDBLOCK,
+    "ENOTSUP": errno.ENOTSUP,
+}
+REALISE = ("auto", "node", "bind")
+_ID_MAX = 0xFFFFFFFE
+WORDS = (Verdict.EMULATE, Verdict.CONTINUE, Verdict.REFUSE, Verdict.KILL)
+_RETURN_MAX = (1 << 31) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What `do` says."""
+
+    verdict: Verdict
+    value: int = 0
+    realise: str = "auto"
+
+
+def _wrong(text: str) -> PydanticCustomError:
+    # A brace in the text would be read as a field of pydantic's template.
+    return PydanticCustomError("policy", "{text}", {"text": text})
+
+
+def near(word: str, known: list[str]) -> str:
+    """What to append to "unknown X": the word that may have been meant, or those there are."""
+    found = difflib.get_close_matches(word, known, 1, 0.6)
+    return f": did you mean {found[0]}?" if found else f": one of {', '.join(known[:12])}"
+
+
+def parse_errno(value: object) -> int:
+    """The errno (> 0) of a name such as EPERM."""
+    if isinstance(value, str):
+        if value in ERRNOS:
+            return ERRNOS[value]
+        found = difflib.get_close_matches(value.upper(), ERRNOS, 1, 0.6)
+        raise _wrong(f"unknown errno {value!r}" + (f": did you mean {found[0]}?" if found else ""))
+    raise _wrong("an errno is written by its name, such as EPERM")
+
+
+def parse_node(value: object) -> NodeRange:
+    """The devices of one entry of `devices`."""
+    if value is None:
+        raise _wrong('an unquoted null is YAML for "nothing": write "null" in quotes')
+    if not isinstance(value, str):
+        raise _wrong('a device is a name or a text such as "char 10:229"')
+    try:
+        return parse_device(value)
+    except DeviceError as error:
+        raise _wrong(str(error)) from None
+
+
+def parse_glob(value: object) -> str:
+    """A glob over paths, as it was written."""
+    if not isinstance(value, str):
+        raise _wrong("a path is a text, in quotes where YAML would read it as something else")
+    try:
+        value.encode()
+        glob_pattern(value)
+    except (GlobError, UnicodeEncodeError) as error:
+        raise _wrong(f"{value!r}: {error}") from None
+    return value
+
+
+def parse_ids(value: object) -> IdRange:
+    """An id or a range of ids."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        low = high = value
+    elif isinstance(value, str) and (found := re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", value)):
+        low, high = int(found[1]), int(found[2])
+    else:
+        raise _wrong('an id is a number, or a range such as "1000-1999"')
+    if not 0 <= low <= high <= _ID_MAX:
+        raise _wrong(f"no such ids: from 0 to {_ID_MAX}, the lower one first")
+    return low, high
+
+
+def listed(value: object) -> object:
+    """A single value as a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+def filled(value: object) -> object:
+    """The same, and no empty list: it would match nothing."""
+    if value == []:
+        raise _wrong("an empty list matches nothing: leave the key out for any")
+    return listed(value)
+
+
+def action_parser(allowed: frozenset[Verdict]) -> Callable[[object], Action]:
+    """A parser of `do` for a family that has the `allowed` verdicts."""
+    words = [word.value for word in WORDS if word in allowed]
+
+    def parse(value: object) -> Action:
+        if isinstance(value, str):
+            if value not in words:
+                raise _wrong(f"unknown action {value!r}" + near(value, words))
+            return Action(Verdict(value))
+        if not isinstance(value, dict) or len(value) != 1:
+            raise _wrong(
+                f"an action is one of {', '.join(words)}, or a mapping with one of errno, return, "
+                "emulate"
+            )
+        ((key, setting),) = value.items()
+        if key == "errno" and Verdict.ERRNO in allowed:
+            return Action(Verdict.ERRNO, parse_errno(setting))
+        if key == "return" and Verdict.RETURN in allowed:
+            if not isinstance(setting, int) or isinstance(setting, bool):
+                raise _wrong("return takes a number")
+            if not 0 <= setting <= _RETURN_MAX:
+                raise _wrong(f"return takes 0 to {_RETURN_MAX}; errnos are written errno: NAME")
+            return Action(Verdict.RETURN, setting)
+        if key == "emulate" and Verdict.EMULATE in allowed:
+            return _emulate(setting)
+        raise _wrong(f"unknown action {key!r}" + near(key, ["errno", "return", "emulate"]))
+
+    return parse
+
+
+def _emulate(setting: object) -> Action:
+    if not isinstance(setting, dict):
+        raise _wrong("emulate takes settings, such as emulate: {realise: bind}")
+    for key in setting:
+        if key != "realise":
+            raise _wrong(f"unknown setting {key!r} of emulate" + near(str(key), ["realise"]))
+    realise = setting.get("realise", "auto")
+    if realise not in REALISE:
+        raise _wrong(f"unknown realise {realise!r}" + near(str(realise), list(REALISE)))
+    return Action(Verdict.EMULATE, realise=str(realise))

@@ -1,0 +1,198 @@
+"""Real programs make device nodes under seccompd, as root's container and as an ordinary user's.
+
+Each is seen to fail in a plain user namespace first: what is shown here was not possible before.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.people import Person
+from tests.support.program import run
+from tests.support.scratch import apt_mirror, mounts_below, scratch
+
+BUILD = ("--policy", "build")
+NULL_AND_ZERO = "1:3 1:5"
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with scratch() as folder:
+        yield folder
+
+
+def tar_of_a_root(where: Path) -> Path:
+    """A root file system's archive: its nodes have owners, modes and times of their own."""
+    file = where / "rootfs.tar"
+    with tarfile.open(file, "w") as tar:
+        for name in ("etc", "dev"):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+        text = tarfile.TarInfo("etc/hostname")
+        text.size = 5
+        tar.addfile(text, io.BytesIO(b"proof"))
+        for name, minor, mode, gid in (("null", 3, 0o666, 0), ("zero", 5, 0o640, 7)):
+            node = tarfile.TarInfo(f"dev/{name}")
+            node.type, node.devmajor, node.devminor = tarfile.CHRTYPE, 1, minor
+            node.mode, node.gid, node.mtime = mode, gid, 1_600_000_000
+            tar.addfile(node)
+        link = tarfile.TarInfo("dev/also-null")
+        link.type, link.linkname = tarfile.LNKTYPE, "dev/null"
+        tar.addfile(link)
+    file.chmod(0o644)
+    return file
+
+
+def cpio_of_an_initramfs(where: Path) -> Path:
+    """The newc format (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+
+    def entry(name: str, mode: int, rdev: tuple[int, int] = (0, 0)) -> bytes:
+        data = name.encode() + b"\0"
+        numbers = (1, mode, 0, 0, 1, 0, 0, 0, 0, *rdev, len(data), 0)
+        head = b"070701" + b"".join(b"%08X" % number for number in numbers)
+        return head + data + b"\0" * (-(len(head) + len(data)) % 4)
+
+    file = where / "initramfs.cpio"
+    file.write_bytes(
+        entry("dev", 0o040755)
+        + entry("dev/null", 0o020666, (1, 3))
+        + entry("dev/zero", 0o020666, (1, 5))
+        + entry("TRAILER!!!", 0)
+    )
+    file.chmod(0o644)
+    return file
+
+
+def refused_without(person: Person, script: str) -> None:
+    """The same in a user namespace without seccompd."""
+    done = subprocess.run(
+        person.argv(["unshare", "-Ur", "sh", "-ec", script]),
+        env=person.environ(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0, done
+    assert "Operation not permitted" in done.stderr + done.stdout, done
+
+
+SHOW = "stat -c %t:%T dev/null dev/zero | xargs; echo gone >dev/null; head -c 3 dev/zero | wc -c"
+SHOWN = f"{NULL_AND_ZERO}\n3\n"
+
+PROGRAMS = {
+    "tar": ("tar --numeric-owner -xpf rootfs.tar", SHOWN),
+    "bsdtar": ("bsdtar -xpf rootfs.tar", SHOWN),
+    "cpio": ("cpio -idm --quiet <initramfs.cpio", SHOWN),
+    "rsync": ("mkdir dev; rsync -aD /dev/null /dev/zero dev/", SHOWN),
+    "cp": ("mkdir dev; cp -a /dev/null /dev/zero dev/", SHOWN),
+    "busybox": ("mkdir dev; for n in 3 5; do busybox mknod dev/n$n c 1 $n; done;"
+                " mv dev/n3 dev/null; mv dev/n5 dev/zero", SHOWN),
+    "busybox-tar": ("busybox tar -xf rootfs.tar", SHOWN),
+    "perl": ("mkdir dev; perl -e '$!=0; for ([null,3],[zero,5]) {"
+             " syscall(133, \"dev/$$_[0]\", 020666, 0x100 | $$_[1]) and die $! }'", SHOWN),
+    "python": ("mkdir dev; /usr/bin/python3 -c 'import os\n"
+               "for n, m in ((\"null\", 3), (\"zero\", 5)):"
+               " os.mknod(\"dev/\" + n, 0o20666, os.makedev(1, m))'", SHOWN),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(PROGRAMS))
+def test_program(person: Person, place: Path, name: str) -> None:
+    script, shown = PROGRAMS[name]
+    assert shutil.which(script.split()[0].rstrip(";")), f"{name} is not installed"
+    tar_of_a_root(place)
+    cpio_of_an_initramfs(place)
+    without = place / "without"
+    without.mkdir(mode=0o777)
+    without.chmod(0o777)
+    refused_without(
+        person, f"cd {without}; ln -s ../*.tar ../*.cpio .; {script}"
+    )
+    done = run(person, "sh", "-ec", f"cd {place}; umask 022; {script}; {SHOW}", options=BUILD)
+    assert (done.returncode, done.stdout, done.stderr) == (0, shown, "")
+    assert mounts_below(place) == []
+
+
+def test_owner_mode_and_time_are_kept(root: Person, place: Path) -> None:
+    tar_of_a_root(place)
+    script = f"cd {place}; tar --numeric-owner -xpf rootfs.tar; stat -c '%a %u %g %Y' dev/zero"
+    done = run(root, "sh", "-ec", script, options=BUILD)
+    assert (done.stdout, done.stderr) == ("640 0 7 1600000000\n", "")
+
+
+def test_owner_mode_and_time_are_kept_on_a_file_system_of_the_container(
+    root: Person, place: Path
+) -> None:
+    tar_of_a_root(place)
+    script = (
+        f"cd {place}; mkdir t; mount -t tmpfs t t; cd t; tar --numeric-owner -xpf ../rootfs.tar;"
+        " stat -c '%a %u %g %Y' dev/zero; stat -c %t:%T dev/also-null; rm -rf dev; test ! -e dev"
+    )
+    done = run(root, "sh", "-ec", script, options=BUILD)
+    assert (done.stdout, done.stderr) == ("640 0 7 1600000000\n1:3\n", "")
+
+
+def test_a_tree_with_nodes_is_packed_again(person: Person, place: Path) -> None:
+    tar_of_a_root(place)
+    script = (
+        f"cd {place}; tar -xpf rootfs.tar; tar -cf again.tar dev; rm -rf dev etc; test ! -e dev;"
+        " tar -tvf again.tar | awk '/^c/ {print $1, $3, $NF}' | sort"
+    )
+    done = run(person, "sh", "-ec", script, options=BUILD)
+    found = [line.split()[1:] for line in done.stdout.splitlines()]
+    assert ["1,5", "dev/zero"] in found
+    assert ["1,3", "dev/null"] in found or ["1,3", "dev/also-null"] in found
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+BOOTSTRAPPED = (
+    "echo gone >/dev/null; head -c 3 /dev/zero | wc -c; test -c /dev/null; test -c /dev/urandom;"
+    " dpkg-query -W -f '${db:Status-Status}\\n' | sort -u"
+)
+
+
+@pytest.mark.slow
+def test_debootstrap(person: Person, place: Path) -> None:
+    """To its end; and what it made chroots and runs."""
+    assert shutil.which("debootstrap"), "debootstrap is not installed"
+    release = Path("/etc/os-release").read_text()
+    suite = next(
+        line.split("=")[1] for line in release.splitlines() if line.startswith("VERSION_CODENAME")
+    )
+    cache = Path("/var/tmp/sd-test-debootstrap")
+    cache.mkdir(exist_ok=True)
+    cache.chmod(0o777)
+    tree = place / "tree"
+    script = (
+        f"debootstrap --variant=minbase --cache-dir={cache} {suite} {tree} {apt_mirror()} >&2;"
+        f" chroot {tree} sh -ec {BOOTSTRAPPED!r}; rm -rf {tree}"
+    )
+    done = run(person, "sh", "-ec", script, options=BUILD, timeout=280)
+    assert (done.returncode, done.stdout) == (0, "3\ninstalled\n"), done.stderr[-2000:]
+    assert "Base system installed successfully" in done.stderr
+    assert mounts_below(place) == []
+    assert not tree.exists(), "its own root can remove all of it"
+
+
+def test_the_hosts_nodes_are_as_they_were(person: Person, place: Path) -> None:
+    def look() -> list[tuple[int, ...]]:
+        names = ("null", "zero", "full", "random", "urandom", "tty")
+        states = [os.stat(f"/dev/{name}") for name in names]
+        return [(s.st_ino, s.st_mode, s.st_uid, s.st_gid, s.st_nlink, s.st_ctime_ns) for s in states]
+
+    before = look()
+    script = (
+        f"cd {place}; for n in 3 5 7 8 9; do mknod d$n c 1 $n; chmod 600 d$n; chown 7:7 d$n;"
+        " touch -d 2001-01-01 d$n; done; setfacl -m u:7:rw d3 || :; rm -f d*; cp -a /dev/null ."
+    )
+    run(person, "sh", "-c", script, options=BUILD)
+    assert look() == before

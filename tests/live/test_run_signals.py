@@ -1,0 +1,337 @@
+"""`seccompd run`: signals, the terminal, job control, and that nobody outlives the front."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.people import Person, python
+from tests.support.program import MARK, Started, seccompd
+
+# Counts signals until SIGUSR2 comes; prints "NAME COUNT" for each that came.
+COUNTER = textwrap.dedent("""
+    import signal, sys
+    seen = {}
+    done = False
+    def note(number, frame):
+        global done
+        seen[number] = seen.get(number, 0) + 1
+        done = number == signal.SIGUSR2
+    for number in (1, 2, 3, 10, 12, 14, 15, 18, 28, 40):
+        signal.signal(number, note)
+    print("ready", flush=True)
+    while not done:
+        signal.pause()
+    print(*(f"{n}:{c}" for n, c in sorted(seen.items())), flush=True)
+    sys.exit(3)
+""")
+
+
+@pytest.fixture
+def counter(person: Person) -> Iterator[Started]:
+    started = Started(person, ["run", "--", python(person), "-c", COUNTER])
+    assert started.process.stdout is not None
+    assert started.process.stdout.readline() == b"ready\n"
+    yield started
+    started.kill()
+
+
+def settle() -> None:
+    """Longer than a signal takes through the front and init, on a busy machine."""
+    time.sleep(0.3)
+
+
+def counts(started: Started) -> dict[int, int]:
+    settle()
+    os.kill(started.process.pid, signal.SIGUSR2)
+    done = started.finish()
+    assert done.returncode == 3
+    return {int(n): int(c) for n, c in (word.split(":") for word in done.stdout.split())}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 10, 14, 15, 18, 28, 40])
+def test_signal_to_the_front_reaches_the_command_once(counter: Started, number: int) -> None:
+    os.kill(counter.process.pid, number)
+    assert counts(counter) == {number: 1, signal.SIGUSR2: 1}
+
+
+@pytest.mark.parametrize("number", [2, 15])
+def test_signal_to_the_group_reaches_the_command_once(counter: Started, number: int) -> None:
+    os.killpg(counter.process.pid, number)
+    assert counts(counter) == {number: 1, signal.SIGUSR2: 1}
+
+
+def test_signals_to_group_and_front_are_two(counter: Started) -> None:
+    os.killpg(counter.process.pid, signal.SIGTERM)
+    settle()
+    os.kill(counter.process.pid, signal.SIGTERM)
+    assert counts(counter) == {signal.SIGTERM: 2, signal.SIGUSR2: 1}
+
+
+def test_group_signal_reaches_a_command_that_left_the_group(person: Person) -> None:
+    code = "import os; os.setpgid(0, 0)\n" + COUNTER
+    started = Started(person, ["run", "--", python(person), "-c", code])
+    try:
+        assert started.process.stdout is not None
+        started.process.stdout.readline()
+        os.killpg(started.process.pid, signal.SIGTERM)
+        assert counts(started) == {signal.SIGTERM: 1, signal.SIGUSR2: 1}
+    finally:
+        started.kill()
+
+
+def test_command_ended_by_a_forwarded_signal(person: Person) -> None:
+    started = Started(person, ["run", "--", "sh", "-c", "echo ready; exec sleep 100"])
+    assert started.process.stdout is not None
+    started.process.stdout.readline()
+    os.kill(started.process.pid, signal.SIGTERM)
+    assert started.finish(5).returncode == 128 + signal.SIGTERM
+    assert started.wait_gone() == []
+
+
+def test_what_a_command_left_behind_can_be_ended(person: Person) -> None:
+    started = Started(person, ["run", "--", "sh", "-c", "setsid sleep 100 >&- 2>&- & echo ready"])
+    assert started.process.stdout is not None
+    started.process.stdout.readline()
+    settle()
+    os.kill(started.process.pid, signal.SIGINT)
+    assert started.finish(5).returncode == 128 + signal.SIGINT
+    assert started.wait_gone() == []
+
+
+# -- nobody outlives the front
+
+DAEMON = textwrap.dedent("""
+    import os, signal, time, ctypes
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            if os.path.exists("/proc/self/uid_map") and os.getuid() == 0:
+                with open("/proc/self/uid_map") as rows:
+                    if sum(int(row.split()[2]) for row in rows) > 1000:
+                        os.setgroups([])
+                        os.setresgid(33, 33, 33)
+                        os.setresuid(33, 33, 33)
+            ctypes.CDLL(None).prctl(1, 0)
+            for number in range(1, 65):
+                try:
+                    signal.signal(number, signal.SIG_IGN)
+                except (OSError, ValueError):
+                    pass
+            print("ready", flush=True)
+            while True:
+                time.sleep(100)
+    time.sleep(1000)
+""")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
+def test_front_takes_everything_with_it(person: Person, how: signal.Signals) -> None:
+    started = Started(person, ["run", "--", python(person), "-c", DAEMON])
+    try:
+        assert started.process.stdout is not None
+        assert started.process.stdout.readline() == b"ready\n"
+        assert len(started.processes()) >= 5
+        os.kill(started.process.pid, how)
+        started.process.wait()
+        assert started.wait_gone() == []
+    finally:
+        started.kill()
+
+
+@pytest.mark.parametrize("delay", [0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3])
+def test_front_killed_while_starting(person: Person, delay: float) -> None:
+    started = Started(person, ["run", "--", "sleep", "1000"])
+    time.sleep(delay)
+    started.kill()
+    assert started.wait_gone() == []
+
+
+def test_killed_init_is_an_error(person: Person) -> None:
+    started = Started(person, ["run", "--", "sh", "-c", "echo ready; sleep 1000"])
+    assert started.process.stdout is not None
+    started.process.stdout.readline()
+    (init,) = [
+        pid for pid in started.processes()
+        if Path(f"/proc/{pid}/comm").read_text() == "seccompd-init\n"
+    ]  # fmt: skip
+    os.kill(init, signal.SIGKILL)
+    done = started.finish(5)
+    assert done.returncode == 137
+    assert "init was killed" in done.stderr
+    assert started.wait_gone() == []
+
+
+# -- a terminal
+
+# What an interactive shell does with one job: a group of its own, the terminal, and waiting.
+SHELL = textwrap.dedent("""
+    import os, signal, sys
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    job = os.fork()
+    if job == 0:
+        os.setpgid(0, 0)
+        os.tcsetpgrp(0, os.getpgrp())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+        os.execv(sys.argv[1], sys.argv[1:])
+    try:
+        os.setpgid(job, job)
+    except OSError:
+        pass
+    while True:
+        _, status = os.waitpid(job, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            break
+        os.tcsetpgrp(0, os.getpgrp())
+        print("shell: stopped", os.WSTOPSIG(status), flush=True)
+        sys.stdin.readline()
+        os.tcsetpgrp(0, job)
+        os.killpg(job, signal.SIGCONT)
+    print("shell: foreground is the job's", os.tcgetpgrp(0) == job, flush=True)
+    os.tcsetpgrp(0, os.getpgrp())
+    print("shell: status", os.waitstatus_to_exitcode(status), flush=True)
+""")
+
+
+class Terminal:
+    """A session leader with a terminal, which runs one job as a shell would."""
+
+    def __init__(self, person: Person, command: list[str], mark: str) -> None:
+        self.text = b""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.chdir("/")
+            argv = [sys.executable, "-c", SHELL, *seccompd(person, "run", "--", *command)]
+            # setpriv is to be found by its full path: the shell above knows no PATH.
+            argv[3:] = ["/usr/bin/env", *argv[3:]]
+            os.execve(argv[0], argv, person.environ({MARK: mark}))
+
+    def send(self, data: bytes) -> None:
+        os.write(self.fd, data)
+
+    def wait_for(self, text: str, timeout: float = 20) -> None:
+        """Reads until `text` has been shown."""
+        os.set_blocking(self.fd, False)
+        end = time.monotonic() + timeout
+        while text.encode() not in self.text:
+            assert time.monotonic() < end, f"no {text!r} in {self.text!r}"
+            with contextlib.suppress(BlockingIOError):
+                try:
+                    self.text += os.read(self.fd, 4096)
+                    continue
+                except OSError as error:
+                    if error.errno != 5:
+                        raise
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        os.close(self.fd)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def terminal(person: Person) -> Iterator[Callable[[list[str]], Terminal]]:
+    made: list[Terminal] = []
+
+    def make(command: list[str]) -> Terminal:
+        made.append(Terminal(person, command, "terminal"))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_interrupt_from_the_keyboard_comes_once(
+    terminal: Callable[[list[str]], Terminal], person: Person
+) -> None:
+    shown = terminal([python(person), "-c", COUNTER.replace("signal.SIGUSR2", "signal.SIGQUIT")])
+    shown.wait_for("ready")
+    shown.send(b"\x03")
+    settle()
+    shown.send(b"\x03")
+    settle()
+    shown.send(b"\x1c")
+    shown.wait_for("shell: status 3")
+    assert b"2:2 3:1\r\n" in shown.text
+    assert b"foreground is the job's True" in shown.text
+
+
+def test_interrupt_ends_a_plain_command(terminal: Callable[[list[str]], Terminal]) -> None:
+    shown = terminal(["sh", "-c", "echo ready; exec sleep 100"])
+    shown.wait_for("ready")
+    shown.send(b"\x03")
+    shown.wait_for("shell: status 130")
+
+
+def test_stop_and_continue_from_the_keyboard(terminal: Callable[[list[str]], Terminal]) -> None:
+    shown = terminal(["sh", "-c", "echo ready; read line; echo got $line; exit 9"])
+    shown.wait_for("ready")
+    for _ in range(3):
+        shown.text = b""
+        shown.send(b"\x1a")
+        shown.wait_for(f"shell: stopped {int(signal.SIGTSTP)}")
+        shown.send(b"\n")
+        settle()
+    shown.send(b"word\n")
+    shown.wait_for("shell: status 9")
+    assert b"got word" in shown.text
+
+
+def test_job_control_of_a_shell_inside(terminal: Callable[[list[str]], Terminal]) -> None:
+    shown = terminal(["bash", "--norc", "--noprofile", "-i"])
+    shown.send(b"tty; echo 're''ady'; sleep 50\n")
+    shown.wait_for("ready")
+    settle()
+    shown.send(b"\x1a")
+    shown.wait_for("Stopped")
+    shown.send(b"fg\n")
+    settle()
+    shown.send(b"\x03")
+    shown.send(b"echo sta''tus $?\n")
+    shown.wait_for("status 130")
+    shown.send(b"exit 11\n")
+    shown.wait_for("shell: status 11")
+    assert b"no job control" not in shown.text
+    assert b"foreground is the job's True" in shown.text
+
+
+def test_stopped_command_stops_the_front(person: Person) -> None:
+    started = Started(person, ["run", "--", "sh", "-c", "echo ready; kill -STOP $$; exit 8"])
+    assert started.process.stdout is not None
+    started.process.stdout.readline()
+    _, status = os.waitpid(started.process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    assert os.WSTOPSIG(status) == signal.SIGSTOP
+    os.kill(started.process.pid, signal.SIGCONT)
+    assert started.finish(5).returncode == 8
+
+
+def test_closing_the_terminal_ends_all(person: Person) -> None:
+    started_with = "hangup-mark"
+    shown = Terminal(person, ["sh", "-c", "echo ready; sleep 1000"], started_with)
+    shown.wait_for("ready")
+    shown.close()
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        done = subprocess.run(["pgrep", "-f", "sleep 1000"], capture_output=True, check=False)
+        left = [
+            pid for pid in done.stdout.split()
+            if started_with.encode() in Path(f"/proc/{pid.decode()}/environ").read_bytes()
+        ]  # fmt: skip
+        if not left:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"still there: {left}")

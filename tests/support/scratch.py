@@ -1,0 +1,53 @@
+"""Folders that several users share, and that are gone afterwards, whatever was left in them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """The mount points at or below `folder` in our own mount namespace."""
+    with open("/proc/self/mounts", encoding="utf-8") as lines:
+        points = [line.split()[1] for line in lines]
+    return [point for point in points if point == str(folder) or point.startswith(f"{folder}/")]
+
+
+@contextlib.contextmanager
+def scratch(mode: int = 0o777, below: str = "/tmp") -> Iterator[Path]:
+    """A new folder with `mode`. Mounts that a failed test left there are detached at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="sd-test-", dir=below))
+    folder.chmod(mode)
+    try:
+        yield folder
+    finally:
+        for point in reversed(mounts_below(folder)):
+            subprocess.run(["umount", "-l", point], check=False)
+        subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], check=False)
+
+
+def apt_mirror() -> str:
+    """The Debian mirror that this machine uses."""
+    for file in ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"):
+        with contextlib.suppress(OSError):
+            for line in Path(file).read_text().splitlines():
+                words = line.split()
+                if words[:1] == ["URIs:"]:
+                    return words[1]
+                if words[:1] == ["deb"]:
+                    return next(word for word in words[1:] if "://" in word)
+    return "http://deb.debian.org/debian"
+
+
+def compile_c(source: str, folder: Path, *flags: str) -> Path:
+    """The program tests/programs/SOURCE.c, compiled into `folder` for everybody to run."""
+    program = folder / source
+    here = Path(__file__).resolve().parent.parent / "programs" / f"{source}.c"
+    command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(here), *flags]
+    subprocess.run(command, check=True)
+    os.chmod(program, 0o755)
+    return program

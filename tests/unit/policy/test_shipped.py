@@ -1,0 +1,87 @@
+"""Every policy that ships passes its own cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.handlers.registry import FAMILIES
+from supervisor.policy import selftest, store
+from supervisor.policy.source import PolicyFindings
+
+SHIPPED = sorted(store.available([store.shipped()]).values())
+
+
+def test_they_are_there() -> None:
+    assert {file.stem for file in SHIPPED} >= {"build", "default", "deny-all"}
+    assert [selftest.test_file(file).exists() for file in SHIPPED] == [True] * len(SHIPPED)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_cases(file: Path) -> None:
+    count, failures = selftest.run(file, FAMILIES)
+    assert count > 3
+    assert [failure.text() for failure in failures] == []
+
+
+CASE = '{call: mknod, args: {pathname: /a, mode: char, dev: "1:3"}, verdict: emulate'
+
+
+@pytest.mark.parametrize(
+    ("case", "failure"),
+    [
+        (CASE + ", caller: {resolved: /dev/x}}", None),
+        (CASE + "}", "expected emulate, found refuse"),
+        (CASE + ", caller: {resolved: /dev/x}, rule: 4}", None),
+        (CASE + ", caller: {resolved: /dev/x}, rule: 5}", "line 5, found emulate by line 4"),
+        (
+            "{call: mknod, args: {pathname: a, mode: char, dev: 261}, verdict: errno, errno: EIO}",
+            None,
+        ),
+        (
+            "{call: mknod, args: {mode: char, dev: 261}, verdict: errno, errno: EPERM}",
+            "found errno EIO",
+        ),
+        ('{call: mknod, args: {pathname: a, mode: char, dev: "1:7"}, verdict: errno EPERM}', None),
+    ],
+)
+def test_a_case_says_what_came_out_otherwise(
+    tmp_path: Path, case: str, failure: str | None
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "version: 1\nsyscalls:\n  mknod:\n"
+        '    - {devices: ["null"], path: ["/dev/**", /a], do: emulate}\n'
+        "    - {devices: zero, do: {errno: EIO}}\n"
+        "    - {devices: full, do: refuse, silent: true}\n"
+    )
+    if failure == "expected emulate, found refuse":
+        case = case.replace("/a", "/etc/a")
+    (tmp_path / "p.test.yaml").write_text(f"cases:\n  - {case}\n")
+    count, failures = selftest.run(file, FAMILIES)
+    assert count == 1
+    found = [one.text() for one in failures]
+    assert found == [] if failure is None else failure in found[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "cases: 1",
+        "case: []",
+        "cases: [1]",
+        "cases: [{call: mount}]",
+        "nodes: x\ncases: []",
+        "cases: [{call: mknod, args: {pathname: a, x: 1}, verdict: emulate}]",
+        "cases: [{call: mknod, args: {mode: chair}, verdict: emulate}]",
+        "cases: [{call: mknod, args: {dev: a}, verdict: emulate, foo: 1}]",
+    ],
+)
+def test_what_is_no_case_is_an_error(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("version: 1\nsyscalls: {}\n")
+    (tmp_path / "p.test.yaml").write_text(text)
+    with pytest.raises(PolicyFindings):
+        selftest.run(file, FAMILIES)
