@@ -4,7 +4,7 @@
  * single node, copies of the mount namespace keep it, and it outlives every process of ours. Where
  * somebody did ask for it, it is their own mount, and they can take it away by other means.
  *
- * All that is not a node of ours is left alone, errors included: the kernel answers those itself. */
+ * All that is not a node of ours is left alone, errors included: the kernel answers those. */
 #include "paths.h"
 
 #include <errno.h>

@@ -2,8 +2,8 @@
  *
  * CMD's process shares init's descriptor table, so the listener that it makes is init's as well.
  * Init, which has no filter, sends it away and closes it: one table, so it is closed for both
- * before CMD's program runs. Steps are words in shared memory; after the filter is in place CMD's
- * process makes no call but futex, unshare, those that set signals, execve and exit.
+ * before CMD's program runs. Steps are words in shared memory: between the filter and the end of
+ * the hand-over CMD's process makes no call but futex.
  */
 #include "launch.h"
 
@@ -72,6 +72,7 @@ int sd_handover_await(struct sd_handover *page, enum sd_step step, pid_t command
 
 _Noreturn void sd_handover_command(struct sd_handover *page, const struct sd_launch_spec *spec)
 {
+	sd_signals_for_command();
 	int listener = install_filter(page, spec);
 
 	page->listener = listener;
@@ -82,7 +83,7 @@ _Noreturn void sd_handover_command(struct sd_handover *page, const struct sd_lau
 	/* Now, and not only by execve: init may then let go of the streams that CMD has. */
 	page->alone = syscall(SYS_unshare, CLONE_FILES) == 0;
 	sd_handover_step(page, SD_STEP_ALONE);
-	sd_signals_for_command();
+	sd_signals_unblock();
 	execvp(spec->argv[0], (char *const *)spec->argv);
 	page->exec_error = errno;
 	_exit(errno == ENOENT ? 127 : 126);

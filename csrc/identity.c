@@ -254,24 +254,19 @@ static int enter_plain(struct sd_caller *caller)
 	return 0;
 }
 
-/* Where a path starts. A file that is not open is the caller's EBADF, for that path alone. */
-static int open_base(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
-		     int which)
+/* Where a path starts; `path` NULL: the file `dirfd` itself. A file that is not open is the
+ * caller's EBADF, for that path alone. */
+int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd)
 {
 	char name[32] = "cwd";
-	caller->base[which] = -EBADF;
-	int whole = ask->length[which] == SD_NO_TEXT;
-	if (!whole && sd_ask_text(ask, which)[0] == '/')
+	if (path && path[0] == '/') {
 		memcpy(name, "root", 5);
-	else if (whole || ask->dirfd[which] != AT_FDCWD) {
-		unsigned int number = (unsigned int)ask->dirfd[which];
+	} else if (!path || dirfd != AT_FDCWD) {
+		unsigned int number = (unsigned int)dirfd;
 		char digits[12];
 		int n = 0;
-		if (ask->dirfd[which] < 0)
-			return 0;
-		int error = sd_act_as_self(home);
-		if (error)
-			return error;
+		if (dirfd < 0)
+			return -EBADF;
 		do
 			digits[n++] = (char)('0' + number % 10);
 		while (number /= 10);
@@ -281,34 +276,43 @@ static int open_base(struct sd_home *home, struct sd_caller *caller, const struc
 		name[3 + n] = 0;
 	}
 	int fd = openat(caller->task, name, O_PATH | O_CLOEXEC);
-	if (fd >= 0)
-		caller->base[which] = fd;
-	else if (errno != ENOENT)
-		caller->base[which] = -errno;
+	return fd >= 0 ? fd : errno == ENOENT ? -EBADF : -errno;
+}
+
+int sd_look_at(struct sd_caller *caller, const char *userns)
+{
+	char theirs[64] = "";
+	int error = read_status(caller);
+	if (error)
+		return error;
+	if (readlinkat(caller->task, "ns/user", theirs, sizeof theirs - 1) < 0)
+		return -errno;
+	caller->same_userns = !strcmp(theirs, userns);
+	/* capabilities in a namespace below ours are none in ours */
+	if (!caller->same_userns)
+		caller->caps = 0;
 	return 0;
 }
 
 int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
 	     int need_base)
 {
-	char userns[64] = "";
 	caller->base[0] = caller->base[1] = -EBADF;
 	int result = act_to_look(home);
 	if (!result)
-		result = read_status(caller);
+		result = sd_look_at(caller, home->userns);
 	if (result)
 		return result;
-	if (readlinkat(caller->task, "ns/user", userns, sizeof userns - 1) < 0)
-		return -errno;
-	caller->same_userns = !strcmp(userns, home->userns);
-	/* capabilities in a namespace below ours are none in ours */
-	caller->as_caller = caller->same_userns ? caller->caps & PATH_CAPS & home->permitted : 0;
-	if (!caller->same_userns)
-		caller->caps = 0;
-	for (int which = 0; which < need_base && !result; which++)
-		result = open_base(home, caller, ask, which);
-	if (result)
-		return result;
+	caller->as_caller = caller->caps & PATH_CAPS & home->permitted;
+	for (int which = 0; which < need_base; which++) {
+		const char *path = NULL;
+		if (ask->length[which] != SD_NO_TEXT)
+			path = sd_ask_text(ask, which);
+		/* the directory of descriptors lets only its owner in */
+		if ((!path || ask->dirfd[which] >= 0) && sd_act_as_self(home))
+			return -EPERM;
+		caller->base[which] = sd_open_base(caller, path, ask->dirfd[which]);
+	}
 	umask(caller->umask);
 	result = home->plain ? enter_plain(caller) : take_ids(home, caller);
 	return result ? result : sd_act_as_caller(home, caller);

@@ -103,17 +103,21 @@ void sd_signals_for_init(void)
 }
 
 /* As CMD would have found them without us: what the user's shell had ignored stays ignored (nohup).
- * SIGPIPE and SIGXFSZ are ignored by Python, whatever they were before. */
+ * SIGPIPE and SIGXFSZ are ignored by Python, whatever they were before. Init reset the handlers. */
 void sd_signals_for_command(void)
 {
 	struct sigaction plain = {.sa_handler = SIG_DFL}, ignore = {.sa_handler = SIG_IGN};
-	sigset_t none;
 
-	default_handlers();
 	sigaction(SIGPIPE, &plain, NULL);
 	sigaction(SIGXFSZ, &plain, NULL);
 	if (children_ignored)
 		sigaction(SIGCHLD, &ignore, NULL);
+}
+
+void sd_signals_unblock(void)
+{
+	sigset_t none;
+
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, signals_opened ? &mask_before : &none, NULL);
 }
@@ -186,8 +190,9 @@ int sd_launch_next(int sock, struct sd_launch_event *event, int32_t *fd)
 	if (poll(&ready, 1, 0) == 0)
 		return -EAGAIN;
 	int got = sd_receive_fds(sock, event, sizeof *event, &handed, 1);
-	if (got == -ECONNRESET) /* init died with an order unread */
-		return 0;
+	/* Init ended with an order of ours unread. That is said once, and before what it had sent. */
+	if (got == -ECONNRESET)
+		got = sd_receive_fds(sock, event, sizeof *event, &handed, 1);
 	if (got <= 0)
 		return got;
 	*fd = handed;

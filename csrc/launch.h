@@ -28,6 +28,7 @@ _Noreturn void sd_handover_command(struct sd_handover *page, const struct sd_lau
 int sd_handover_await(struct sd_handover *page, enum sd_step step, pid_t command);
 void sd_handover_step(struct sd_handover *page, enum sd_step step);
 void sd_signals_for_command(void);
+void sd_signals_unblock(void);
 void sd_signals_for_init(void);
 
 /* init.c */

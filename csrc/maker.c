@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <linux/securebits.h>
 #include <sched.h>
 #include <stdio.h>
@@ -15,12 +16,21 @@
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #ifndef OPEN_TREE_CLONE
 #define OPEN_TREE_CLONE 1
+#endif
+
+#ifndef RESOLVE_CACHED
+#define RESOLVE_CACHED 0x20
+#endif
+#ifndef FUSE_SUPER_MAGIC
+#define FUSE_SUPER_MAGIC 0x65735546
 #endif
 
 #define CAP(name) (1ULL << (name))
@@ -163,6 +173,10 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 {
 	const struct sd_ceiling *c = maker->ceiling;
 	struct stat parent;
+	if (dir < 0)
+		return -EBADF;
+	if (strchr(make->name, '/'))
+		return -EINVAL;
 	if (fstat(dir, &parent))
 		return -errno;
 	if (!S_ISDIR(parent.st_mode))
@@ -191,6 +205,39 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 	return sd_try_node(dir, make->name, make->mode, make->device);
 }
 
+/* The short way of most calls: a path from where it starts, without a symlink, all of it known to
+ * the kernel already (so that nobody can make us wait), and walked with the caller's own rights.
+ * What does not go this way goes the long one; of our errors only EEXIST is the caller's. */
+static int node_at(struct maker *maker, struct sd_make *make, int base, int *parent)
+{
+	struct open_how how = {
+		.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
+			   RESOLVE_CACHED,
+	};
+	struct statfs fs;
+	int error = take_ids(maker, make);
+	if (error)
+		return error;
+	char *slash = strrchr(make->name, '/');
+	if (slash) {
+		*slash = 0;
+		*parent = (int)syscall(SYS_openat2, base, make->name, &how, sizeof how);
+		memmove(make->name, slash + 1, strlen(slash + 1) + 1);
+	} else {
+		*parent = base;
+	}
+	if (*parent < 0 || fstatfs(*parent, &fs))
+		return -errno;
+	make->fs_type = (uint64_t)fs.f_type;
+	memcpy(&make->fs_id, &fs.f_fsid, sizeof make->fs_id);
+	if (!make->name[0] || fs.f_type == FUSE_SUPER_MAGIC)
+		return -EAGAIN;
+	if (fs.f_flags & ST_NODEV && !(make->flags & SD_MAKE_ANYWHERE))
+		return SD_NEEDS_BIND;
+	return real_node(maker, make, *parent);
+}
+
 static void name_of(char *name, size_t size, uint64_t ino, unsigned int link)
 {
 	if (link)
@@ -199,20 +246,14 @@ static void name_of(char *name, size_t size, uint64_t ino, unsigned int link)
 		snprintf(name, size, "%llx", (unsigned long long)ino);
 }
 
-/* A node of our own with the owner and mode of `placeholder`, and a detached mount of it. Its name
- * here is its inode number, so that nothing has to be remembered. */
-static int private_node(struct maker *maker, const struct sd_make *make, int placeholder,
-			int *tree)
+/* A node of our own with the placeholder's owner and mode, and a detached mount of it. Its name
+ * here is its inode number, so that nothing has to be remembered. The placeholder itself may be on
+ * a file system that tells us nothing (FUSE), or late: it is the resolver who looks at it. */
+static int private_node(struct maker *maker, const struct sd_make *make, int *tree)
 {
-	const struct sd_ceiling *c = maker->ceiling;
-	struct stat file, node;
+	struct stat node;
 	char new_name[32], name[32];
-	if (fstat(placeholder, &file))
-		return -errno;
-	if (!S_ISREG(file.st_mode) || !is_mapped(c->uids, c->uid_count, file.st_uid) ||
-	    !is_mapped(c->gids, c->gid_count, file.st_gid))
-		return -EPERM;
-	int error = become(maker, file.st_uid, file.st_gid);
+	int error = take_ids(maker, make);
 	if (error)
 		return error;
 	/* CAP_FSETID: the bits are the placeholder's, and were checked there */
@@ -222,8 +263,7 @@ static int private_node(struct maker *maker, const struct sd_make *make, int pla
 		return error;
 	change_mask(maker, 0);
 	snprintf(new_name, sizeof new_name, "new.%llu", (unsigned long long)maker->made++);
-	uint32_t mode = (make->mode & (S_IFMT | 07000)) | (file.st_mode & 0777);
-	error = sd_try_node(AT_FDCWD, new_name, mode, make->device);
+	error = sd_try_node(AT_FDCWD, new_name, make->mode, make->device);
 	if (error)
 		return error;
 	if (lstat(new_name, &node)) {
@@ -270,7 +310,7 @@ static void serve(struct maker *maker)
 	static struct sd_make make;
 	for (;;) {
 		struct sd_made made = {-EINVAL};
-		int fd = -1, tree = -1;
+		int fd = -1, give = -1;
 		int size = sd_receive_fds(0, &make, sizeof make, &fd, 1);
 		if (size <= 0)
 			_exit(0);
@@ -282,21 +322,25 @@ static void serve(struct maker *maker)
 				close(fd);
 			continue;
 		}
-		if (size != (int)sizeof make || fd < 0 || !make.name[0] || strchr(make.name, '/'))
+		if (size != (int)sizeof make || !make.name[0])
 			made.error = -EINVAL;
 		else if (!device_allowed(maker->ceiling, make.mode, make.device))
 			made.error = -EPERM;
 		else if (make.op == SD_MAKE_NODE)
 			made.error = real_node(maker, &make, fd);
 		else if (make.op == SD_MAKE_PRIVATE)
-			made.error = private_node(maker, &make, fd, &tree);
+			made.error = private_node(maker, &make, &give);
+		else if (make.op == SD_MAKE_AT)
+			made.error = node_at(maker, &make, fd, &give);
 		sd_set_caps(0, maker->permitted);
-		if (fd >= 0)
+		if (give >= 0 && made.error != SD_NEEDS_BIND && make.op != SD_MAKE_PRIVATE) {
+			if (give != fd)
+				close(give);
+			give = -1;
+		}
+		if (fd >= 0 && fd != give)
 			close(fd);
-		int sent = sd_send_fds(0, &made, sizeof made, &tree, tree >= 0);
-		if (tree >= 0)
-			close(tree);
-		if (sent < 0)
+		if (sd_reply(0, &made, sizeof made, give) < 0)
 			_exit(1);
 	}
 }

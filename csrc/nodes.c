@@ -204,11 +204,26 @@ void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 
 void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int *give)
 {
-	int placeholder = parent < 0 ? -EBADF : sd_place(parent, sd_ask_text(ask, 0), ask->mode);
-	if (placeholder < 0)
-		told->error = placeholder;
-	else
-		*give = placeholder;
+	const char *name = sd_ask_text(ask, 0);
+	struct stat file;
+	/* who asks for a place may not have tried before */
+	int placeholder = parent < 0 ? -EBADF : sd_try_node(parent, name, ask->mode, ask->device);
+	if (placeholder == -EPERM)
+		placeholder = sd_place(parent, name, ask->mode);
+	if (placeholder <= 0) {
+		told->error = placeholder ? placeholder : -EEXIST;
+		return;
+	}
+	if (fstat(placeholder, &file)) {
+		told->error = -errno;
+		sd_take_back(parent, name, placeholder);
+		close(placeholder);
+		return;
+	}
+	told->mode = file.st_mode;
+	told->uid = file.st_uid;
+	told->gid = file.st_gid;
+	*give = placeholder;
 }
 
 void sd_do_attach(struct sd_caller *caller, struct sd_home *home,

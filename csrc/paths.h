@@ -11,6 +11,10 @@
 
 enum { SD_GROUPS = 64, SD_HELD = 4 };
 
+/* A descriptor travels ahead of its message, alone in one of a single byte: so its sender has
+ * closed its own copy before the message is there, and an umount after it finds nothing held. */
+SD_HIDDEN int sd_reply(int sock, const void *message, size_t size, int give);
+
 /* ---- resolver ---- */
 
 enum sd_ask_op {
@@ -53,7 +57,7 @@ struct sd_told {
 	int32_t error; /* 0 or -errno */
 	uint32_t flags;
 	uint32_t fsuid, fsgid, umask; /* as the session's user namespace numbers them */
-	uint32_t mode;                /* of the placeholder */
+	uint32_t mode, uid, gid;      /* of the placeholder */
 	uint64_t node_dev, node_ino;
 	uint64_t fs_type, fs_id;      /* of the directory, as statfs(2) has them */
 	uint32_t group_count;
@@ -67,9 +71,10 @@ struct sd_told {
 
 enum sd_make_op {
 	SD_MAKE_NODE = 1, /* [dirfd] */
-	SD_MAKE_PRIVATE,  /* [placeholder] -> [tree] */
+	SD_MAKE_PRIVATE,  /* [] -> [tree]: owned by fsuid and fsgid */
 	SD_MAKE_DROP,     /* no answer */
 	SD_MAKE_LINK,     /* no answer */
+	SD_MAKE_AT,       /* [where a path starts] -> [parent], with SD_NEEDS_BIND */
 };
 
 enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */
@@ -83,7 +88,7 @@ struct sd_make {
 	uint64_t fs_type, fs_id; /* hints: what is wrong there makes a node that does not open */
 	uint32_t group_count;
 	uint32_t groups[SD_GROUPS];
-	char name[256];
+	char name[256]; /* a name; of AT a path without "..", symlinks, or a slash in front */
 };
 
 enum { SD_NEEDS_BIND = 1 }; /* the maker's answer beside 0 and -errno */
@@ -132,6 +137,9 @@ struct sd_home {
 };
 
 SD_HIDDEN int sd_home_init(struct sd_home *home);
+/* Reads who the caller is; the namespace it compares with is `userns`. 0 or -errno. */
+SD_HIDDEN int sd_look_at(struct sd_caller *caller, const char *userns);
+SD_HIDDEN int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd);
 /* Reads who the caller is and takes it on: ids, groups, umask, and those of its capabilities that
  * path work may use; opens where its paths start. 0, -errno, or SD_TOLD_RETIRE. */
 SD_HIDDEN int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,

@@ -76,10 +76,8 @@ static void serve(struct sd_home *home)
 		size_t length = offsetof(struct sd_told, path);
 		if (told.path_length > 0)
 			length += (size_t)told.path_length;
-		if (sd_send_fds(0, &told, length, &give, give >= 0) < 0)
+		if (sd_reply(0, &told, length, give) < 0)
 			_exit(1);
-		if (give >= 0)
-			close(give);
 	}
 }
 

@@ -233,7 +233,7 @@ enum sd_work_flag {
 enum sd_work_result {
 	SD_WORK_DONE = 0,   /* `error` and the outcome are there */
 	SD_WORK_WAIT = 1,   /* step again when `waiting` is readable */
-	SD_WORK_DECIDE = 2, /* sd_work_go, or sd_work_close */
+	SD_WORK_DECIDE = 2, /* sd_work_go, sd_work_close; with `guess` also sd_work_resolve */
 	SD_WORK_RETIRE = 3, /* this resolver cannot serve this caller: start again with a fresh one */
 	SD_WORK_LOST = 4,   /* the helper behind `waiting` has gone */
 	SD_WORK_BUSY = 5,   /* another work waits for this maker: sd_work_go, perhaps with another */
@@ -266,7 +266,10 @@ struct sd_work {
 	int32_t parent, placeholder;
 	int32_t failure;
 	uint32_t wanted;
+	int32_t pending;  /* a descriptor whose message is still to come */
+	int32_t guess;    /* at DECIDE: `resolved` holds if the path has no symlink, as will be seen */
 	uint32_t told_flags, umask, group_count;
+	uint32_t file_mode, file_uid, file_gid; /* of the placeholder */
 	uint64_t fs_type, fs_id;
 	uint32_t groups[64];
 	char name[256];
@@ -286,6 +289,8 @@ int sd_work_make(struct sd_work *work, uint32_t flags, uint32_t mode, uint32_t m
 int sd_work_start(struct sd_work *work, int linger_us);
 int sd_work_step(struct sd_work *work, int linger_us);
 int sd_work_go(struct sd_work *work, int linger_us);
+/* The guess was not granted: what does the path really lead to? */
+int sd_work_resolve(struct sd_work *work, int linger_us);
 /* Keeps the link count of a private node; every maker is told, and knows its own. No answer. */
 int sd_maker_tell(int maker, uint32_t outcome, uint64_t node_dev, uint64_t node_ino);
 /* After the maker was lost: takes the placeholder back, if there is one; then DONE with `error`. */

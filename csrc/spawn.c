@@ -78,6 +78,17 @@ int sd_fork_helper(struct sd_child *child, const char *name)
 	return 0;
 }
 
+int sd_reply(int sock, const void *message, size_t size, int give)
+{
+	if (give >= 0) {
+		int sent = sd_send_fds(sock, "f", 1, &give, 1);
+		close(give);
+		if (sent < 0)
+			return sent;
+	}
+	return sd_send_fds(sock, message, size, NULL, 0);
+}
+
 /* Makes a tmpfs the root of a mount namespace that is already our own, with `keep` (a directory)
  * bound into it, and lets go of all other mounts: what is not there can neither be reached nor
  * kept busy. Where the root cannot be pivoted (an initramfs), a chroot has to do. */

@@ -3,8 +3,9 @@
 # `make demo` has to work as root and as an ordinary user, and `make test-fast` as root.
 #
 #   tools/bare-debian.sh [SUITE]          SUITE: bookworm (the default), trixie, ...
-#   BARE_GOALS="demo test"        make's goals for root
-#   BARE_USER_GOALS="demo doctor" make's goals for the ordinary user
+#   BARE_GOALS="demo"             make's goals for root
+#   BARE_USER_GOALS="demo doctor" then those for the ordinary user
+#   BARE_LAST_GOALS="test-fast"   and then again for root
 #   BARE_TREE=DIR          a minimal tree to start from (made where it is not there, and kept)
 #
 # Needs root and debootstrap. The tree is entered by pivot_root: the kernel refuses user namespaces
@@ -12,8 +13,9 @@
 # settings, pip's configuration, extra certificates. Leaves no mount and no tree behind.
 set -eu
 suite=${1:-bookworm}
-goals=${BARE_GOALS:-demo test-fast}
+goals=${BARE_GOALS:-demo}
 user_goals=${BARE_USER_GOALS:-demo doctor}
+last_goals=${BARE_LAST_GOALS:-test-fast}
 top=$(cd "$(dirname "$0")/.." && pwd)
 
 [ "$(id -u)" = 0 ] || { echo "bare-debian: has to run as root" >&2; exit 1; }
@@ -74,6 +76,10 @@ done
 for goal in $user_goals; do
 	say "make \$goal, as an ordinary user"
 	su ordinary -c ". /etc/machine.env; cd ~/seccompd && make \$goal"
+done
+for goal in $last_goals; do
+	say "make \$goal, as root"
+	make "\$goal"
 done
 say "all of it works on a bare Debian (\$(cat /etc/debian_version))"
 END

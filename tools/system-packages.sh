@@ -16,9 +16,9 @@ need() { # need PACKAGE CHECK...: the package is wanted where the check fails
 	"$@" >/dev/null 2>&1 || missing="$missing $package"
 }
 command_there() { command -v "$1"; }
-compiles() { # compiles FLAGS HEADER
-	echo "#include <$2>" | gcc $1 -E -x c - -o /dev/null
-}
+header_there() { echo "#include <$1>" | gcc -E -x c - -o /dev/null; }
+links_32_bit() { echo "#include <stdlib.h>
+int main(void) { return 0; }" | gcc -m32 -pthread -x c - -o /dev/null; }
 library_there() { ls /lib*/"$1"* /lib/*/"$1"* /usr/lib*/"$1"* /usr/lib/*/"$1"* 2>/dev/null | grep -q .; }
 python_there() { "$top/tools/find-python.sh"; }
 
@@ -26,8 +26,8 @@ for goal in "$@"; do
 	case $goal in
 	build)
 		need gcc command_there gcc
-		need libc6-dev compiles "" stdlib.h
-		need libcap-dev compiles "" sys/capability.h
+		need libc6-dev header_there stdlib.h
+		need libcap-dev header_there sys/capability.h
 		need libseccomp2 library_there libseccomp.so.2
 		need uidmap command_there newuidmap
 		# Where no Python will do, Debian's own is taken, whole.
@@ -41,11 +41,12 @@ for goal in "$@"; do
 		need tar command_there tar
 		need cpio command_there cpio
 		need rsync command_there rsync
+		need libarchive-tools command_there bsdtar
 		need busybox-static command_there busybox
 		need perl command_there perl
 		need debootstrap command_there debootstrap
 		need mmdebstrap command_there mmdebstrap
-		need libc6-dev-i386 compiles -m32 stdlib.h
+		need gcc-multilib links_32_bit
 		need acl command_there setfacl
 		need e2fsprogs command_there chattr
 		need util-linux command_there unshare

@@ -20,7 +20,7 @@ from typing import Any
 
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import DEFAULT, Limits
-from supervisor.kernel.shim import check, ffi, lib, send_fds
+from supervisor.kernel.shim import check, ffi, lib, receive_fds, send_fds
 
 
 class Keeper:
@@ -34,7 +34,9 @@ class Keeper:
         self._userns: int | None = None
         self._deaths: deque[float] = deque(maxlen=limits.restarts)
         self._session: int | None = None
+        self._sessions = 0
         self._only_refuse = False
+        self._zygote_lives = True
         self.failed: str | None = None
         self._watch_fd = os.memfd_create("seccompd-watch", os.MFD_CLOEXEC)
         os.ftruncate(self._watch_fd, mmap.PAGESIZE)
@@ -61,7 +63,9 @@ class Keeper:
 
     def fds(self) -> list[int]:
         """What is to be polled for POLLIN."""
-        fds = [self._zygote_socket.fileno(), self._timer]
+        fds = [self._timer]
+        if self._zygote_lives:
+            fds.append(self._zygote_socket.fileno())
         if self._session is not None:
             fds.append(self._session)
         if self._only_refuse:
@@ -84,9 +88,14 @@ class Keeper:
         if self._listener >= 0:
             os.close(self._listener)
             self._listener = -1
-        # The zygote passes the order on: a session that serves nobody ends by itself.
+        # A session that serves nobody ends by itself, and the zygote then. One that has not even
+        # forked a session is still loading: nobody ever called, so nothing is lost with it.
         with contextlib.suppress(OSError):
             self._zygote_socket.shutdown(socket.SHUT_WR)
+        poller = select.poll()
+        poller.register(self._zygote_socket, select.POLLIN)
+        if self._sessions == 0 and not poller.poll(0):
+            os.kill(self._zygote, signal.SIGKILL)
         self._wait_for_zygote()
         self._zygote_socket.close()
         for fd in (self._userns, self._session, self._timer, self._watch_fd):
@@ -103,8 +112,6 @@ class Keeper:
             self._give_up(f"the zygote does not answer: {error.strerror}")
 
     def _news(self) -> None:
-        from supervisor.kernel.shim import receive_fds
-
         try:
             message, fds = receive_fds(self._zygote_socket.fileno())
         except OSError:
@@ -113,9 +120,11 @@ class Keeper:
             if self._session is not None:
                 os.close(self._session)
             self._session = fds[0]
+            self._sessions += 1
             return
         for fd in fds:
             os.close(fd)
+        self._zygote_lives = False
         self._give_up(message.decode("utf-8", "replace") or "the zygote has died")
 
     def _session_ended(self) -> None:

@@ -145,8 +145,9 @@ class Zygote:
 
     def _inner_root(self) -> tuple[int, int]:
         """The ids to take inside the target's user namespace: 0 where it has one."""
-        first = min(inside for inside, _, _ in self._config.ids or ((0, 0, 1),))
-        return first, first
+        one = ((0, 0, 1),)
+        uids, gids = self._config.uids or one, self._config.gids or one
+        return min(uids)[0], min(gids)[0]
 
     def _makers(self) -> list[int]:
         """Sockets of fresh makers; none where we have no privileges to make nodes with."""
@@ -155,6 +156,6 @@ class Zygote:
         from supervisor.engine.helpers import spawn_maker
 
         config = self._config
-        return [spawn_maker(config.policy.ceiling, config.ids) for _ in range(MAKERS)]
+        return [spawn_maker(config.policy.ceiling, config.uids, config.gids) for _ in range(MAKERS)]
 
 

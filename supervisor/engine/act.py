@@ -60,7 +60,8 @@ class _Policy(Protocol):
 class Actor:
     """Carries out the plans of one session.
 
-    `userns`: the target has a user namespace of its own, and this process is in it. `deadline` is
+    `userns`: the target has a user namespace of its own, and this process is in it; without one
+    there are real nodes or none, for a mount would be one of the host's. `deadline` is
     in seconds, for all the path work of one call. `resumed`: an earlier session of this container
     may have left nodes behind that this one has not made. `on_wait` is called before each time that
     `perform` goes to sleep.
@@ -76,8 +77,8 @@ class Actor:
         deadline: float = DEADLINE,
         resumed: bool = False,
     ) -> None:
-        self._userns = userns
         self._host = traits.nodes == "host" and not maker_socks
+        self._may_bind = userns and traits.nodes != "none"
         self._on_error = policy.on_error
         self._deadline = deadline
         self._resolvers = Resolvers()
@@ -97,6 +98,10 @@ class Actor:
     def abandoned(self) -> int:
         """How many resolvers hang and do not die."""
         return self._resolvers.abandoned
+
+    def rest(self) -> None:
+        """Lets go of helpers that were needed for a burst alone."""
+        self._resolvers.rest()
 
     def close(self) -> None:
         """Ends the helpers."""
@@ -190,9 +195,12 @@ class Actor:
                 until += _GRACE
             elif result == lib.SD_WORK_DECIDE:
                 refusal = self._second_look(job)
-                if refusal is not None:
+                if refusal is None:
+                    result = lib.sd_work_go(work, LINGER_US)
+                elif work.guess:  # it may be a symlink to where it is granted
+                    result = lib.sd_work_resolve(work, LINGER_US)
+                else:
                     return refusal
-                result = lib.sd_work_go(work, LINGER_US)
             elif result == lib.SD_WORK_BUSY:
                 self.on_wait()
                 with trio.move_on_after(self._deadline):
@@ -261,7 +269,7 @@ class Actor:
         """The flags of how the node is to be made; one that cannot be made is only tried, and the
         call gets the kernel's own answer.
         """
-        how = settings.realise
+        how = settings.realise if self._may_bind else "node"
         flags = 0 if how == "auto" else lib.SD_WORK_NODE if how == "node" else lib.SD_WORK_BIND
         if job.probe_only:
             return flags | _PROBE

@@ -11,15 +11,16 @@ from supervisor.policy.families import Traits
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """`ids`: (inside, outside, count) of the target's user namespace, None where it has none of its
-    own. `as_root`: seccompd has root's privileges in its own user namespace, so there are makers.
-    `features`: the newer kernel features to be used (supervisor.kernel.features).
+    """`uids`, `gids`: the maps of the target's user namespace, as (inside, outside, count); None
+    where it has none of its own. `as_root`: seccompd has root's privileges in the initial user
+    namespace, so there are makers. `wait_killable`, `sync_wake_up`: kernel features to be used.
     """
 
     name: str
     policy: CompiledPolicy
     traits: Traits
-    ids: Sequence[tuple[int, int, int]] | None
+    uids: Sequence[tuple[int, int, int]] | None
+    gids: Sequence[tuple[int, int, int]] | None
     as_root: bool
     trace_fd: int | None
     audit_fd: int | None

@@ -8,6 +8,7 @@ path work for this container.
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -20,6 +21,7 @@ from supervisor.kernel.spawn import Helper
 
 MOST_RESOLVERS: Final = 4
 MOST_ABANDONED: Final = 8
+_LAST_BREATH: Final = 0.05
 
 
 class HelperError(Exception):
@@ -95,6 +97,15 @@ class Resolvers:
         self._working -= 1
         self._end(helper)
         self._lot.unpark()
+
+    def rest(self) -> None:
+        """Nobody calls: of the idle ones one is enough, and it is there at once."""
+        while len(self._idle) > 1:
+            helper = self._idle.pop(0)
+            self._end(helper)
+            if helper in self._abandoned and helper.pidfd >= 0:
+                select.select([helper.pidfd], [], [], _LAST_BREATH)  # it waits for us, nothing else
+        self._reap()
 
     def _end(self, helper: Helper) -> None:
         os.close(helper.sock)

@@ -18,7 +18,7 @@ class Limits:
     snapshot: float = 0.1
     linger_us: int = 100_000
     drain: int = 64
-    memo: int = 4096
+    memo: int = 1024
     restarts: int = 8
     restart_window: float = 10.0
     goodbye: float = 2.0

@@ -15,7 +15,7 @@ from supervisor.model import (
     RenameNode,
 )
 
-_MOST: Final = 100_000
+_BITS: Final = 1 << 17
 _AT_SYMLINK_FOLLOW: Final = 0x400
 _OWN_FD: Final = re.compile(rb"/(?:proc/(?:thread-)?self/fd|dev/fd)/([0-9]{1,9})")
 
@@ -25,24 +25,35 @@ def last_component(path: bytes | None) -> bytes:
     return (path or b"").rstrip(b"/").rpartition(b"/")[2]
 
 
-class LiveNodes:
-    """The last components under which bind mounts of ours were made, and how many there are.
+def _bits(path: bytes | None) -> tuple[int, int]:
+    """Two places in the filter. Python's hash of bytes is keyed: nobody outside can aim at it."""
+    value = hash(last_component(path))
+    return value % _BITS, (value >> 24) % _BITS
 
-    A name is never taken out again: another node may have it. `known` False says that there may be
+
+class LiveNodes:
+    """How many bind mounts of ours there are, and which last components they may have.
+
+    The names are kept as a Bloom filter of a fixed size: it may take a name for one of ours, which
+    costs some path work, but never overlooks one, and it does not grow. A name is taken out only
+    with the last node of all, for another one may have it. `known` False says that there may be
     nodes which somebody else has made, so nothing is sure.
     """
 
     def __init__(self, *, known: bool = True) -> None:
-        self._names: set[bytes] | None = set() if known else None
+        self._known = known
+        self._names = bytearray(_BITS // 8)
         self._count = 0
 
     @property
     def count(self) -> int:
         """How many there may be."""
-        return max(self._count, 1) if self._names is None else self._count
+        return self._count if self._known else max(self._count, 1)
 
     def _foreign(self, path: bytes | None) -> bool:
-        return self._names is not None and last_component(path) not in self._names
+        if not self._known:
+            return False
+        return any(not self._names[bit >> 3] & 1 << (bit & 7) for bit in _bits(path))
 
     def surely_foreign(self, plan: Plan, task: int) -> bool:
         """Whether nothing of ours can be concerned. Names change through rename alone, which is
@@ -89,10 +100,9 @@ class LiveNodes:
             self._add(plan.old.path)  # of an exchange
         elif isinstance(plan, LinkNode):
             self._add(plan.new.path)
+        if gone and not self._count:
+            self._names = bytearray(_BITS // 8)
 
     def _add(self, path: bytes | None) -> None:
-        if self._names is None:
-            return
-        self._names.add(last_component(path))
-        if len(self._names) > _MOST:
-            self._names = None
+        for bit in _bits(path):
+            self._names[bit >> 3] |= 1 << (bit & 7)

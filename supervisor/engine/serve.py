@@ -39,7 +39,7 @@ def serve(
     if config.audit_fd is not None:
         audit = AuditLog(config.audit_fd, policy=policy.name, session=config.name)
     tracer = Tracer(config.trace_fd) if config.trace_fd is not None else None
-    in_own_userns = config.ids is not None
+    in_own_userns = config.uids is not None
     actor = Actor(
         userns=in_own_userns,
         traits=config.traits,

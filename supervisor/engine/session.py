@@ -26,12 +26,13 @@ from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
-from supervisor.kernel.task import identity, open_task, thread_group
+from supervisor.kernel.task import identity, open_task, signals, thread_group
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.trace import Tracer
 
 _BACK_OFF = 0.01
+_LAST_WORK = 0.5
 
 
 class PlanActor(Protocol):
@@ -42,6 +43,10 @@ class PlanActor(Protocol):
     @property
     def live_nodes(self) -> int:
         """How many bind mounts of ours there may be; 0: no companion's call concerns us."""
+        ...
+
+    def rest(self) -> None:
+        """Nobody has called for a while."""
         ...
 
     async def perform(
@@ -94,6 +99,7 @@ class Session:
         self._observed = audit is not None or tracer is not None
         self._leader: trio.lowlevel.Task | None = None
         self._waiting = 0
+        self._acting: dict[int, trio.Event] = {}
         self.totals = Totals()
 
     async def run(self) -> None:
@@ -122,7 +128,8 @@ class Session:
                 key = receiver.receive(0 if self._waiting else self._limits.linger_us)
             except OSError as error:
                 if error.errno == ENOTCONN:
-                    self._nursery.cancel_scope.cancel()
+                    # What is being made right now is made and recorded; a hung path is left.
+                    self._nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORK
                     return
                 if error.errno != ENOBUFS:
                     raise
@@ -145,6 +152,8 @@ class Session:
                 await trio.lowlevel.checkpoint()
 
     async def _sleep(self) -> None:
+        if not self._waiting:
+            self._actor.rest()
         until = self._audit.sweep() if self._audit else float("inf")
         with trio.move_on_after(until):
             await trio.lowlevel.wait_readable(self._receiver.listener)
@@ -181,17 +190,21 @@ class Session:
                 self._record(receiver.snapshot(), ruling, outcome, start, delivered, who, key)
             return
         id_, slot, snapshot = call.id, call.slot, receiver.snapshot()
-        missed = self._missed.take(snapshot.tid, snapshot.ip, key) if self._missed else None
-        outcome = missed or await self._act(snapshot, ruling)
+        if self._missed is None:
+            outcome = await self._act(snapshot, ruling)
+        else:
+            outcome = await self._act_once(self._missed, snapshot, ruling, key)
         final = replace(ruling, decision=outcome.decision) if outcome.decision else ruling
         reply = self._reply(final.decision, outcome)
+        # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
+        before = signals(snapshot.tid) if self._missed is not None else (0, 0)
         delivered = receiver.answer(id_, slot, reply)
         if outcome.errno:
             self.totals.refused += 1
         if not delivered:
             self.totals.undelivered += 1
-            if self._missed is not None and not outcome.errno:
-                self._missed.missed(snapshot.tid, snapshot.ip, key, outcome)
+        elif self._missed is not None and not before[0] and signals(snapshot.tid) == before:
+            self._missed.delivered(snapshot.tid, snapshot.ip, key)
         if who is not None and not (ruling.companion and outcome.left_alone):
             self._record(snapshot, final, outcome, start, delivered, who, None)
 
@@ -245,6 +258,26 @@ class Session:
     def _unreadable(self, errno: int) -> int:
         """EFAULT and ENAMETOOLONG are what the kernel would say; all else is a failure of ours."""
         return errno if errno in (EFAULT, ENAMETOOLONG) else self._on_error
+
+    async def _act_once(
+        self, missed: MissedAnswers, snapshot: Snapshot, ruling: Ruling, key: bytes
+    ) -> Outcome:
+        """Where a signal makes a caller come again with a call that is being carried out."""
+        while (earlier := self._acting.get(snapshot.tid)) is not None:
+            self._step_back()
+            await earlier.wait()
+        outcome = missed.answer(snapshot.tid, snapshot.ip, key)
+        if outcome is not None:
+            return outcome
+        done = self._acting[snapshot.tid] = trio.Event()
+        try:
+            outcome = await self._act(snapshot, ruling)
+            if not outcome.errno and not outcome.left_alone:
+                missed.missed(snapshot.tid, snapshot.ip, key, outcome)
+            return outcome
+        finally:
+            del self._acting[snapshot.tid]
+            done.set()
 
     async def _perform(self, snapshot: Snapshot, ruling: Ruling, task: int) -> Outcome:
         decision, spec = ruling.decision, ruling.spec

@@ -20,7 +20,7 @@ from supervisor.errors import KernelError, SeccompdError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.intake import refusals
 from supervisor.kernel import features, idmap, privileges
-from supervisor.kernel.idmap import IdMaps
+from supervisor.kernel.idmap import IdMaps, Range
 from supervisor.kernel.launch import (
     SI_KERNEL,
     Event,
@@ -82,7 +82,8 @@ def run(options: Options) -> int:
                 name=f"run-{os.getpid()}",
                 policy=policy,
                 traits=traits,
-                ids=None if maps is None else _ids(maps),
+                uids=None if maps is None else _rows(maps.uids),
+                gids=None if maps is None else _rows(maps.gids),
                 as_root=as_root,
                 trace_fd=2 if options.trace else None,
                 audit_fd=audit,
@@ -127,10 +128,8 @@ def _maps(options: Options) -> IdMaps | None:
     return idmap.parse(options.maps)
 
 
-def _ids(maps: IdMaps) -> list[tuple[int, int, int]]:
-    """The ranges of both maps; they are the same ones for all but few users."""
-    rows = {(r.inside, r.outside, r.count): None for r in (*maps.uids, *maps.gids)}
-    return list(rows)
+def _rows(ranges: Sequence[Range]) -> list[tuple[int, int, int]]:
+    return [(r.inside, r.outside, r.count) for r in ranges]
 
 
 def _open_audit(path: str) -> int:

@@ -38,6 +38,17 @@ def thread_group(tid: int) -> int | None:
     return int(group) if group else None
 
 
+def signals(tid: int) -> tuple[int, int]:
+    """(signals on their way to the thread, signals it blocks), each a mask; (0, 0) if it has gone.
+
+    A handler that runs blocks its own signal: so a change of the second says that one has begun.
+    """
+    fields = status(tid)
+    pending = int(fields.get("SigPnd", "0"), 16) | int(fields.get("ShdPnd", "0"), 16)
+    blocked = int(fields.get("SigBlk", "0"), 16)
+    return pending & ~blocked, blocked
+
+
 def identity(tid: int) -> dict[str, Any]:
     """Who calls, for a record: ids as the reader's user namespace numbers them."""
     fields = status(tid)

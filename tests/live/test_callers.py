@@ -144,7 +144,8 @@ def test_in_a_mount_namespace_of_its_own(person: Person, place: Path) -> None:
     """It lands where the caller is, not where the container's other processes are."""
     out = inside(
         person, place,
-        "mkdir t; unshare -m sh -ec 'mount -t tmpfs -o mode=755 t t; mknod t/a c 1 3; echo x >t/a; ls t;"
+        "mkdir t; unshare -m sh -ec 'mount -t tmpfs -o mode=755 t t; mknod t/a c 1 3; echo x >t/a;"
+        " ls t;"
         " rm t/a; ls t'; ls t; echo end",
     )  # fmt: skip
     assert out.split() == ["a", "end"]

@@ -186,8 +186,8 @@ def test_debootstrap(person: Person, place: Path) -> None:
 def test_the_hosts_nodes_are_as_they_were(person: Person, place: Path) -> None:
     def look() -> list[tuple[int, ...]]:
         names = ("null", "zero", "full", "random", "urandom", "tty")
-        states = [os.stat(f"/dev/{name}") for name in names]
-        return [(s.st_ino, s.st_mode, s.st_uid, s.st_gid, s.st_nlink, s.st_ctime_ns) for s in states]
+        found = [os.stat(f"/dev/{name}") for name in names]
+        return [(s.st_ino, s.st_mode, s.st_uid, s.st_gid, s.st_nlink, s.st_ctime_ns) for s in found]
 
     before = look()
     script = (

@@ -6,17 +6,17 @@ import contextlib
 import os
 import pty
 import signal
-import subprocess
 import sys
 import textwrap
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.people import Person, python
-from tests.support.program import MARK, Started, seccompd
+from tests.support.program import MARK, Started, marked, seccompd
 
 # Counts signals until SIGUSR2 comes; prints "NAME COUNT" for each that came.
 COUNTER = textwrap.dedent("""
@@ -320,18 +320,12 @@ def test_stopped_command_stops_the_front(person: Person) -> None:
 
 
 def test_closing_the_terminal_ends_all(person: Person) -> None:
-    started_with = "hangup-mark"
-    shown = Terminal(person, ["sh", "-c", "echo ready; sleep 1000"], started_with)
+    mark = uuid.uuid4().hex
+    shown = Terminal(person, ["sh", "-c", "echo ready; sleep 1000"], mark)
     shown.wait_for("ready")
+    assert len(marked(mark)) >= 5
     shown.close()
     end = time.monotonic() + 5
-    while time.monotonic() < end:
-        done = subprocess.run(["pgrep", "-f", "sleep 1000"], capture_output=True, check=False)
-        left = [
-            pid for pid in done.stdout.split()
-            if started_with.encode() in Path(f"/proc/{pid.decode()}/environ").read_bytes()
-        ]  # fmt: skip
-        if not left:
-            return
+    while (left := marked(mark)) and time.monotonic() < end:
         time.sleep(0.05)
-    raise AssertionError(f"still there: {left}")
+    assert left == []

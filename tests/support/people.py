@@ -53,10 +53,18 @@ class Person:
         return {**env, "PYTHONPATH": _python_path(self), **(more or {})}
 
 
+@functools.cache
 def tree(person: Person) -> Path:
-    """The project as `person` can read it: a clone may lie in somebody's home."""
-    readable = person.argv(["test", "-r", str(ROOT / "supervisor" / "__init__.py")])
-    return ROOT if subprocess.run(readable, check=False).returncode == 0 else _copy()
+    """The project as `person` can read it, and whoever is root inside: a clone may be in a home."""
+    readable = ["test", "-r", str(ROOT / "supervisor" / "__init__.py")]
+    everybody = all(
+        subprocess.run(who.argv(readable), check=False).returncode == 0 for who in _others(person)
+    )
+    return ROOT if everybody else _copy()
+
+
+def _others(person: Person) -> list[Person]:
+    return [person] if os.geteuid() != 0 else [person, Person("nobody")]
 
 
 def _python_path(person: Person) -> str:
@@ -72,7 +80,7 @@ def _copy() -> Path:
     """What running seccompd takes, in a place that everybody can read."""
     import cffi
 
-    place = Path(tempfile.mkdtemp(prefix="seccompd-tests-"))
+    place = Path(tempfile.mkdtemp(prefix="seccompd-tests-", dir="/var/tmp"))
     atexit.register(shutil.rmtree, place)
     place.chmod(0o755)
     libraries = Path(cffi.__file__).resolve().parent.parent
@@ -92,13 +100,18 @@ def reachable(path: str, person: Person) -> bool:
     return subprocess.run(command, check=False).returncode == 0
 
 
+@functools.cache
 def python(person: Person) -> str:
-    """An interpreter of our version that `person` can reach: ours may lie in somebody's home."""
+    """An interpreter of our own version that `person` can reach: ours may be in a home.
+
+    It is run inside as well, where root is somebody whom nothing belongs to.
+    """
     name = f"python3.{sys.version_info.minor}"
     for candidate in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
-        if os.access(candidate, os.X_OK) and reachable(candidate, person):
+        known = os.access(candidate, os.X_OK)
+        if known and all(reachable(candidate, who) for who in _others(person)):
             return candidate
-    raise LookupError(f"no {name} that {person.name} could run")
+    raise LookupError(f"no {name} that everybody could run")
 
 
 def ordinary() -> Person:

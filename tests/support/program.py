@@ -23,6 +23,18 @@ def seccompd(person: Person, *words: str) -> list[str]:
     return person.argv([*start, *words])
 
 
+def marked(mark: str) -> list[int]:
+    """All processes with `mark` in their environment that have not ended."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if mark.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
 class Started:
     """One `seccompd` that runs, with a mark in its environment that all its descendants carry."""
 
@@ -64,14 +76,7 @@ class Started:
 
     def processes(self) -> list[int]:
         """All processes that carry the mark, and have not ended."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                if self.mark.encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-        return found
+        return marked(self.mark)
 
     def wait_gone(self, timeout: float = 3) -> list[int]:
         """Waits until nobody is left, and gives who is (empty: nobody)."""

@@ -11,14 +11,16 @@ class Clock:
         return self.now
 
 
-def test_given_once_and_only_to_the_same_call() -> None:
+def test_given_to_the_same_call_until_it_arrives() -> None:
     missed = MissedAnswers(Clock())
     missed.missed(7, 0x400, b"key", Outcome(0, "node"))
-    assert missed.take(8, 0x400, b"key") is None
-    assert missed.take(7, 0x401, b"key") is None
-    assert missed.take(7, 0x400, b"other") is None
-    assert missed.take(7, 0x400, b"key") == Outcome(0, "node")
-    assert missed.take(7, 0x400, b"key") is None
+    assert missed.answer(8, 0x400, b"key") is None
+    assert missed.answer(7, 0x401, b"key") is None
+    assert missed.answer(7, 0x400, b"other") is None
+    assert missed.answer(7, 0x400, b"key") == Outcome(0, "node")
+    assert missed.answer(7, 0x400, b"key") == Outcome(0, "node"), "missed once more"
+    missed.delivered(7, 0x400, b"key")
+    assert missed.answer(7, 0x400, b"key") is None
 
 
 def test_too_late() -> None:
@@ -26,12 +28,12 @@ def test_too_late() -> None:
     missed = MissedAnswers(clock)
     missed.missed(7, 0x400, b"key", Outcome(0))
     clock.now = 3
-    assert missed.take(7, 0x400, b"key") is None
+    assert missed.answer(7, 0x400, b"key") is None
 
 
 def test_bounded() -> None:
     missed = MissedAnswers(Clock())
     for tid in range(1000):
         missed.missed(tid, 0, b"", Outcome(0))
-    assert missed.take(0, 0, b"") is None
-    assert missed.take(999, 0, b"") == Outcome(0)
+    assert missed.answer(0, 0, b"") is None
+    assert missed.answer(999, 0, b"") == Outcome(0)

@@ -11,7 +11,7 @@ import textwrap
 
 import pytest
 
-from supervisor.kernel.launch import Event, Init, Kind, Launch, Namespace, Stage
+from supervisor.kernel.launch import Event, Init, Kind, Launch, Namespace, Signal, Stage
 
 ALLOW = struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000)
 
@@ -47,6 +47,19 @@ def test_listener_comes_before_the_end() -> None:
     assert "seccomp" in os.readlink(f"/proc/self/fd/{listener}")
     os.close(listener)
     assert found[-2].value == 7
+
+
+def test_end_is_told_even_where_orders_are_unread() -> None:
+    init = Init(Launch(["true"], ALLOW, Namespace(0), None))
+    init.go()
+    while (event := init.next()) is None or event.kind is not Kind.LISTENER:
+        pass
+    os.close(event.listener)
+    for _ in range(200):  # some of them come when nobody is there to read them
+        init.kill(Signal(10, 0, 1))
+    found = events(init)
+    assert Kind.EXITED in [event.kind for event in found]
+    init.close()
 
 
 def test_failing_execve_is_told() -> None:

@@ -1,0 +1,174 @@
+"""A node that is a bind mount behaves as a node: what is done to it later, and what is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.people import Person
+from tests.support.program import run
+from tests.support.scratch import scratch
+
+POLICY = """\
+version: 1
+name: bind
+syscalls:
+  mknod:
+    - {devices: ["null", zero, full], do: {emulate: {realise: bind}}}
+"""
+
+NAMES = """
+mknod a c 1 3; mknod b c 1 5; echo > file; ln -s a link; mkdir dir
+test -c a; echo x > a; test "$(head -c 2 b | od -An -tx1 | tr -d ' ')" = 0000
+# rename: onto nothing, onto a file, onto a node, of a file onto a node, of the directory, exchange
+mv a c; test -c c; test ! -e a
+mv -T file f2; mv -fT c f2; test "$(stat -c %t:%T f2)" = 1:3
+mknod c c 1 7; mv -fT f2 c; test "$(stat -c %t:%T c)" = 1:3; test ! -e f2
+echo > file; mv -fT file c; test -f c; rm c
+mv b dir/; mv dir dir2; test -c dir2/b; mv dir2/b .; mv dir2 dir
+# link: same inode, and each name goes by itself
+ln b b2; test "$(stat -c %i b)" = "$(stat -c %i b2)"; ln b dir/b3; rm b; test -c b2; rm dir/b3
+! ln b2 dir 2>/dev/null || rm dir/b2
+! ln -T b2 link 2>/dev/null
+test "$(stat -c %t:%T b2)" = 1:5
+# a name that was taken is free again
+mknod a c 1 3; ! mknod a c 1 3 2>/dev/null; rm a; mknod a c 1 3
+# through a symlink, by descriptor, and as another name
+chmod 600 link; chown 0:0 link; touch -h link; touch a
+exec 3< a; chmod 644 /proc/self/fd/3; exec 3<&-
+rm link; test -c a
+# unlinked where a copy of the mount namespace has it too
+unshare -m sh -euc 'rm a; test ! -e a; mknod a c 1 3; test -c a; mv a aa; test -c aa'
+test ! -e a; test ! -s aa; rm aa
+# permissions are those of the directory
+mkdir sticky; chmod 1777 sticky; mknod sticky/n c 1 3
+"""
+
+AS_ANOTHER = """
+setpriv --reuid 33 --regid 33 --clear-groups sh -c '
+  ! rm -f sticky/n 2>/dev/null; ! mv sticky/n sticky/m 2>/dev/null
+  ! chmod 777 sticky/n 2>/dev/null'
+test -c sticky/n
+"""
+
+AFTER = """
+rm -rf dir sticky; rm -f a b2; test -z "$(ls -A)"
+test "$(grep -c "$PWD" /proc/self/mountinfo)" = "$before"
+"""
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch(below="/var/tmp") as folder:
+        (folder / "policy.yaml").write_text(POLICY)
+        (folder / "policy.yaml").chmod(0o644)
+        yield folder
+
+
+def inside(person: Person, place: Path, script: str, policy: str = "policy.yaml") -> str:
+    done = run(person, "sh", "-euc", script, options=("--policy", str(place / policy)), timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("where", ["disk", "tmpfs"])
+def test_names(person: Person, place: Path, where: str) -> None:
+    start = "d=$(mktemp -d); " if where == "disk" else "d=/mnt; mount -t tmpfs -o mode=755 t $d; "
+    script = f"cd {place}; {start} cd $d; before=$(grep -c $PWD /proc/self/mountinfo || :); "
+    end = "cd /; umount /mnt" if where == "tmpfs" else "cd ..; rmdir $d"
+    inside(person, place, script + NAMES + AS_ANOTHER + AFTER + end)
+
+
+def test_a_private_node_shows_what_is_done_to_it(root: Person, place: Path) -> None:
+    script = """
+    mount -t tmpfs t /mnt; cd /mnt; umask 027; mknod n c 1 3
+    test "$(stat -c %a:%u:%g:%h n)" = 640:0:0:1
+    chmod 4711 n; chown 5:6 n; chmod 4711 n; touch -d @1000 n
+    test "$(stat -c %a:%u:%g:%Y n)" = 4711:5:6:1000
+    ln n m; test "$(stat -c %h n)" = 2; ln m k; rm n; test "$(stat -c %h k)" = 2; rm m k
+    mkdir s; chgrp 7 s; chmod 2775 s; mknod s/n c 1 3; test "$(stat -c %u:%g s/n)" = 0:7
+    for i in 1 2 3; do mknod n c 1 3; ln n m; rm n m; done
+    """
+    inside(root, place, script)
+
+
+def test_a_real_node_where_it_would_open(root: Person, place: Path) -> None:
+    (place / "auto.yaml").write_text(POLICY.replace("{emulate: {realise: bind}}", "emulate"))
+    script = """
+    mkdir -p /mnt; mount -t tmpfs t /mnt; cd /mnt; mknod n c 1 3; echo > n
+    grep -q /mnt/n /proc/self/mountinfo
+    """
+    inside(root, place, script, "auto.yaml")
+    folder = place / "mapped"
+    folder.mkdir()
+    folder.chmod(0o777)
+    inside(root, place, f"cd {folder}; mknod n c 1 3; ! grep {folder} /proc/self/mountinfo",
+           "auto.yaml")  # fmt: skip
+    assert os.major((folder / "n").lstat().st_rdev) == 1
+
+
+def test_the_hosts_nodes_are_as_they_were(user: Person, place: Path) -> None:
+    paths = [Path("/dev/null"), Path("/dev/zero"), Path("/dev/full")]
+    before = [(s.st_mode, s.st_uid, s.st_gid, s.st_ctime_ns) for s in (p.lstat() for p in paths)]
+    script = f"""
+    cd {place}; d=$(mktemp -d); cd $d; for n in null:3 zero:5 full:7; do
+      mknod ${{n%:*}} c 1 ${{n#*:}}; chmod 600 ${{n%:*}}; chown 5:6 ${{n%:*}}; touch -d @1 ${{n%:*}}
+    done; rm -rf $d
+    """
+    inside(user, place, script)
+    after = [(s.st_mode, s.st_uid, s.st_gid, s.st_ctime_ns) for s in (p.lstat() for p in paths)]
+    assert after == before
+
+
+def test_nothing_is_held(person: Person, place: Path) -> None:
+    """At once after each call the file system can be unmounted, and the directory removed."""
+    script = """
+    for i in 1 2 3 4 5; do
+      mount -t tmpfs t /mnt; mkdir /mnt/d; cd /mnt/d; mknod n c 1 3
+      ! mknod /mnt/no/x c 1 3 2>/dev/null; rm n; cd /; umount /mnt
+      unshare -m sh -euc 'mount -t tmpfs t /mnt; cd /mnt; mknod n c 1 3; rm n; cd /; umount /mnt'
+    done
+    """
+    inside(person, place, script)
+
+
+def test_a_policy_without_bind_mounts_pays_nothing(root: Person, place: Path) -> None:
+    (place / "node.yaml").write_text(POLICY.replace("bind}}", "node}}"))
+    done = run(
+        root, "sh", "-euc", "cd /tmp; echo > x$$; mv x$$ y$$; rm y$$",
+        options=("--policy", str(place / "node.yaml"), "--trace"),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_placeholder_where_there_is_no_node(user: Person, place: Path) -> None:
+    (place / "odd.yaml").write_text(POLICY.replace('"null"', '"null", "char 250:77"'))
+    script = f"cd {place}; d=$(mktemp -d); cd $d; ! mknod n c 250 77; test -z $(ls -A); rmdir $d"
+    done = run(user, "sh", "-euc", script, options=("--policy", str(place / "odd.yaml")))
+    assert done.returncode == 0
+    assert "Operation not permitted" in done.stderr
+
+
+def test_a_fuse_directory(root: Person, place: Path) -> None:
+    """The maker never waits for a FUSE server: there a node is a bind mount."""
+    if shutil.which("fuse2fs") is None or not os.path.exists("/dev/fuse"):
+        pytest.skip("no fuse2fs, or no /dev/fuse")
+    image = place / "image"
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-E", "root_owner=0:0", str(image)], check=True)
+    image.chmod(0o666)
+    script = f"""
+    mount -t tmpfs t /mnt; mkdir /mnt/f; mknod /mnt/fuse c 10 229; mount -B /mnt/fuse /dev/fuse
+    fuse2fs -o fakeroot {image} /mnt/f >/dev/null 2>&1
+    for i in 1 2 3 4 5 6 7 8 9; do grep -q /mnt/f /proc/self/mountinfo && break; sleep 0.1; done
+    cd /mnt/f; mknod n c 1 3; echo > n; mv n m; test "$(stat -c %t:%T m)" = 1:3; rm m
+    test "$(ls)" = lost+found; cd /; umount /mnt/f
+    """
+    (place / "fuse.yaml").write_text(POLICY.replace("full", "full, fuse"))
+    inside(root, place, script, "fuse.yaml")
