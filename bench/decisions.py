@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from supervisor.policy.store import load
-
+from supervisor.handlers.registry import FAMILIES
 from supervisor.model import Snapshot
 from supervisor.policy.families import Traits
+from supervisor.policy.store import load
 
 AUDIT_ARCH_X86_64, MKNOD, S_IFCHR, NULL = 0xC000003E, 133, 0o020000, 0x103
 CALLS, ROUNDS = 1000, 15
@@ -23,7 +23,8 @@ CALLS, ROUNDS = 1000, 15
 
 def main(files: list[str], paths: list[str]) -> list[dict[str, float]]:
     policies = [
-        load(file, Traits(nodes="private"), search=[Path("/nonexistent")]) for file in files
+        load(file, Traits("private"), search=[Path("/nonexistent")], families=FAMILIES)
+        for file in files
     ]
     best: list[dict[str, float]] = [{path: float("inf") for path in paths} for _ in files]
     for _ in range(ROUNDS):

@@ -326,6 +326,7 @@ class Actor:
             job.plan,
             made=bool(outcome & lib.SD_WAS_BOUND),
             gone=bool(outcome & lib.SD_WAS_UNBOUND),
+            moved=bool(outcome & lib.SD_WAS_MOVED),
         )
         if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
             for maker in self._makers.all:

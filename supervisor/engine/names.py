@@ -15,8 +15,10 @@ from supervisor.model import (
     RenameNode,
 )
 
-_BITS: Final = 1 << 17
+_PLACES: Final = 1 << 16
+_FULL: Final = 255
 _AT_SYMLINK_FOLLOW: Final = 0x400
+_RENAME_EXCHANGE: Final = 2
 _OWN_FD: Final = re.compile(rb"/(?:proc/(?:thread-)?self/fd|dev/fd)/([0-9]{1,9})")
 
 
@@ -25,24 +27,23 @@ def last_component(path: bytes | None) -> bytes:
     return (path or b"").rstrip(b"/").rpartition(b"/")[2]
 
 
-def _bits(path: bytes | None) -> tuple[int, int]:
+def _places(path: bytes | None) -> tuple[int, int]:
     """Two places in the filter. Python's hash of bytes is keyed: nobody outside can aim at it."""
     value = hash(last_component(path))
-    return value % _BITS, (value >> 24) % _BITS
+    return value % _PLACES, (value >> 24) % _PLACES
 
 
 class LiveNodes:
     """How many bind mounts of ours there are, and which last components they may have.
 
-    The names are kept as a Bloom filter of a fixed size: it may take a name for one of ours, which
-    costs some path work, but never overlooks one, and it does not grow. A name is taken out only
-    with the last node of all, for another one may have it. `known` False says that there may be
-    nodes which somebody else has made, so nothing is sure.
+    The names are kept as a counting Bloom filter of a fixed size: it may take a name for one of
+    ours, which costs some path work, but never overlooks one, and it does not grow. `known` False
+    says that there may be nodes which somebody else has made, so nothing is sure.
     """
 
     def __init__(self, *, known: bool = True) -> None:
         self._known = known
-        self._names = bytearray(_BITS // 8)
+        self._names = bytearray(_PLACES)
         self._count = 0
 
     @property
@@ -53,7 +54,7 @@ class LiveNodes:
     def _foreign(self, path: bytes | None) -> bool:
         if not self._known:
             return False
-        return any(not self._names[bit >> 3] & 1 << (bit & 7) for bit in _bits(path))
+        return any(not self._names[place] for place in _places(path))
 
     def surely_foreign(self, plan: Plan, task: int) -> bool:
         """Whether nothing of ours can be concerned. Names change through rename alone, which is
@@ -88,21 +89,36 @@ class LiveNodes:
         name = file_name(task, fd)
         return name is not None and self._foreign(name)
 
-    def record(self, plan: Plan, *, made: bool, gone: bool) -> None:
-        """What a work that succeeded has changed."""
+    def record(self, plan: Plan, *, made: bool, gone: bool, moved: bool) -> None:
+        """What a work that succeeded has changed: one node more, one less, one under a new name."""
         self._count += made
         self._count = max(0, self._count - gone)
         if isinstance(plan, MakeNode):
             if made:
                 self._add(plan.place.path)
-        elif isinstance(plan, RenameNode):
-            self._add(plan.new.path)
-            self._add(plan.old.path)  # of an exchange
         elif isinstance(plan, LinkNode):
-            self._add(plan.new.path)
-        if gone and not self._count:
-            self._names = bytearray(_BITS // 8)
+            if made:
+                self._add(plan.new.path)
+        elif isinstance(plan, RemoveNode):
+            if gone:
+                self._drop(plan.place.path)
+        elif isinstance(plan, RenameNode):
+            if plan.flags & _RENAME_EXCHANGE:  # whichever of them it was
+                self._add(plan.new.path)
+                self._add(plan.old.path)
+                return
+            if gone:
+                self._drop(plan.new.path)
+            if moved:
+                self._drop(plan.old.path)
+                self._add(plan.new.path)
 
     def _add(self, path: bytes | None) -> None:
-        for bit in _bits(path):
-            self._names[bit >> 3] |= 1 << (bit & 7)
+        for place in _places(path):
+            if self._names[place] < _FULL:
+                self._names[place] += 1
+
+    def _drop(self, path: bytes | None) -> None:
+        for place in _places(path):
+            if 0 < self._names[place] < _FULL:  # a full one no longer knows how many there are
+                self._names[place] -= 1

@@ -134,7 +134,8 @@ def _rows(ranges: Sequence[Range]) -> list[tuple[int, int, int]]:
 
 def _open_audit(path: str) -> int:
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+        return os.open(path, flags, 0o600)
     except OSError as error:
         raise SeccompdError(f"cannot be written: {error.strerror}", where=path) from error
 

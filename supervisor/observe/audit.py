@@ -7,7 +7,6 @@ counted and summed up in one record. A slow reader loses records, which the next
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -162,8 +161,3 @@ def answer_of(decision: Decision, outcome: Outcome) -> dict[str, Any]:
     if outcome.left_alone:
         return {"answered_by": "kernel"}
     return {"result": decision.value if decision.verdict is Verdict.RETURN else 0}
-
-
-def open_audit_file(path: str) -> int:
-    """Opens (or makes, for its owner alone) the file that records are appended to."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
