@@ -63,6 +63,58 @@ class Facts:
     path: bytes | None
     uid: int
     gid: int
+    source: Source | None = None
+    target: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the source of a mount really is, found out by path work.
+
+    `kind` is "device" (a block device: `name` is the kernel's own name of it, /dev/sda1, which no
+    container can choose, and `device` its number), "image" (a regular file: `name` is its resolved
+    path below the caller's root), or "text" (what the caller wrote, for a filesystem that has no
+    device).
+    """
+
+    kind: str
+    name: bytes
+    device: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MountSettings:
+    """How an `emulate` rule wants its mount done.
+
+    `via`: "kernel" or "fuse". `program`: for fuse the argv, in which {source}, {target} and
+    {options} are filled in; the first one is a path, of the host's tree or (`inside`) of the
+    container's. `shift`: "auto", "true" or "false" (kernel alone). `force`: MS_* flags that are
+    added and cannot be taken away again. `text`: the source is no path (nfs, cifs, hugetlbfs).
+    """
+
+    via: str = "kernel"
+    program: tuple[str, ...] = ()
+    inside: bool = False
+    shift: str = "auto"
+    force: int = 0
+    text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MountCeiling:
+    """All that a maker can be asked to mount with one rule of `via: kernel`: one fstype, what it
+    may be mounted from, and the MS_* flags that it always gets.
+
+    `names` are globs for the kernel's names of block devices, `devices` their numbers as (lowest
+    major, highest major, lowest minor, highest minor). A device has to match either.
+    """
+
+    fstype: bytes
+    force: int
+    names: tuple[bytes, ...] = ()
+    devices: tuple[tuple[int, int, int, int], ...] = ()
+    images: bool = False
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +140,7 @@ class Decision:
     rule: str
     reason: str = ""
     value: int = 0
-    settings: Settings = Settings()
+    settings: Settings | MountSettings = Settings()
     needs_facts: bool = False
     silent: bool = False
 
@@ -151,7 +203,31 @@ class ChangeNode:
     capability: str
 
 
-Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """mount of a new filesystem. `flags` are MS_*, without MS_MGC_VAL; `data` is as the kernel
+    copies it, without the NUL. What is taken from `settings` is that of the decision taken again
+    with Facts, wherever there is one.
+    """
+
+    source: bytes | None
+    target: Place
+    fstype: bytes
+    flags: int
+    data: bytes | None
+    settings: MountSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Remount:
+    """mount with MS_REMOUNT and without MS_BIND, of what may be a mount of ours."""
+
+    target: Place
+    flags: int
+    data: bytes | None
+
+
+Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount
 
 
 @dataclass(frozen=True, slots=True)
