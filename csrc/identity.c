@@ -106,7 +106,7 @@ static int read_status(struct sd_caller *caller)
 int sd_home_init(struct sd_home *home)
 {
 	memset(home, 0, sizeof *home);
-	home->mount_ns = -1;
+	home->mount_ns = home->lock_ns = home->proc = -1;
 	int error = sd_permitted_caps(&home->permitted);
 	if (error)
 		return error;
@@ -132,9 +132,13 @@ int sd_home_init(struct sd_home *home)
 	if (unshare(CLONE_NEWNS))
 		return -errno;
 	home->mount_ns = open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);
-	if (home->mount_ns < 0)
+	home->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (home->mount_ns < 0 || home->proc < 0)
 		return -errno;
-	return sd_pivot_into("mode=0755,size=4k,nr_inodes=8", "/dev");
+	error = sd_pivot_into("mode=0755,size=4k,nr_inodes=8", "/dev");
+	if (!error && mkdir("/stage", 0755))
+		error = -errno;
+	return error;
 }
 
 static int take_caps(struct sd_home *home, uint64_t effective)

@@ -2,7 +2,7 @@
  * namespace. It works on descriptors alone, in a mount namespace that holds nothing but its own
  * tmpfs, and below a ceiling that its parent set: devices and ids that it was not born with cannot
  * be asked of it by anybody. */
-#include "paths.h"
+#include "mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,15 +22,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#ifndef OPEN_TREE_CLONE
-#define OPEN_TREE_CLONE 1
-#endif
-
 #ifndef RESOLVE_CACHED
 #define RESOLVE_CACHED 0x20
-#endif
-#ifndef FUSE_SUPER_MAGIC
-#define FUSE_SUPER_MAGIC 0x65735546
 #endif
 
 #define CAP(name) (1ULL << (name))
@@ -55,6 +48,7 @@ struct maker {
 	uint64_t made;
 	int ids_known;
 	uint32_t fsuid, fsgid, mask; /* ours now */
+	struct sd_mounting mounting;
 };
 
 static int outside(const struct sd_range *ranges, uint32_t count, uint32_t id, uint32_t *result)
@@ -305,15 +299,40 @@ static void change_links(const struct maker *maker, const struct sd_make *make)
 	}
 }
 
+/* With the capabilities of root that mounting takes, while it takes them. 0, or -errno where the
+ * session has gone. */
+static int answer_mount(struct maker *maker, struct sd_new_mount *new, int fd)
+{
+	struct sd_mounted mounted = {0};
+	int tree = -1;
+	if (become(maker, 0, 0) || sd_set_caps(maker->permitted, maker->permitted))
+		mounted.error = -EPERM;
+	else
+		sd_mount_filesystem(&maker->mounting, new, fd, &mounted, &tree);
+	sd_set_caps(0, maker->permitted);
+	if (fd >= 0)
+		close(fd);
+	return sd_reply(0, &mounted, sizeof mounted, tree);
+}
+
 static void serve(struct maker *maker)
 {
-	static struct sd_make make;
+	static union {
+		struct sd_make make;
+		struct sd_new_mount mount;
+	} asked;
 	for (;;) {
 		struct sd_made made = {-EINVAL};
 		int fd = -1, give = -1;
-		int size = sd_receive_fds(0, &make, sizeof make, &fd, 1);
+		int size = sd_receive_fds(0, &asked, sizeof asked, &fd, 1);
 		if (size <= 0)
 			_exit(0);
+		if (asked.mount.op == SD_MAKE_MOUNT && size == (int)sizeof asked.mount) {
+			if (answer_mount(maker, &asked.mount, fd) < 0)
+				_exit(1);
+			continue;
+		}
+		struct sd_make make = asked.make;
 		make.name[sizeof make.name - 1] = 0;
 		if (make.op == SD_MAKE_DROP || make.op == SD_MAKE_LINK) {
 			if (size == (int)sizeof make)
@@ -353,7 +372,14 @@ static int make_home(struct maker *maker)
 		 maker->ceiling->most_private ? maker->ceiling->most_private : 65536);
 	if (unshare(CLONE_NEWNS))
 		return -errno;
-	int error = sd_pivot_into(options, NULL);
+	int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int error = sd_mounting_prepare(&maker->mounting, maker->ceiling);
+	if (!error)
+		error = sd_pivot_into(options, NULL);
+	if (!error)
+		error = sd_mounting_settle(&maker->mounting, proc);
+	if (proc >= 0)
+		close(proc);
 	if (error)
 		return error;
 	if (stat("/", &own))
@@ -366,6 +392,8 @@ static int make_home(struct maker *maker)
 		return -errno;
 	maker->permitted = CAP(CAP_MKNOD) | CAP(CAP_SYS_ADMIN) | CAP(CAP_DAC_OVERRIDE) |
 			   CAP(CAP_FSETID) | CAP(CAP_FOWNER) | CAP(CAP_SETUID) | CAP(CAP_SETGID);
+	if (maker->ceiling->mount_count) /* to come and go between its own mount namespaces */
+		maker->permitted |= CAP(CAP_SYS_CHROOT);
 	error = sd_set_caps(0, maker->permitted);
 	sd_harden();
 	return error;
@@ -376,10 +404,16 @@ static int make_home(struct maker *maker)
 int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 {
 	int pid = sd_fork_helper(child, "seccompd-make");
+	if (pid > 0 && ceiling->mount_count) /* no descriptor but its socket lives through the fork */
+		sd_send_fds(child->sock, "u", 1, &ceiling->userns, ceiling->userns >= 0);
 	if (pid)
 		return pid;
 	static struct maker maker;
+	char word;
 	maker.ceiling = ceiling;
+	maker.mounting.userns = -1;
+	if (ceiling->mount_count)
+		sd_receive_fds(0, &word, 1, &maker.mounting.userns, 1);
 	int32_t ready = make_home(&maker);
 	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready)
 		_exit(1);

@@ -76,6 +76,7 @@ enum sd_make_op {
 	SD_MAKE_DROP,     /* no answer */
 	SD_MAKE_LINK,     /* no answer */
 	SD_MAKE_AT,       /* [where a path starts] -> [parent], with SD_NEEDS_BIND */
+	SD_MAKE_MOUNT,    /* [image] or [mount] or [] -> [tree]: struct sd_new_mount */
 };
 
 enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */
@@ -126,6 +127,8 @@ struct sd_caller {
 };
 
 struct sd_home {
+	int proc;      /* /proc, as it was before the root was left */
+	int lock_ns;   /* lock.c; -1: not made yet */
 	int plain;     /* no capability: works only for callers that share root and namespaces */
 	int mount_ns;  /* the staging mount namespace */
 	uint64_t permitted, effective;

@@ -1,6 +1,6 @@
 /* The resolver: one question at a time, asked by the session it was forked from. It becomes the
  * caller, does the path work, and comes back; see identity.c, walk.c, nodes.c and companions.c. */
-#include "paths.h"
+#include "mounts.h"
 
 #include <errno.h>
 #include <string.h>
@@ -64,6 +64,11 @@ static void serve(struct sd_home *home)
 		int size = sd_receive_fds(0, &ask, sizeof ask, held, SD_HELD);
 		if (size <= 0)
 			_exit(0);
+		if (ask.op >= SD_ASK_MOUNT_LOOK) {
+			if (sd_answer_mount(home, &ask, held) < 0)
+				_exit(1);
+			continue;
+		}
 		memset(&told, 0, offsetof(struct sd_told, path));
 		told.path_length = -1;
 		if (held[0] < 0)

@@ -200,12 +200,24 @@ struct sd_devices {
 	uint32_t major_low, major_high, minor_low, minor_high;
 };
 
+struct sd_mount_rule {  /* one fstype, and what it may be mounted from */
+	const char *fstype;
+	uint64_t force;             /* MOUNT_ATTR_* that it always gets */
+	const char *const *names;   /* globs for the kernel's names of block devices */
+	const struct sd_devices *devices;
+	uint32_t name_count, device_count;
+	uint32_t images, text;      /* may be mounted from a file, from what is no path */
+};
+
 struct sd_ceiling { /* all that a maker can ever be asked for */
 	const struct sd_range *uids; /* none: no user namespace */
 	const struct sd_range *gids;
 	const struct sd_devices *devices;
 	uint32_t uid_count, gid_count, device_count;
 	uint32_t most_private; /* nodes in its own tmpfs; 0: 65536 */
+	const struct sd_mount_rule *mounts;
+	uint32_t mount_count;
+	int32_t userns;        /* of the target, for idmapped mounts; -1: none */
 };
 
 /* Both return the pid. The helper's first message, an int32_t, is 0 or -errno (sd_helper_ready). */
@@ -300,6 +312,114 @@ int sd_work_undo(struct sd_work *work, int error, int linger_us);
 int sd_work_owed(const struct sd_work *work);
 /* Lets go of what a work that did not end holds. */
 void sd_work_close(struct sd_work *work);
+
+/* ---- mounting.c: what a session asks resolvers and makers about mounts ---- */
+
+enum { SD_FSTYPE_MAX = 64 };
+
+enum sd_look_flag {
+	SD_LOOK_SOURCE = 1, /* the source is a path */
+	SD_LOOK_WRITE = 2,  /* it is to be opened for writing too */
+	SD_LOOK_DEVICE = 4, /* a device is to be opened as well, not only an image */
+};
+
+enum sd_seen_flag {
+	SD_SEEN_DEVICE = 1, /* the source is a block device: `major`, `minor` */
+	SD_SEEN_IMAGE = 2,  /* the source is a regular file */
+	SD_SEEN_RETIRE = 4, /* this resolver cannot become that caller: ask a fresh one */
+	SD_SEEN_ROOT = 8,   /* the target is the root of a mount */
+	SD_SEEN_FUSE = 16,  /* the image lies on a FUSE filesystem */
+};
+
+struct sd_seen {
+	int32_t error;        /* 0 or -errno: the target, and who the caller is */
+	int32_t source_error;
+	uint32_t flags;
+	uint32_t fsuid, fsgid;
+	uint32_t major, minor;
+	uint32_t target_major, target_minor; /* of the filesystem that the target is on */
+	int32_t target_length, source_length; /* -1: not known */
+	char target[SD_PATH_MAX];
+	char source[SD_PATH_MAX];
+};
+
+/* Each of the questions is sent; the answer is there once the socket is readable. All return 0 or
+ * -errno. */
+int sd_mount_look(int resolver, int task, uint32_t flags, const char *target, size_t target_length,
+		  const char *source, size_t source_length);
+/* fds: target, mount namespace, source; -1 where there is none */
+int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
+int sd_mount_attach(int resolver, int mount_ns, int target, int tree);
+/* `force` is locked, `set` is not */
+int sd_mount_adopt(int resolver, int mount_ns, int target, int task, int pidfd, uint64_t force,
+		   uint64_t set);
+int sd_mount_change(int resolver, int mount_ns, int target, uint64_t set, uint64_t clear);
+/* the answer to those three: 0 or -errno; -EPIPE: the resolver has gone */
+int sd_mount_answer(int resolver);
+
+enum sd_new_kind { SD_NEW_DEVICE = 1, SD_NEW_IMAGE = 2, SD_NEW_TEXT = 3, SD_NEW_AGAIN = 4 };
+enum sd_new_shift { SD_SHIFT_FALSE = 0, SD_SHIFT_AUTO = 1, SD_SHIFT_TRUE = 2 };
+
+struct sd_new_mount {
+	uint32_t op;          /* filled in by sd_mount_make */
+	uint32_t kind;        /* AGAIN: the superblock of a mount of ours gets other flags and data */
+	uint32_t shift;
+	uint32_t major, minor;
+	int32_t data_length;  /* -1: a NULL pointer */
+	uint64_t flags;       /* MS_*, for the superblock and its atime */
+	uint64_t force, set;  /* MOUNT_ATTR_*: locked, and not locked */
+	char fstype[SD_FSTYPE_MAX];
+	char source[SD_PATH_MAX]; /* of TEXT */
+	char data[SD_PATH_MAX];
+};
+
+enum sd_mounted_flag {
+	SD_MOUNTED_SHIFTED = 1,
+	SD_MOUNTED_NO_SHIFT = 2, /* it was refused because it cannot be idmapped */
+	SD_MOUNTED_CEILING = 4,  /* it is beyond the ceiling */
+	SD_MOUNTED_LOOP = 8,     /* there is no loop device to be had */
+	SD_MOUNTED_LOCK = 16,    /* its flags could not be locked */
+};
+
+struct sd_mounted {
+	int32_t error; /* 0 or -errno */
+	uint32_t flags;
+	uint32_t major, minor; /* of the filesystem */
+};
+
+int sd_mount_make(int maker, struct sd_new_mount *make, int fd);
+/* 1: the answer is there; 0: only its descriptor yet, ask again; -errno */
+int sd_mount_made(int maker, struct sd_mounted *mounted, int *tree);
+/* a node for /dev/fuse, as a detached mount; its answer as above */
+int sd_mount_fuse_node(int maker, uint32_t uid, uint32_t gid);
+int sd_mount_fuse_made(int maker, int *tree);
+
+/* ---- programs.c: FUSE servers ---- */
+
+struct sd_program {
+	const char *const *argv; /* ends with NULL; the image is descriptor 3 of the program */
+	int32_t image;
+	int32_t fuse;      /* a detached mount of a node for /dev/fuse; -1: the host's */
+	uint64_t memory;   /* most address space in bytes; 0: no limit */
+	/* what it came to */
+	int32_t pid, pidfd;
+	int32_t messages;  /* what it writes to its standard streams */
+	int32_t stage;     /* where it failed, enum sd_program_stage */
+};
+
+enum sd_program_stage {
+	SD_PROGRAM_CLONE = 1,
+	SD_PROGRAM_ROOT,
+	SD_PROGRAM_DEVICE,
+	SD_PROGRAM_PROC,
+	SD_PROGRAM_RIGHTS,
+	SD_PROGRAM_FILTER,
+	SD_PROGRAM_EXEC,
+};
+
+/* Runs it in namespaces of its own, as root of the user namespace that this process is in, with the
+ * capability to mount there and no other. 0 or -errno. */
+int sd_program_start(struct sd_program *program);
 
 /* ---- probe.c: what the kernel can do ---- */
 

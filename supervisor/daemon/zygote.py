@@ -100,7 +100,7 @@ class Zygote:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def _fork(self, listener: int, userns: int | None) -> int:
-        makers = self._makers()
+        makers = self._makers(userns)
         pid = os.fork()
         if pid == 0:
             self._session(listener, userns, makers)
@@ -149,13 +149,20 @@ class Zygote:
         uids, gids = self._config.uids or one, self._config.gids or one
         return min(uids)[0], min(gids)[0]
 
-    def _makers(self) -> list[int]:
+    def _makers(self, userns: int | None) -> list[int]:
         """Sockets of fresh makers; none where we have no privileges to make nodes with."""
         if not self._config.as_root:
             return []
         from supervisor.engine.helpers import spawn_maker
 
         config = self._config
-        return [spawn_maker(config.policy.ceiling, config.uids, config.gids) for _ in range(MAKERS)]
+        policy = config.policy
+        devices = policy.ceiling
+        if getattr(policy, "fuse", False):  # what a FUSE program has to open
+            devices = (*devices, ("c", 10, 10, 229, 229))
+        return [
+            spawn_maker(devices, config.uids, config.gids, getattr(policy, "mounts", ()), userns)
+            for _ in range(MAKERS)
+        ]
 
 

@@ -7,12 +7,14 @@ without the scheduler. Every error ends in an errno, never in `continue`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import EPERM, ESRCH
 from typing import Any, Final, Protocol
 
 import trio
 
+from supervisor.engine.act_mounts import Mounter
+from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.names import LiveNodes
 from supervisor.kernel.procfs import host_node
@@ -23,9 +25,11 @@ from supervisor.model import (
     Decision,
     Facts,
     MakeNode,
+    Mount,
     Outcome,
     Place,
     Plan,
+    Remount,
     RemoveNode,
     RenameNode,
     Settings,
@@ -76,6 +80,9 @@ class Actor:
         maker_socks: list[int],
         deadline: float = DEADLINE,
         resumed: bool = False,
+        uids: Sequence[tuple[int, int, int]] | None = None,
+        gids: Sequence[tuple[int, int, int]] | None = None,
+        report: Callable[..., None] | None = None,
     ) -> None:
         self._host = traits.nodes == "host" and not maker_socks
         self._may_bind = userns and traits.nodes != "none"
@@ -86,6 +93,15 @@ class Actor:
         self._works: list[Any] = []
         self._host_nodes: dict[tuple[str, int, int], bytes] = {}
         self.names = LiveNodes(known=not resumed)
+        self._servers = FuseServers(report)
+        self._mounter = Mounter(
+            self._resolvers,
+            self._makers,
+            self._servers,
+            on_error=policy.on_error,
+            uids=uids if userns else None,
+            gids=gids,
+        )
         self.on_wait: Callable[[], None] = _nothing
         self._resolvers.prepare()
 
@@ -105,13 +121,14 @@ class Actor:
 
     def close(self) -> None:
         """Ends the helpers."""
+        self._servers.close()
         self._resolvers.close()
         self._makers.close()
 
     async def perform(
         self,
         plan: Plan,
-        snapshot: Snapshot,  # noqa: ARG002  (what the plan was made from)
+        snapshot: Snapshot,
         task: int,
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
@@ -123,6 +140,14 @@ class Actor:
         With `redecide` the path is resolved first, and the call granted only if that grants it.
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
         """
+        if isinstance(plan, Mount | Remount):
+            self._mounter.on_wait = self.on_wait
+            try:
+                return await self._mounter.perform(
+                    plan, task, snapshot.tid, valid, redecide, probe_only=probe_only
+                )
+            except HelperError as error:
+                return Outcome(self._on_error, str(error))
         if not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
             return Outcome(0, left_alone=True)
         if self._makers.lost:
@@ -249,6 +274,8 @@ class Actor:
         work.length[1] = -1
         work.call_flags = work.flags = 0
         work.host_node[0] = b"\0"
+        if isinstance(plan, Mount | Remount):
+            raise TypeError("mounts are not path work")
         if isinstance(plan, RemoveNode):
             work.op = lib.SD_WORK_REMOVE
             _put(work, 0, plan.place)
@@ -304,6 +331,8 @@ class Actor:
             return Outcome(EPERM, path=path, decision=decision)
         if not job.valid():
             return Outcome(self._on_error, "the caller has gone", decision=decision)
+        if not isinstance(decision.settings, Settings):
+            raise TypeError("a node with the settings of something else")
         work.flags = self._realise(job, plan, decision.settings)
         if work.flags & _PROBE:
             return Outcome(EPERM, "no node of the host's", path, decision=decision)

@@ -18,6 +18,7 @@ import trio
 from supervisor.kernel import spawn
 from supervisor.kernel.shim import ffi
 from supervisor.kernel.spawn import Helper
+from supervisor.model import MountCeiling
 
 MOST_RESOLVERS: Final = 4
 MOST_ABANDONED: Final = 8
@@ -32,13 +33,17 @@ def spawn_maker(
     ceiling: Sequence[tuple[str, int, int, int, int]],
     ids: Sequence[tuple[int, int, int]] | None,
     gids: Sequence[tuple[int, int, int]] | None = None,
+    mounts: Sequence[MountCeiling] = (),
+    userns: int | None = None,
 ) -> int:
     """A maker below `ceiling` for a user namespace with these maps; the socket that it answers on.
 
     The devices are (type, lowest major, highest major, lowest minor, highest minor). The child is
     the caller's own, to be reaped by it; it ends when the last copy of the socket is closed.
     """
-    helper = spawn.spawn_maker(ceiling, ids or (), gids if gids is not None else ids or ())
+    helper = spawn.spawn_maker(
+        ceiling, ids or (), gids if gids is not None else ids or (), mounts, userns
+    )
     if helper.pidfd >= 0:
         os.close(helper.pidfd)
     return helper.sock

@@ -46,6 +46,9 @@ def serve(
         policy=policy,
         maker_socks=makers,
         resumed=resumed,
+        uids=config.uids,
+        gids=config.gids,
+        report=None if audit is None else audit.event,
     )
     session = Session(
         Receiver(listener, timer, watch, policy.calls, limits),

@@ -22,7 +22,7 @@ from supervisor.handlers.base import (
     number,
     place,
 )
-from supervisor.model import Decision, MakeNode, Snapshot, Verdict
+from supervisor.model import Settings, Decision, MakeNode, Snapshot, Verdict
 
 
 def split_device(dev: int) -> tuple[int, int]:
@@ -71,6 +71,8 @@ class DeviceNodes(Family):
 
     def plan(self, snapshot: Snapshot, decision: Decision) -> MakeNode:
         """The node to make, with the mode as the caller gave it (before its umask)."""
+        if not isinstance(decision.settings, Settings):
+            raise TypeError("a node with the settings of something else")
         args = Named(_CALLS[snapshot.name], snapshot.args)
         return MakeNode(
             place=place(args, "pathname", "dirfd"),

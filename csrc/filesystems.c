@@ -1,0 +1,316 @@
+/* The maker's mounts: the kernel's own drivers, on a device or an image that came as a descriptor or
+ * as a number, never by a name that anybody else has a say in. What comes out is a detached mount
+ * with the flags that are forced locked; bringing it to its place is for a resolver.
+ *
+ * mount(2) itself is what makes it, so that its errors are the kernel's. */
+#include "mounts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <linux/capability.h>
+#include <linux/loop.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#ifndef LOOP_CONFIGURE
+#define LOOP_CONFIGURE 0x4C0A
+struct loop_config {
+	uint32_t fd, block_size;
+	struct loop_info64 info;
+	uint64_t reserved[8];
+};
+#endif
+
+enum { LOOP_MAJOR = 7, ATTEMPTS = 16, NAME_MAX_DEVICE = 128 };
+
+static const char STAGE[] = "/stage";
+
+int sd_mounting_prepare(struct sd_mounting *mounting, const struct sd_ceiling *ceiling)
+{
+	mounting->ceiling = ceiling;
+	mounting->lock_ns = mounting->loop_control = mounting->sys_block = -1;
+	mounting->home_ns = -1;
+	if (!ceiling->mount_count)
+		return 0;
+	mounting->home_ns = open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (mounting->home_ns < 0)
+		return -errno;
+	/* where these are missing, there is nothing to be mounted from them */
+	mounting->loop_control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	mounting->sys_block = open("/sys/dev/block", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return 0;
+}
+
+int sd_mounting_settle(struct sd_mounting *mounting, int proc)
+{
+	if (!mounting->ceiling->mount_count)
+		return 0;
+	if (mkdir(STAGE, 0755) || mkdir("/dev", 0755))
+		return -errno;
+	mounting->lock_ns = sd_lock_namespace(proc);
+	return mounting->lock_ns < 0 ? mounting->lock_ns : 0;
+}
+
+static const struct sd_mount_rule *next_rule(const struct sd_ceiling *ceiling, const char *fstype,
+					     const struct sd_mount_rule *rule)
+{
+	const struct sd_mount_rule *end = ceiling->mounts + ceiling->mount_count;
+	for (rule = rule ? rule + 1 : ceiling->mounts; rule < end; rule++)
+		if (!strcmp(rule->fstype, fstype))
+			return rule;
+	return NULL;
+}
+
+/* What the kernel calls a block device, without "/dev/". */
+static int device_name(const struct sd_mounting *mounting, uint32_t major, uint32_t minor,
+		       char *name)
+{
+	char path[64], text[1024];
+	snprintf(path, sizeof path, "%u:%u/uevent", major, minor);
+	int fd = mounting->sys_block < 0 ? -1 : openat(mounting->sys_block, path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	if (fd >= 0)
+		close(fd);
+	text[got < 0 ? 0 : got] = 0;
+	const char *at = strstr(text, "DEVNAME=");
+	if (!at)
+		return -ENXIO;
+	at += 8;
+	size_t length = strcspn(at, "\n");
+	if (!length || length >= NAME_MAX_DEVICE || at[0] == '/' || strstr(at, ".."))
+		return -ENXIO;
+	memcpy(name, at, length);
+	name[length] = 0;
+	return 0;
+}
+
+static int device_granted(const struct sd_mount_rule *rule, const struct sd_new_mount *new,
+			  const char *name)
+{
+	char path[NAME_MAX_DEVICE + 8];
+	for (uint32_t i = 0; i < rule->device_count; i++) {
+		const struct sd_devices *d = &rule->devices[i];
+		if (new->major >= d->major_low && new->major <= d->major_high &&
+		    new->minor >= d->minor_low && new->minor <= d->minor_high)
+			return 1;
+	}
+	snprintf(path, sizeof path, "/dev/%s", name);
+	for (uint32_t i = 0; *name && i < rule->name_count; i++)
+		if (!fnmatch(rule->names[i], path, FNM_PATHNAME))
+			return 1;
+	return 0;
+}
+
+/* Whether some rule grants it with no more force than it comes with. */
+static int granted(const struct sd_mounting *mounting, const struct sd_new_mount *new,
+		   const char *name)
+{
+	const struct sd_mount_rule *rule = NULL;
+	while ((rule = next_rule(mounting->ceiling, new->fstype, rule))) {
+		if ((new->force & rule->force) != rule->force)
+			continue;
+		if ((new->kind == SD_NEW_IMAGE && rule->images) ||
+		    (new->kind == SD_NEW_TEXT && rule->text) ||
+		    (new->kind == SD_NEW_DEVICE && device_granted(rule, new, name)))
+			return 1;
+	}
+	return 0;
+}
+
+/* A node of ours for a device, below /dev; its name is what mountinfo will show. */
+static int make_node(char *path, const char *name, dev_t device)
+{
+	snprintf(path, NAME_MAX_DEVICE + 8, "/dev/%s", name);
+	char *slash = strchr(path + 5, '/');
+	if (slash) {
+		*slash = 0;
+		mkdir(path, 0755);
+		*slash = '/';
+	}
+	unlink(path);
+	return sd_try_node(AT_FDCWD, path, S_IFBLK | 0600, device);
+}
+
+/* A loop device on `image`, which goes with its last user. */
+static int attach_loop(struct sd_mounting *mounting, int image, int read_only, char *path)
+{
+	struct stat found;
+	if (image < 0 || fstat(image, &found) || !S_ISREG(found.st_mode))
+		return -ENOTBLK;
+	if (mounting->loop_control < 0)
+		return -ENODEV;
+	for (int i = 0; i < ATTEMPTS; i++) {
+		char name[16];
+		int number = ioctl(mounting->loop_control, LOOP_CTL_GET_FREE);
+		if (number < 0)
+			return -errno;
+		snprintf(name, sizeof name, "loop%d", number);
+		int error = make_node(path, name, makedev(LOOP_MAJOR, (unsigned int)number));
+		if (error)
+			return error;
+		int loop = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+		if (loop < 0) {
+			error = -errno;
+			unlink(path);
+			return error;
+		}
+		struct loop_config config = {
+			.fd = (uint32_t)image,
+			.info.lo_flags = LO_FLAGS_AUTOCLEAR | (read_only ? LO_FLAGS_READ_ONLY : 0),
+		};
+		/* sysfs and losetup(8) say "seccompd", where they know nothing better */
+		memcpy(config.info.lo_file_name, "seccompd", 9);
+		if (!ioctl(loop, LOOP_CONFIGURE, &config))
+			return loop;
+		error = -errno;
+		close(loop);
+		unlink(path);
+		if (error != -EBUSY) /* somebody else was quicker */
+			return error;
+	}
+	return -EBUSY;
+}
+
+/* Mounts it here, and makes a detached mount of that. */
+static int mount_here(const struct sd_new_mount *new, const char *source)
+{
+	const char *data = new->data_length < 0 ? NULL : new->data;
+	if (mount(source, STAGE, new->fstype, new->flags, data))
+		return -errno;
+	int tree = sd_open_tree(AT_FDCWD, STAGE);
+	if (umount2(STAGE, MNT_DETACH) && tree >= 0) {
+		close(tree);
+		tree = -EPERM;
+	}
+	return tree;
+}
+
+/* Ids and flags. What was asked for, and is not forced, must not be locked: the caller may take it
+ * away again. */
+static int finish(struct sd_mounting *mounting, const struct sd_new_mount *new,
+		  struct sd_mounted *mounted, int *tree)
+{
+	static const uint64_t FLAGS = 0x1 | 0x2 | 0x4 | 0x8 | 0x200000; /* ro .. nosymfollow */
+	int error = 0;
+	if (new->shift != SD_SHIFT_FALSE && mounting->userns >= 0) {
+		error = sd_change_mount(*tree, SD_ATTR_IDMAP, 0, mounting->userns);
+		if (!error)
+			mounted->flags |= SD_MOUNTED_SHIFTED;
+		else if (error != -EINVAL && error != -EPERM)
+			return error;
+	}
+	if (new->shift == SD_SHIFT_TRUE && !(mounted->flags & SD_MOUNTED_SHIFTED)) {
+		mounted->flags |= SD_MOUNTED_NO_SHIFT;
+		return -EINVAL;
+	}
+	error = sd_change_mount(*tree, new->force, FLAGS & ~new->force, -1);
+	if (!error && new->force) {
+		error = sd_lock_flags(mounting->lock_ns, mounting->home_ns, tree);
+		if (error)
+			mounted->flags |= SD_MOUNTED_LOCK;
+	}
+	return error ? error : sd_change_mount(*tree, new->set & ~new->force, 0, -1);
+}
+
+static void remember(struct sd_mounting *mounting, struct sd_mounted *mounted, int tree)
+{
+	struct stat found;
+	if (fstat(tree, &found))
+		return;
+	mounted->major = major(found.st_dev);
+	mounted->minor = minor(found.st_dev);
+	mounting->made[mounting->made_count++ % 64] = found.st_dev;
+}
+
+/* Other flags and data for a superblock that came from here. */
+static int again(const struct sd_mounting *mounting, const struct sd_new_mount *new, int fd)
+{
+	struct stat found;
+	int known = 0;
+	if (fd < 0 || fstat(fd, &found))
+		return -EBADF;
+	for (int i = 0; i < 64; i++)
+		known |= mounting->made[i] && mounting->made[i] == found.st_dev;
+	if (!known)
+		return -EPERM;
+	int context = (int)syscall(SYS_fspick, fd, "", 8 | 1); /* EMPTY_PATH | CLOEXEC */
+	if (context < 0)
+		return -errno;
+	int error = 0;
+	if (syscall(SYS_fsconfig, context, 0, new->flags & MS_RDONLY ? "ro" : "rw", NULL, 0))
+		error = -errno;
+	char *rest = (char *)new->data;
+	while (!error && rest && *rest) {
+		char *word = strsep(&rest, ",");
+		char *value = strchr(word, '=');
+		if (!*word)
+			continue;
+		if (value)
+			*value++ = 0;
+		if (syscall(SYS_fsconfig, context, value ? 1 : 0, word, value, 0))
+			error = -errno;
+	}
+	if (!error && syscall(SYS_fsconfig, context, 7, NULL, NULL, 0)) /* RECONFIGURE */
+		error = -errno;
+	close(context);
+	return error;
+}
+
+void sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, int fd,
+			 struct sd_mounted *mounted, int *tree)
+{
+	char path[NAME_MAX_DEVICE + 8] = "", name[NAME_MAX_DEVICE] = "";
+	int loop = -1;
+	new->fstype[sizeof new->fstype - 1] = 0;
+	new->source[sizeof new->source - 1] = 0;
+	new->data[sizeof new->data - 1] = 0;
+	if (new->kind == SD_NEW_AGAIN) {
+		mounted->error = again(mounting, new, fd);
+		return;
+	}
+	if (new->kind == SD_NEW_DEVICE)
+		device_name(mounting, new->major, new->minor, name);
+	if (!granted(mounting, new, name)) {
+		mounted->flags = SD_MOUNTED_CEILING;
+		mounted->error = -EPERM;
+		return;
+	}
+	if (new->flags & (MS_REMOUNT | MS_BIND | MS_MOVE | MS_SHARED | MS_PRIVATE | MS_SLAVE |
+			  MS_UNBINDABLE)) {
+		mounted->error = -EINVAL;
+		return;
+	}
+	int error = 0;
+	if (new->kind == SD_NEW_IMAGE) {
+		loop = attach_loop(mounting, fd, (new->flags & MS_RDONLY) != 0, path);
+		error = loop < 0 ? loop : 0;
+		if (error)
+			mounted->flags |= SD_MOUNTED_LOOP;
+	} else if (new->kind == SD_NEW_DEVICE) {
+		if (!*name)
+			snprintf(name, sizeof name, "block-%u:%u", new->major, new->minor);
+		error = make_node(path, name, makedev(new->major, new->minor));
+	}
+	if (!error) {
+		*tree = mount_here(new, *path ? path : new->source);
+		error = *tree < 0 ? *tree : finish(mounting, new, mounted, tree);
+	}
+	if (*path)
+		unlink(path);
+	if (loop >= 0)
+		close(loop);
+	if (!error)
+		remember(mounting, mounted, *tree);
+	if (error && *tree >= 0) {
+		close(*tree);
+		*tree = -1;
+	}
+	mounted->error = error;
+}

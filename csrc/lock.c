@@ -1,0 +1,112 @@
+/* Mount flags that stay. Whoever has a mount in a mount namespace of its own can change its flags,
+ * the container's root included, unless they were there when the mount came from another user
+ * namespace: then the kernel locks them. So a mount is taken through a mount namespace that belongs
+ * to a user namespace which nobody is in, copied from there into one of ours, and handed on. */
+#include "mounts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const char STAGE[] = "/stage";
+
+int sd_open_tree(int dir, const char *path)
+{
+	int tree = (int)syscall(SYS_open_tree, dir, path,
+				OPEN_TREE_CLONE | O_CLOEXEC | (*path ? 0 : AT_EMPTY_PATH));
+	return tree < 0 ? -errno : tree;
+}
+
+int sd_change_mount(int fd, uint64_t set, uint64_t clear, int userns)
+{
+	struct sd_mount_attr attr = {.set = set, .clear = clear};
+	if (userns >= 0)
+		attr.userns = (uint64_t)userns;
+	if (!set && !clear)
+		return 0;
+	return syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr) ? -errno : 0;
+}
+
+int sd_move_tree(int tree, int target)
+{
+	return syscall(SYS_move_mount, tree, "", target, "",
+		       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) ? -errno : 0;
+}
+
+/* Needs STAGE in the root directory, and to be in no chroot. */
+int sd_lock_namespace(int proc)
+{
+	int pair[2], fd = -1;
+	char word;
+	char name[64];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	pid_t pid = fork();
+	if (!pid) {
+		word = !unshare(CLONE_NEWUSER | CLONE_NEWNS) &&
+		       !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+		if (write(pair[1], &word, 1) == 1)
+			shutdown(pair[1], SHUT_WR);
+		/* until it has been looked at */
+		_exit(read(pair[1], &word, 1) != 0);
+	}
+	close(pair[1]);
+	if (pid < 0 || read(pair[0], &word, 1) != 1 || !word) {
+		fd = -EPERM;
+	} else {
+		snprintf(name, sizeof name, "%d/ns/mnt", pid);
+		fd = openat(proc, name, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			fd = -errno;
+	}
+	close(pair[0]);
+	if (pid > 0) {
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
+	return fd;
+}
+
+static int staged(int tree)
+{
+	int stage = open(STAGE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (stage < 0)
+		return -errno;
+	int error = sd_move_tree(tree, stage);
+	close(stage);
+	return error;
+}
+
+int sd_lock_flags(int lock_ns, int home_ns, int *tree)
+{
+	int locked = -EPERM;
+	int error = setns(lock_ns, CLONE_NEWNS) ? -errno : staged(*tree);
+	close(*tree);
+	*tree = -1;
+	if (!error) {
+		/* the copy is ours, so the kernel takes it for one that crossed a border */
+		error = unshare(CLONE_NEWNS) ? -errno : 0;
+		if (!error)
+			locked = sd_open_tree(AT_FDCWD, STAGE);
+		if (setns(lock_ns, CLONE_NEWNS) || umount2(STAGE, MNT_DETACH))
+			error = error ? error : -errno;
+	}
+	/* elsewhere than at home nothing of us may go on */
+	if (setns(home_ns, CLONE_NEWNS))
+		_exit(1);
+	if (!error && locked < 0)
+		error = locked;
+	if (error && locked >= 0)
+		close(locked);
+	if (!error)
+		*tree = locked;
+	return error;
+}

@@ -1,0 +1,298 @@
+/* The resolver's part of mounts: what target and source are, as the caller sees them, and bringing a
+ * mount to its place. */
+#include "mounts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/stat.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#ifndef STATX_ATTR_MOUNT_ROOT
+#define STATX_ATTR_MOUNT_ROOT 0x00002000
+#endif
+
+enum { TARGET, MOUNT_NS, SOURCE, GIVEN };
+enum { MOUNTINFO_MAX = 65536 };
+
+/* Without a question to a FUSE server. */
+static int look_at(int fd, struct statx *found)
+{
+	return syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
+		       STATX_TYPE, found) ? -errno : 0;
+}
+
+/* The name of what is open, below the root directory that we have now; -1: none. */
+static int32_t name_of(const struct sd_home *home, int fd, char *name)
+{
+	char link[32];
+	snprintf(link, sizeof link, "self/fd/%d", fd);
+	ssize_t length = readlinkat(home->proc, link, name, SD_PATH_MAX);
+	if (length <= 0 || length >= SD_PATH_MAX || name[0] != '/')
+		return -1;
+	return (int32_t)length;
+}
+
+/* Opens anew what an O_PATH descriptor stands for, with the rights that we have now. */
+static int open_again(const struct sd_home *home, int fd, int flags)
+{
+	char link[32];
+	snprintf(link, sizeof link, "self/fd/%d", fd);
+	int opened = openat(home->proc, link, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return opened < 0 ? -errno : opened;
+}
+
+static int see_source(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+		      struct sd_seen *seen, int *give)
+{
+	struct stat found;
+	struct statfs fs;
+	int fd = sd_walk(home, caller, 1, sd_ask_text(ask, 1), 0, 1);
+	if (fd < 0)
+		return fd;
+	int error = sd_be_there(home, caller);
+	if (!error && (fstat(fd, &found) || fstatfs(fd, &fs)))
+		error = -errno;
+	if (!error && S_ISBLK(found.st_mode)) {
+		seen->flags |= SD_SEEN_DEVICE;
+		seen->major = major(found.st_rdev);
+		seen->minor = minor(found.st_rdev);
+		if (fs.f_flags & ST_NODEV)
+			error = -EACCES;
+	} else if (!error && S_ISREG(found.st_mode)) {
+		seen->flags |= SD_SEEN_IMAGE;
+		if (fs.f_type == FUSE_SUPER_MAGIC)
+			seen->flags |= SD_SEEN_FUSE;
+	} else if (!error) {
+		error = -ENOTBLK;
+	}
+	if (!error && (seen->flags & SD_SEEN_IMAGE || ask->call_flags & SD_LOOK_DEVICE)) {
+		int write = ask->call_flags & SD_LOOK_WRITE;
+		int opened = open_again(home, fd, write ? O_RDWR : O_RDONLY);
+		if (opened < 0)
+			error = opened;
+		else
+			*give = opened;
+	}
+	if (!error)
+		seen->source_length = name_of(home, fd, seen->source);
+	close(fd);
+	return error;
+}
+
+static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+	       struct sd_seen *seen, int *give)
+{
+	struct statx found;
+	seen->fsuid = caller->fsuid;
+	seen->fsgid = caller->fsgid;
+	give[TARGET] = sd_walk(home, caller, 0, sd_ask_text(ask, 0), 0, 1);
+	if (give[TARGET] < 0)
+		return give[TARGET];
+	/* who may not mount in its own mount namespace hears so before anything else is looked at */
+	if (!caller->same_userns || !(caller->caps & 1ULL << CAP_SYS_ADMIN))
+		return -EPERM;
+	int error = sd_be_there(home, caller);
+	if (error)
+		return error;
+	if (look_at(give[TARGET], &found))
+		return -EIO;
+	seen->target_major = found.stx_dev_major;
+	seen->target_minor = found.stx_dev_minor;
+	if (found.stx_attributes & STATX_ATTR_MOUNT_ROOT)
+		seen->flags |= SD_SEEN_ROOT;
+	seen->target_length = name_of(home, give[TARGET], seen->target);
+	error = sd_act_as_self(home);
+	if (error)
+		return error;
+	give[MOUNT_NS] = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (give[MOUNT_NS] < 0)
+		return -errno;
+	error = sd_act_as_caller(home, caller);
+	if (!error && ask->call_flags & SD_LOOK_SOURCE)
+		seen->source_error = see_source(home, caller, ask, seen, &give[SOURCE]);
+	return error;
+}
+
+static int answer_look(struct sd_home *home, const struct sd_ask *ask, int *held)
+{
+	static struct sd_seen seen;
+	struct sd_caller caller = {.task = held[0], .base = {-EBADF, -EBADF}};
+	int give[GIVEN] = {-1, -1, -1}, all[GIVEN], count = 0;
+	memset(&seen, 0, offsetof(struct sd_seen, target));
+	seen.target_length = seen.source_length = -1;
+	if (home->plain || held[0] < 0) {
+		seen.error = -EPERM;
+	} else {
+		int result = sd_enter(home, &caller, ask, ask->call_flags & SD_LOOK_SOURCE ? 2 : 1);
+		if (result == SD_TOLD_RETIRE)
+			seen.flags = SD_SEEN_RETIRE;
+		else
+			seen.error = result ? result : see(home, &caller, ask, &seen, give);
+		sd_leave(home, &caller);
+	}
+	/* SOURCE comes last, and is the only one that may be missing */
+	for (int i = 0; i < GIVEN && !seen.error && !(seen.flags & SD_SEEN_RETIRE); i++)
+		if (give[i] >= 0)
+			all[count++] = give[i];
+	int sent = sd_send_fds(0, &seen, sizeof seen, all, (size_t)count);
+	for (int i = 0; i < GIVEN; i++)
+		if (give[i] >= 0)
+			close(give[i]);
+	return sent;
+}
+
+/* Moves `tree` to where it belongs. The errors are those of mount(2). */
+static int attach(int mount_ns, int target, int tree)
+{
+	struct statx above, below;
+	if (look_at(tree, &above) || look_at(target, &below))
+		return -EINVAL;
+	if (below.stx_attributes & STATX_ATTR_MOUNT_ROOT &&
+	    above.stx_dev_major == below.stx_dev_major && above.stx_dev_minor == below.stx_dev_minor)
+		return -EBUSY;
+	if (setns(mount_ns, CLONE_NEWNS))
+		return -errno;
+	return sd_move_tree(tree, target);
+}
+
+/* Whether something is mounted at /mnt there: 1, 0 or -errno. */
+static int is_mounted(int mountinfo)
+{
+	static char text[MOUNTINFO_MAX];
+	size_t size = 0;
+	if (lseek(mountinfo, 0, SEEK_SET))
+		return -errno;
+	for (ssize_t got = 1; got > 0 && size < sizeof text - 1; size += (size_t)got) {
+		got = read(mountinfo, text + size, sizeof text - 1 - size);
+		if (got < 0)
+			return -errno;
+	}
+	text[size] = 0;
+	return strstr(text, " / /mnt ") != NULL;
+}
+
+/* Until the program has mounted: 0, or -errno where it ends before that. */
+static int wait_for_mount(int task, int pidfd)
+{
+	int mountinfo = openat(task, "mountinfo", O_RDONLY | O_CLOEXEC);
+	if (mountinfo < 0)
+		return errno == ENOENT || errno == EINVAL ? -EIO : -errno;
+	int there;
+	for (;;) {
+		/* an event is told once, so it is asked for before the look */
+		struct pollfd all[] = {
+			{.fd = mountinfo, .events = POLLPRI},
+			{.fd = pidfd, .events = POLLIN},
+			{.fd = 0, .events = POLLIN}, /* the session does not ask twice: it has gone */
+		};
+		there = is_mounted(mountinfo);
+		if (there)
+			break;
+		if (poll(all, 3, -1) < 0 && errno != EINTR)
+			there = -errno;
+		else if (all[1].revents)
+			there = -EIO;
+		else if (all[2].revents)
+			_exit(0);
+		if (there)
+			break;
+	}
+	close(mountinfo);
+	return there < 0 ? there : 0;
+}
+
+/* Takes the program's mount out of the program's mount namespace: only then does it end with the
+ * last umount of the target's. */
+static int take_from(int task)
+{
+	int mount_ns = openat(task, "ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (mount_ns < 0)
+		return -errno;
+	int error = setns(mount_ns, CLONE_NEWNS) ? -errno : 0;
+	close(mount_ns);
+	if (error)
+		return error;
+	int tree = sd_open_tree(AT_FDCWD, "/mnt");
+	if (umount2("/mnt", MNT_DETACH) && tree >= 0) {
+		error = -errno;
+		close(tree);
+		return error;
+	}
+	return tree;
+}
+
+static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held)
+{
+	int error = wait_for_mount(held[2], held[3]);
+	if (error)
+		return error;
+	int tree = take_from(held[2]);
+	if (setns(home->mount_ns, CLONE_NEWNS))
+		_exit(1);
+	if (tree < 0)
+		return tree;
+	uint64_t force = ask->device, set = ask->mode;
+	if (force) {
+		if (home->lock_ns < 0)
+			home->lock_ns = sd_lock_namespace(home->proc);
+		error = home->lock_ns < 0 ? -EPERM : sd_change_mount(tree, force, 0, -1);
+		if (!error)
+			error = sd_lock_flags(home->lock_ns, home->mount_ns, &tree);
+	}
+	if (!error)
+		error = sd_change_mount(tree, set, 0, -1);
+	if (!error)
+		error = attach(held[0], held[1], tree);
+	if (tree >= 0)
+		close(tree);
+	return error;
+}
+
+static int change(const struct sd_ask *ask, const int *held)
+{
+	if (setns(held[0], CLONE_NEWNS))
+		return -errno;
+	return sd_change_mount(held[1], ask->mode, ask->device, -1);
+}
+
+int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
+{
+	int32_t error = -EPERM;
+	int result = 0;
+	if (ask->op == SD_ASK_MOUNT_LOOK) {
+		result = answer_look(home, ask, held);
+	} else {
+		if (home->plain || held[0] < 0 || held[1] < 0)
+			error = -EBADF;
+		else
+			error = sd_act_as_self(home);
+		if (!error && ask->op == SD_ASK_MOUNT_ATTACH)
+			error = attach(held[0], held[1], held[2]);
+		else if (!error && ask->op == SD_ASK_MOUNT_ADOPT)
+			error = adopt(home, ask, held);
+		else if (!error && ask->op == SD_ASK_MOUNT_CHANGE)
+			error = change(ask, held);
+		/* one that cannot come home is of no use, and would hold what it stands on */
+		if (!home->plain && setns(home->mount_ns, CLONE_NEWNS))
+			_exit(1);
+	}
+	for (int i = 0; i < SD_HELD; i++)
+		if (held[i] >= 0)
+			close(held[i]);
+	/* the answer comes once nothing is held any more: the caller's next umount finds it free */
+	if (ask->op != SD_ASK_MOUNT_LOOK)
+		result = sd_send_fds(0, &error, sizeof error, NULL, 0);
+	return result < 0 ? result : 0;
+}

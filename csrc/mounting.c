@@ -1,0 +1,136 @@
+/* The session's side of mounts: questions to resolvers and makers, and their answers. */
+#include "mounts.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+static int ask(int sock, struct sd_ask *ask, size_t text, const int *fds, size_t count)
+{
+	int sent = sd_send_fds(sock, ask, offsetof(struct sd_ask, text) + text, fds, count);
+	return sent < 0 ? sent : 0;
+}
+
+int sd_mount_look(int resolver, int task, uint32_t flags, const char *target, size_t target_length,
+		  const char *source, size_t source_length)
+{
+	struct sd_ask look;
+	size_t used = target_length + 1;
+	if (target_length >= SD_PATH_MAX || source_length >= SD_PATH_MAX)
+		return -ENAMETOOLONG;
+	memset(&look, 0, offsetof(struct sd_ask, text));
+	look.op = SD_ASK_MOUNT_LOOK;
+	look.call_flags = flags;
+	look.dirfd[0] = look.dirfd[1] = -100; /* AT_FDCWD */
+	look.length[0] = (uint16_t)target_length;
+	look.length[1] = SD_NO_TEXT;
+	memcpy(look.text, target, target_length);
+	look.text[target_length] = 0;
+	if (flags & SD_LOOK_SOURCE) {
+		look.length[1] = (uint16_t)source_length;
+		memcpy(look.text + used, source, source_length);
+		look.text[used + source_length] = 0;
+		used += source_length + 1;
+	}
+	return ask(resolver, &look, used, &task, 1);
+}
+
+int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
+{
+	int got = sd_receive_fds(resolver, seen, sizeof *seen, fds, 3);
+	if (got == (int)sizeof *seen && seen->target_length < SD_PATH_MAX &&
+	    seen->source_length < SD_PATH_MAX)
+		return 0;
+	for (int i = 0; i < 3; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	fds[0] = fds[1] = fds[2] = -1;
+	return got < 0 ? got : -EPIPE;
+}
+
+int sd_mount_attach(int resolver, int mount_ns, int target, int tree)
+{
+	struct sd_ask attach = {.op = SD_ASK_MOUNT_ATTACH};
+	int fds[] = {mount_ns, target, tree};
+	return ask(resolver, &attach, 1, fds, 3);
+}
+
+int sd_mount_adopt(int resolver, int mount_ns, int target, int task, int pidfd, uint64_t force,
+		   uint64_t set)
+{
+	struct sd_ask adopt = {.op = SD_ASK_MOUNT_ADOPT, .device = force, .mode = (uint32_t)set};
+	int fds[] = {mount_ns, target, task, pidfd};
+	return ask(resolver, &adopt, 1, fds, 4);
+}
+
+int sd_mount_change(int resolver, int mount_ns, int target, uint64_t set, uint64_t clear)
+{
+	struct sd_ask change = {.op = SD_ASK_MOUNT_CHANGE, .device = clear, .mode = (uint32_t)set};
+	int fds[] = {mount_ns, target};
+	return ask(resolver, &change, 1, fds, 2);
+}
+
+int sd_mount_answer(int resolver)
+{
+	int32_t error;
+	int fd;
+	int got = sd_receive_fds(resolver, &error, sizeof error, &fd, 1);
+	if (fd >= 0)
+		close(fd);
+	return got == (int)sizeof error && error <= 0 ? error : -EPIPE;
+}
+
+int sd_mount_make(int maker, struct sd_new_mount *make, int fd)
+{
+	make->op = SD_MAKE_MOUNT;
+	int sent = sd_send_fds(maker, make, sizeof *make, &fd, fd >= 0);
+	return sent < 0 ? sent : 0;
+}
+
+int sd_mount_made(int maker, struct sd_mounted *mounted, int *tree)
+{
+	int fd;
+	int got = sd_receive_fds(maker, mounted, sizeof *mounted, &fd, 1);
+	if (got == 1 && fd >= 0 && *tree < 0) {
+		*tree = fd;
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (got != (int)sizeof *mounted)
+		return got < 0 ? got : -EPIPE;
+	return 1;
+}
+
+/* A node for /dev/fuse that a target's root may open, where the host's may not be opened by it. */
+int sd_mount_fuse_node(int maker, uint32_t uid, uint32_t gid)
+{
+	struct sd_make make;
+	memset(&make, 0, sizeof make);
+	make.op = SD_MAKE_PRIVATE;
+	make.mode = S_IFCHR | 0666;
+	make.device = makedev(10, 229);
+	make.fsuid = uid;
+	make.fsgid = gid;
+	make.name[0] = 'f';
+	int sent = sd_send_fds(maker, &make, sizeof make, NULL, 0);
+	return sent < 0 ? sent : 0;
+}
+
+int sd_mount_fuse_made(int maker, int *tree)
+{
+	struct sd_made made;
+	int fd;
+	int got = sd_receive_fds(maker, &made, sizeof made, &fd, 1);
+	if (got == 1 && fd >= 0 && *tree < 0) {
+		*tree = fd;
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (got != (int)sizeof made)
+		return got < 0 ? got : -EPIPE;
+	return made.error < 0 ? made.error : made.error > 0 || *tree < 0 ? -EPERM : 1;
+}

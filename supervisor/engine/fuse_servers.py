@@ -1,0 +1,143 @@
+"""The FUSE programs of a session: their start, their messages, their end.
+
+A program ends when its mount does, or with this process. What it says until then is kept, to some
+length, for the audit record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from supervisor.kernel import fuse_programs
+from supervisor.kernel.mounts import MS_RDONLY
+from supervisor.kernel.shim import check, ffi, lib
+from supervisor.model import Mount, MountSettings
+
+MEMORY: Final = 2 << 30
+_MOST_WORDS: Final = 1000
+_LAST_BREATH: Final = 1.0
+_STAGES: Final = {
+    lib.SD_PROGRAM_CLONE: "clone",
+    lib.SD_PROGRAM_ROOT: "its root directory",
+    lib.SD_PROGRAM_DEVICE: "/dev/fuse",
+    lib.SD_PROGRAM_PROC: "/proc",
+    lib.SD_PROGRAM_RIGHTS: "its rights",
+    lib.SD_PROGRAM_FILTER: "its filter",
+    lib.SD_PROGRAM_EXEC: "exec",
+}
+
+
+class Server:
+    """One program that runs, or has ended and is not reaped yet."""
+
+    def __init__(self, pid: int, pidfd: int, messages: int, what: str) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.what = what
+        self.status = 0
+        self._messages = messages
+        self._reaped = False
+        self._words = b""
+
+    def ended(self) -> bool:
+        """Whether it has; then it is reaped, and `status` is there."""
+        if not self._reaped:
+            with contextlib.suppress(ChildProcessError):
+                pid, self.status = os.waitpid(self.pid, os.WNOHANG)
+                if pid == 0:
+                    return False
+            self._reaped = True
+        return True
+
+    def kill(self) -> None:
+        """Takes all with it that it has forked: it is pid 1 of its namespace."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def words(self) -> str:
+        """What it said, its last words first to go."""
+        with contextlib.suppress(BlockingIOError):
+            while len(self._words) < _MOST_WORDS and (more := os.read(self._messages, 4096)):
+                self._words += more
+        text = self._words[:_MOST_WORDS].decode("utf-8", "backslashreplace")
+        return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+    def close(self) -> None:
+        """Lets go of it."""
+        os.close(self.pidfd)
+        os.close(self._messages)
+
+
+class FuseServers:
+    """All of a session. `report` gets an event for the audit log, by name and fields."""
+
+    def __init__(self, report: Callable[..., None] | None = None) -> None:
+        self._report = report
+        self._all: list[Server] = []
+
+    @property
+    def count(self) -> int:
+        """How many serve a mount."""
+        self.reap()
+        return len(self._all)
+
+    def start(self, plan: Mount, settings: MountSettings, image: int, node: int) -> Server:
+        """Starts the program on the image. OSError, or ValueError for a template that is wrong."""
+        options = [word for word in (plan.data or b"").decode("utf-8", "surrogateescape").split(",")
+                   if word]  # fmt: skip
+        if (plan.flags | settings.force) & MS_RDONLY:
+            options.append("ro")
+        words = fuse_programs.argv(settings.program, options)
+        kept = [ffi.new("char[]", word.encode("utf-8", "surrogateescape")) for word in words]
+        argv = ffi.new("char *[]", [*kept, ffi.NULL])
+        program: Any = ffi.new("struct sd_program *")
+        program.argv = argv
+        program.image, program.fuse, program.memory = image, node, MEMORY
+        error = lib.sd_program_start(program)
+        if error < 0:
+            check(error, f"{words[0]}: {_STAGES.get(program.stage, 'start')}")
+        return Server(program.pid, program.pidfd, program.messages, words[0])
+
+    def keep(self, server: Server) -> None:
+        """Its mount is in place."""
+        self._all.append(server)
+        trio.lowlevel.spawn_system_task(self._watch, server, name=f"fuse {server.pid}")
+
+    async def _watch(self, server: Server) -> None:
+        try:
+            await trio.lowlevel.wait_readable(server.pidfd)
+        finally:
+            self.reap()
+
+    def reap(self) -> None:
+        """Lets go of those that have ended."""
+        for server in [server for server in self._all if server.ended()]:
+            self._all.remove(server)
+            words = server.words()
+            failed = server.status != 0
+            if self._report is not None and (words or failed):
+                self._report(
+                    "fuse", program=server.what, pid=server.pid, status=server.status, says=words
+                )
+            server.close()
+
+    async def end(self, server: Server) -> str:
+        """Ends one that is of no use, and gives what it said."""
+        server.kill()
+        with trio.CancelScope(shield=True), trio.move_on_after(_LAST_BREATH):
+            while not server.ended():
+                await trio.lowlevel.wait_readable(server.pidfd)
+        words = server.words()
+        server.close()
+        return words
+
+    def close(self) -> None:
+        """Ends them all: their mounts are of no use any more."""
+        for server in self._all:
+            server.kill()
