@@ -7,8 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdio.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -41,38 +39,28 @@ int sd_move_tree(int tree, int target)
 		       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) ? -errno : 0;
 }
 
-/* Needs STAGE in the root directory, and to be in no chroot. */
+/* Needs STAGE in the root directory, and to be in no chroot. The child opens the namespace itself:
+ * it is not dumpable, so nobody else may. */
 int sd_lock_namespace(int proc)
 {
 	int pair[2], fd = -1;
-	char word;
-	char name[64];
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+	char word = 0;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
 	pid_t pid = fork();
 	if (!pid) {
-		word = !unshare(CLONE_NEWUSER | CLONE_NEWNS) &&
-		       !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
-		if (write(pair[1], &word, 1) == 1)
-			shutdown(pair[1], SHUT_WR);
-		/* until it has been looked at */
-		_exit(read(pair[1], &word, 1) != 0);
+		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) ||
+		    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+			_exit(1);
+		fd = openat(proc, "self/ns/mnt", O_RDONLY | O_CLOEXEC);
+		_exit(fd < 0 || sd_send_fds(pair[1], "n", 1, &fd, 1) != 1);
 	}
 	close(pair[1]);
-	if (pid < 0 || read(pair[0], &word, 1) != 1 || !word) {
-		fd = -EPERM;
-	} else {
-		snprintf(name, sizeof name, "%d/ns/mnt", pid);
-		fd = openat(proc, name, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			fd = -errno;
-	}
+	int got = pid < 0 ? -errno : sd_receive_fds(pair[0], &word, 1, &fd, 1);
 	close(pair[0]);
-	if (pid > 0) {
-		kill(pid, SIGKILL);
+	if (pid > 0)
 		waitpid(pid, NULL, 0);
-	}
-	return fd;
+	return fd >= 0 ? fd : got < 0 ? got : -EPERM;
 }
 
 static int staged(int tree)

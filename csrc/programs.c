@@ -140,8 +140,13 @@ static int make_root(void)
 
 static int make_devices(void)
 {
-	if (make_file("dev/null") || mount("/dev/null", "dev/null", NULL, MS_BIND, NULL) ||
-	    make_file("dev/fuse"))
+	static const char *const DEVICES[] = {"/dev/null", "/dev/zero", "/dev/random",
+					      "/dev/urandom"};
+	for (size_t i = 0; i < sizeof DEVICES / sizeof *DEVICES; i++)
+		if (make_file(DEVICES[i] + 1) ||
+		    mount(DEVICES[i], DEVICES[i] + 1, NULL, MS_BIND, NULL))
+			return -1;
+	if (make_file("dev/fuse"))
 		return -1;
 	int target = open("dev/fuse", O_PATH | O_CLOEXEC);
 	struct stat found;

@@ -366,7 +366,7 @@ class Mounter:
             raise MountError(errno, f"fuse: {error}") from error
         finally:
             if node >= 0:
-                os.close(node)
+                self._forget_node(node)
         try:
             await self._adopt(job, look, plan, settings, server)
         except BaseException as error:
@@ -421,10 +421,14 @@ class Mounter:
             done()
             if there < 0:
                 raise MountError(-there, "fuse: no node for /dev/fuse")
-            found = os.fstat(tree[0])
-            # its name is not needed any more, the mount keeps the node
-            lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, found.st_dev, found.st_ino)
         return int(tree[0])
+
+    def _forget_node(self, node: int) -> None:
+        """Its name is not needed once it is mounted; only its own maker knows it."""
+        found = os.fstat(node)
+        os.close(node)
+        for maker in self._makers.all:
+            lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, found.st_dev, found.st_ino)
 
     # -- again
 
