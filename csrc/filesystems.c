@@ -31,6 +31,7 @@ struct loop_config {
 enum { LOOP_MAJOR = 7, ATTEMPTS = 16, NAME_MAX_DEVICE = 128 };
 
 static const char STAGE[] = "/stage";
+static const char LOOP_NAME[] = "seccompd";
 
 int sd_mounting_prepare(struct sd_mounting *mounting, const struct sd_ceiling *ceiling)
 {
@@ -138,6 +139,45 @@ static int make_node(char *path, const char *name, dev_t device)
 	return sd_try_node(AT_FDCWD, path, S_IFBLK | 0600, device);
 }
 
+static int open_loop(char *path, int number, int read_only)
+{
+	char name[16];
+	snprintf(name, sizeof name, "loop%d", number);
+	int error = make_node(path, name, makedev(LOOP_MAJOR, (unsigned int)number));
+	if (error)
+		return error;
+	int loop = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+	if (loop >= 0)
+		return loop;
+	error = -errno;
+	unlink(path);
+	return error;
+}
+
+/* The device that `image` is attached to already. Two of them would be two filesystems that write to
+ * the same blocks; with one the second mount is one more of the same, as it is with any device. */
+static int known_loop(struct sd_mounting *mounting, const struct stat *image, int read_only,
+		      char *path)
+{
+	for (uint32_t i = 0; i < 64; i++) {
+		const struct sd_loop *known = &mounting->loops[i];
+		struct loop_info64 info;
+		if (!known->ino || known->ino != image->st_ino || known->dev != image->st_dev ||
+		    (known->read_only && !read_only))
+			continue;
+		int loop = open_loop(path, known->number, read_only);
+		if (loop < 0)
+			continue;
+		if (!ioctl(loop, LOOP_GET_STATUS64, &info) && info.lo_inode == image->st_ino &&
+		    info.lo_number == (uint32_t)known->number &&
+		    !strcmp((const char *)info.lo_file_name, LOOP_NAME))
+			return loop;
+		close(loop);
+		unlink(path);
+	}
+	return -ENOENT;
+}
+
 /* A loop device on `image`, which goes with its last user. */
 static int attach_loop(struct sd_mounting *mounting, int image, int read_only, char *path)
 {
@@ -146,30 +186,27 @@ static int attach_loop(struct sd_mounting *mounting, int image, int read_only, c
 		return -ENOTBLK;
 	if (mounting->loop_control < 0)
 		return -ENODEV;
+	int known = known_loop(mounting, &found, read_only, path);
+	if (known >= 0)
+		return known;
 	for (int i = 0; i < ATTEMPTS; i++) {
-		char name[16];
 		int number = ioctl(mounting->loop_control, LOOP_CTL_GET_FREE);
 		if (number < 0)
 			return -errno;
-		snprintf(name, sizeof name, "loop%d", number);
-		int error = make_node(path, name, makedev(LOOP_MAJOR, (unsigned int)number));
-		if (error)
-			return error;
-		int loop = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-		if (loop < 0) {
-			error = -errno;
-			unlink(path);
-			return error;
-		}
+		int loop = open_loop(path, number, read_only);
+		if (loop < 0)
+			return loop;
 		struct loop_config config = {
 			.fd = (uint32_t)image,
 			.info.lo_flags = LO_FLAGS_AUTOCLEAR | (read_only ? LO_FLAGS_READ_ONLY : 0),
 		};
-		/* sysfs and losetup(8) say "seccompd", where they know nothing better */
-		memcpy(config.info.lo_file_name, "seccompd", 9);
-		if (!ioctl(loop, LOOP_CONFIGURE, &config))
+		memcpy(config.info.lo_file_name, LOOP_NAME, sizeof LOOP_NAME);
+		if (!ioctl(loop, LOOP_CONFIGURE, &config)) {
+			mounting->loops[mounting->loop_count++ % 64] =
+				(struct sd_loop){found.st_dev, found.st_ino, number, read_only};
 			return loop;
-		error = -errno;
+		}
+		int error = -errno;
 		close(loop);
 		unlink(path);
 		if (error != -EBUSY) /* somebody else was quicker */

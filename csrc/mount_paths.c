@@ -53,12 +53,18 @@ static int open_again(const struct sd_home *home, int fd, int flags)
 	return opened < 0 ? -errno : opened;
 }
 
+static int walk(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask, int which)
+{
+	const char *path = sd_ask_text(ask, which);
+	return *path ? sd_walk(home, caller, which, path, 0, 1) : -ENOENT;
+}
+
 static int see_source(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
 		      struct sd_seen *seen, int *give)
 {
 	struct stat found;
 	struct statfs fs;
-	int fd = sd_walk(home, caller, 1, sd_ask_text(ask, 1), 0, 1);
+	int fd = walk(home, caller, ask, 1);
 	if (fd < 0)
 		return fd;
 	int error = sd_be_there(home, caller);
@@ -97,7 +103,7 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 	struct statx found;
 	seen->fsuid = caller->fsuid;
 	seen->fsgid = caller->fsgid;
-	give[TARGET] = sd_walk(home, caller, 0, sd_ask_text(ask, 0), 0, 1);
+	give[TARGET] = walk(home, caller, ask, 0);
 	if (give[TARGET] < 0)
 		return give[TARGET];
 	/* who may not mount in its own mount namespace hears so before anything else is looked at */
@@ -162,6 +168,8 @@ static int attach(int mount_ns, int target, int tree)
 	if (below.stx_attributes & STATX_ATTR_MOUNT_ROOT &&
 	    above.stx_dev_major == below.stx_dev_major && above.stx_dev_minor == below.stx_dev_minor)
 		return -EBUSY;
+	if (S_ISDIR(above.stx_mode) != S_ISDIR(below.stx_mode))
+		return -ENOTDIR;
 	if (setns(mount_ns, CLONE_NEWNS))
 		return -errno;
 	return sd_move_tree(tree, target);

@@ -44,6 +44,11 @@ SD_HIDDEN int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, in
 
 /* ---- filesystems.c: the maker's ---- */
 
+struct sd_loop { /* an image and the device that it is attached to */
+	uint64_t dev, ino;
+	int number, read_only;
+};
+
 struct sd_mounting {
 	const struct sd_ceiling *ceiling;
 	int home_ns, lock_ns;
@@ -52,6 +57,8 @@ struct sd_mounting {
 	int sys_block; /* /sys/dev/block */
 	uint32_t made_count;
 	uint64_t made[64]; /* devices of the superblocks we mounted, the last ones */
+	uint32_t loop_count;
+	struct sd_loop loops[64]; /* the last ones */
 };
 
 SD_HIDDEN int sd_mounting_prepare(struct sd_mounting *mounting, const struct sd_ceiling *ceiling);

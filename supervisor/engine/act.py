@@ -16,6 +16,7 @@ import trio
 from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
+from supervisor.engine.jobs import Job, lend, put, resolved_path
 from supervisor.engine.names import LiveNodes
 from supervisor.kernel.procfs import host_node
 from supervisor.kernel.shim import ffi, lib
@@ -27,7 +28,6 @@ from supervisor.model import (
     MakeNode,
     Mount,
     Outcome,
-    Place,
     Plan,
     Remount,
     RemoveNode,
@@ -154,7 +154,7 @@ class Actor:
             return Outcome(self._on_error, "maker: lost")
         work = self._works.pop() if self._works else ffi.new("struct sd_work *")
         work.task = task
-        job = _Job(work, plan, valid, redecide, probe_only)
+        job = Job(work, plan, valid, redecide, probe_only)
         try:
             for _ in range(_ATTEMPTS):
                 resolver = self._resolvers.idle()
@@ -172,14 +172,14 @@ class Actor:
 
     # -- one work
 
-    async def _with(self, resolver: Helper, job: _Job) -> Outcome | None:
+    async def _with(self, resolver: Helper, job: Job) -> Outcome | None:
         """None: this resolver cannot become that caller, another one can."""
         work = job.work
         result = _LOST
         try:
             maker = job.maker = self._makers.pick()
             work.resolver = resolver.sock
-            _lend(work, maker)
+            lend(work, maker)
             if not job.valid():
                 result = _DONE
                 return Outcome(self._on_error, "the caller has gone")
@@ -203,7 +203,7 @@ class Actor:
                     self._makers.lose(job.maker)
                 self._makers.done()
 
-    async def _go_on(self, job: _Job, result: int) -> Outcome | None:
+    async def _go_on(self, job: Job, result: int) -> Outcome | None:
         """What did not come to its end at once. None: this resolver cannot become that caller."""
         work = job.work
         until: float | None = None
@@ -231,7 +231,7 @@ class Actor:
                 with trio.move_on_after(self._deadline):
                     await self._makers.wait()
                 job.maker = self._makers.pick()
-                _lend(work, job.maker)
+                lend(work, job.maker)
                 if job.maker is None:
                     result = lib.sd_work_undo(work, -self._on_error, LINGER_US)
                 else:
@@ -251,15 +251,15 @@ class Actor:
             return True
         return False
 
-    def _without_maker(self, job: _Job, maker: Maker) -> int:
+    def _without_maker(self, job: Job, maker: Maker) -> int:
         """It has gone, or does not answer: what was placed for its node is taken back."""
         self._makers.lose(maker)
         job.maker = None
-        _lend(job.work, None)
+        lend(job.work, None)
         result: int = lib.sd_work_undo(job.work, -self._on_error, LINGER_US)
         return result
 
-    def _start(self, job: _Job) -> int:
+    def _start(self, job: Job) -> int:
         work, plan = job.work, job.plan
         result: int
         if isinstance(plan, MakeNode):
@@ -278,21 +278,21 @@ class Actor:
             raise TypeError("mounts are not path work")
         if isinstance(plan, RemoveNode):
             work.op = lib.SD_WORK_REMOVE
-            _put(work, 0, plan.place)
+            put(work, 0, plan.place)
         elif isinstance(plan, ChangeNode):
             work.op = lib.SD_WORK_CHANGE
             work.capability = _CAPABILITIES[plan.capability]
             work.call_flags = 0 if plan.follow else _AT_SYMLINK_NOFOLLOW
-            _put(work, 0, plan.place)
+            put(work, 0, plan.place)
         else:
             work.op = lib.SD_WORK_RENAME if isinstance(plan, RenameNode) else lib.SD_WORK_LINK
             work.call_flags = plan.flags
-            _put(work, 0, plan.old)
-            _put(work, 1, plan.new)
+            put(work, 0, plan.old)
+            put(work, 1, plan.new)
         result = lib.sd_work_start(work, LINGER_US)
         return result
 
-    def _realise(self, job: _Job, plan: MakeNode, settings: Settings) -> int:
+    def _realise(self, job: Job, plan: MakeNode, settings: Settings) -> int:
         """The flags of how the node is to be made; one that cannot be made is only tried, and the
         call gets the kernel's own answer.
         """
@@ -320,10 +320,10 @@ class Actor:
                 self._host_nodes[key] = path
         return path
 
-    def _second_look(self, job: _Job) -> Outcome | None:
+    def _second_look(self, job: Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
         work, plan = job.work, job.plan
-        path = _path(work)
+        path = resolved_path(work)
         if not isinstance(plan, MakeNode) or job.redecide is None:
             raise TypeError("nothing to decide")
         decision = job.decision = job.redecide(Facts(path, work.fsuid, work.fsgid))
@@ -338,10 +338,10 @@ class Actor:
             return Outcome(EPERM, "no node of the host's", path, decision=decision)
         return None
 
-    def _outcome(self, job: _Job) -> Outcome:
+    def _outcome(self, job: Job) -> Outcome:
         work = job.work
         outcome, error = work.outcome, -work.error
-        path = _path(work) if job.redecide is not None else None
+        path = resolved_path(work) if job.redecide is not None else None
         if outcome == lib.SD_WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
@@ -363,53 +363,5 @@ class Actor:
         return Outcome(0, "bind", path, decision=job.decision)
 
 
-class _Job:
-    """One call on its way."""
-
-    __slots__ = ("decision", "maker", "plan", "probe_only", "redecide", "valid", "work")
-
-    def __init__(
-        self,
-        work: Any,
-        plan: Plan,
-        valid: Callable[[], bool],
-        redecide: Callable[[Facts], Decision] | None,
-        probe_only: bool,
-    ) -> None:
-        self.work = work
-        self.plan = plan
-        self.valid = valid
-        self.redecide = redecide
-        self.probe_only = probe_only
-        self.maker: Maker | None = None
-        self.decision: Decision | None = None
-
-
 def _nothing() -> None:
     """What is called before a sleep that nobody wants to know of."""
-
-
-def _put(work: Any, which: int, place: Place) -> None:
-    work.dirfd[which] = place.dirfd
-    path = place.path
-    if path is None:
-        work.length[which] = -1
-        return
-    length = len(path)
-    work.length[which] = length
-    if length < lib.SD_PATH_MAX:
-        ffi.memmove(work.path[which], path, length)
-
-
-def _lend(work: Any, maker: Maker | None) -> None:
-    if maker is None:
-        work.maker = -1
-        work.maker_busy = ffi.NULL
-    else:
-        work.maker = maker.sock
-        work.maker_busy = maker.busy
-
-
-def _path(work: Any) -> bytes | None:
-    length = work.resolved_length
-    return ffi.buffer(work.resolved, length)[:] if length > 0 else None

@@ -53,7 +53,9 @@ MS: Final[Mapping[str, int]] = {name: bits for name, (bits, _) in _TABLE.items()
 # What stays when somebody else takes it away: the kernel locks these, and no others.
 LOCKABLE: Final = MS["ro"] | MS["nosuid"] | MS["nodev"] | MS["noexec"]
 # Flags of a mount that can be given and taken one by one; those of atime cannot.
-_PLAIN: Final = LOCKABLE | MS["nosymfollow"] | MS["nodiratime"]
+_PLAIN: Final = LOCKABLE | MS["nosymfollow"]
+_ATIME: Final = MS["noatime"] | MS["nodiratime"] | MS["relatime"] | MS["strictatime"]
+_ATTR_ATIME: Final = 0x70 | 0x80
 
 
 def without_magic(flags: int) -> int:
@@ -68,6 +70,23 @@ def attr_of(flags: int) -> int:
         if flags & ms & _PLAIN:
             bits |= attr
     return bits
+
+
+def remounted(flags: int) -> tuple[int, int]:
+    """(set, clear) for mount_setattr(2), as mount(2) with MS_REMOUNT and `flags` would have it.
+
+    Without a flag of atime, all that is of atime stays as it is.
+    """
+    wanted, all_of = attr_of(flags), attr_of(_PLAIN)
+    if flags & _ATIME:
+        all_of |= _ATTR_ATIME
+        wanted |= _TABLE["nodiratime"][1] if flags & MS["nodiratime"] else 0
+        if flags & MS["noatime"]:
+            wanted |= _TABLE["noatime"][1]
+        elif flags & MS["strictatime"]:
+            wanted |= _TABLE["strictatime"][1]
+    # the kernel wants the whole field of atime cleared where any of it is set
+    return wanted, (all_of & ~wanted) | (all_of & 0x70)
 
 
 def names_of(flags: int) -> list[str]:

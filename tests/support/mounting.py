@@ -52,8 +52,9 @@ class Target:
 
     def run(self, command: str) -> tuple[int, str]:
         """The status and the output of a command inside."""
-        assert self.shell.stdin and self.shell.stdout
-        self.shell.stdin.write(f"{{ {command}\n}} </dev/null; echo; echo END $?\n".encode())
+        assert self.shell.stdin
+        assert self.shell.stdout
+        self.shell.stdin.write(f"{{ {command}\n}} </dev/null; s=$?; echo; echo END $s\n".encode())
         self.shell.stdin.flush()
         lines: list[str] = []
         while True:
@@ -77,10 +78,15 @@ class Actor:
     """The program below, and one plan at a time for it."""
 
     def __init__(
-        self, target: Target, *, ceiling: Sequence[dict[str, Any]] | None, most: int = 64
+        self,
+        target: Target,
+        *,
+        ceiling: Sequence[dict[str, Any]] | None,
+        most: int = 64,
+        deadline: float = 20.0,
     ) -> None:
         self._target = target
-        config = {"pid": target.pid, "ceiling": ceiling, "most": most}
+        config = {"pid": target.pid, "ceiling": ceiling, "most": most, "deadline": deadline}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.mounting", json.dumps(config)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -102,8 +108,8 @@ class Actor:
         line = self.process.stdout.readline()
         if not line:
             raise EOFError
-        answer = json.loads(line)
-        return answer["errno"], answer["how"]
+        self.last = json.loads(line)
+        return self.last["errno"], self.last["how"]
 
     def mount(self, **plan: Any) -> tuple[int, str]:
         """Both."""
@@ -112,7 +118,8 @@ class Actor:
 
     def close(self) -> None:
         """Ends it as a session ends."""
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         self.process.stdin.close()
         self.process.wait(10)
         self.process.stdout.close()
@@ -120,11 +127,11 @@ class Actor:
 
 @contextmanager
 def mounting(
-    *, ceiling: Sequence[dict[str, Any]] | None, most: int = 64
+    *, ceiling: Sequence[dict[str, Any]] | None, most: int = 64, deadline: float = 20.0
 ) -> Iterator[tuple[Target, Actor]]:
     """A target and its actor. `ceiling` None: there is no maker, as for an ordinary user."""
     target = Target()
-    actor = Actor(target, ceiling=ceiling, most=most)
+    actor = Actor(target, ceiling=ceiling, most=most, deadline=deadline)
     try:
         yield target, actor
     finally:
@@ -149,22 +156,14 @@ def _serve(config: dict[str, Any]) -> None:
             )
             for rule in config["ceiling"]
         ]  # fmt: skip
-        makers = [
-            spawn_maker([("c", 10, 10, 229, 229)], MAP, MAP, rules, userns) for _ in range(2)
-        ]
+        makers = [spawn_maker([("c", 10, 10, 229, 229)], MAP, MAP, rules, userns) for _ in range(2)]
     check(lib.sd_join_user_namespace(userns, 0, 0), "join")
     os.close(userns)
 
     import trio
 
-    from supervisor.engine import act_mounts
     from supervisor.engine.act import Actor as RealActor
     from supervisor.model import Decision, Mount, MountSettings, Place, Remount, Snapshot, Verdict
-
-    act_mounts.MOST_MOUNTS = config["most"]
-    limits = config.get("deadline")
-    if limits:
-        act_mounts.MOUNT_DEADLINE = limits
 
     class Said:
         nodes = "private"
@@ -175,6 +174,7 @@ def _serve(config: dict[str, Any]) -> None:
         report=lambda *a, **k: print(a, k, file=sys.stderr),
     )  # fmt: skip
     actor._mounter._most = config["most"]
+    actor._mounter._deadline = config["deadline"]
 
     def text(value: str | None) -> bytes | None:
         return None if value is None else value.encode()

@@ -1,0 +1,188 @@
+"""One mount on its way, as resolvers see it: questions, answers, and waiting under a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from errno import EINTR, ENAMETOOLONG, EPIPE, ESRCH
+from typing import Any, Final
+
+import trio
+
+from supervisor.engine.helpers import Resolvers
+from supervisor.kernel.mounts import MS_RDONLY
+from supervisor.kernel.shim import ffi, lib
+from supervisor.kernel.spawn import Helper
+from supervisor.kernel.task import signals
+from supervisor.model import Decision, Mount, Remount
+
+PATH_DEADLINE: Final = 2.0
+MOUNT_DEADLINE: Final = 20.0
+_BEAT: Final = 0.1  # how often a long wait looks after its caller
+
+
+class MountError(Exception):
+    """What the caller is told, and what goes into the audit record."""
+
+    def __init__(self, errno: int, how: str = "") -> None:
+        super().__init__(how)
+        self.errno = errno
+        self.how = how
+
+
+class Look:
+    """What a resolver saw, and the descriptors that it gave: closed with this, at the latest."""
+
+    def __init__(self, seen: Any, fds: Sequence[int]) -> None:
+        self.seen = seen
+        self.target, self.mount_ns, self.source = fds
+
+    def text(self, which: str) -> bytes | None:
+        """The path of the "target" or the "source" below the caller's root, where it has one."""
+        length = getattr(self.seen, f"{which}_length")
+        return ffi.buffer(getattr(self.seen, which), length)[:] if length > 0 else None
+
+    def close(self) -> None:
+        """Lets go of them."""
+        for fd in (self.target, self.mount_ns, self.source):
+            if fd >= 0:
+                os.close(fd)
+        self.target = self.mount_ns = self.source = -1
+
+
+class MountCall:
+    """The caller, whose /proc/TID `task` is, and the resolver that looks and attaches for it.
+
+    `deadline` is for what a mount itself may take.
+    """
+
+    def __init__(
+        self,
+        task: int,
+        tid: int,
+        valid: Callable[[], bool],
+        *,
+        on_error: int,
+        on_wait: Callable[[], None],
+        deadline: float,
+    ) -> None:
+        self.task = task
+        self.valid = valid
+        self.deadline = deadline
+        self.on_wait = on_wait
+        self.path: bytes | None = None
+        self.decision: Decision | None = None
+        self._tid = tid
+        self._on_error = on_error
+        self._sock = -1
+        self._owes = False
+
+    @contextlib.contextmanager
+    def through(self, resolvers: Resolvers, helper: Helper) -> Iterator[None]:
+        """With this resolver. One that still owes an answer at the end is left behind."""
+        self._sock, self._owes = helper.sock, False
+        try:
+            yield
+        finally:
+            self._sock = -1
+            if self._owes:
+                resolvers.abandon(helper)
+            else:
+                resolvers.give(helper)
+
+    def failed(self, how: str) -> MountError:
+        """What is no errno of the kernel's."""
+        return MountError(self._on_error, how)
+
+    def check(self) -> None:
+        """Raises where nobody waits for the answer any more."""
+        if not self.valid():
+            raise self.failed("the caller has gone")
+
+    async def readable(self, fd: int, deadline: float, *, long: bool = False) -> bool:
+        """False at the deadline. A long wait ends with the caller, or with a signal for it."""
+        self.on_wait()
+        until = trio.current_time() + deadline
+        while True:
+            beat = trio.current_time() + _BEAT
+            with trio.move_on_at(min(until, beat) if long else until):
+                await trio.lowlevel.wait_readable(fd)
+                return True
+            if trio.current_time() >= until:
+                return False
+            self.check()
+            if signals(self._tid)[0]:
+                raise MountError(EINTR, "mount: a signal for the caller")
+
+    async def look(self, plan: Mount | Remount) -> Look | None:
+        """None: this resolver cannot become that caller, another one can."""
+        flags, source = 0, b""
+        if isinstance(plan, Mount) and plan.source is not None and not plan.settings.text:
+            flags, source = lib.SD_LOOK_SOURCE, plan.source
+            if not (plan.flags | plan.settings.force) & MS_RDONLY:
+                flags |= lib.SD_LOOK_WRITE
+            if plan.settings.via == "fuse":
+                flags |= lib.SD_LOOK_DEVICE
+        target = plan.target.path or b""
+        error = lib.sd_mount_look(
+            self._sock, self.task, flags, target, len(target), source, len(source)
+        )
+        if error == -ENAMETOOLONG:  # said before anything was sent
+            raise MountError(ENAMETOOLONG)
+        self._owes = True
+        if error < 0 or not await self.readable(self._sock, PATH_DEADLINE):
+            raise self.failed("path: deadline")
+        seen = ffi.new("struct sd_seen *")
+        fds = ffi.new("int[3]")
+        if lib.sd_mount_seen(self._sock, seen, fds) < 0:
+            raise self.failed("path: the resolver has gone")
+        if seen.flags & lib.SD_SEEN_RETIRE:
+            return None  # and it is left behind
+        self._owes = False
+        look = Look(seen, list(fds))
+        if seen.error:
+            look.close()
+            raise self._refused(-seen.error)
+        self.path = look.text("target")
+        return look
+
+    def _refused(self, errno: int) -> MountError:
+        """ESRCH is no answer of mount(2): the caller is exiting."""
+        return self.failed("the caller has gone") if errno == ESRCH else MountError(errno)
+
+    async def attach(self, look: Look, tree: int) -> None:
+        """Moves the detached mount to its place."""
+        sent = lib.sd_mount_attach(self._sock, look.mount_ns, look.target, tree)
+        error = await self._asked(sent, PATH_DEADLINE)
+        if error:
+            raise MountError(error)
+
+    async def adopt(self, look: Look, pid: int, pidfd: int, force: int, flags: int) -> int:
+        """Waits for what the program mounts, and moves that to its place: 0 or an errno."""
+        task = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sent = lib.sd_mount_adopt(
+                self._sock, look.mount_ns, look.target, task, pidfd, force, flags
+            )
+        finally:
+            os.close(task)
+        return await self._asked(sent, self.deadline, long=True)
+
+    async def change(self, look: Look, set_: int, clear: int) -> int:
+        """Changes the flags of the mount at the target: 0 or an errno."""
+        sent = lib.sd_mount_change(self._sock, look.mount_ns, look.target, set_, clear)
+        return await self._asked(sent, PATH_DEADLINE)
+
+    async def _asked(self, sent: int, deadline: float, *, long: bool = False) -> int:
+        """The resolver's answer to a question just sent: an errno, or 0."""
+        self._owes = True
+        if sent < 0:
+            raise self.failed("path: the resolver has gone")
+        if not await self.readable(self._sock, deadline, long=long):
+            raise self.failed("path: deadline")
+        answer = lib.sd_mount_answer(self._sock)
+        if answer == -EPIPE:  # no answer of these questions
+            raise self.failed("path: the resolver has gone")
+        self._owes = False
+        return -int(answer)

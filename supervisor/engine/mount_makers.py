@@ -1,0 +1,98 @@
+"""The makers of a session as its mounts use them: one at a time, and always the same one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from errno import EPIPE
+from typing import Any
+
+import trio
+
+from supervisor.engine.helpers import Maker, Makers
+from supervisor.engine.mount_call import PATH_DEADLINE, MountCall, MountError
+from supervisor.kernel.shim import ffi, lib
+
+_BEAT = 0.1
+
+
+@contextlib.asynccontextmanager
+async def _borrowed(
+    makers: Makers, call: MountCall
+) -> AsyncIterator[tuple[Maker, Callable[[], None]]]:
+    """The last maker: all mounts of a session are one's, so that it knows them again. It is lost if
+    it still owes an answer at the end, which the second value says it does not.
+    """
+    until = trio.current_time() + call.deadline
+    while makers.all and makers.all[-1].busy[0]:
+        call.on_wait()
+        call.check()
+        if trio.current_time() > until:
+            raise call.failed("maker: deadline")
+        with trio.move_on_after(_BEAT):
+            await makers.wait()
+    if not makers.all:
+        raise call.failed("mount: no maker, for seccompd is not root")
+    maker = makers.all[-1]
+    maker.busy[0] = 1
+    answered = False
+
+    def done() -> None:
+        nonlocal answered
+        answered = True
+
+    try:
+        yield maker, done
+    finally:
+        if answered:
+            maker.busy[0] = 0
+            makers.done()
+        else:
+            makers.lose(maker)
+
+
+async def mounted(makers: Makers, call: MountCall, new: Any, fd: int) -> tuple[Any, int]:
+    """A maker's answer to `new` (struct sd_new_mount), and the detached mount or -1."""
+    answer = ffi.new("struct sd_mounted *")
+    tree = ffi.new("int *", -1)
+    try:
+        async with _borrowed(makers, call) as (maker, done):
+            there = lib.sd_mount_make(maker.sock, new, fd)
+            while there == 0:
+                if not await call.readable(maker.sock, call.deadline):
+                    raise call.failed("maker: deadline")
+                there = lib.sd_mount_made(maker.sock, answer, tree)
+            if there < 0:
+                raise call.failed("maker: lost")
+            done()
+    except BaseException:
+        if tree[0] >= 0:
+            os.close(tree[0])
+        raise
+    return answer, tree[0]
+
+
+async def fuse_node(makers: Makers, call: MountCall, uid: int, gid: int) -> int:
+    """A detached mount of a node for /dev/fuse that the target's `uid` may open."""
+    tree = ffi.new("int *", -1)
+    async with _borrowed(makers, call) as (maker, done):
+        there = lib.sd_mount_fuse_node(maker.sock, uid, gid)
+        while there == 0:
+            if not await call.readable(maker.sock, PATH_DEADLINE):
+                raise call.failed("maker: deadline")
+            there = lib.sd_mount_fuse_made(maker.sock, tree)
+        if there == -EPIPE:
+            raise call.failed("maker: lost")
+        done()
+    if there < 0:
+        raise MountError(-there, "fuse: no node for /dev/fuse")
+    return int(tree[0])
+
+
+def forget_node(makers: Makers, node: int) -> None:
+    """Its name is not needed once it is mounted; only its own maker knows it."""
+    found = os.fstat(node)
+    os.close(node)
+    for maker in makers.all:
+        lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, found.st_dev, found.st_ino)
