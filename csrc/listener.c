@@ -241,12 +241,13 @@ static void take_arguments(struct sd_receiver *receiver, struct sd_call *call,
 		if (kind == SD_U16)
 			value &= UINT16_MAX;
 		call->args[i] = value;
-		if (kind == SD_STRING && strings < SD_STRINGS) {
+		if (kind >= SD_STRING && strings < SD_STRINGS) {
 			int length = -EFAULT;
 			if (!unread) {
 				if (!strings)
 					begin_reading(receiver, call->id, call->tid);
-				length = sd_read_string((pid_t)call->tid, value, call->text[strings]);
+				length = sd_read_string((pid_t)call->tid, value,
+							call->text[strings], kind);
 			}
 			call->length[strings] = length;
 			append(call, &length, sizeof length);

@@ -40,7 +40,9 @@ class Snapshot:
 
     `args` has one entry for each parameter of the system call, already cut to the width of its
     type: integers, the bytes of a string, or for a string that could not be read the negative
-    errno (-EFAULT, -ENAMETOOLONG). `tid` is the calling thread in seccompd's pid namespace.
+    errno (-EFAULT, -ENAMETOOLONG); 0 for a NULL pointer where the call may have one (mount's
+    source, type and data; -E2BIG is data that is longer than the kernel takes).
+    `tid` is the calling thread in seccompd's pid namespace.
     """
 
     id: int
@@ -220,11 +222,15 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Remount:
-    """mount with MS_REMOUNT and without MS_BIND, of what may be a mount of ours."""
+    """mount with MS_REMOUNT and without MS_BIND, of what may be a mount of ours.
+
+    `refusal`: why a mount of ours must not be changed like that; "" where it may be.
+    """
 
     target: Place
     flags: int
     data: bytes | None
+    refusal: str = ""
 
 
 Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount

@@ -14,6 +14,8 @@ from supervisor.model import Decision, Facts, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 
 COMPANION = "node_files"
+# In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
+_REFUSED_HERE = frozenset({"mount"})
 
 
 def reply_to(decision: Decision) -> Reply:
@@ -74,7 +76,7 @@ class Judge:
         ruling = Ruling(
             decision,
             spec,
-            None if decision.needs_facts else self._immediate(decision),
+            None if decision.needs_facts else self._immediate(decision, spec),
             companion=spec.family == COMPANION,
         )
         if len(self.memo) >= self._most:
@@ -86,10 +88,14 @@ class Judge:
         """The decision with all that path work has found out."""
         return self._policy.decide(spec.family, snapshot, facts)
 
-    def _immediate(self, decision: Decision) -> Reply | None:
+    def leaves_refusals(self, spec: CallSpec) -> bool:
+        """Whether a REFUSE of this call is the kernel's to do."""
+        return self.kernel_refuses and spec.family not in _REFUSED_HERE
+
+    def _immediate(self, decision: Decision, spec: CallSpec) -> Reply | None:
         verdict = decision.verdict
         if verdict in (Verdict.EMULATE, Verdict.INJECT, Verdict.KILL):
             return None
-        if verdict is Verdict.REFUSE and not self.kernel_refuses:
+        if verdict is Verdict.REFUSE and not self.leaves_refusals(spec):
             return None
         return reply_to(decision)

@@ -307,7 +307,7 @@ class Session:
             return outcome
         if final.verdict is Verdict.KILL:
             return replace(self._kill(snapshot), path=outcome.path, decision=final)
-        if final.verdict is Verdict.REFUSE and not self._judge.kernel_refuses:
+        if final.verdict is Verdict.REFUSE and not self._judge.leaves_refusals(spec):
             return outcome
         _, error, proceed = reply_to(final)
         return Outcome(-error, path=outcome.path, left_alone=bool(proceed), decision=final)

@@ -24,7 +24,9 @@ _receive = lib.sd_receive
 _answer_last = lib.sd_answer_last
 _NULL = ffi.NULL
 _UNREAD: int = lib.SD_UNREAD
+_NULL_POINTER: int = lib.SD_NULL
 
+_STRINGS = {Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA}
 _WIDTH = {0: lib.SD_LONG, 16: lib.SD_U16, 32: lib.SD_U32}
 
 
@@ -35,7 +37,7 @@ def reads_table(calls: Mapping[tuple[int, int], CallSpec]) -> Any:
         entry.arch = arch
         entry.nr = nr
         for i, param in enumerate(spec.params):
-            entry.kind[i] = lib.SD_STRING if param.kind is Kind.PATH else _WIDTH[param.kind.bits]
+            entry.kind[i] = _STRINGS.get(param.kind) or _WIDTH[param.kind.bits]
     return table
 
 
@@ -92,10 +94,12 @@ class Receiver:
         args: list[Arg] = []
         strings = 0
         for i, param in enumerate(spec.params if spec else ()):
-            if param.kind is Kind.PATH:
+            if param.kind in _STRINGS:
                 length = call.length[strings]
                 args.append(
-                    ffi.buffer(call.text[strings], length)[:] if length >= 0 else length
+                    ffi.buffer(call.text[strings], length)[:]
+                    if length >= 0
+                    else 0 if length == _NULL_POINTER else length
                 )
                 strings += 1
             else:

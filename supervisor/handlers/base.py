@@ -17,8 +17,11 @@ from supervisor.policy.families import (
     IdMatch,
     KeyMatch,
     NodeMatch,
+    OptionMatch,
     PathMatch,
+    SourceMatch,
     Traits,
+    TypeMatch,
 )
 
 __all__ = [
@@ -33,9 +36,12 @@ __all__ = [
     "Match",
     "Named",
     "NodeMatch",
+    "OptionMatch",
     "Param",
     "PathMatch",
+    "SourceMatch",
     "Traits",
+    "TypeMatch",
     "UnreadableArgument",
     "call",
     "flag",

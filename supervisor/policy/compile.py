@@ -28,12 +28,14 @@ from supervisor.policy.cubes import (
 )
 from supervisor.policy.families import FamilySpec, NodeMatch, Traits
 from supervisor.policy.match import NodeRange
+from supervisor.policy.mount_compile import REFUSALS, check_silent, mount_rules
+from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.source import Source
 
 # Past so many tests of device numbers the filter notifies more and the session decides.
 _CUBES_MAX: Final = 128
-_REFUSALS: Final = frozenset({Verdict.REFUSE, Verdict.ERRNO, Verdict.KILL})
+Sets = Mapping[str, RuleSet | MountRules]
 
 
 def compile_policy(
@@ -51,7 +53,9 @@ def compile_policy(
     source = Source(str(file), content)
     document = schema.validate(source, schema.model_of(families))
     sets = {
-        name: _rules(source, name, getattr(document.syscalls, name), file.name)
+        name: (_mount_rules if name == "mount" else _rules)(
+            source, name, getattr(document.syscalls, name), file.name
+        )
         for name, family in families.items()
         if family.keys is not None and getattr(document.syscalls, name) is not None
     }
@@ -75,12 +79,7 @@ def compile_policy(
 
 
 def _rules(source: Source, family: str, section: Any, file: str) -> RuleSet:
-    node = source.root.at(("syscalls", family))
-    otherwise = Decision(
-        Verdict.CONTINUE if section.otherwise == "kernel" else Verdict.REFUSE,
-        f"{file}:{node.mark.line if node.kind == 'mapping' else _key_line(source, family)}",
-        "no rule matches",
-    )
+    otherwise = _otherwise(source, family, section, file)
     rules: list[Rule] = []
     for index, raw in enumerate(section.rules):
         where = ("syscalls", family, "rules", index)
@@ -95,15 +94,25 @@ def _rules(source: Source, family: str, section: Any, file: str) -> RuleSet:
             uids=_tuple(getattr(raw, "uid", None)),
             gids=_tuple(getattr(raw, "gid", None)),
         )
-        if rule.silent and rule.verdict not in _REFUSALS:
-            source.add(
-                source.root.at((*where, "silent"), key=True).mark,
-                "silent is for refusals (refuse, errno, kill): a grant is always recorded",
-            )
+        check_silent(source, where, rule.verdict, silent=rule.silent)
         rules.append(rule)
     out = RuleSet(tuple(rules), otherwise)
     _races(source, family, section, out)
     return out
+
+
+def _otherwise(source: Source, family: str, section: Any, file: str) -> Decision:
+    node = source.root.at(("syscalls", family))
+    return Decision(
+        Verdict.CONTINUE if section.otherwise == "kernel" else Verdict.REFUSE,
+        f"{file}:{node.mark.line if node.kind == 'mapping' else _key_line(source, family)}",
+        "no rule matches",
+    )
+
+
+def _mount_rules(source: Source, family: str, section: Any, file: str) -> MountRules:
+    otherwise = _otherwise(source, family, section, file)
+    return mount_rules(source, family, section, file, otherwise)
 
 
 def _key_line(source: Source, family: str) -> int:
@@ -192,16 +201,20 @@ def _mixed(rules: RuleSet, those: set[int]) -> set[int]:
     verdicts = {
         rules.rules[index].verdict if index >= 0 else rules.otherwise.verdict for index in those
     }
-    switches = Verdict.CONTINUE in verdicts and verdicts & (_REFUSALS | {Verdict.RETURN})
+    switches = Verdict.CONTINUE in verdicts and verdicts & (REFUSALS | {Verdict.RETURN})
     return those if switches and len(those) > 1 else set()
 
 
+def _node_sets(sets: Sets) -> dict[str, RuleSet]:
+    return {name: rules for name, rules in sets.items() if isinstance(rules, RuleSet)}
+
+
 def _served(
-    sets: Mapping[str, RuleSet], traits: Traits, families: Mapping[str, FamilySpec]
+    sets: Sets, traits: Traits, families: Mapping[str, FamilySpec]
 ) -> list[CallSpec]:
     realises = frozenset(
         rule.realise
-        for rules in sets.values()
+        for rules in _node_sets(sets).values()
         for rule in rules.rules
         if rule.verdict is Verdict.EMULATE
     )
@@ -214,9 +227,9 @@ def _served(
     return out
 
 
-def _ceiling(sets: Mapping[str, RuleSet]) -> tuple[NodeRange, ...]:
+def _ceiling(sets: Sets) -> tuple[NodeRange, ...]:
     every: list[NodeRange] = []
-    for rules in sets.values():
+    for rules in _node_sets(sets).values():
         for rule in rules.rules:
             if rule.verdict is Verdict.EMULATE:
                 every += rule.nodes or (("b", 0, 0xFFF, 0, 0xFFFFF), ("c", 0, 0xFFF, 0, 0xFFFFF))
@@ -224,11 +237,11 @@ def _ceiling(sets: Mapping[str, RuleSet]) -> tuple[NodeRange, ...]:
 
 
 def filter_rules(
-    sets: Mapping[str, RuleSet], served: Sequence[CallSpec], families: Mapping[str, FamilySpec]
+    sets: Sets, served: Sequence[CallSpec], families: Mapping[str, FamilySpec]
 ) -> list[bpf.FilterRule]:
     """What the filter does for each call that is served, and for io_uring."""
     out: list[bpf.FilterRule] = []
-    settled = {name: _settle(rules) for name, rules in sets.items()}
+    settled = {name: _settle(rules) for name, rules in _node_sets(sets).items()}
     for spec in served:
         family = families[spec.family]
         if family.keys is None:
@@ -239,11 +252,16 @@ def filter_rules(
             continue
         nodes = next((key for key in family.keys.values() if isinstance(key, NodeMatch)), None)
         if nodes is None:
-            out.append(bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF))
+            out += [
+                bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match)
+                for match in family.always(spec)
+            ]
             continue
         for action, those in settled[spec.family].items():
             out += [bpf.FilterRule(spec.name, action, _match(spec, nodes, cube)) for cube in those]
-    by_path = any(rule.globs is not None for rules in sets.values() for rule in rules.rules)
+    by_path = any(
+        rule.globs is not None for rules in _node_sets(sets).values() for rule in rules.rules
+    )
     if by_path or any(families[spec.family].io_uring for spec in served):
         # What goes through a ring never meets the filter.
         out.append(bpf.FilterRule("io_uring_setup", bpf.ret_errno(errno.ENOSYS)))

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
-from supervisor.model import Decision, Facts, Snapshot, Verdict
+from supervisor.model import Decision, Facts, MountCeiling, Snapshot, Verdict
 from supervisor.policy.match import NodeRange
+from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 
@@ -31,7 +32,8 @@ class CompiledPolicy:
     `on_error` is the errno (> 0) of everything that goes wrong on the way to an answer.
     `filter` is a packed `struct sock_filter[]`, in host byte order.
     `calls` has, by (audit architecture, number), each call that the filter may notify.
-    `ceiling` has the device ranges that any `emulate` rule may make.
+    `ceiling` has the device ranges that any `emulate` rule may make, `mounts` what any may have the
+    kernel mount; `fuse` says whether any runs FUSE programs.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
     """
 
@@ -42,7 +44,7 @@ class CompiledPolicy:
     filter: bytes
     calls: Mapping[tuple[int, int], CallSpec]
     ceiling: tuple[NodeRange, ...]
-    families: Mapping[str, RuleSet]
+    families: Mapping[str, RuleSet | MountRules]
     # For each call the positions of mode, dev and path among its arguments.
     _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
         default_factory=dict, compare=False, repr=False
@@ -56,6 +58,19 @@ class CompiledPolicy:
             )
             self._where[key] = (spec.index("mode"), spec.index("dev"), path)
 
+    @property
+    def mounts(self) -> tuple[MountCeiling, ...]:
+        """All that a maker can be asked to mount."""
+        return tuple(one for rules in self._mount_rules() for one in rules.ceilings())
+
+    @property
+    def fuse(self) -> bool:
+        """Whether a rule mounts by a FUSE program."""
+        return any(rules.uses_fuse for rules in self._mount_rules())
+
+    def _mount_rules(self) -> list[MountRules]:
+        return [rules for rules in self.families.values() if isinstance(rules, MountRules)]
+
     def decide(self, family: str, snapshot: Snapshot, facts: Facts | None = None) -> Decision:
         """The policy's answer. Pure: no I/O, and the same answer for the same arguments.
 
@@ -66,6 +81,8 @@ class CompiledPolicy:
         rules = self.families.get(family)
         if rules is None:
             return _COMPANION
+        if isinstance(rules, MountRules):
+            return rules.decide(snapshot.args, facts)
         mode_at, dev_at, path_at = self._where[snapshot.arch, snapshot.nr]
         args = snapshot.args
         device: tuple[str, int, int] | None = None
@@ -120,7 +137,10 @@ class CompiledPolicy:
             filter=base64.b64decode(data["filter"], validate=True),
             calls={(arch, nr): specs[family, name] for arch, nr, family, name in data["calls"]},
             ceiling=tuple((kind, a, b, c, d) for kind, a, b, c, d in data["ceiling"]),
-            families={name: RuleSet.from_json(rows) for name, rows in data["families"].items()},
+            families={
+                name: (MountRules if "mounts" in rows else RuleSet).from_json(rows)
+                for name, rows in data["families"].items()
+            },
         )
 
 

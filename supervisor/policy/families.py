@@ -56,7 +56,28 @@ class IdMatch:
     which: Literal["uid", "gid"]
 
 
-KeyMatch = NodeMatch | PathMatch | IdMatch
+@dataclass(frozen=True, slots=True)
+class TypeMatch:
+    """A rule's key for the type of a filesystem."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMatch:
+    """A rule's key for what is mounted: paths, device numbers, or a text."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptionMatch:
+    """A rule's key for the flags and options that it allows."""
+
+    doc: str
+
+
+KeyMatch = NodeMatch | PathMatch | IdMatch | TypeMatch | SourceMatch | OptionMatch
 
 
 class FamilySpec:
@@ -79,6 +100,6 @@ class FamilySpec:
         """
         raise NotImplementedError
 
-    def always(self, spec: CallSpec) -> Sequence[Match]:
-        """When a call of a companion is worth a notification."""
-        raise NotImplementedError
+    def always(self, spec: CallSpec) -> Sequence[Match]:  # noqa: ARG002
+        """When a call is worth a notification, as far as registers tell: one of these holds."""
+        return ((),)

@@ -20,10 +20,30 @@ from pydantic import (
     create_model,
 )
 
+from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.model import Verdict
 from supervisor.policy.devices import NAMES
-from supervisor.policy.families import FamilySpec, KeyMatch, NodeMatch, PathMatch
+from supervisor.policy.families import (
+    FamilySpec,
+    KeyMatch,
+    NodeMatch,
+    OptionMatch,
+    PathMatch,
+    SourceMatch,
+    TypeMatch,
+)
 from supervisor.policy.match import IdRange, NodeRange
+from supervisor.policy.mount_values import (
+    FLAG_NAMES,
+    FORCE_NAMES,
+    SHIFTS,
+    VIAS,
+    Options,
+    parse_emulate,
+    parse_options,
+    parse_source,
+    parse_type,
+)
 from supervisor.policy.source import Source
 from supervisor.policy.values import (
     ERRNOS,
@@ -76,6 +96,29 @@ Ids = Annotated[
     ],
     BeforeValidator(filled),
 ]
+Types = Annotated[
+    list[Annotated[str, BeforeValidator(parse_type), WithJsonSchema(_TEXT)]],
+    BeforeValidator(filled),
+]
+Sources = Annotated[
+    list[Annotated[NodeRange | str, BeforeValidator(parse_source), WithJsonSchema(_TEXT)]],
+    BeforeValidator(filled),
+]
+_MANY_WORDS: dict[str, Any] = {
+    "type": "array", "items": {"anyOf": [{"enum": list(FLAG_NAMES)}, _TEXT]}
+}  # fmt: skip
+AllowedOptions = Annotated[
+    Options,
+    BeforeValidator(parse_options),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"allow": _MANY_WORDS},
+            "required": ["allow"],
+            "additionalProperties": False,
+        }
+    ),
+]
 Errno = Annotated[int, BeforeValidator(parse_errno), WithJsonSchema({"enum": list(ERRNOS)})]
 
 
@@ -90,7 +133,24 @@ class MatchSection(_Strict):
     metadata: str | None = None
 
 
-def _do_schema(allowed: frozenset[Verdict]) -> dict[str, Any]:
+def _emulate_schema(*, mounts: bool) -> dict[str, Any]:
+    nodes = {"realise": {"enum": list(REALISE)}}
+    mount = {
+        "via": {"enum": list(VIAS)},
+        "shift": {"enum": [*SHIFTS, True, False]},
+        "force": {"type": "array", "items": {"enum": list(FORCE_NAMES)}},
+        "program": {"anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": _TEXT}]},
+        "from": {"enum": ["host", "container"]},
+        "devices": {"type": "boolean"},
+    }
+    return {
+        "type": "object",
+        "properties": mount if mounts else nodes,
+        "additionalProperties": False,
+    }
+
+
+def _do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> dict[str, Any]:
     def one(key: str, schema: dict[str, Any]) -> dict[str, Any]:
         return {
             "type": "object",
@@ -99,11 +159,7 @@ def _do_schema(allowed: frozenset[Verdict]) -> dict[str, Any]:
             "additionalProperties": False,
         }
 
-    emulate = {
-        "type": "object",
-        "properties": {"realise": {"enum": list(REALISE)}},
-        "additionalProperties": False,
-    }
+    emulate = _emulate_schema(mounts=mounts)
     return {
         "anyOf": [
             {"enum": [word.value for word in WORDS if word in allowed]},
@@ -117,6 +173,12 @@ def _do_schema(allowed: frozenset[Verdict]) -> dict[str, Any]:
 def _key_type(key: KeyMatch) -> Any:
     if isinstance(key, NodeMatch):
         return Devices
+    if isinstance(key, TypeMatch):
+        return Types
+    if isinstance(key, SourceMatch):
+        return Sources
+    if isinstance(key, OptionMatch):
+        return AllowedOptions
     return Globs if isinstance(key, PathMatch) else Ids
 
 
@@ -125,11 +187,12 @@ def _family_model(family: FamilySpec) -> Any:
         name: (_key_type(key) | None, Field(None, description=key.doc))
         for name, key in (family.keys or {}).items()
     }
+    mounts = any(isinstance(key, TypeMatch) for key in (family.keys or {}).values())
     fields["do"] = (
         Annotated[
             Action,
-            BeforeValidator(action_parser(family.verdicts)),
-            WithJsonSchema(_do_schema(family.verdicts)),
+            BeforeValidator(action_parser(family.verdicts, parse_emulate if mounts else None)),
+            WithJsonSchema(_do_schema(family.verdicts, mounts=mounts)),
         ],
         Field(description="what becomes of a call that the rule matches"),
     )
@@ -191,11 +254,14 @@ def json_schema(families: Mapping[str, FamilySpec]) -> dict[str, Any]:
     return out
 
 
+_LISTS = ("devices", "path", "uid", "gid", "door", "fstype", "source", "target")
+
+
 def _loosen(node: Any) -> None:
     """A single value may stand for a list of one."""
     if isinstance(node, dict):
         for key, value in list(node.items()):
-            if key in ("devices", "path", "uid", "gid", "door") and "anyOf" in value:
+            if key in _LISTS and "anyOf" in value:
                 lists = [one for one in value["anyOf"] if one.get("type") == "array"]
                 value["anyOf"] = lists + [one["items"] for one in lists]
                 value.pop("default", None)
