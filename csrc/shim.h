@@ -24,15 +24,18 @@ enum sd_kind {
 	SD_U32 = 1,     /* int, unsigned int, dev_t as the kernel takes it: the low 32 bits */
 	SD_U16 = 2,     /* umode_t: the low 16 bits */
 	SD_LONG = 3,    /* as wide as the caller's registers */
-	SD_STRING = 4,  /* a path: read from the caller's memory, once */
+	SD_STRING = 4,  /* a path: read from the caller's memory, once; so are the next ones */
+	SD_TEXT = 5,    /* a string that may be NULL, and is EINVAL where it is too long */
+	SD_DATA = 6,    /* mount(2)'s options: may be NULL, and end where memory does */
 };
 
 enum {
-	SD_STRINGS = 2,     /* most strings a call has */
+	SD_STRINGS = 4,     /* most strings a call has */
 	SD_PATH_MAX = 4096, /* PATH_MAX, the NUL included */
 	SD_PENDING = 256,   /* most calls received and not yet answered, in one session */
 	SD_UNREAD = 1 << 20,
 	SD_STALLS = 8,      /* most stalled readers a session may leave behind */
+	SD_NULL = -4096,    /* the length of a string that is a NULL pointer: no errno */
 };
 
 struct sd_call {
@@ -43,10 +46,11 @@ struct sd_call {
 	uint32_t arch;
 	int32_t nr;
 	int32_t slot;                 /* in the watch, to be given back with the answer */
-	int32_t length[SD_STRINGS];   /* of each string without its NUL, or -errno */
+	int32_t length[SD_STRINGS];   /* of each string without its NUL, SD_NULL, or -errno */
 	int32_t key_length;
 	char text[SD_STRINGS][SD_PATH_MAX];
-	char key[8192 + 64]; /* what a decision may depend on, for a cache: arch, nr, arguments, strings */
+	/* what a decision may depend on, for a cache: arch, nr, arguments, strings */
+	char key[SD_STRINGS * SD_PATH_MAX + 128];
 };
 
 struct sd_stall {
