@@ -78,6 +78,8 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 			error = -EACCES;
 	} else if (!error && S_ISREG(found.st_mode)) {
 		seen->flags |= SD_SEEN_IMAGE;
+		seen->source_dev = found.st_dev;
+		seen->source_ino = found.st_ino;
 		if (fs.f_type == FUSE_SUPER_MAGIC)
 			seen->flags |= SD_SEEN_FUSE;
 	} else if (!error) {

@@ -341,6 +341,7 @@ struct sd_seen {
 	uint32_t flags;
 	uint32_t fsuid, fsgid;
 	uint32_t major, minor;
+	uint64_t source_dev, source_ino;     /* of an image */
 	uint32_t target_major, target_minor; /* of the filesystem that the target is on */
 	int32_t target_length, source_length; /* -1: not known */
 	char target[SD_PATH_MAX];

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from errno import EINTR, EINVAL, EIO, ENODEV, ENOSPC, ENOTBLK, EPERM, ETIMEDOUT
+from errno import EBUSY, EINTR, EINVAL, EIO, ENODEV, ENOSPC, ENOTBLK, EPERM, ETIMEDOUT
 from typing import Any, Final
 
 from supervisor.engine import mount_makers
@@ -126,6 +126,10 @@ class Mounter:
             raise MountError(EPERM)
         if self._live(call) >= self._most:
             raise MountError(ENOSPC, f"mount: {self._most} mounts are the limit of a session")
+        image = (look.seen.source_dev, look.seen.source_ino)
+        if source.kind == "image" and not await self._released(call, image):
+            # two programs, or a program and the kernel, would write to the same blocks
+            raise MountError(EBUSY, "mount: a FUSE program serves this image")
         call.check()
         self._underway += 1
         try:
@@ -136,6 +140,12 @@ class Mounter:
         finally:
             self._underway -= 1
         return Outcome(0, how, call.path, decision=call.decision)
+
+    async def _released(self, call: MountCall, image: tuple[int, int]) -> bool:
+        if not self._servers.count:
+            return True
+        call.on_wait()
+        return await self._servers.released(image)
 
     def _live(self, call: MountCall) -> int:
         """How many mounts there may be. What went by an umount nobody has told us of."""
@@ -187,7 +197,8 @@ class Mounter:
             raise MountError(ENOTBLK if plan.source else EINVAL)
         node = await self._fuse_node(call)
         try:
-            server = self._servers.start(plan, settings, look.source, node)
+            image = (look.seen.source_dev, look.seen.source_ino)
+            server = self._servers.start(plan, settings, (look.source, image), node)
         except (OSError, ValueError) as error:
             errno = EIO if isinstance(error, ValueError) else error.errno or EIO
             raise MountError(errno, f"fuse: {error}") from error

@@ -22,6 +22,7 @@ from supervisor.model import Mount, MountSettings
 MEMORY: Final = 2 << 30
 _MOST_WORDS: Final = 1000
 _LAST_BREATH: Final = 1.0
+_LAST_WRITES: Final = 2.0
 _STAGES: Final = {
     lib.SD_PROGRAM_CLONE: "clone",
     lib.SD_PROGRAM_ROOT: "its root directory",
@@ -36,11 +37,15 @@ _STAGES: Final = {
 class Server:
     """One program that runs, or has ended and is not reaped yet."""
 
-    def __init__(self, pid: int, pidfd: int, messages: int, what: str) -> None:
+    def __init__(
+        self, pid: int, pidfd: int, messages: int, what: str, image: tuple[int, int]
+    ) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.what = what
+        self.image = image
         self.status = 0
+        self.gone = trio.Event()
         self._messages = messages
         self._reaped = False
         self._words = b""
@@ -84,11 +89,26 @@ class FuseServers:
     @property
     def count(self) -> int:
         """How many serve a mount."""
-        self.reap()
-        return len(self._all)
+        return sum(not server.ended() for server in self._all)
 
-    def start(self, plan: Mount, settings: MountSettings, image: int, node: int) -> Server:
-        """Starts the program on the image. OSError, or ValueError for a template that is wrong."""
+    async def released(self, image: tuple[int, int]) -> bool:
+        """Waits for programs that still write to `image` (device, inode) after their umount, which
+        does not wait for them. False: one of them goes on, so its mount is still in use.
+        """
+        with trio.move_on_after(_LAST_WRITES):
+            while theirs := [server for server in self._all if server.image == image]:
+                await theirs[0].gone.wait()
+            return True
+        return False
+
+    def start(
+        self, plan: Mount, settings: MountSettings, source: tuple[int, tuple[int, int]], node: int
+    ) -> Server:
+        """Starts the program on an image: its descriptor, and its device and inode.
+
+        OSError, or ValueError for a template that is wrong.
+        """
+        image, which = source
         options = [word for word in (plan.data or b"").decode("utf-8", "surrogateescape").split(",")
                    if word]  # fmt: skip
         if (plan.flags | settings.force) & MS_RDONLY:
@@ -102,7 +122,7 @@ class FuseServers:
         error = lib.sd_program_start(program)
         if error < 0:
             check(error, f"{words[0]}: {_STAGES.get(program.stage, 'start')}")
-        return Server(program.pid, program.pidfd, program.messages, words[0])
+        return Server(program.pid, program.pidfd, program.messages, words[0], which)
 
     def keep(self, server: Server) -> None:
         """Its mount is in place."""
@@ -110,18 +130,15 @@ class FuseServers:
         trio.lowlevel.spawn_system_task(self._watch, server, name=f"fuse {server.pid}")
 
     async def _watch(self, server: Server) -> None:
+        """Waits for its end; nobody else lets go of it."""
         try:
             await trio.lowlevel.wait_readable(server.pidfd)
         finally:
-            self.reap()
-
-    def reap(self) -> None:
-        """Lets go of those that have ended."""
-        for server in [server for server in self._all if server.ended()]:
             self._all.remove(server)
+            server.ended()
+            server.gone.set()
             words = server.words()
-            failed = server.status != 0
-            if self._report is not None and (words or failed):
+            if self._report is not None and (words or server.status):
                 self._report(
                     "fuse", program=server.what, pid=server.pid, status=server.status, says=words
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from errno import EINTR, ENAMETOOLONG, EPIPE, ESRCH
+from errno import EBADF, EINTR, ENAMETOOLONG, EPIPE, ESRCH
 from typing import Any, Final
 
 import trio
@@ -19,6 +19,7 @@ from supervisor.model import Decision, Mount, Remount
 
 PATH_DEADLINE: Final = 2.0
 MOUNT_DEADLINE: Final = 20.0
+_EXITING: Final = (ESRCH, EBADF)
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
 
 
@@ -148,8 +149,8 @@ class MountCall:
         return look
 
     def _refused(self, errno: int) -> MountError:
-        """ESRCH is no answer of mount(2): the caller is exiting."""
-        return self.failed("the caller has gone") if errno == ESRCH else MountError(errno)
+        """Neither ESRCH nor EBADF is an answer of mount(2): the caller is exiting."""
+        return self.failed("the caller has gone") if errno in _EXITING else MountError(errno)
 
     async def attach(self, look: Look, tree: int) -> None:
         """Moves the detached mount to its place."""

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from errno import EINTR, EINVAL, EIO, ENOENT, ETIMEDOUT
+from errno import EBUSY, EINTR, EINVAL, EIO, ENOENT, ETIMEDOUT
 from pathlib import Path
 
 import pytest
@@ -195,3 +195,17 @@ def test_a_caller_that_is_killed_leaves_nothing(both: tuple[Target, Actor], plac
     assert actor.hear()[0] != 0
     assert gone("sleep 7")
     assert target.run(f"grep -c {place}/mp /proc/self/mountinfo")[1] == "0"
+
+
+def test_one_program_for_an_image(both: tuple[Target, Actor], place: Path) -> None:
+    target, actor = both
+    (place / "other").mkdir()
+    assert mount(actor, place)[0] == 0
+    assert mount(actor, place, target=str(place / "other"))[0] == EBUSY
+    # one that still writes after its umount is waited for
+    for _ in range(5):
+        assert target.run(f"cp /bin/sh {place}/mp/; umount {place}/mp")[0] == 0
+        assert mount(actor, place)[0] == 0
+    target.run(f"umount {place}/mp")
+    assert gone("fuse2fs")
+    assert subprocess.run(["e2fsck", "-fn", place / "image"], check=False).returncode == 0

@@ -101,9 +101,7 @@ def test_what_is_forced_stays(both: tuple[Target, Actor], place: Path) -> None:
     target.run(f"umount {place}/mp")
 
 
-def test_what_was_only_asked_for_can_be_taken_back(
-    both: tuple[Target, Actor], place: Path
-) -> None:
+def test_what_was_only_asked_for_can_be_taken_back(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
     flags = MS["noexec"] | MS["noatime"]
     assert mount(actor, place, flags=flags)[0] == 0
@@ -220,9 +218,7 @@ def test_propagation_goes_where_it_went(both: tuple[Target, Actor], place: Path)
     assert target.run(f"umount {place}/mp && umount {place}/peer && umount {place}")[0] == 0
 
 
-def test_a_mount_in_a_namespace_of_the_callers_own(
-    both: tuple[Target, Actor], place: Path
-) -> None:
+def test_a_mount_in_a_namespace_of_the_callers_own(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
     target.run("unshare -m --propagation private sleep 60 & echo $! > /tmp/mounter.pid; sleep 0.3")
     pid = int(Path("/tmp/mounter.pid").read_text())

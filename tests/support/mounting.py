@@ -163,7 +163,16 @@ def _serve(config: dict[str, Any]) -> None:
     import trio
 
     from supervisor.engine.act import Actor as RealActor
-    from supervisor.model import Decision, Mount, MountSettings, Place, Remount, Snapshot, Verdict
+    from supervisor.model import (
+        Decision,
+        Facts,
+        Mount,
+        MountSettings,
+        Place,
+        Remount,
+        Snapshot,
+        Verdict,
+    )
 
     class Said:
         nodes = "private"
@@ -178,6 +187,12 @@ def _serve(config: dict[str, Any]) -> None:
 
     def text(value: str | None) -> bytes | None:
         return None if value is None else value.encode()
+
+    def decide(facts: Facts, granted: list[str] | None, settings: MountSettings) -> Decision:
+        known = facts.source is not None and facts.source.name.decode()
+        if granted is not None and known not in granted:
+            return Decision(Verdict.ERRNO, "test", f"source {known}", 1)
+        return Decision(Verdict.EMULATE, "test", settings=settings)
 
     async def one(words: dict[str, Any]) -> None:
         settings = MountSettings(
@@ -195,15 +210,20 @@ def _serve(config: dict[str, Any]) -> None:
                 words.get("flags", 0), text(words.get("data")), settings,
             )  # fmt: skip
         snapshot = Snapshot(1, words["tid"], 0, 0, 0, "mount", ())
-        task = os.open(f"/proc/{words['tid']}", os.O_PATH)
+        try:
+            task = os.open(f"/proc/{words['tid']}", os.O_PATH)
+        except FileNotFoundError:
+            print(json.dumps({"errno": 1, "how": "the caller has gone"}), flush=True)
+            return
         start = time.monotonic()
         outcome = await actor.perform(
             plan, snapshot, task, lambda: os.path.exists(f"/proc/{words['tid']}"),
-            lambda facts: Decision(Verdict.EMULATE, "test", settings=settings),
+            lambda facts: decide(facts, words.get("granted"), settings),
         )  # fmt: skip
         os.close(task)
         print(json.dumps({
-            "errno": outcome.errno, "how": outcome.how, "left_alone": outcome.left_alone,
+            "target": (outcome.path or b"").decode(), "errno": outcome.errno,
+            "how": outcome.how, "left_alone": outcome.left_alone,
             "ms": (time.monotonic() - start) * 1e3,
         }), flush=True)  # fmt: skip
 
