@@ -49,6 +49,7 @@ from supervisor.model import (
     Snapshot,
     Verdict,
 )
+from supervisor.policy.mounts import MountRules
 
 _FLAGS_AT: Final = 3
 # The kernel answers EINVAL. The magic number of old has this bit; with it go all upper bits.
@@ -56,14 +57,13 @@ _NOUSER: Final = 1 << 31
 _PROPAGATION: Final = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE
 # REMOUNT with BIND changes one mount alone; REMOUNT wins over all others; then come BIND, the types
 # of propagation and MOVE; what has none of them is a new mount.
-_NOTIFIED: Final = tuple(
-    (Condition(_FLAGS_AT, mask, value),)
-    for mask, value in (
-        (_NOUSER | MS_REMOUNT | MS_BIND | MS_MOVE | _PROPAGATION, 0),
-        (_NOUSER | MS_REMOUNT | MS_BIND, MS_REMOUNT),
-        (MS_MGC_MSK | MS_REMOUNT | MS_BIND | MS_MOVE, MS_MGC_VAL),
-        (MS_MGC_MSK | MS_REMOUNT | MS_BIND, MS_MGC_VAL | MS_REMOUNT),
-    )
+_NEW: Final[Sequence[Match]] = (
+    (Condition(_FLAGS_AT, _NOUSER | MS_REMOUNT | MS_BIND | MS_MOVE | _PROPAGATION, 0),),
+    (Condition(_FLAGS_AT, MS_MGC_MSK | MS_REMOUNT | MS_BIND | MS_MOVE, MS_MGC_VAL),),
+)
+_REMOUNT: Final[Sequence[Match]] = (
+    (Condition(_FLAGS_AT, _NOUSER | MS_REMOUNT | MS_BIND, MS_REMOUNT),),
+    (Condition(_FLAGS_AT, MS_MGC_MSK | MS_REMOUNT | MS_BIND, MS_MGC_VAL | MS_REMOUNT),),
 )
 
 
@@ -110,9 +110,10 @@ class Mounts(Family):
         }
     )
 
-    def always(self, spec: CallSpec) -> Sequence[Match]:  # noqa: ARG002
-        """New mounts, and remounts of a whole filesystem."""
-        return _NOTIFIED
+    def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:  # noqa: ARG002
+        """New mounts, and remounts of a whole filesystem where one may belong to the host."""
+        ours = isinstance(rules, MountRules) and rules.ceilings()
+        return (*_NEW, *_REMOUNT) if ours else _NEW
 
     def plan(self, snapshot: Snapshot, decision: Decision) -> Mount | Remount:
         """The mount, its flags without the magic number of old."""

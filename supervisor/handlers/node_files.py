@@ -113,7 +113,7 @@ class NodeFiles(Family):
             return ()
         return self.calls if traits.nodes == "host" else _NAMES
 
-    def always(self, spec: CallSpec) -> Sequence[Match]:
+    def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:  # noqa: ARG002
         """Each call, but not unlinkat of a directory: no node is one."""
         if spec.name == "unlinkat":
             return ((Condition(2, AT_REMOVEDIR, 0),),)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from supervisor.kernel.mounts import names_of, without_magic
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe.text import errno_name, printable
@@ -44,8 +45,11 @@ def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:
     for param, value in zip(spec.params if spec else (), snapshot.args, strict=False):
         if isinstance(value, bytes):
             found[param.name] = printable(value)
-        elif value < 0 and param.kind is Kind.PATH:
-            found[param.name] = {"error": errno_name(-value)}
+        elif param.kind.is_string:
+            found[param.name] = {"error": errno_name(-value)} if value else None
+        elif param.kind is Kind.MOUNT_FLAGS:
+            found[param.name] = value
+            found["flags"] = names_of(without_magic(value))
         else:
             found[param.name] = value
     return found

@@ -247,14 +247,14 @@ def filter_rules(
         if family.keys is None:
             out += [
                 bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match)
-                for match in family.always(spec)
+                for match in family.always(spec, None)
             ]
             continue
         nodes = next((key for key in family.keys.values() if isinstance(key, NodeMatch)), None)
         if nodes is None:
             out += [
                 bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match)
-                for match in family.always(spec)
+                for match in family.always(spec, sets[spec.family])
             ]
             continue
         for action, those in settled[spec.family].items():

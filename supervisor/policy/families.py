@@ -100,6 +100,9 @@ class FamilySpec:
         """
         raise NotImplementedError
 
-    def always(self, spec: CallSpec) -> Sequence[Match]:  # noqa: ARG002
-        """When a call is worth a notification, as far as registers tell: one of these holds."""
+    def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:  # noqa: ARG002
+        """When a call is worth a notification, as far as registers tell: one of these holds.
+
+        `rules` are the policy's of this family, None for a companion.
+        """
         return ((),)

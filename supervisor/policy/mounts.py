@@ -44,15 +44,20 @@ from supervisor.policy.match import (
 ALWAYS_ALLOWED: Final = MS["silent"] | MS["relatime"] | MS["strictatime"]
 # Which of several calls it is.
 OPERATIONS: Final = sum(
-    MS[name] for name in ("remount", "bind", "move", "rec", "unbindable", "private", "slave", "shared")
-)
+    MS[name]
+    for name in (
+        "remount", "bind", "move", "rec", "unbindable", "private", "slave", "shared",
+    )
+)  # fmt: skip
+_BY_KERNEL: Final = MountSettings()
 # Their source is no path.
 TEXT_TYPES: Final = frozenset(
-    "hugetlbfs nfs nfs4 cifs smb3 ceph 9p afs tmpfs ramfs overlay proc sysfs devpts mqueue cgroup "
-    "cgroup2 tracefs debugfs securityfs configfs bpf binfmt_misc fuse virtiofs".split()
-)
-_NO_OPTIONS: Final = ("",)
-_REFUSE_WORDS: Final = {Verdict.REFUSE, Verdict.ERRNO, Verdict.KILL, Verdict.RETURN}
+    (
+        "hugetlbfs", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "virtiofs", "fuse",
+        "tmpfs", "ramfs", "overlay", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2",
+        "tracefs", "debugfs", "securityfs", "configfs", "bpf", "binfmt_misc",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ class MountRule:
     verdict: Verdict
     value: int = 0
     silent: bool = False
-    settings: MountSettings = MountSettings()
+    settings: MountSettings = _BY_KERNEL
     types: tuple[str, ...] | None = None
     sources: tuple[str, ...] | None = None
     devices: tuple[NodeRange, ...] = ()

@@ -18,7 +18,7 @@ from supervisor.policy.compile import filter_rules
 from supervisor.policy.families import Nodes
 from supervisor.policy.match import node_matches
 from supervisor.policy.rules import RuleSet
-from tests.support.policies import BLOCK, CHAR, device, mknod, policy
+from tests.support.policies import BLOCK, CHAR, device, mknod, mounts, node_rules, policy
 
 ENOSYS = bpf.ret_errno(errno.ENOSYS)
 GARBAGE = 0xDEADBEEF00000000
@@ -102,7 +102,7 @@ def test_it_does_what_the_rules_want_and_no_more(seed: int) -> None:
     for one in (compiled, kernel):
         known = [
             (kind, low, high, first, last)
-            for rule in one.families["mknod"].rules
+            for rule in node_rules(one).rules
             for kind, low, high, first, last in rule.nodes or ()
         ]
         for _ in range(150):
@@ -115,7 +115,7 @@ def test_it_does_what_the_rules_want_and_no_more(seed: int) -> None:
                 mode = CHAR if kind == "c" else BLOCK
             upper = rnd.choice((0, GARBAGE))
             arch = rnd.choice(NATIVE_ARCHES)
-            want = expected(one.families["mknod"], mode, dev)
+            want = expected(node_rules(one), mode, dev)
             high_mode = mode | rnd.choice((0, 0x10000, 0x7FFF0000))
             assert ask(one.filter, "mknod", arch, 1, high_mode, dev, upper=upper) == want
             assert ask(one.filter, "mknodat", arch, 3, 1, high_mode, dev, upper=upper) == want
@@ -219,6 +219,50 @@ def test_rules_with_other_actions_never_overlap() -> None:
 
     rules = filter_rules(compiled.families, list(FAMILIES["mknod"].calls), FAMILIES)
     assert {rule.action for rule in rules} == {bpf.RET_USER_NOTIF, bpf.ret_errno(errno.EPERM)}
+
+
+def new_or_remount(flags: int) -> str:
+    """What the kernel makes of the flags of mount(2), in its own order (path_mount)."""
+    if flags & 0xFFFF0000 == 0xC0ED0000:
+        flags &= 0xFFFF
+    if flags & 1 << 31:
+        return "invalid"
+    if flags & 32 and not flags & 4096:
+        return "remount"
+    if flags & (32 | 4096 | 8192 | 0xF << 17):
+        return "the caller's own"
+    return "new"
+
+
+MOUNT_BITS = (0, 1, 2, 4, 8, 32, 256, 4096, 8192, 16384, 32768, 1 << 17, 1 << 18, 1 << 19, 1 << 20,
+              1 << 21, 1 << 24, 1 << 25, 1 << 30, 1 << 31)  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+@pytest.mark.parametrize("seed", range(10))
+def test_only_what_may_be_a_mount_of_ours_notifies(arch: int, seed: int) -> None:
+    rnd = random.Random(seed)
+    by_kernel = mounts('{fstype: ext4, source: "/**", do: emulate}').filter
+    by_program = mounts("{fstype: ext4, do: {emulate: {via: fuse}}}").filter
+    for _ in range(400):
+        flags = sum({rnd.choice(MOUNT_BITS) for _ in range(rnd.choice((0, 1, 2, 3, 5)))})
+        if rnd.random() < 0.4:
+            flags = flags & 0xFFFF | 0xC0ED0000
+        if rnd.random() < 0.1:
+            flags = rnd.getrandbits(32)
+        what = new_or_remount(flags)
+        for program, notified in ((by_kernel, {"new", "remount"}), (by_program, {"new"})):
+            want = bpf.RET_USER_NOTIF if what in notified else bpf.RET_ALLOW
+            upper = rnd.choice((0, GARBAGE))
+            assert ask(program, "mount", arch, 1, 1, 1, flags, 1, upper=upper) == want, hex(flags)
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+def test_mount_alone_notifies_where_mounts_are_granted(arch: int) -> None:
+    program = mounts('{fstype: ext4, source: "/**", do: emulate}').filter
+    assert ask(program, "mknod", arch, 1, CHAR, 0x103) == bpf.RET_ALLOW
+    assert ask(program, "io_uring_setup", arch) == bpf.RET_ALLOW
+    assert ask(mknod("{do: emulate}").filter, "mount", arch, 1, 1, 1, 0, 0) == bpf.RET_ALLOW
 
 
 def test_a_person_can_read_it() -> None:

@@ -9,10 +9,10 @@ import time
 import pytest
 
 from supervisor.kernel.syscalls import I386
-from supervisor.model import Decision, Facts, Snapshot, Verdict
+from supervisor.model import Decision, Facts, Settings, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.match import glob_matches, lexical
-from tests.support.policies import BLOCK, call, device, mknod, policy
+from tests.support.policies import BLOCK, call, device, mknod, node_rules, policy
 
 ROOT = Facts(b"/dev/null", 0, 0)
 
@@ -49,7 +49,7 @@ def test_numbers_are_split_as_the_kernel_splits_them() -> None:
 
 def test_settings_travel_with_the_decision() -> None:
     compiled = mknod('{devices: ["null"], do: {emulate: {realise: bind}}}', "{do: {return: 7}}")
-    assert decide(compiled, call(b"x")).settings.realise == "bind"
+    assert decide(compiled, call(b"x")).settings == Settings("bind")
     returned = decide(compiled, call(b"x", dev=1))
     assert (returned.verdict, returned.value) == (Verdict.RETURN, 7)
 
@@ -152,7 +152,7 @@ def _any(globs: tuple[str, ...], path: bytes) -> bool:
 
 def slow(policy: CompiledPolicy, path: bytes, facts: Facts | None) -> Verdict:
     """The same semantics with no index at all, for calls of char 1:3."""
-    rules = policy.families["mknod"]
+    rules = node_rules(policy)
     written = lexical(path)
     for rule in rules.rules:
         if rule.nodes is not None and ("c", 1, 1, 3, 3) not in rule.nodes:
