@@ -158,10 +158,10 @@ class Zygote:
         config = self._config
         policy = config.policy
         devices = policy.ceiling
-        if getattr(policy, "fuse", False):  # what a FUSE program has to open
+        if policy.fuse:  # what a FUSE program has to open
             devices = (*devices, ("c", 10, 10, 229, 229))
         return [
-            spawn_maker(devices, config.uids, config.gids, getattr(policy, "mounts", ()), userns)
+            spawn_maker(devices, config.uids, config.gids, policy.mounts, userns)
             for _ in range(MAKERS)
         ]
 

@@ -88,7 +88,7 @@ def hung(target: Target, place: Path) -> Iterator[Path]:
     os.chmod(place / "fuse", 0o666)
     (place / "hung.py").write_text(HUNG)
     target.run(
-        f"python3 {place}/hung.py {place}/fuse {where} > {place}/ready 2> {place}/failed & echo $! > {place}/pid;"
+        f"python3 {place}/hung.py {place}/fuse {where} > {place}/ready & echo $! > {place}/pid;"
         f"while ! [ -s {place}/ready ]; do sleep 0.05; done"
     )
     pid = int((place / "pid").read_text())
