@@ -59,8 +59,8 @@ _ATTR_ATIME: Final = 0x70 | 0x80
 
 
 def without_magic(flags: int) -> int:
-    """What the kernel makes of `flags`: the magic number of old is taken off."""
-    return flags & ~MS_MGC_MSK if flags & MS_MGC_MSK == MS_MGC_VAL else flags
+    """What the kernel makes of `flags`: the magic number of old is taken off, and all above it."""
+    return flags & 0xFFFF if flags & MS_MGC_MSK == MS_MGC_VAL else flags
 
 
 def attr_of(flags: int) -> int:

@@ -51,7 +51,7 @@ class Kind(StrEnum):
         """How many low bits of the register the kernel looks at; 0: as wide as a register."""
         if self is Kind.MODE:
             return 16
-        if self.is_string or self in (Kind.POINTER, Kind.SIZE):
+        if self.is_string or self in (Kind.POINTER, Kind.SIZE, Kind.MOUNT_FLAGS):
             return 0
         return 32
 

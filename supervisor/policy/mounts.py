@@ -246,6 +246,8 @@ class MountRules:
         if not isinstance(flags, int):
             raise TypeError("flags are a number")
         flags = without_magic(flags)
+        if flags >> 31:  # MS_NOUSER, which the kernel sees in all upper bits
+            return Decision(Verdict.CONTINUE, self.otherwise.rule, "EINVAL is the kernel's to say")
         if flags & (MS_REMOUNT | MS_BIND) == MS_REMOUNT:
             return self._of_remount(flags, data)
         name = fstype.decode("utf-8", "surrogateescape") if isinstance(fstype, bytes) else ""

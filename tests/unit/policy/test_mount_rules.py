@@ -165,6 +165,13 @@ def test_unreadable_pointers_are_the_kernels_errno() -> None:
     assert cut.verdict is Verdict.CONTINUE, "what the kernel cuts for itself is its own affair"
 
 
+def test_flags_that_nobody_knows_are_the_kernels_to_refuse() -> None:
+    policy = mounts(KERNEL, otherwise="refuse")
+    for flags in (1 << 31, 1 << 32, 0xDEAD00000001):
+        assert first(policy, mount_call(flags=flags)).verdict is Verdict.CONTINUE
+    assert first(policy, mount_call(flags=0xDEADC0ED0001)).verdict is Verdict.EMULATE
+
+
 def test_a_remount_stays_within_every_rule() -> None:
     policy = mounts(KERNEL.replace("do:", "options: {allow: [ro, nosuid]}, do:"))
     remount = MS["remount"]
