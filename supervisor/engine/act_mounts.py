@@ -250,13 +250,17 @@ class Mounter:
         device = (seen.target_major, seen.target_minor)
         if not seen.flags & lib.SD_SEEN_ROOT or device not in self._devices:
             return Outcome(0, left_alone=True)
+        if plan.refusal:
+            raise MountError(EPERM, f"remount: {plan.refusal}")
+        # mount(8) hands back the options that mountinfo shows, this one too
+        words = [word for word in (plan.data or b"").split(b",") if word != b"idmapped"]
         # The kernel's order is the superblock first; but what is locked must stop the whole.
         error = await call.change(look, *remounted(plan.flags))
         if error:
             raise MountError(error, "remount: a flag is locked" if error == EPERM else "remount")
         new = ffi.new("struct sd_new_mount *")
         new.kind, new.flags = lib.SD_NEW_AGAIN, plan.flags
-        _fill(new.data, plan.data or b"", lib.SD_PATH_MAX, EINVAL)
+        _fill(new.data, b",".join(words), lib.SD_PATH_MAX, EINVAL)
         mounted, _ = await mount_makers.mounted(self._makers, call, new, look.target)
         if mounted.error:
             raise MountError(-mounted.error, "remount")
@@ -285,7 +289,7 @@ def _source(look: Look, plan: Mount) -> Source:
     seen = look.seen
     if plan.settings.text:
         return Source("text", plan.source or b"")
-    if plan.source is None:
+    if not plan.source:
         raise MountError(EINVAL)
     if seen.source_error:
         raise MountError(-seen.source_error)

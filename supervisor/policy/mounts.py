@@ -305,6 +305,8 @@ class MountRules:
         it, for nobody remembers which it was.
         """
         options = split_options(data) if isinstance(data, bytes) else []
+        # mount(8) hands back what mountinfo shows; the engine takes it off
+        options = [option for option in options if option != "idmapped"]
         if data == -E2BIG:
             return replace(self._remount, reason="options longer than the kernel takes")
         for rule in self.rules:

@@ -54,11 +54,11 @@ def both(place: Path) -> Iterator[tuple[Target, Actor]]:
 
 
 def loops() -> list[str]:
-    """The loop devices of ours that are left."""
+    """The loop devices that are left of a test like these."""
     shown = subprocess.run(
         ["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, check=True
     )
-    return [line for line in shown.stdout.splitlines() if "image" in line]
+    return [line for line in shown.stdout.splitlines() if "/sd-test-" in line]
 
 
 def mount(actor: Actor, place: Path, **more: object) -> tuple[int, str]:
