@@ -36,6 +36,8 @@ for goal in "$@"; do
 	demo)
 		need tar command_there tar
 		need cpio command_there cpio
+		need e2fsprogs command_there mkfs.ext4
+		need fuse2fs command_there fuse2fs
 		;;
 	test)
 		need tar command_there tar
@@ -51,10 +53,15 @@ for goal in "$@"; do
 		need e2fsprogs command_there chattr
 		need util-linux command_there unshare
 		need mount command_there mount
+		need fuse2fs command_there fuse2fs
+		need squashfs-tools command_there mksquashfs
+		need squashfuse command_there squashfuse
 		need passwd command_there useradd
 		need procps command_there ps
 		;;
 	bench)
+		need e2fsprogs command_there mkfs.ext4
+		need fuse2fs command_there fuse2fs
 		need util-linux command_there unshare
 		;;
 	*)

@@ -22,7 +22,7 @@ from supervisor.handlers.base import (
     number,
     place,
 )
-from supervisor.model import Settings, Decision, MakeNode, Snapshot, Verdict
+from supervisor.model import Decision, MakeNode, Settings, Snapshot, Verdict
 
 
 def split_device(dev: int) -> tuple[int, int]:

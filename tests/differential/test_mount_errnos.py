@@ -54,9 +54,11 @@ def scene(place: Path, name: str, owner: int) -> Iterator[Path]:
     subprocess.run(["mkfs.ext4", "-q", "-F", top / "image"], check=True)
     (top / "tree").mkdir()
     shutil.copy(TABLE, top / "tree")
-    made = ["mksquashfs", top / "tree", top / "squash", "-quiet", "-noappend"]
-    subprocess.run(made if SQUASHFS else ["cp", top / "image", top / "squash"], check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
+    if SQUASHFS:
+        made = ["mksquashfs", top / "tree", top / "squash", "-quiet", "-noappend"]
+        subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+    else:
+        shutil.copy(top / "image", top / "squash")
     loops = []
     try:
         for image_name, node, options in (

@@ -54,7 +54,9 @@ def umount(target: str, flags: int = 0) -> int:
 def shown(target: str) -> str:
     """What /proc/self/mountinfo says of a mount, without what depends on where it was made."""
     where = os.path.realpath(target)
-    for line in open("/proc/self/mountinfo"):
+    with open("/proc/self/mountinfo") as lines:
+        found = lines.readlines()
+    for line in found:
         fields = line.split()
         if fields[4] == where:
             dash = fields.index("-")

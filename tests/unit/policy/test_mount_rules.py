@@ -24,7 +24,9 @@ from supervisor.policy.mounts import split_options
 from supervisor.policy.source import PolicyFindings
 from tests.support.policies import mount_call, mounts
 
-KERNEL = '{fstype: [ext4, xfs], source: ["/dev/loop*", "block 8:1-3", "/images/*.img"], do: emulate}'
+KERNEL = (
+    '{fstype: [ext4, xfs], source: ["/dev/loop*", "block 8:1-3", "/images/*.img"], do: emulate}'
+)
 FUSE = "{fstype: ext4, do: {emulate: {via: fuse}}}"
 IMAGE = Source("image", b"/images/a.img")
 LOOP = Source("device", b"/dev/loop3", (7, 3))
@@ -84,7 +86,8 @@ def test_devices_by_the_kernel_and_images_by_a_program() -> None:
 def test_settings_are_safe_where_nothing_is_said() -> None:
     how = settings(second(mounts(KERNEL), mount_call()))
     assert how == MountSettings("kernel", (), False, "auto", MS["nodev"], False)
-    more = mounts(KERNEL.replace("do: emulate", "do: {emulate: {shift: true, force: [nosuid, ro]}}"))
+    said = "do: {emulate: {shift: true, force: [nosuid, ro]}}"
+    more = mounts(KERNEL.replace("do: emulate", said))
     how = settings(second(more, mount_call()))
     assert (how.shift, how.force) == ("true", MS["nodev"] | MS["nosuid"] | MS["ro"])
     devices = mounts(KERNEL.replace("do: emulate", "do: {emulate: {devices: true, shift: false}}"))
