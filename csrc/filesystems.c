@@ -10,6 +10,7 @@
 #include <fnmatch.h>
 #include <linux/capability.h>
 #include <linux/loop.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -215,29 +216,62 @@ static int attach_loop(struct sd_mounting *mounting, int image, int read_only, c
 	return -EBUSY;
 }
 
-/* Mounts it here, and makes a detached mount of that. */
-static int mount_here(const struct sd_new_mount *new, const char *source)
+/* Flags that were asked for, and are not forced, must not be locked with the others: the caller may
+ * take them away again. */
+static int mount_on_stage(const struct sd_new_mount *new, const char *source)
 {
+	static const unsigned long LOCKED = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 	const char *data = new->data_length < 0 ? NULL : new->data;
-	if (mount(source, STAGE, new->fstype, new->flags, data))
+	unsigned long flags = new->flags & ~LOCKED;
+	if (mount(source, STAGE, new->fstype, flags | (new->force & LOCKED), data))
 		return -errno;
-	int tree = sd_open_tree(AT_FDCWD, STAGE);
-	if (umount2(STAGE, MNT_DETACH) && tree >= 0) {
-		close(tree);
-		tree = -EPERM;
-	}
-	return tree;
+	if (!(new->flags & MS_RDONLY) || new->force & SD_ATTR_RDONLY)
+		return 0;
+	/* the superblock stays read-only, and the mount becomes so later */
+	int stage = open(STAGE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int error = stage < 0 ? -errno : sd_change_mount(stage, 0, SD_ATTR_RDONLY, -1);
+	if (stage >= 0)
+		close(stage);
+	if (error && umount2(STAGE, MNT_DETACH))
+		_exit(1);
+	return error;
 }
 
-/* Ids and flags. What was asked for, and is not forced, must not be locked: the caller may take it
- * away again. */
-static int finish(struct sd_mounting *mounting, const struct sd_new_mount *new,
-		  struct sd_mounted *mounted, int *tree)
+/* A detached mount of it. Flags to be locked are on their way through the other namespace. */
+static int mount_here(struct sd_mounting *mounting, const struct sd_new_mount *new,
+		      struct sd_mounted *mounted, const char *source)
 {
-	static const uint64_t FLAGS = 0x1 | 0x2 | 0x4 | 0x8 | 0x200000; /* ro .. nosymfollow */
-	int error = 0;
+	int tree;
+	if (!new->force) {
+		int error = mount_on_stage(new, source);
+		tree = error ? error : sd_open_tree(AT_FDCWD, STAGE);
+		if (!error && umount2(STAGE, MNT_DETACH))
+			_exit(1);
+		return tree;
+	}
+	if (setns(mounting->lock_ns, CLONE_NEWNS))
+		return -errno;
+	int error = mount_on_stage(new, source);
+	if (!error) {
+		tree = sd_copy_locked(mounting->lock_ns, mounting->home_ns);
+		if (tree < 0)
+			mounted->flags |= SD_MOUNTED_LOCK;
+		return tree;
+	}
+	if (setns(mounting->home_ns, CLONE_NEWNS))
+		_exit(1);
+	return error;
+}
+
+/* Ids, and the flags that are not locked. */
+static int finish(const struct sd_mounting *mounting, const struct sd_new_mount *new,
+		  struct sd_mounted *mounted, int tree)
+{
+	uint64_t set = new->set & ~new->force;
+	if (new->force & ~(uint64_t)(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC))
+		set |= new->force; /* of those that cannot be locked */
 	if (new->shift != SD_SHIFT_FALSE && mounting->userns >= 0) {
-		error = sd_change_mount(*tree, SD_ATTR_IDMAP, 0, mounting->userns);
+		int error = sd_change_mount(tree, SD_ATTR_IDMAP, 0, mounting->userns);
 		if (!error)
 			mounted->flags |= SD_MOUNTED_SHIFTED;
 		else if (error != -EINVAL && error != -EPERM)
@@ -247,13 +281,7 @@ static int finish(struct sd_mounting *mounting, const struct sd_new_mount *new,
 		mounted->flags |= SD_MOUNTED_NO_SHIFT;
 		return -EINVAL;
 	}
-	error = sd_change_mount(*tree, new->force, FLAGS & ~new->force, -1);
-	if (!error && new->force) {
-		error = sd_lock_flags(mounting->lock_ns, mounting->home_ns, tree);
-		if (error)
-			mounted->flags |= SD_MOUNTED_LOCK;
-	}
-	return error ? error : sd_change_mount(*tree, new->set & ~new->force, 0, -1);
+	return sd_change_mount(tree, set, 0, -1);
 }
 
 static void remember(struct sd_mounting *mounting, struct sd_mounted *mounted, int tree)
@@ -336,8 +364,8 @@ void sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new,
 		error = make_node(path, name, makedev(new->major, new->minor));
 	}
 	if (!error) {
-		*tree = mount_here(new, *path ? path : new->source);
-		error = *tree < 0 ? *tree : finish(mounting, new, mounted, tree);
+		*tree = mount_here(mounting, new, mounted, *path ? path : new->source);
+		error = *tree < 0 ? *tree : finish(mounting, new, mounted, *tree);
 	}
 	if (*path)
 		unlink(path);

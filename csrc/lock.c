@@ -73,28 +73,29 @@ static int staged(int tree)
 	return error;
 }
 
+int sd_copy_locked(int lock_ns, int home_ns)
+{
+	/* the copy is ours, so the kernel takes it for one that crossed a border */
+	int tree = unshare(CLONE_NEWNS) ? -errno : sd_open_tree(AT_FDCWD, STAGE);
+	int error = setns(lock_ns, CLONE_NEWNS) || umount2(STAGE, MNT_DETACH) ? -errno : 0;
+	/* elsewhere than at home nothing of us may go on */
+	if (setns(home_ns, CLONE_NEWNS))
+		_exit(1);
+	if (error && tree >= 0)
+		close(tree);
+	return error ? error : tree;
+}
+
 int sd_lock_flags(int lock_ns, int home_ns, int *tree)
 {
-	int locked = -EPERM;
 	int error = setns(lock_ns, CLONE_NEWNS) ? -errno : staged(*tree);
 	close(*tree);
 	*tree = -1;
 	if (!error) {
-		/* the copy is ours, so the kernel takes it for one that crossed a border */
-		error = unshare(CLONE_NEWNS) ? -errno : 0;
-		if (!error)
-			locked = sd_open_tree(AT_FDCWD, STAGE);
-		if (setns(lock_ns, CLONE_NEWNS) || umount2(STAGE, MNT_DETACH))
-			error = error ? error : -errno;
+		*tree = sd_copy_locked(lock_ns, home_ns);
+		return *tree < 0 ? *tree : 0;
 	}
-	/* elsewhere than at home nothing of us may go on */
 	if (setns(home_ns, CLONE_NEWNS))
 		_exit(1);
-	if (!error && locked < 0)
-		error = locked;
-	if (error && locked >= 0)
-		close(locked);
-	if (!error)
-		*tree = locked;
 	return error;
 }

@@ -198,7 +198,7 @@ static int wait_for_mount(int task, int pidfd)
 {
 	int mountinfo = openat(task, "mountinfo", O_RDONLY | O_CLOEXEC);
 	if (mountinfo < 0)
-		return errno == ENOENT || errno == EINVAL ? -EIO : -errno;
+		return -EIO; /* it has ended already */
 	int there;
 	for (;;) {
 		/* an event is told once, so it is asked for before the look */
@@ -220,7 +220,7 @@ static int wait_for_mount(int task, int pidfd)
 			break;
 	}
 	close(mountinfo);
-	return there < 0 ? there : 0;
+	return there < 0 ? -EIO : 0;
 }
 
 /* Takes the program's mount out of the program's mount namespace: only then does it end with the

@@ -26,6 +26,9 @@ SD_HIDDEN int sd_change_mount(int fd, uint64_t set, uint64_t clear, int userns);
 SD_HIDDEN int sd_move_tree(int tree, int target);
 /* A mount namespace whose user namespace nobody is in; `proc` is a descriptor of /proc. */
 SD_HIDDEN int sd_lock_namespace(int proc);
+/* A detached copy, with its flags locked, of the mount at /stage in `lock_ns`, in which we are; it
+ * is unmounted there, and we are home: a descriptor or -errno. */
+SD_HIDDEN int sd_copy_locked(int lock_ns, int home_ns);
 /* Puts in place of the detached `*tree` a copy of it whose flags are locked; of an error only -1 is
  * left. Needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. */
 SD_HIDDEN int sd_lock_flags(int lock_ns, int home_ns, int *tree);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 from collections.abc import Callable, Iterator, Sequence
 from errno import EBADF, EINTR, ENAMETOOLONG, EPIPE, ESRCH
 from typing import Any, Final
@@ -19,6 +20,7 @@ from supervisor.model import Decision, Mount, Remount
 
 PATH_DEADLINE: Final = 2.0
 MOUNT_DEADLINE: Final = 20.0
+_LINGER: Final = 0.0003
 _EXITING: Final = (ESRCH, EBADF)
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
 
@@ -102,7 +104,12 @@ class MountCall:
             raise self.failed("the caller has gone")
 
     async def readable(self, fd: int, deadline: float, *, long: bool = False) -> bool:
-        """False at the deadline. A long wait ends with the caller, or with a signal for it."""
+        """False at the deadline. A long wait ends with the caller, or with a signal for it.
+
+        Most answers come at once: quicker than trio could be woken up by them.
+        """
+        if not long and select.select([fd], [], [], _LINGER)[0]:
+            return True
         self.on_wait()
         until = trio.current_time() + deadline
         while True:
@@ -144,6 +151,7 @@ class MountCall:
         look = Look(seen, list(fds))
         if seen.error:
             look.close()
+            self.check()  # of one that is exiting the links in /proc lead nowhere
             raise self._refused(-seen.error)
         self.path = look.text("target")
         return look

@@ -194,6 +194,12 @@ def _serve(config: dict[str, Any]) -> None:
             return Decision(Verdict.ERRNO, "test", f"source {known}", 1)
         return Decision(Verdict.EMULATE, "test", settings=settings)
 
+    def waits(tid: int) -> bool:
+        try:
+            return "State:\tZ" not in Path(f"/proc/{tid}/status").read_text()
+        except OSError:
+            return False
+
     async def one(words: dict[str, Any]) -> None:
         settings = MountSettings(
             via=words.get("via", "kernel"), program=tuple(words.get("program", ())),
@@ -217,7 +223,7 @@ def _serve(config: dict[str, Any]) -> None:
             return
         start = time.monotonic()
         outcome = await actor.perform(
-            plan, snapshot, task, lambda: os.path.exists(f"/proc/{words['tid']}"),
+            plan, snapshot, task, lambda: waits(words["tid"]),
             lambda facts: decide(facts, words.get("granted"), settings),
         )  # fmt: skip
         os.close(task)
