@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import peers
+from bench import mounts, peers
 from bench.peers import BenchError, Peer, Sample
 
 EPERM, EEXIST = 1, 17
@@ -318,7 +318,8 @@ def main() -> int:
         for item in items(bench):
             if wanted(item.what):
                 attempt(partial(bench.compare, item))
-        for name, group in (("decide alone", decisions), ("run -- true", start_up)):
+        groups = (("decide alone", decisions), ("run -- true", start_up), ("mount", mounts.measure))
+        for name, group in groups:
             if wanted(name):
                 attempt(partial(group, bench))
         if wanted("memory"):

@@ -3,8 +3,8 @@
     python examples/edit-image.py
 
 It makes an ext4 image in a temporary directory, and starts itself once more under `seccompd run`
-with the shipped policy `loop-images`. There mount(2) of the image just works: a program in user space
-(fuse2fs) reads it. Afterwards the image is checked, and what was written is read back from outside.
+with the shipped policy `loop-images`. There mount(2) of the image just works: a program in user
+space (fuse2fs) reads it. Afterwards the image is checked, and what was written is read back.
 """
 
 from __future__ import annotations

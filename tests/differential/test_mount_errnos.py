@@ -55,7 +55,7 @@ def scene(place: Path, name: str, owner: int) -> Iterator[Path]:
     (top / "tree").mkdir()
     shutil.copy(TABLE, top / "tree")
     if SQUASHFS:
-        made = ["mksquashfs", top / "tree", top / "squash", "-quiet", "-noappend"]
+        made = ["mksquashfs", str(top / "tree"), str(top / "squash"), "-quiet", "-noappend"]
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
     else:
         shutil.copy(top / "image", top / "squash")

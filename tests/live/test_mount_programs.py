@@ -71,7 +71,8 @@ def test_a_build_in_an_image_and_a_clean_fsck(person: Person, place: Path) -> No
     file = image(place)
     script = (
         f'{python(person)} -c "$0" {file} /mnt ext4 0 && cd /mnt && '
-        "tar -cf - -C /usr/share/perl5 . | tar -xf - && chown -R 0:0 . && find . -type f | head -50 | xargs cat | wc -c >size && "
+        "tar -cf - -C /usr/share/perl5 . | tar -xf - && chown -R 0:0 . && "
+        "find . -type f | head -50 | xargs cat | wc -c >size && "
         "mkdir d && mv size d/ && rm -rf Debian* && cd / && "
         "umount /mnt && ! umount /mnt 2>/dev/null"
     )
