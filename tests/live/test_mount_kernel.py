@@ -58,11 +58,7 @@ def loops() -> list[str]:
     shown = subprocess.run(
         ["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, check=True
     )
-    return [
-        line
-        for line in shown.stdout.splitlines()
-        if Path(line.split(" (")[0]).name.startswith("image")
-    ]
+    return [line for line in shown.stdout.splitlines() if "/sd-test-" in line and "/image" in line]
 
 
 def mount(actor: Actor, place: Path, **more: object) -> tuple[int, str]:
