@@ -136,6 +136,28 @@ def test_tmpfs_and_overlay_are_the_containers_own(person: Person) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_one_policy_has_both_ways(root: Person, place: Path) -> None:
+    """What is done depends on what the source is, and that is known at the second look."""
+    file = image(place)
+    policy = place / "policy.yaml"
+    policy.write_text(
+        "version: 1\nsyscalls:\n  mount:\n    otherwise: kernel\n    rules:\n"
+        f'      - {{fstype: ext4, source: "{place}/k/*", do: emulate}}\n'
+        f'      - {{fstype: ext4, source: "{place}/*", do: {{emulate: {{via: fuse}}}}}}\n'
+    )
+    (place / "k").mkdir()
+    (place / "k").chmod(0o755)
+    shutil.copy(file, place / "k" / "disk")
+    (place / "k" / "disk").chmod(0o666)
+    for source, kind in ((file, "fuse.ext4"), (place / "k" / "disk", "ext4")):
+        script = (
+            f'{python(root)} -c "$0" {source} /mnt ext4 0 && '
+            "sed -n 's,.* /mnt .* - \\([^ ]*\\) .*,\\1,p' /proc/self/mountinfo && umount /mnt"
+        )
+        done = run(root, "sh", "-euc", script, MOUNT, options=("--policy", str(policy)))
+        assert (done.returncode, done.stdout.strip()) == (0, kind), done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("program", ["mount", "busybox mount"])
 def test_mount_programs_with_a_block_device(root: Person, place: Path, program: str) -> None:
     file = image(place)
