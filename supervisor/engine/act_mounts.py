@@ -272,7 +272,7 @@ def _same_look(call: MountCall, first: MountSettings, decision: Decision) -> Mou
     settings = decision.settings
     if not isinstance(settings, MountSettings):
         raise TypeError("a mount without settings of a mount")
-    # Who looked for a program has opened the source, a device too: that does for the kernel as well.
+    # Who looked for a program has opened the source, a device too: that does for the kernel.
     unopened = settings.via == "fuse" and first.via != "fuse"
     if settings.text != first.text or unopened:
         raise call.failed("mount: rules disagree on how a source is looked at")
