@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -174,7 +175,7 @@ def test_debootstrap(person: Person, place: Path) -> None:
     tree = place / "tree"
     script = (
         f"debootstrap --variant=minbase --cache-dir={cache} {suite} {tree} {apt_mirror()} >&2;"
-        f" chroot {tree} sh -ec {BOOTSTRAPPED!r}; rm -rf {tree}"
+        f" chroot {tree} sh -ec {shlex.quote(BOOTSTRAPPED)}; rm -rf {tree}"
     )
     done = run(person, "sh", "-ec", script, options=BUILD, timeout=280)
     assert (done.returncode, done.stdout) == (0, "3\ninstalled\n"), done.stderr[-2000:]

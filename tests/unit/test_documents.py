@@ -64,7 +64,7 @@ def test_the_page_on_audit_has_every_key(tmp_path: Path) -> None:
     page = (TOP / "docs/audit.md").read_text()
     assert f"now **{audit.SCHEMA}**" in page
     file = tmp_path / "records"
-    log = audit.AuditLog(audit.open_audit_file(str(file)), policy="mine", session="run-1")
+    log = audit.AuditLog(os.open(file, os.O_WRONLY | os.O_CREAT), policy="mine", session="run-1")
     spec = FAMILIES["mknod"].calls[0]
     call = Snapshot(1, os.getpid(), X86_64, 133, 0, "mknod", (b"null", 0o20666, 0x103))
     unread = Snapshot(1, os.getpid(), X86_64, 133, 0, "mknod", (-errno.EFAULT, 0o20666, 0x103))
