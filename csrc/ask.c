@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <time.h>
@@ -62,6 +63,7 @@ int sd_ask_resolver(struct sd_work *work, uint32_t op, enum sd_stage stage, cons
 	size_t used = 0;
 	memset(&ask, 0, offsetof(struct sd_ask, text));
 	ask.op = op;
+	ask.cpu = (uint32_t)sched_getcpu();
 	ask.flags = work->flags;
 	ask.mode = op == SD_ASK_CHANGE ? (uint32_t)work->capability : work->mode;
 	ask.call_flags = work->call_flags;
@@ -101,6 +103,7 @@ int sd_ask_maker(struct sd_work *work, uint32_t op)
 	}
 	memset(&make, 0, sizeof make);
 	make.op = op;
+	make.cpu = (uint32_t)sched_getcpu();
 	make.flags = (work->told_flags & (SD_TOLD_DAC | SD_TOLD_FSETID));
 	if (work->flags & SD_WORK_NODE)
 		make.flags |= SD_MAKE_ANYWHERE;

@@ -322,6 +322,7 @@ static void serve(struct maker *maker)
 				close(fd);
 			continue;
 		}
+		sd_follow(make.cpu);
 		if (size != (int)sizeof make || !make.name[0])
 			made.error = -EINVAL;
 		else if (!device_allowed(maker->ceiling, make.mode, make.device))

@@ -32,6 +32,7 @@ enum { SD_NO_TEXT = 0xffff };
 
 struct sd_ask {
 	uint32_t op;
+	uint32_t cpu; /* the asker's, see sd_follow */
 	uint32_t flags; /* SD_WORK_* */
 	int32_t dirfd[2];
 	uint16_t length[2]; /* of each path without its NUL; SD_NO_TEXT: the file `dirfd` itself */
@@ -82,6 +83,7 @@ enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */
 
 struct sd_make {
 	uint32_t op;
+	uint32_t cpu; /* the asker's, see sd_follow */
 	uint32_t flags; /* SD_MAKE_*, SD_TOLD_DAC, SD_TOLD_FSETID */
 	uint32_t mode, umask, fsuid, fsgid;
 	uint64_t device;
@@ -104,6 +106,9 @@ struct sd_made {
 SD_HIDDEN int sd_fork_helper(struct sd_child *child, const char *name);
 /* What every change of credentials undoes: not dumpable, and dying with the parent. */
 SD_HIDDEN void sd_harden(void);
+/* Moves this helper to the processor of who asks it, and waits for it: there it runs at once, while
+ * another one would have to be woken from idle first, which takes longer than most of the work. */
+SD_HIDDEN void sd_follow(uint32_t cpu);
 SD_HIDDEN int sd_set_caps(uint64_t effective, uint64_t permitted);
 SD_HIDDEN int sd_permitted_caps(uint64_t *permitted);
 SD_HIDDEN int sd_pivot_into(const char *fstype_options, const char *keep);

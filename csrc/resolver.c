@@ -64,6 +64,7 @@ static void serve(struct sd_home *home)
 		int size = sd_receive_fds(0, &ask, sizeof ask, held, SD_HELD);
 		if (size <= 0)
 			_exit(0);
+		sd_follow(ask.cpu);
 		memset(&told, 0, offsetof(struct sd_told, path));
 		told.path_length = -1;
 		if (held[0] < 0)

@@ -174,11 +174,13 @@ class Session:
         start = time.perf_counter_ns()
         receiver = self._receiver
         call = receiver.call
+        snapshot: Snapshot | None = None
         if receiver.unread:
             decision = self._unread(call.tid)
             ruling = Ruling(decision, None, reply_to(decision))
         elif ruling is None:
-            ruling = self._judge.rule(key, receiver.snapshot())
+            snapshot = receiver.snapshot()
+            ruling = self._judge.rule(key, snapshot)
         if ruling.companion and not self._actor.live_nodes:
             receiver.answer_last(PROCEED)
             return
@@ -189,7 +191,8 @@ class Session:
                 outcome = Outcome(-ruling.reply[1], left_alone=bool(ruling.reply[2]))
                 self._record(receiver.snapshot(), ruling, outcome, start, delivered, who, key)
             return
-        id_, slot, snapshot = call.id, call.slot, receiver.snapshot()
+        id_, slot = call.id, call.slot
+        snapshot = snapshot or receiver.snapshot()
         if self._missed is None:
             outcome = await self._act(snapshot, ruling)
         else:
@@ -241,9 +244,8 @@ class Session:
         except OSError:
             return Outcome(self._on_error, "the caller has gone")
         try:
-            # The identity is bound by the descriptor; that the caller still waits says whose it is.
-            if not self._receiver.valid(snapshot.id):
-                return Outcome(self._on_error, "the caller has gone")
+            # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
+            # caller still waits, which says whose it is.
             return await self._perform(snapshot, ruling, task)
         except UnreadableArgument as error:
             return Outcome(self._unreadable(error.errno))
