@@ -26,9 +26,10 @@ from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
-from supervisor.kernel.task import identity, open_task, signals, thread_group
+from supervisor.kernel.task import open_task, signals, thread_group
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
+from supervisor.observe.identity import identity
 from supervisor.observe.trace import Tracer
 
 _BACK_OFF = 0.01

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind
@@ -31,11 +32,14 @@ class _Repeat:
     count: int = 0
 
 
+@lru_cache(maxsize=4)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def _now() -> str:
-    seconds = time.time()
-    whole = int(seconds)
-    day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{day}.{int((seconds - whole) * 1e6):06d}Z"
+    nanoseconds = time.time_ns()
+    return f"{_to_the_second(nanoseconds // 10**9)}.{nanoseconds // 1000 % 10**6:06d}Z"
 
 
 def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:

@@ -12,9 +12,9 @@ import pytest
 
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.syscalls import X86_64
-from supervisor.kernel.task import identity
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe import audit
+from supervisor.observe.identity import identity
 from supervisor.policy import store
 from supervisor.policy.families import Traits
 

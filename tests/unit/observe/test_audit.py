@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from supervisor.kernel.syscalls import X86_64, CallSpec, Kind, Param
-from supervisor.kernel.task import identity
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
+from supervisor.observe.identity import identity
 
 SPEC = CallSpec(
     "mknod",
