@@ -140,9 +140,12 @@ class Session:
                 await self._sleep()
                 continue
             self.totals.calls += 1
-            ruling = memo.get(key)
-            if ruling is None or ruling.reply is None or observed or receiver.unread:
-                await self._serve(key, ruling)
+            ruling, snapshot = memo.get(key), None
+            if ruling is None or receiver.unread:
+                snapshot = receiver.snapshot()
+                ruling = self._rule(key, snapshot)
+            if ruling.reply is None or observed:
+                await self._serve(key, ruling, snapshot)
                 if self._leader is not me:
                     self._waiting -= 1
                     return
@@ -170,18 +173,17 @@ class Session:
             self.totals.undelivered += 1
         return delivered
 
-    async def _serve(self, key: bytes, ruling: Ruling | None) -> None:
+    def _rule(self, key: bytes, snapshot: Snapshot) -> Ruling:
+        if not self._receiver.unread:
+            return self._judge.rule(key, snapshot)
+        decision = self._unread(snapshot.tid)
+        return Ruling(decision, None, reply_to(decision))
+
+    async def _serve(self, key: bytes, ruling: Ruling, snapshot: Snapshot | None) -> None:
         """Carries the call received last through to its answer and its record."""
         start = time.perf_counter_ns()
         receiver = self._receiver
         call = receiver.call
-        snapshot: Snapshot | None = None
-        if receiver.unread:
-            decision = self._unread(call.tid)
-            ruling = Ruling(decision, None, reply_to(decision))
-        elif ruling is None:
-            snapshot = receiver.snapshot()
-            ruling = self._judge.rule(key, snapshot)
         if ruling.companion and not self._actor.live_nodes:
             receiver.answer_last(PROCEED)
             return
@@ -190,7 +192,8 @@ class Session:
             delivered = self._settle(ruling, ruling.reply)
             if who is not None:
                 outcome = Outcome(-ruling.reply[1], left_alone=bool(ruling.reply[2]))
-                self._record(receiver.snapshot(), ruling, outcome, start, delivered, who, key)
+                snapshot = snapshot or receiver.snapshot()
+                self._record(snapshot, ruling, outcome, start, delivered, who, key)
             return
         id_, slot = call.id, call.slot
         snapshot = snapshot or receiver.snapshot()
