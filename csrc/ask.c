@@ -84,10 +84,16 @@ int sd_ask_resolver(struct sd_work *work, uint32_t op, enum sd_stage stage, cons
 	}
 	used = put(&ask, used, work->host_node, strnlen(work->host_node, SD_HOST_NODE_MAX - 1));
 	memcpy(fds + 1, more, count * sizeof *more);
+	count++;
+	if (stage != UNDOING) { /* that has to be done for a caller that has gone, too */
+		ask.id = work->id;
+		ask.listener = (uint32_t)count;
+		fds[count++] = work->listener;
+	}
 	work->stage = (int)stage;
 	work->waiting = work->resolver;
 	int sent = sd_send_fds(work->resolver, &ask, offsetof(struct sd_ask, text) + used, fds,
-			       count + 1);
+			       count);
 	return sent < 0 ? SD_WORK_LOST : SD_WORK_WAIT;
 }
 

@@ -52,6 +52,12 @@ int sd_go_direct(struct sd_work *work)
 	int base = sd_open_base(&caller, path, work->dirfd[0]);
 	if (base < 0)
 		return -EAGAIN;
+	/* Now all is read. Another thread's execve may have put a set-id program in the caller's place
+	 * meanwhile, behind the same /proc/TID: only a call that still waits says whose all this is. */
+	if (sd_id_valid(work->listener, work->id)) {
+		close(base);
+		return sd_done(work, -ESRCH, 0);
+	}
 	size_t skip = strspn(path, "/");
 	memcpy(work->name, path + skip, (size_t)length + 1 - skip);
 	work->umask = caller.umask;

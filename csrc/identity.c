@@ -230,25 +230,19 @@ static int take_ids(struct sd_home *home, struct sd_caller *caller)
 	return 0;
 }
 
-static int same_directory(int fd, const char *path)
+static int same_file(int fd, const char *path)
 {
 	struct stat a, b;
-	return !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+	return fd >= 0 && !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 /* Without a capability there is no way into another root or namespace, nor does such a caller get
  * more than EPERM at the end. */
 static int enter_plain(struct sd_caller *caller)
 {
-	char theirs[64] = "", ours[64] = "";
-	if (readlinkat(caller->task, "ns/mnt", theirs, sizeof theirs - 1) < 0 ||
-	    readlink("/proc/thread-self/ns/mnt", ours, sizeof ours - 1) < 0 || strcmp(theirs, ours))
-		return -EPERM;
-	int root = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int same = root >= 0 && same_directory(root, "/");
-	if (root >= 0)
-		close(root);
-	if (!same || caller->fsuid != geteuid() || caller->fsgid != getegid())
+	if (!same_file(caller->mount_ns, "/proc/thread-self/ns/mnt") ||
+	    !same_file(caller->root, "/") || caller->fsuid != geteuid() ||
+	    caller->fsgid != getegid())
 		return -EPERM;
 	caller->there = 1;
 	return 0;
@@ -294,10 +288,10 @@ int sd_look_at(struct sd_caller *caller, const char *userns)
 	return 0;
 }
 
-int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
-	     int need_base)
+/* All that path work needs to know of a caller, and opens of it. */
+static int look_closely(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+			int need_base)
 {
-	caller->base[0] = caller->base[1] = -EBADF;
 	int result = act_to_look(home);
 	if (!result)
 		result = sd_look_at(caller, home->userns);
@@ -313,6 +307,26 @@ int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask
 			return -EPERM;
 		caller->base[which] = sd_open_base(caller, path, ask->dirfd[which]);
 	}
+	if (sd_act_as_self(home))
+		return -EPERM;
+	caller->root = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	caller->mount_ns = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
+	return caller->root < 0 || caller->mount_ns < 0 ? -errno : 0;
+}
+
+int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+	     int need_base, int listener)
+{
+	caller->base[0] = caller->base[1] = -EBADF;
+	caller->root = caller->mount_ns = -1;
+	int result = look_closely(home, caller, ask, need_base);
+	if (listener >= 0) {
+		if (!result && sd_id_valid(listener, ask->id))
+			result = -ESRCH;
+		close(listener); /* not to be kept through a lookup that may hang */
+	}
+	if (result)
+		return result;
 	umask(caller->umask);
 	result = home->plain ? enter_plain(caller) : take_ids(home, caller);
 	return result ? result : sd_act_as_caller(home, caller);
@@ -325,29 +339,19 @@ int sd_enter_mounts(struct sd_home *home, struct sd_caller *caller)
 	int error = sd_act_as_self(home);
 	if (error)
 		return error;
-	int mount_ns = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
-	if (mount_ns < 0)
+	if (setns(caller->mount_ns, CLONE_NEWNS))
 		return -errno;
-	if (setns(mount_ns, CLONE_NEWNS))
-		error = -errno;
-	else
-		caller->away = 1;
-	close(mount_ns);
-	return error;
+	caller->away = 1;
+	return 0;
 }
 
 int sd_be_there(struct sd_home *home, struct sd_caller *caller)
 {
 	if (caller->there)
 		return 0;
-	int error = sd_act_as_self(home);
-	int root = error ? -1 : openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0)
-		return error ? error : -errno;
-	error = sd_enter_mounts(home, caller);
-	if (!error && (fchdir(root) || chroot(".")))
+	int error = sd_enter_mounts(home, caller);
+	if (!error && (fchdir(caller->root) || chroot(".")))
 		error = -errno;
-	close(root);
 	if (error)
 		return error;
 	caller->there = 1;
@@ -372,9 +376,10 @@ int sd_go_home(struct sd_home *home, struct sd_caller *caller)
 /* Back home, with nothing of the caller's held: its next umount must not be busy because of us. */
 void sd_leave(struct sd_home *home, struct sd_caller *caller)
 {
-	for (int which = 0; which < 2; which++)
-		if (caller->base[which] >= 0)
-			close(caller->base[which]);
+	const int held[] = {caller->base[0], caller->base[1], caller->root, caller->mount_ns};
+	for (size_t i = 0; i < sizeof held / sizeof *held; i++)
+		if (held[i] >= 0)
+			close(held[i]);
 	/* one that cannot come home is of no use, and would hold what it stands on */
 	if (home->plain ? chdir("/") : sd_go_home(home, caller))
 		_exit(1);

@@ -9,7 +9,7 @@
 
 #define SD_HIDDEN __attribute__((visibility("hidden")))
 
-enum { SD_GROUPS = 64, SD_HELD = 4 };
+enum { SD_GROUPS = 64, SD_HELD = 5 };
 
 /* A descriptor travels ahead of its message, alone in one of a single byte: so its sender has
  * closed its own copy before the message is there, and an umount after it finds nothing held. */
@@ -32,6 +32,8 @@ enum { SD_NO_TEXT = 0xffff };
 
 struct sd_ask {
 	uint32_t op;
+	uint32_t listener; /* which descriptor it is; 0: who asks needs no caller that still waits */
+	uint64_t id;       /* of the call */
 	uint32_t cpu; /* the asker's, see sd_follow */
 	uint32_t flags; /* SD_WORK_* */
 	int32_t dirfd[2];
@@ -118,6 +120,7 @@ SD_HIDDEN int sd_pivot_into(const char *fstype_options, const char *keep);
 struct sd_caller {
 	int task;
 	int base[2]; /* where each path starts: a descriptor, or -errno */
+	int root, mount_ns;
 	int away;    /* in the caller's mount namespace */
 	int there;   /* and in its root directory */
 	uint32_t fsuid, fsgid, umask;
@@ -147,9 +150,11 @@ SD_HIDDEN int sd_home_init(struct sd_home *home);
 SD_HIDDEN int sd_look_at(struct sd_caller *caller, const char *userns);
 SD_HIDDEN int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd);
 /* Reads who the caller is and takes it on: ids, groups, umask, and those of its capabilities that
- * path work may use; opens where its paths start. 0, -errno, or SD_TOLD_RETIRE. */
+ * path work may use; opens where its paths start. Then it asks `listener` (-1: nobody) whether the
+ * call still waits: another thread's execve may have put a set-id program in the caller's place
+ * behind the same /proc/TID. Nothing of the caller is read after that. 0, -errno, SD_TOLD_RETIRE. */
 SD_HIDDEN int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
-		       int need_base);
+		       int need_base, int listener);
 /* Its mount namespace and root directory, for whatever cannot do without. */
 SD_HIDDEN int sd_be_there(struct sd_home *home, struct sd_caller *caller);
 /* Its mount namespace alone, with our own capabilities. */

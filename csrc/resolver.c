@@ -18,17 +18,30 @@ const char *sd_ask_text(const struct sd_ask *ask, int which)
 static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd_told *told,
 		       int *held, int *give)
 {
-	struct sd_caller caller = {.task = held[0], .base = {-EBADF, -EBADF}};
+	struct sd_caller caller = {.task = held[0]};
+	int listener = -1;
+	if (ask->listener && ask->listener < SD_HELD) {
+		listener = held[ask->listener];
+		held[ask->listener] = -1;
+		if (listener < 0) {
+			told->error = -EBADF;
+			return;
+		}
+	}
 	int places = 1;
 	if (ask->op == SD_ASK_RENAME || ask->op == SD_ASK_LINK)
 		places = 2;
 	else if (ask->op == SD_ASK_PLACE || ask->op == SD_ASK_ATTACH || held[1] >= 0)
 		places = 0;
-	int result = sd_enter(home, &caller, ask, places);
+	int result = sd_enter(home, &caller, ask, places, listener);
 	if (result == SD_TOLD_RETIRE) {
 		told->flags = SD_TOLD_RETIRE;
 	} else if (result) {
 		told->error = result;
+		/* the caller has gone in between: what was placed for it must not stay */
+		if (ask->op == SD_ASK_ATTACH && held[1] >= 0 && held[2] >= 0 &&
+		    !sd_act_as_self(home))
+			sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
 	} else {
 		told->fsuid = caller.fsuid;
 		told->fsgid = caller.fsgid;

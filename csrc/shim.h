@@ -253,6 +253,8 @@ struct sd_work {
 	uint32_t flags;
 	int32_t resolver, maker; /* sockets; maker -1: none */
 	int32_t *maker_busy;     /* shared by all works of that maker: one question at a time */
+	int32_t listener;
+	uint64_t id;             /* of the call: it must still wait when its caller has been read */
 	int32_t task;            /* /proc/TID, O_PATH */
 	uint32_t mode;
 	uint32_t major, minor;

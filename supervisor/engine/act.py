@@ -74,9 +74,11 @@ class Actor:
         traits: _Traits,
         policy: _Policy,
         maker_socks: list[int],
+        listener: int,
         deadline: float = DEADLINE,
         resumed: bool = False,
     ) -> None:
+        self._listener = listener
         self._host = traits.nodes == "host" and not maker_socks
         self._may_bind = userns and traits.nodes != "none"
         self._on_error = policy.on_error
@@ -111,14 +113,14 @@ class Actor:
     async def perform(
         self,
         plan: Plan,
-        snapshot: Snapshot,  # noqa: ARG002  (what the plan was made from)
+        snapshot: Snapshot,
         task: int,
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
         probe_only: bool = False,
     ) -> Outcome:
-        """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH, checked).
+        """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH).
 
         With `redecide` the path is resolved first, and the call granted only if that grants it.
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
@@ -129,6 +131,8 @@ class Actor:
             return Outcome(self._on_error, "maker: lost")
         work = self._works.pop() if self._works else ffi.new("struct sd_work *")
         work.task = task
+        # Whoever reads the caller asks the listener afterwards whether this call still waits.
+        work.listener, work.id = self._listener, snapshot.id
         job = _Job(work, plan, valid, redecide, probe_only)
         try:
             for _ in range(_ATTEMPTS):

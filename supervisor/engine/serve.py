@@ -45,6 +45,7 @@ def serve(
         traits=config.traits,
         policy=policy,
         maker_socks=makers,
+        listener=listener,
         resumed=resumed,
     )
     session = Session(
