@@ -17,8 +17,16 @@ from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import Limits
 from supervisor.kernel import privileges
 from supervisor.kernel.shim import check, lib, receive_fds, send_fds
+from supervisor.observe.complaint import complain
 
 MAKERS = 2
+
+# What a session of root without a user namespace keeps, for the resolvers that it forks: to read
+# callers, to become them in their root directory and mount namespace, and to kill them.
+WITHOUT_NAMESPACE = (
+    "sys_ptrace", "setuid", "setgid", "setpcap", "sys_admin", "sys_chroot", "dac_override",
+    "dac_read_search", "fowner", "fsetid", "chown", "kill",
+)  # fmt: skip
 
 
 def child(
@@ -35,13 +43,14 @@ def child(
         try:
             sock.send(reason.encode("utf-8", "replace")[:2000])
         except OSError:
-            os.write(2, f"seccompd: {reason}\n".encode("utf-8", "replace"))
+            complain(reason)
     finally:
         os._exit(status)
 
 
 def _settle() -> None:
     """A process group out of the terminal's reach, and nothing of CMD's streams but stderr."""
+    privileges.set_dumpable(False)  # an ordinary user's container may see the host's /proc
     privileges.set_parent_death_signal(signal.SIGKILL)
     privileges.set_name("seccompd-zygote")
     os.setpgid(0, 0)
@@ -123,8 +132,12 @@ class Zygote:
                 os.close(userns)
                 # a change of credentials clears it
                 privileges.set_parent_death_signal(signal.SIGKILL)
-            else:
-                privileges.set_dumpable(False)
+            elif self._config.as_root:
+                # Its callers may be anybody, and there is no user namespace to be confined to.
+                privileges.limit_capabilities(WITHOUT_NAMESPACE)
+                privileges.set_parent_death_signal(signal.SIGKILL)
+            privileges.set_dumpable(False)
+            privileges.set_no_new_privileges()
             from supervisor.engine.serve import serve
 
             serve(
@@ -133,11 +146,7 @@ class Zygote:
             )
             status = 0
         except BaseException as error:
-            os.write(
-                2,
-                f"seccompd: {self._config.name}: the session failed: "
-                f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"),
-            )
+            complain(f"{self._config.name}: the session failed: {type(error).__name__}: {error}")
             if os.environ.get("SECCOMPD_TEST_TRACEBACK"):
                 sys.excepthook(*sys.exc_info())
         finally:

@@ -29,6 +29,7 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.task import open_task, signals, thread_group
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
+from supervisor.observe.complaint import complain
 from supervisor.observe.identity import identity
 from supervisor.observe.trace import Tracer
 
@@ -100,6 +101,7 @@ class Session:
         self._observed = audit is not None or tracer is not None
         self._leader: trio.lowlevel.Task | None = None
         self._waiting = 0
+        self._said: set[type[Exception]] = set()
         self._acting: dict[int, trio.Event] = {}
         self.totals = Totals()
 
@@ -255,6 +257,9 @@ class Session:
             return Outcome(self._unreadable(error.errno))
         except Exception as error:  # fail closed, and say so
             self.totals.errors += 1
+            if type(error) not in self._said:  # each kind once: a caller may provoke it for ever
+                self._said.add(type(error))
+                complain(f"{snapshot.name} refused: {type(error).__name__}: {error}")
             if self._audit is not None:
                 self._audit.event("error", syscall=snapshot.name, error=repr(error))
             return Outcome(self._on_error, f"error: {type(error).__name__}: {error}")

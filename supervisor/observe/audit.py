@@ -68,6 +68,11 @@ class AuditLog:
         self._next_sweep = float("inf")
         self._said_lost = 0
 
+    @property
+    def lost(self) -> int:
+        """How many records could not be written."""
+        return self._writer.lost
+
     def repeated(self, tid: int, key: bytes) -> bool:
         """Whether this call only repeats a recorded one; it is then counted, and that is all."""
         repeat = self._repeats.get((tid, key))
