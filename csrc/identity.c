@@ -134,7 +134,12 @@ int sd_home_init(struct sd_home *home)
 	home->mount_ns = open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);
 	if (home->mount_ns < 0)
 		return -errno;
-	return sd_pivot_into("mode=0755,size=4k,nr_inodes=8", "/dev");
+	struct stat root;
+	error = sd_pivot_into("mode=0755,size=4k,nr_inodes=4096", "/dev");
+	if (!error && stat("/", &root))
+		error = -errno;
+	home->dev = error ? 0 : root.st_dev;
+	return error;
 }
 
 static int take_caps(struct sd_home *home, uint64_t effective)
@@ -311,14 +316,18 @@ static int look_closely(struct sd_home *home, struct sd_caller *caller, const st
 		return -EPERM;
 	caller->root = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	caller->mount_ns = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
-	return caller->root < 0 || caller->mount_ns < 0 ? -errno : 0;
+	if (caller->root < 0 || caller->mount_ns < 0)
+		return -errno;
+	if (ask->op == SD_ASK_UMOUNT)
+		caller->mountinfo = openat(caller->task, "mountinfo", O_RDONLY | O_CLOEXEC);
+	return 0;
 }
 
 int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
 	     int need_base, int listener)
 {
 	caller->base[0] = caller->base[1] = -EBADF;
-	caller->root = caller->mount_ns = -1;
+	caller->root = caller->mount_ns = caller->mountinfo = -1;
 	int result = look_closely(home, caller, ask, need_base);
 	if (listener >= 0) {
 		if (!result && sd_id_valid(listener, ask->id))
@@ -376,7 +385,8 @@ int sd_go_home(struct sd_home *home, struct sd_caller *caller)
 /* Back home, with nothing of the caller's held: its next umount must not be busy because of us. */
 void sd_leave(struct sd_home *home, struct sd_caller *caller)
 {
-	const int held[] = {caller->base[0], caller->base[1], caller->root, caller->mount_ns};
+	const int held[] = {caller->base[0], caller->base[1], caller->root, caller->mount_ns,
+			    caller->mountinfo};
 	for (size_t i = 0; i < sizeof held / sizeof *held; i++)
 		if (held[i] >= 0)
 			close(held[i]);

@@ -9,7 +9,7 @@
 
 #define SD_HIDDEN __attribute__((visibility("hidden")))
 
-enum { SD_GROUPS = 64, SD_HELD = 5 };
+enum { SD_GROUPS = 64, SD_HELD = 5, SD_LOCAL = 24 };
 
 /* A descriptor travels ahead of its message, alone in one of a single byte: so its sender has
  * closed its own copy before the message is there, and an umount after it finds nothing held. */
@@ -26,6 +26,8 @@ enum sd_ask_op {
 	SD_ASK_RENAME,
 	SD_ASK_LINK,
 	SD_ASK_CHANGE,
+	SD_ASK_HOME,        /* [task] -> [home]: where nodes that cannot be opened are */
+	SD_ASK_UMOUNT,
 };
 
 enum { SD_NO_TEXT = 0xffff };
@@ -55,6 +57,7 @@ enum sd_told_flag {
 	SD_TOLD_UNBOUND = 128,   /* one node less: `node_dev`, `node_ino` */
 	SD_TOLD_MOVED = 512,     /* a node was renamed, and nothing has its old name */
 	SD_TOLD_LINKED = 256,    /* one name more for `node_dev`, `node_ino` */
+	SD_TOLD_FOREIGN = 1024,  /* a file system that a maker must not touch: it may not answer */
 };
 
 struct sd_told {
@@ -64,6 +67,7 @@ struct sd_told {
 	uint32_t mode, uid, gid;      /* of the placeholder */
 	uint64_t node_dev, node_ino;
 	uint64_t fs_type, fs_id;      /* of the directory, as statfs(2) has them */
+	uint64_t fs_dev;              /* of an overlay */
 	uint32_t group_count;
 	uint32_t groups[SD_GROUPS];
 	char name[256];               /* the last component of what was resolved */
@@ -94,6 +98,7 @@ struct sd_make {
 	uint32_t group_count;
 	uint32_t groups[SD_GROUPS];
 	char name[256]; /* a name; of AT a path without "..", symlinks, or a slash in front */
+	uint64_t local[SD_LOCAL]; /* of AT: the file systems to work on, by their device; 0: none */
 };
 
 enum { SD_NEEDS_BIND = 1 }; /* the maker's answer beside 0 and -errno */
@@ -121,6 +126,7 @@ struct sd_caller {
 	int task;
 	int base[2]; /* where each path starts: a descriptor, or -errno */
 	int root, mount_ns;
+	int mountinfo; /* for an umount alone */
 	int away;    /* in the caller's mount namespace */
 	int there;   /* and in its root directory */
 	uint32_t fsuid, fsgid, umask;
@@ -137,6 +143,7 @@ struct sd_home {
 	int plain;     /* no capability: works only for callers that share root and namespaces */
 	int mount_ns;  /* the staging mount namespace */
 	uint64_t permitted, effective;
+	dev_t dev;       /* of its root: a tmpfs of the session's user namespace */
 	char userns[64];
 	uint32_t first_count, now_count;
 	int groups_changed;
@@ -177,6 +184,11 @@ SD_HIDDEN int sd_walk(struct sd_home *home, struct sd_caller *caller, int which,
 SD_HIDDEN int sd_walk_parent(struct sd_home *home, struct sd_caller *caller, int which,
 			     const char *path, const char **last);
 
+/* ---- local.c ---- */
+
+/* Whether this kind of file system (statfs(2)) is nobody's to serve. */
+SD_HIDDEN int sd_is_local(uint64_t fs_type);
+
 /* ---- nodes.c ---- */
 
 enum { SD_ST_NOSYMFOLLOW = 0x2000 }; /* of statfs(2): the mark of a mount of ours */
@@ -192,6 +204,8 @@ SD_HIDDEN void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 SD_HIDDEN void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int *give);
 SD_HIDDEN void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 			    const struct sd_ask *ask, struct sd_told *told, const int *held);
+/* The name at home of a node that cannot be opened: "new" by its call, "node" by its inode. */
+SD_HIDDEN void sd_closed_name(char name[32], const char *kind, uint64_t number);
 /* An empty regular file, as the caller makes it: a descriptor or -errno. */
 SD_HIDDEN int sd_place(int parent, const char *name, uint32_t mode);
 SD_HIDDEN void sd_take_back(int parent, const char *name, int placeholder);
@@ -204,6 +218,15 @@ SD_HIDDEN int sd_try_node(int parent, const char *name, uint32_t mode, uint64_t 
 
 /* ---- companions.c ---- */
 
+struct stat;
+/* Whether `fd` is a mount of ours: then `node` is what it shows. */
+SD_HIDDEN int sd_is_ours(int fd, struct stat *node);
+SD_HIDDEN uint64_t sd_mount_of(int fd); /* 0: not known */
+SD_HIDDEN void sd_count_closed(struct sd_caller *caller, struct sd_home *home,
+			       const struct stat *node, int more);
+/* umount.c; where nodes have gone, told->path has the device and inode of each, in 64 bits each */
+SD_HIDDEN void sd_do_umount(struct sd_caller *caller, struct sd_home *home,
+			    const struct sd_ask *ask, struct sd_told *told);
 SD_HIDDEN void sd_do_companion(struct sd_caller *caller, struct sd_home *home,
 			       const struct sd_ask *ask, struct sd_told *told);
 

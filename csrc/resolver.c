@@ -3,6 +3,7 @@
 #include "paths.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -82,6 +83,8 @@ static void serve(struct sd_home *home)
 		told.path_length = -1;
 		if (held[0] < 0)
 			told.error = -EBADF;
+		else if (ask.op == SD_ASK_HOME) /* no caller is concerned yet */
+			give = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 		else
 			answer_one(home, &ask, &told, held, &give);
 		for (int i = 0; i < SD_HELD; i++)

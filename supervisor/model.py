@@ -69,7 +69,8 @@ class Facts:
 class Settings:
     """How an `emulate` rule wants its emulation done; `None` and defaults where it says nothing.
 
-    `realise`: auto (a real node where it would open, else a bind mount), node, or bind.
+    `realise`: auto (a real node where it would open, else a bind mount), node, bind, or closed (a
+    node that is there and cannot be opened; for an ordinary user as bind).
     """
 
     realise: str = "auto"
@@ -151,7 +152,15 @@ class ChangeNode:
     capability: str
 
 
-Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode
+@dataclass(frozen=True, slots=True)
+class Unmount:
+    """umount, umount2 of a file system that nodes of ours may stand on."""
+
+    place: Place
+    flags: int
+
+
+Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Unmount
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import trio
 
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.names import LiveNodes
+from supervisor.engine.works import gone_of, lend, path_of, put
 from supervisor.kernel.procfs import host_node
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
@@ -24,12 +25,12 @@ from supervisor.model import (
     Facts,
     MakeNode,
     Outcome,
-    Place,
     Plan,
     RemoveNode,
     RenameNode,
     Settings,
     Snapshot,
+    Unmount,
     Verdict,
 )
 
@@ -45,6 +46,12 @@ _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
 _PROBE: Final[int] = lib.SD_WORK_PROBE
+_REALISE: Final[dict[str, int]] = {
+    "auto": 0,
+    "node": lib.SD_WORK_NODE,
+    "bind": lib.SD_WORK_BIND,
+    "closed": lib.SD_WORK_BIND | lib.SD_WORK_CLOSED,
+}
 
 
 class _Traits(Protocol):
@@ -158,7 +165,7 @@ class Actor:
         try:
             maker = job.maker = self._makers.pick()
             work.resolver = resolver.sock
-            _lend(work, maker)
+            lend(work, maker)
             if not job.valid():
                 result = _DONE
                 return Outcome(self._on_error, "the caller has gone")
@@ -210,7 +217,7 @@ class Actor:
                 with trio.move_on_after(self._deadline):
                     await self._makers.wait()
                 job.maker = self._makers.pick()
-                _lend(work, job.maker)
+                lend(work, job.maker)
                 if job.maker is None:
                     result = lib.sd_work_undo(work, -self._on_error, LINGER_US)
                 else:
@@ -234,7 +241,7 @@ class Actor:
         """It has gone, or does not answer: what was placed for its node is taken back."""
         self._makers.lose(maker)
         job.maker = None
-        _lend(job.work, None)
+        lend(job.work, None)
         result: int = lib.sd_work_undo(job.work, -self._on_error, LINGER_US)
         return result
 
@@ -255,17 +262,21 @@ class Actor:
         work.host_node[0] = b"\0"
         if isinstance(plan, RemoveNode):
             work.op = lib.SD_WORK_REMOVE
-            _put(work, 0, plan.place)
+            put(work, 0, plan.place)
         elif isinstance(plan, ChangeNode):
             work.op = lib.SD_WORK_CHANGE
             work.capability = _CAPABILITIES[plan.capability]
             work.call_flags = 0 if plan.follow else _AT_SYMLINK_NOFOLLOW
-            _put(work, 0, plan.place)
+            put(work, 0, plan.place)
+        elif isinstance(plan, Unmount):
+            work.op = lib.SD_WORK_UMOUNT
+            work.call_flags = plan.flags
+            put(work, 0, plan.place)
         else:
             work.op = lib.SD_WORK_RENAME if isinstance(plan, RenameNode) else lib.SD_WORK_LINK
             work.call_flags = plan.flags
-            _put(work, 0, plan.old)
-            _put(work, 1, plan.new)
+            put(work, 0, plan.old)
+            put(work, 1, plan.new)
         result = lib.sd_work_start(work, LINGER_US)
         return result
 
@@ -274,7 +285,7 @@ class Actor:
         call gets the kernel's own answer.
         """
         how = settings.realise if self._may_bind else "node"
-        flags = 0 if how == "auto" else lib.SD_WORK_NODE if how == "node" else lib.SD_WORK_BIND
+        flags: int = _REALISE[how]
         if job.probe_only:
             return flags | _PROBE
         if not self._makers.all:
@@ -300,7 +311,7 @@ class Actor:
     def _second_look(self, job: _Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
         work, plan = job.work, job.plan
-        path = _path(work)
+        path = path_of(work)
         if not isinstance(plan, MakeNode) or job.redecide is None:
             raise TypeError("nothing to decide")
         decision = job.decision = job.redecide(Facts(path, work.fsuid, work.fsgid))
@@ -316,7 +327,9 @@ class Actor:
     def _outcome(self, job: _Job) -> Outcome:
         work = job.work
         outcome, error = work.outcome, -work.error
-        path = _path(work) if job.redecide is not None else None
+        if isinstance(job.plan, Unmount):
+            self._unmounted(job.plan, work)
+        path = path_of(work) if job.redecide is not None else None
         if outcome == lib.SD_WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
@@ -336,6 +349,15 @@ class Actor:
             for maker in self._makers.all:
                 lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         return Outcome(0, "bind", path, decision=job.decision)
+
+
+    def _unmounted(self, plan: Unmount, work: Any) -> None:
+        """The nodes that went with a file system, or could not be put back on it."""
+        pairs = gone_of(work)
+        self.names.record(plan, made=False, gone=len(pairs), moved=False)
+        for maker in self._makers.all:
+            for device, inode in pairs:
+                lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, device, inode)
 
 
 class _Job:
@@ -362,29 +384,3 @@ class _Job:
 
 def _nothing() -> None:
     """What is called before a sleep that nobody wants to know of."""
-
-
-def _put(work: Any, which: int, place: Place) -> None:
-    work.dirfd[which] = place.dirfd
-    path = place.path
-    if path is None:
-        work.length[which] = -1
-        return
-    length = len(path)
-    work.length[which] = length
-    if length < lib.SD_PATH_MAX:
-        ffi.memmove(work.path[which], path, length)
-
-
-def _lend(work: Any, maker: Maker | None) -> None:
-    if maker is None:
-        work.maker = -1
-        work.maker_busy = ffi.NULL
-    else:
-        work.maker = maker.sock
-        work.maker_busy = maker.busy
-
-
-def _path(work: Any) -> bytes | None:
-    length = work.resolved_length
-    return ffi.buffer(work.resolved, length)[:] if length > 0 else None

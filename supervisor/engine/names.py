@@ -89,7 +89,7 @@ class LiveNodes:
         name = file_name(task, fd)
         return name is not None and self._foreign(name)
 
-    def record(self, plan: Plan, *, made: bool, gone: bool, moved: bool) -> None:
+    def record(self, plan: Plan, *, made: bool, gone: int, moved: bool) -> None:
         """What a work that succeeded has changed: one node more, one less, one under a new name."""
         self._count += made
         self._count = max(0, self._count - gone)

@@ -30,10 +30,10 @@ from supervisor.policy.families import FamilySpec, NodeMatch, Traits
 from supervisor.policy.match import NodeRange
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.source import Source
+from supervisor.policy.values import REFUSALS
 
 # Past so many tests of device numbers the filter notifies more and the session decides.
 _CUBES_MAX: Final = 128
-_REFUSALS: Final = frozenset({Verdict.REFUSE, Verdict.ERRNO, Verdict.KILL})
 
 
 def compile_policy(
@@ -49,6 +49,7 @@ def compile_policy(
     Raises PolicyFindings with every error in it, KernelError where libseccomp cannot do a filter.
     """
     source = Source(str(file), content)
+    # With errors already, this is what of the policy can still be looked at.
     document = schema.validate(source, schema.model_of(families))
     sets = {
         name: _rules(source, name, getattr(document.syscalls, name), file.name)
@@ -62,7 +63,9 @@ def compile_policy(
         source=str(file),
         digest=hashlib.sha256(content).hexdigest(),
         on_error=document.on_error,
-        filter=bpf.build(filter_rules(sets, served, families), arches),
+        filter=bpf.build(
+            filter_rules(sets, served, families), arches, contained=traits.nodes != "none"
+        ),
         calls={
             (arch, nr): spec
             for arch in arches
@@ -95,11 +98,6 @@ def _rules(source: Source, family: str, section: Any, file: str) -> RuleSet:
             uids=_tuple(getattr(raw, "uid", None)),
             gids=_tuple(getattr(raw, "gid", None)),
         )
-        if rule.silent and rule.verdict not in _REFUSALS:
-            source.add(
-                source.root.at((*where, "silent"), key=True).mark,
-                "silent is for refusals (refuse, errno, kill): a grant is always recorded",
-            )
         rules.append(rule)
     out = RuleSet(tuple(rules), otherwise)
     _races(source, family, section, out)
@@ -192,7 +190,7 @@ def _mixed(rules: RuleSet, those: set[int]) -> set[int]:
     verdicts = {
         rules.rules[index].verdict if index >= 0 else rules.otherwise.verdict for index in those
     }
-    switches = Verdict.CONTINUE in verdicts and verdicts & (_REFUSALS | {Verdict.RETURN})
+    switches = Verdict.CONTINUE in verdicts and verdicts & (REFUSALS | {Verdict.RETURN})
     return those if switches and len(those) > 1 else set()
 
 

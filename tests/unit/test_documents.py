@@ -44,6 +44,14 @@ def test_the_readmes_policy_loads(tmp_path: Path) -> None:
     assert policy.name == "mine"
 
 
+def test_the_sample_of_a_trace_names_the_rule_of_the_readme() -> None:
+    (text,) = [block for block in blocks(TOP / "README.md") if block.startswith("version:")]
+    found = re.findall(r"mine\.yaml:(\d+)", (TOP / "docs/run.md").read_text())
+    assert found
+    for line in found:
+        assert '"null"' in text.splitlines()[int(line) - 1]
+
+
 def test_the_page_on_policies_has_policies_that_load(tmp_path: Path) -> None:
     first, section = [b for b in blocks(TOP / "docs/policies.md") if "syscalls:" in b]
     for text in (first, "version: 1\n" + section):

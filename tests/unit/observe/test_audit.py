@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -97,10 +96,8 @@ def test_repeats_are_counted(tmp_path: Path, clock: Clock) -> None:
 def test_a_slow_reader_loses_records_and_is_told(clock: Clock) -> None:
     reader, writer = os.pipe()
     log = AuditLog(writer, policy="p", session="s", clock=clock)
-    start = time.monotonic()
-    for _ in range(3000):  # far more than a pipe holds
+    for _ in range(3000):  # far more than a pipe holds: a writer that waits stays here
         log.record(snapshot(b"x" * 200), SPEC, REFUSED, Outcome(1), 0, who=WHO, delivered=True)
-    assert time.monotonic() - start < 30
     os.set_blocking(reader, False)
     got = b""
     while chunk := _read(reader):
