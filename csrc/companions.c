@@ -122,8 +122,6 @@ static void do_rename(struct sd_caller *caller, struct sd_home *home,
 		if (!told->error && ours[1] && !(ask->call_flags & EXCHANGE) &&
 		    !name_is_ours(parent[0], name[0], &node[0]))
 			remember(told, &node[1], SD_TOLD_UNBOUND);
-		if (!told->error && ours[0] && !(ask->call_flags & EXCHANGE))
-			told->flags |= SD_TOLD_MOVED;
 	}
 	for (int i = 0; i < 2; i++)
 		if (parent[i] >= 0)

@@ -55,7 +55,6 @@ enum sd_told_flag {
 	SD_TOLD_NO_NODES = 32,   /* a real node could not be opened there (nodev, FUSE) */
 	SD_TOLD_BOUND = 64,      /* one node more */
 	SD_TOLD_UNBOUND = 128,   /* one node less: `node_dev`, `node_ino` */
-	SD_TOLD_MOVED = 512,     /* a node was renamed, and nothing has its old name */
 	SD_TOLD_LINKED = 256,    /* one name more for `node_dev`, `node_ino` */
 	SD_TOLD_FOREIGN = 1024,  /* a file system that a maker must not touch: it may not answer */
 };

@@ -247,7 +247,6 @@ enum sd_work_outcome {
 	SD_WAS_BOUND = 4,
 	SD_WAS_UNBOUND = 8, /* `node_dev`, `node_ino`: for sd_maker_tell */
 	SD_WAS_LINKED = 16, /* likewise */
-	SD_WAS_MOVED = 32,  /* a node has its new name, and no longer the old one */
 };
 
 struct sd_work {

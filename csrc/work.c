@@ -107,8 +107,6 @@ static int heard_resolver(struct sd_work *work)
 			outcome |= SD_WAS_BOUND;
 		if (told.flags & SD_TOLD_UNBOUND)
 			outcome |= SD_WAS_UNBOUND;
-		if (told.flags & SD_TOLD_MOVED)
-			outcome |= SD_WAS_MOVED;
 		if (told.flags & SD_TOLD_LINKED)
 			outcome |= SD_WAS_LINKED;
 		return sd_done(work, told.error, outcome);

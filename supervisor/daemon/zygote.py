@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -78,6 +79,7 @@ class Zygote:
         self._timer = timer
         self._limits = limits
         self._sessions: list[int] = []
+        self._resumed = False
 
     def serve(self) -> None:
         """Until the front closes its end."""
@@ -94,14 +96,24 @@ class Zygote:
                 raise RuntimeError(f"an order that nobody knows: {message!r}")
             pidfd = self._fork(fds[0], fds[1] if len(fds) > 1 else None)
             send_fds(self._sock.fileno(), b"session", [pidfd])
+            self._forget_ended()
             self._sessions.append(pidfd)
+            self._resumed = True
             for fd in fds:
                 os.close(fd)
 
+    def _forget_ended(self) -> None:
+        """Sessions that have ended; one that hangs in the kernel is kept, to be ended with us."""
+        left = []
+        for pidfd in self._sessions:
+            if select.select([pidfd], [], [], 0)[0]:
+                os.close(pidfd)
+            else:
+                left.append(pidfd)
+        self._sessions = left
+
     def _goodbye(self) -> None:
         """Sessions end by themselves once nobody is left to serve; who does not, is ended."""
-        import select
-
         for pidfd in self._sessions:
             poller = select.poll()
             poller.register(pidfd, select.POLLIN)
@@ -142,7 +154,7 @@ class Zygote:
 
             serve(
                 self._config, listener, self._watch_fd, self._timer, makers, self._limits,
-                resumed=bool(self._sessions),
+                resumed=self._resumed,
             )
             status = 0
         except BaseException as error:

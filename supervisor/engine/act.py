@@ -99,9 +99,9 @@ class Actor:
         self._resolvers.prepare()
 
     @property
-    def live_nodes(self) -> int:
-        """How many bind mounts of ours there may be; 0: no companion's call concerns us."""
-        return self.names.count
+    def live_nodes(self) -> bool:
+        """Whether there may be bind mounts of ours; if not, no companion's call concerns us."""
+        return self.names.any
 
     @property
     def abandoned(self) -> int:
@@ -136,6 +136,9 @@ class Actor:
             return Outcome(0, left_alone=True)
         if self._makers.lost:
             return Outcome(self._on_error, "maker: lost")
+        self.names.expect(plan)
+        if self._host:
+            self.names.bound()  # all that an ordinary user makes are bind mounts
         work = self._works.pop() if self._works else ffi.new("struct sd_work *")
         work.task = task
         # Whoever reads the caller asks the listener afterwards whether this call still waits.
@@ -328,7 +331,7 @@ class Actor:
         work = job.work
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
-            self._unmounted(job.plan, work)
+            self._unmounted(work)
         path = path_of(work) if job.redecide is not None else None
         if outcome == lib.SD_WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
@@ -339,22 +342,16 @@ class Actor:
             if error == ESRCH:  # no answer of any of these calls: the caller is exiting
                 error, how = self._on_error, "the caller has gone"
             return Outcome(error, how, path, decision=job.decision)
-        self.names.record(
-            job.plan,
-            made=bool(outcome & lib.SD_WAS_BOUND),
-            gone=bool(outcome & lib.SD_WAS_UNBOUND),
-            moved=bool(outcome & lib.SD_WAS_MOVED),
-        )
+        if outcome & lib.SD_WAS_BOUND:
+            self.names.bound()
         if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
             for maker in self._makers.all:
                 lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         return Outcome(0, "bind", path, decision=job.decision)
 
-
-    def _unmounted(self, plan: Unmount, work: Any) -> None:
+    def _unmounted(self, work: Any) -> None:
         """The nodes that went with a file system, or could not be put back on it."""
         pairs = gone_of(work)
-        self.names.record(plan, made=False, gone=len(pairs), moved=False)
         for maker in self._makers.all:
             for device, inode in pairs:
                 lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, device, inode)

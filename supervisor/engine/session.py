@@ -43,8 +43,8 @@ class PlanActor(Protocol):
     on_wait: Callable[[], None]
 
     @property
-    def live_nodes(self) -> int:
-        """How many bind mounts of ours there may be; 0: no companion's call concerns us."""
+    def live_nodes(self) -> bool:
+        """Whether there may be bind mounts of ours; if not, no companion's call concerns us."""
         ...
 
     def rest(self) -> None:
