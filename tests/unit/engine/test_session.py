@@ -45,7 +45,7 @@ with open(sys.argv[1], "w") as file:
 class Actor:
     """Carries nothing out, and says what it is told to say."""
 
-    live_nodes = 0
+    live_nodes = False
 
     def __init__(self, act: Callable[[MakeNode], Outcome]) -> None:
         self.act = act
