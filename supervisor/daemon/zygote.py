@@ -6,6 +6,7 @@ privileges that makers are made with), and reads nothing of any target.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -37,6 +38,7 @@ def child(
     status = 1
     try:
         _settle()
+        _close_all_but({sock.fileno(), watch_fd, timer, config.audit_fd})
         Zygote(sock, config, watch_fd, timer, limits).serve()
         status = 0
     except BaseException as error:
@@ -65,6 +67,15 @@ def _settle() -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.close(null)
+
+
+def _close_all_but(kept: set[int | None]) -> None:
+    """What the front's caller had open is none of our business, nor of a session's."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd not in kept:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(fd)
 
 
 class Zygote:
