@@ -60,6 +60,12 @@ class Facts:
 
     `path` is the resolved path below the caller's root directory (absolute, no symlink, no "..");
     `uid` and `gid` are the caller's file system ids as its own user namespace numbers them.
+    `source` is what a mount's source really is, `target` where it is mounted.
+
+    The rest is there where a rule asks for it, and None where it could not be found out: `host_uid`
+    and `host_gid` as seccompd's user namespace numbers them; `capabilities` that are effective in
+    the session's user namespace, by name; `executable`, the program's path from the root of its
+    mount namespace; `cgroup`, as the session's cgroup namespace names it.
     """
 
     path: bytes | None
@@ -67,6 +73,11 @@ class Facts:
     gid: int
     source: Source | None = None
     target: bytes | None = None
+    host_uid: int | None = None
+    host_gid: int | None = None
+    capabilities: frozenset[str] | None = None
+    executable: bytes | None = None
+    cgroup: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +147,8 @@ class Decision:
 
     `rule` is where the rule stands ("build.yaml:7"), or "otherwise" with the policy's file.
     `needs_facts` says that the decision holds only if it is taken again with Facts, and comes
-    out as a grant there too. `silent` refusals are not recorded.
+    out as a grant there too. `silent` refusals are not recorded. `audit`: the decision is recorded
+    and nothing comes of it; the call goes the way that it would have gone without seccompd.
     """
 
     verdict: Verdict
@@ -146,6 +158,7 @@ class Decision:
     settings: Settings | MountSettings = Settings()
     needs_facts: bool = False
     silent: bool = False
+    audit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from supervisor.handlers.base import (
+    CALLER_KEYS,
     CallSpec,
     Family,
-    IdMatch,
     KeyMatch,
     Kind,
     Named,
@@ -55,8 +55,7 @@ class DeviceNodes(Family):
         "path": PathMatch(
             "where the node is to be, as a glob below the caller's root directory", path="pathname"
         ),
-        "uid": IdMatch("the caller's file system uid, in its user namespace", "uid"),
-        "gid": IdMatch("the caller's file system gid, in its user namespace", "gid"),
+        **CALLER_KEYS,
     }
     verdicts: ClassVar[frozenset[Verdict]] = frozenset(
         {

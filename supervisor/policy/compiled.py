@@ -19,9 +19,19 @@ from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """A file that a policy includes: how it was named, from which folder, what was found there."""
+
+    given: str
+    folder: str
+    file: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,9 @@ class CompiledPolicy:
     `ceiling` has the device ranges that any `emulate` rule may make, `mounts` what any may have the
     kernel mount; `fuse` says whether any runs FUSE programs.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
+    `limits` has what the policy says of limits: seconds, and numbers. `included` says which other
+    files are part of it. `wants` names the Facts that rules ask for, but those that always are
+    there.
     """
 
     name: str
@@ -45,6 +58,9 @@ class CompiledPolicy:
     calls: Mapping[tuple[int, int], CallSpec]
     ceiling: tuple[NodeRange, ...]
     families: Mapping[str, RuleSet | MountRules]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    included: tuple[Included, ...] = ()
+    wants: frozenset[str] = field(default=frozenset(), init=False, compare=False)
     # For each call the positions of mode, dev and path among its arguments.
     _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
         default_factory=dict, compare=False, repr=False
@@ -57,6 +73,9 @@ class CompiledPolicy:
                 None,
             )
             self._where[key] = (spec.index("mode"), spec.index("dev"), path)
+        callers = [rule.caller for rules in self.families.values() for rule in rules.rules]
+        wants = frozenset(name for caller in callers if caller for name in caller.wants)
+        object.__setattr__(self, "wants", wants)
 
     @property
     def mounts(self) -> tuple[MountCeiling, ...]:
@@ -116,6 +135,8 @@ class CompiledPolicy:
             ],
             "ceiling": self.ceiling,
             "families": {name: rules.to_json() for name, rules in self.families.items()},
+            "limits": dict(self.limits),
+            "included": [[one.given, one.folder, one.file, one.digest] for one in self.included],
         }
 
     @classmethod
@@ -141,6 +162,8 @@ class CompiledPolicy:
                 name: (MountRules if "mounts" in rows else RuleSet).from_json(rows)
                 for name, rows in data["families"].items()
             },
+            limits=data["limits"],
+            included=tuple(Included(*row) for row in data["included"]),
         )
 
 

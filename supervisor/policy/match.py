@@ -44,7 +44,7 @@ def _bracket(text: str) -> str:
     return "".join(parts)
 
 
-def _tokens(glob: str) -> list[tuple[str, str]]:
+def glob_tokens(glob: str) -> list[tuple[str, str]]:
     """A glob as ("one", regex), ("star", ""), ("any", "") and ("under", "") for `**/`."""
     out: list[tuple[str, str]] = []
     position = 0
@@ -112,7 +112,7 @@ def glob_pattern(glob: str) -> bytes:
     if re.search(r"(^|/)\.\.?(/|$)", glob):
         raise GlobError("a resolved path has no . and no .. in it")
     runs: list[tuple[str, list[tuple[str, str]]]] = [("", [])]
-    for kind, text in _tokens(glob):
+    for kind, text in glob_tokens(glob):
         if kind in ("any", "under"):
             runs.append((kind, []))
         else:

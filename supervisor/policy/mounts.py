@@ -30,15 +30,15 @@ from supervisor.model import (
     Source,
     Verdict,
 )
+from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import (
     MAJOR_MAX,
     MINOR_MAX,
-    IdRange,
     NodeRange,
     glob_matches,
-    id_matches,
     node_matches,
 )
+from supervisor.policy.rules import otherwise_from_json, otherwise_to_json
 
 # What says how much the kernel talks, and what it does anyway: never worth a word in a policy.
 ALWAYS_ALLOWED: Final = MS["silent"] | MS["relatime"] | MS["strictatime"]
@@ -80,8 +80,8 @@ class MountRule:
     targets: tuple[str, ...] | None = None
     flags: int | None = None
     options: tuple[str, ...] | None = None
-    uids: tuple[IdRange, ...] | None = None
-    gids: tuple[IdRange, ...] | None = None
+    caller: CallerMatch | None = None
+    audit: bool = False
 
     @property
     def by_source(self) -> bool:
@@ -94,15 +94,15 @@ class MountRule:
         return (
             self.by_source
             or self.targets is not None
-            or self.uids is not None
-            or self.gids is not None
+            or self.caller is not None
         )
 
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
         return Decision(
-            self.verdict, self.place, value=self.value, settings=self.settings, silent=self.silent
-        )
+            self.verdict, self.place, value=self.value, settings=self.settings,
+            silent=self.silent, audit=self.audit,
+        )  # fmt: skip
 
     def objection(self, flags: int, options: Sequence[str]) -> str:
         """The first flag or option that the rule does not allow; "" where it allows all."""
@@ -136,9 +136,7 @@ class MountRule:
                     return False
             elif not self.matches_source(facts.source):
                 return False
-        return (self.uids is None or id_matches(self.uids, facts.uid)) and (
-            self.gids is None or id_matches(self.gids, facts.gid)
-        )
+        return self.caller is None or self.caller.matches(facts, unknown=unknown)
 
     def matches_source(self, source: Source) -> bool:
         """A device by its number or by the kernel's name, an image by its path, a text as it is."""
@@ -153,7 +151,7 @@ class MountRule:
 
     def ceilings(self) -> list[MountCeiling]:
         """What a maker can be asked for with this rule."""
-        if self.verdict is not Verdict.EMULATE or self.settings.via != "kernel":
+        if self.audit or self.verdict is not Verdict.EMULATE or self.settings.via != "kernel":
             return []
         text, anything = self.settings.text, not self.by_source
         names = [] if text else [glob for glob in self.sources or () if "**" not in glob]
@@ -183,20 +181,21 @@ class MountRule:
             self.place, self.verdict.value, self.value, self.silent,
             [how.via, how.program, how.inside, how.shift, how.force, how.text],
             self.types, self.sources, self.devices, self.targets, self.flags, self.options,
-            self.uids, self.gids,
+            None if self.caller is None else self.caller.to_json(), self.audit,
         ]  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> MountRule:
         """The rule that to_json() wrote."""
         place, verdict, value, silent, how = data[:5]
-        types, sources, devices, targets, flags, options, uids, gids = data[5:]
+        types, sources, devices, targets, flags, options, caller, audit = data[5:]
         via, program, inside, shift, force, text = how
         return cls(
             place, Verdict(verdict), value, silent,
             MountSettings(via, tuple(program), inside, shift, force, text),
             _texts(types), _texts(sources), _rows(devices) or (), _texts(targets), flags,
-            _texts(options), _rows(uids), _rows(gids),
+            _texts(options),
+            None if caller is None else CallerMatch.from_json(caller), audit,
         )  # fmt: skip
 
 
@@ -321,7 +320,8 @@ class MountRules:
     def uses_fuse(self) -> bool:
         """Whether a rule runs FUSE programs."""
         return any(
-            rule.verdict is Verdict.EMULATE and rule.settings.via == "fuse" for rule in self.rules
+            rule.verdict is Verdict.EMULATE and rule.settings.via == "fuse" and not rule.audit
+            for rule in self.rules
         )
 
     def ceilings(self) -> tuple[MountCeiling, ...]:
@@ -332,15 +332,14 @@ class MountRules:
         """The rules as JSON's types."""
         return {
             "mounts": True,
-            "otherwise": [self.otherwise.verdict.value, self.otherwise.rule, self.otherwise.reason],
+            "otherwise": otherwise_to_json(self.otherwise),
             "rules": [rule.to_json() for rule in self.rules],
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> MountRules:
         """The rules that to_json() wrote."""
-        verdict, place, reason = data["otherwise"]
         return cls(
             tuple(MountRule.from_json(row) for row in data["rules"]),
-            Decision(Verdict(verdict), place, reason),
+            otherwise_from_json(data["otherwise"]),
         )

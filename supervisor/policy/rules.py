@@ -17,11 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from supervisor.model import Decision, Facts, Settings, Verdict
+from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import (
-    IdRange,
     NodeRange,
     glob_matches,
-    id_matches,
     lexical,
     literal_prefix,
     node_matches,
@@ -44,13 +43,13 @@ class Rule:
     silent: bool = False
     nodes: tuple[NodeRange, ...] | None = None
     globs: tuple[str, ...] | None = None
-    uids: tuple[IdRange, ...] | None = None
-    gids: tuple[IdRange, ...] | None = None
+    caller: CallerMatch | None = None
+    audit: bool = False
 
     @property
     def needs_facts(self) -> bool:
         """Whether the rule looks at more than the registers."""
-        return self.globs is not None or self.uids is not None or self.gids is not None
+        return self.globs is not None or self.caller is not None
 
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
@@ -60,13 +59,12 @@ class Rule:
             value=self.value,
             settings=Settings(realise=self.realise),
             silent=self.silent,
+            audit=self.audit,
         )
 
-    def matches_ids(self, facts: Facts) -> bool:
-        """Whether the caller's ids are those the rule asks for."""
-        return (self.uids is None or id_matches(self.uids, facts.uid)) and (
-            self.gids is None or id_matches(self.gids, facts.gid)
-        )
+    def matches_caller(self, facts: Facts) -> bool:
+        """Whether the caller is one that the rule asks for."""
+        return self.caller is None or self.caller.matches(facts, unknown=not self.verdict.grants)
 
     def to_json(self) -> list[Any]:
         """The rule as JSON's types."""
@@ -78,14 +76,14 @@ class Rule:
             self.silent,
             self.nodes,
             self.globs,
-            self.uids,
-            self.gids,
+            None if self.caller is None else self.caller.to_json(),
+            self.audit,
         ]
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> Rule:
         """The rule that to_json() wrote."""
-        place, verdict, value, realise, silent, nodes, globs, uids, gids = data
+        place, verdict, value, realise, silent, nodes, globs, caller, audit = data
         return cls(
             place,
             Verdict(verdict),
@@ -94,8 +92,8 @@ class Rule:
             silent,
             _pairs(nodes),
             None if globs is None else tuple(globs),
-            _pairs(uids),
-            _pairs(gids),
+            None if caller is None else CallerMatch.from_json(caller),
+            audit,
         )
 
 
@@ -156,7 +154,7 @@ class _Cell:
                 continue
             if rule.verdict.grants:
                 return again
-            if rule.uids is None and rule.gids is None:
+            if rule.caller is None:
                 return decision
         return self._last[1]
 
@@ -168,7 +166,7 @@ class _Cell:
                 matches = rule.globs is None or not rule.verdict.grants
             else:
                 matches = rule.globs is None or _matches(rule.globs, path)
-            if matches and rule.matches_ids(facts):
+            if matches and rule.matches_caller(facts):
                 return decision
         return self._last[0]
 
@@ -248,15 +246,25 @@ class RuleSet:
     def to_json(self) -> dict[str, Any]:
         """The rules as JSON's types."""
         return {
-            "otherwise": [self.otherwise.verdict.value, self.otherwise.rule, self.otherwise.reason],
+            "otherwise": otherwise_to_json(self.otherwise),
             "rules": [rule.to_json() for rule in self.rules],
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RuleSet:
         """The rules that to_json() wrote."""
-        verdict, place, reason = data["otherwise"]
         return cls(
             tuple(Rule.from_json(row) for row in data["rules"]),
-            Decision(Verdict(verdict), place, reason),
+            otherwise_from_json(data["otherwise"]),
         )
+
+
+def otherwise_to_json(decision: Decision) -> list[Any]:
+    """What becomes of a call that no rule matches, as JSON's types."""
+    return [decision.verdict.value, decision.rule, decision.reason, decision.audit]
+
+
+def otherwise_from_json(data: Sequence[Any]) -> Decision:
+    """What otherwise_to_json() wrote."""
+    verdict, place, reason, audit = data
+    return Decision(Verdict(verdict), place, reason, audit=audit)

@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.kernel.syscalls import I386
 from supervisor.model import Decision, Facts, Settings, Snapshot, Verdict
-from supervisor.policy import rules
+from supervisor.policy import callers, rules
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.match import glob_matches, lexical
 from tests.support.policies import BLOCK, call, device, mknod, node_rules, policy
@@ -160,14 +160,14 @@ def slow(policy: CompiledPolicy, path: bytes, facts: Facts | None) -> Verdict:
             continue
         known = written if facts is None else facts.path
         unsure = (rule.globs is not None and known is None) or (
-            facts is None and (rule.uids is not None or rule.gids is not None)
+            facts is None and rule.caller is not None
         )
         if unsure and rule.verdict.grants == (facts is not None):
             continue
         globs = rule.globs
         if globs is not None and known is not None and not _any(globs, known):
             continue
-        if facts is not None and not rule.matches_ids(facts):
+        if facts is not None and not rule.matches_caller(facts):
             continue
         return rule.verdict
     return rules.otherwise.verdict
@@ -216,8 +216,8 @@ def test_a_thousand_rules_cost_what_five_cost(rule: str, monkeypatch: pytest.Mon
 
         return count
 
-    for name in ("node_matches", "glob_matches", "id_matches"):
-        monkeypatch.setattr(rules, name, counted(getattr(rules, name)))
+    for room, name in ((rules, "node_matches"), (rules, "glob_matches"), (callers, "id_matches")):
+        monkeypatch.setattr(room, name, counted(getattr(room, name)))
 
     def cost(count: int) -> int:
         nonlocal looks

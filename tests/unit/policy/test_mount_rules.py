@@ -260,7 +260,7 @@ def test_options_are_split_as_the_kernel_splits_them() -> None:
             "no such word",
         ),
         ("{fstype: tmpfs, target: /x, do: continue}", "goes by fstype and options alone"),
-        ("{fstype: ext4, do: refuse}", "`otherwise: kernel` beside a refusal is a race"),
+        ("{fstype: ext4, do: refuse}", "`otherwise: kernel` beside a refusal by fstype is a race"),
         ("{fstype: ext4, do: emulate, silent: true}", "silent is for refusals"),
     ],
 )
