@@ -265,6 +265,7 @@ class Outcome:
     `errno` 0 is success. `left_alone` means that the call does not concern anything of ours and
     is the kernel's to do, with the caller's own rights. `how` goes into the audit record
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
+    `facts` are those that the decision was taken again with.
     """
 
     errno: int
@@ -272,3 +273,4 @@ class Outcome:
     path: bytes | None = None
     left_alone: bool = False
     decision: Decision | None = None
+    facts: Facts | None = None

@@ -17,6 +17,7 @@ from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.jobs import Job
+from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.names import LiveNodes
 from supervisor.engine.works import gone_of, lend, path_of, put
 from supervisor.kernel.procfs import host_node
@@ -40,7 +41,6 @@ from supervisor.model import (
 )
 
 LINGER_US: Final = 300
-DEADLINE: Final = 2.0
 _GRACE: Final = 0.5
 _ATTEMPTS: Final = 3
 _MOST_IDLE_WORKS: Final = 4
@@ -73,10 +73,9 @@ class Actor:
     """Carries out the plans of one session.
 
     `userns`: the target has a user namespace of its own, and this process is in it; without one
-    there are real nodes or none, for a mount would be one of the host's. `deadline` is
-    in seconds, for all the path work of one call. `resumed`: an earlier session of this container
-    may have left nodes behind that this one has not made. `on_wait` is called before each time that
-    `perform` goes to sleep.
+    there are real nodes or none, for a mount would be one of the host's. `resumed`: an earlier
+    session of this container may have left nodes behind that this one has not made. `on_wait` is
+    called before each time that `perform` goes to sleep.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class Actor:
         policy: _Policy,
         maker_socks: list[int],
         listener: int,
-        deadline: float = DEADLINE,
+        limits: Limits = DEFAULT,
         resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
@@ -97,7 +96,7 @@ class Actor:
         self._host = traits.nodes == "host" and not maker_socks
         self._may_bind = userns and traits.nodes != "none"
         self._on_error = policy.on_error
-        self._deadline = deadline
+        self._deadline = limits.path
         self._resolvers = Resolvers()
         self._makers = Makers(maker_socks)
         self._works: list[Any] = []
@@ -112,6 +111,7 @@ class Actor:
             listener=listener,
             uids=uids if userns else None,
             gids=gids,
+            limits=limits,
         )
         self.on_wait: Callable[[], None] = _nothing
         self._resolvers.prepare()

@@ -16,7 +16,8 @@ from typing import Any, Final
 from supervisor.engine import mount_makers
 from supervisor.engine.fuse_servers import FuseServers, Server
 from supervisor.engine.helpers import Makers, Resolvers
-from supervisor.engine.mount_call import MOUNT_DEADLINE, Look, MountCall, MountError
+from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.engine.mount_call import Look, MountCall, MountError
 from supervisor.kernel.hugetlbfs import shifted
 from supervisor.kernel.mounts import attr_of, remounted
 from supervisor.kernel.procfs import block_device_name, loop_is_bound, mounted_devices
@@ -33,7 +34,6 @@ from supervisor.model import (
     Verdict,
 )
 
-MOST_MOUNTS: Final = 64
 _ATTEMPTS: Final = 3
 _SHIFT: Final = {
     "false": lib.SD_SHIFT_FALSE, "auto": lib.SD_SHIFT_AUTO, "true": lib.SD_SHIFT_TRUE,
@@ -58,8 +58,7 @@ class Mounter:
         listener: int,
         uids: Sequence[tuple[int, int, int]] | None,
         gids: Sequence[tuple[int, int, int]] | None,
-        most: int = MOST_MOUNTS,
-        deadline: float = MOUNT_DEADLINE,
+        limits: Limits = DEFAULT,
     ) -> None:
         self._resolvers = resolvers
         self._makers = makers
@@ -68,8 +67,8 @@ class Mounter:
         self._listener = listener
         self._uids = uids
         self._gids = gids
-        self._most = most
-        self._deadline = deadline
+        self._limits = limits
+        self._most = limits.mounts
         self._devices: list[tuple[int, int]] = []  # of the filesystems that makers mounted
         self._underway = 0
         self.on_wait: Callable[[], None] = lambda: None
@@ -87,7 +86,7 @@ class Mounter:
         """Carries `plan` out for the caller whose /proc/TID `task` is. HelperError as path work."""
         call = MountCall(
             task, snapshot.tid, (self._listener, snapshot.id), valid,
-            on_error=self._on_error, on_wait=self.on_wait, deadline=self._deadline,
+            on_error=self._on_error, on_wait=self.on_wait, limits=self._limits,
         )  # fmt: skip
         try:
             if self._uids is None:

@@ -46,7 +46,7 @@ class Ruling:
     @property
     def refuses(self) -> bool:
         """Whether the caller does not get what it asked for."""
-        return not self.decision.verdict.grants
+        return not self.decision.verdict.grants and not self.decision.audit
 
 
 class Judge:
@@ -101,6 +101,8 @@ class Judge:
 
     def _immediate(self, decision: Decision, spec: CallSpec) -> Reply | None:
         verdict = decision.verdict
+        if decision.audit:
+            return PROCEED
         if verdict in (Verdict.EMULATE, Verdict.INJECT, Verdict.KILL):
             return None
         if verdict is Verdict.REFUSE and not self.leaves_refusals(spec):

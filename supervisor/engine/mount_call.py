@@ -12,14 +12,13 @@ from typing import Any, Final
 import trio
 
 from supervisor.engine.helpers import Resolvers
+from supervisor.engine.limits import Limits
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
 from supervisor.kernel.task import signals
 from supervisor.model import Decision, Mount, Remount
 
-PATH_DEADLINE: Final = 2.0
-MOUNT_DEADLINE: Final = 20.0
 _LINGER: Final = 0.0003
 _EXITING: Final = (ESRCH, EBADF)
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
@@ -58,7 +57,7 @@ class MountCall:
     """The caller, whose /proc/TID `task` is, and the resolver that looks and attaches for it.
 
     `waiting`: the listener and the id of the call, for whoever reads the caller. `deadline` is
-    for what a mount itself may take.
+    for what a mount itself may take, `path_deadline` for path work.
     """
 
     def __init__(
@@ -70,11 +69,12 @@ class MountCall:
         *,
         on_error: int,
         on_wait: Callable[[], None],
-        deadline: float,
+        limits: Limits,
     ) -> None:
         self.task = task
         self.valid = valid
-        self.deadline = deadline
+        self.deadline = limits.mount
+        self.path_deadline = limits.path
         self.on_wait = on_wait
         self.path: bytes | None = None
         self.decision: Decision | None = None
@@ -142,7 +142,7 @@ class MountCall:
         if error == -ENAMETOOLONG:  # said before anything was sent
             raise MountError(ENAMETOOLONG)
         self._owes = True
-        if error < 0 or not await self.readable(self._sock, PATH_DEADLINE):
+        if error < 0 or not await self.readable(self._sock, self.path_deadline):
             raise self.failed("path: deadline")
         seen = ffi.new("struct sd_seen *")
         fds = ffi.new("int[3]")
@@ -166,7 +166,7 @@ class MountCall:
     async def attach(self, look: Look, tree: int) -> None:
         """Moves the detached mount to its place."""
         sent = lib.sd_mount_attach(self._sock, self._waiting, look.mount_ns, look.target, tree)
-        error = await self._asked(sent, PATH_DEADLINE)
+        error = await self._asked(sent, self.path_deadline)
         if error:
             raise MountError(error)
 
@@ -186,7 +186,7 @@ class MountCall:
         sent = lib.sd_mount_change(
             self._sock, self._waiting, look.mount_ns, look.target, set_, clear
         )
-        return await self._asked(sent, PATH_DEADLINE)
+        return await self._asked(sent, self.path_deadline)
 
     async def _asked(self, sent: int, deadline: float, *, long: bool = False) -> int:
         """The resolver's answer to a question just sent: an errno, or 0."""

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from supervisor.engine.helpers import Maker, Makers
-from supervisor.engine.mount_call import PATH_DEADLINE, MountCall, MountError
+from supervisor.engine.mount_call import MountCall, MountError
 from supervisor.kernel.shim import ffi, lib
 
 _BEAT = 0.1
@@ -79,7 +79,7 @@ async def fuse_node(makers: Makers, call: MountCall, uid: int, gid: int) -> int:
     async with _borrowed(makers, call) as (maker, done):
         there = lib.sd_mount_fuse_node(maker.sock, uid, gid)
         while there == 0:
-            if not await call.readable(maker.sock, PATH_DEADLINE):
+            if not await call.readable(maker.sock, call.path_deadline):
                 raise call.failed("maker: deadline")
             there = lib.sd_mount_fuse_made(maker.sock, tree)
         if there == -EPIPE:

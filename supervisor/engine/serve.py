@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from supervisor.engine.act import Actor
+from supervisor.engine.callers import Callers
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.decide import Judge
 from supervisor.engine.limits import Limits
@@ -47,6 +48,7 @@ def serve(
         policy=policy,
         maker_socks=makers,
         listener=listener,
+        limits=limits,
         resumed=resumed,
         uids=config.uids,
         gids=config.gids,
@@ -61,6 +63,7 @@ def serve(
         tracer=tracer,
         missed=None if config.wait_killable else MissedAnswers(),
         limits=limits,
+        callers=Callers(policy.wants, config.uids, config.gids),
     )
     try:
         trio.run(session.run)

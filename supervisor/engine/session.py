@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import trio
 
+from supervisor.engine.callers import Callers, SecondLook
 from supervisor.engine.decide import Judge, Ruling, reply_to
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
@@ -89,6 +90,7 @@ class Session:
         tracer: Tracer | None = None,
         missed: MissedAnswers | None = None,
         limits: Limits = DEFAULT,
+        callers: Callers | None = None,
     ) -> None:
         self._receiver = receiver
         self._judge = judge
@@ -98,6 +100,7 @@ class Session:
         self._tracer = tracer
         self._missed = missed
         self._limits = limits
+        self._callers = callers or Callers()
         self._observed = audit is not None or tracer is not None
         self._leader: trio.lowlevel.Task | None = None
         self._waiting = 0
@@ -298,9 +301,10 @@ class Session:
         def valid() -> bool:
             return self._receiver.valid(snapshot.id)
 
-        def redecide(facts: Facts) -> Decision:
-            return self._judge.again(snapshot, spec, facts)
-
+        look = SecondLook(
+            lambda facts: self._judge.again(snapshot, spec, facts),
+            self._callers, task, valid, self._on_error,
+        )  # fmt: skip
         plan = FAMILIES[spec.family].plan(snapshot, decision)
         if plan is None:
             assert ruling.companion, "only what the filter notifies for our sake can be left alone"
@@ -310,18 +314,20 @@ class Session:
             snapshot,
             task,
             valid,
-            redecide if decision.needs_facts else None,
+            look if decision.needs_facts else None,
             probe_only=decision.verdict is Verdict.REFUSE,
         )
+        outcome = look.outcome(decision, outcome)
         final = outcome.decision
-        if final is None or final.verdict is Verdict.EMULATE:
+        if final is None or final.audit or final.verdict is Verdict.EMULATE:
             return outcome
         if final.verdict is Verdict.KILL:
-            return replace(self._kill(snapshot), path=outcome.path, decision=final)
+            killed = self._kill(snapshot)
+            return replace(outcome, errno=killed.errno, how=killed.how)
         if final.verdict is Verdict.REFUSE and not self._judge.leaves_refusals(spec):
             return outcome
         _, error, proceed = reply_to(final)
-        return Outcome(-error, path=outcome.path, left_alone=bool(proceed), decision=final)
+        return replace(outcome, errno=-error, how="", left_alone=bool(proceed))
 
     def _kill(self, snapshot: Snapshot) -> Outcome:
         """Ends the caller's process, which is named for certain: it waits for our answer."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from supervisor.daemon.keeper import Keeper
 from supervisor.engine.config import SessionConfig
+from supervisor.engine.limits import limits_of
 from supervisor.errors import KernelError, SeccompdError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.intake import refusals
@@ -93,7 +94,8 @@ def run(options: Options) -> int:
                 audit_fd=audit,
                 wait_killable=features.available("wait_killable"),
                 sync_wake_up=features.available("sync_wake_up"),
-            )
+            ),
+            limits_of(policy.limits),
         )
         stack.callback(keeper.close)
         signals = Signals()

@@ -15,7 +15,7 @@ from typing import Any
 
 from supervisor.kernel.mounts import names_of, without_magic
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind
-from supervisor.model import Decision, Outcome, Snapshot, Verdict
+from supervisor.model import Decision, Facts, Outcome, Snapshot, Verdict
 from supervisor.observe.text import errno_name, printable
 from supervisor.observe.writer import LineWriter
 
@@ -56,6 +56,25 @@ def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:
             found["flags"] = names_of(without_magic(value))
         else:
             found[param.name] = value
+    return found
+
+
+def facts_of(facts: Facts) -> dict[str, Any]:
+    """What a decision was taken again with, but for the path: enough to take it once more."""
+    found: dict[str, Any] = {"uid": facts.uid, "gid": facts.gid}
+    for name in ("host_uid", "host_gid"):
+        if (value := getattr(facts, name)) is not None:
+            found[name] = value
+    if facts.capabilities is not None:
+        found["capabilities"] = sorted(facts.capabilities)
+    for name in ("executable", "cgroup"):
+        if (text := getattr(facts, name)) is not None:
+            found[name] = printable(text)
+    if facts.source is not None:
+        source = found["source"] = {"kind": facts.source.kind}
+        source["name"] = printable(facts.source.name)
+        if facts.source.device is not None:
+            source["device"] = ":".join(map(str, facts.source.device))
     return found
 
 
@@ -112,6 +131,8 @@ class AuditLog:
             "verdict": decision.verdict.value,
             "rule": decision.rule,
         }
+        if decision.audit:
+            record["mode"] = "audit"
         if decision.reason:
             record["reason"] = decision.reason
         record |= answer_of(decision, outcome)
@@ -119,6 +140,8 @@ class AuditLog:
             record["how"] = outcome.how
         if outcome.path is not None:
             record["resolved"] = printable(outcome.path)
+        if outcome.facts is not None:
+            record["facts"] = facts_of(outcome.facts)
         if not delivered:
             record["delivered"] = False
         record["usec"] = int(seconds * 1e6)

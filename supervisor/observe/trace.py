@@ -91,6 +91,8 @@ def line(
     word = _WORDS[decision.verdict]
     if outcome.left_alone:
         word = "refused by the kernel" if decision.verdict is Verdict.REFUSE else "the kernel's"
+    if decision.audit:
+        word = f"audit, would be {_WORDS[decision.verdict]}"
     notes = [f"{word}: {decision.rule}"]
     notes += [note for note in (decision.reason, outcome.how) if note]
     return f"{snapshot.name}({args}) = {result} [{'; '.join(notes)}]"

@@ -239,9 +239,9 @@ class MountRules:
         source, _, fstype, flags, data = args
         for text in (fstype, source, data):  # the kernel's own order
             if isinstance(text, int) and text in (-EFAULT, -EINVAL):
-                return Decision(Verdict.ERRNO, self.otherwise.rule, "unreadable", value=-text)
+                return self._of_ours(Verdict.ERRNO, "unreadable", -text)
             if isinstance(text, int) and text < 0 and text != -E2BIG:
-                return Decision(Verdict.REFUSE, self.otherwise.rule, "unreadable")
+                return self._of_ours(Verdict.REFUSE, "unreadable")
         if not isinstance(flags, int):
             raise TypeError("flags are a number")
         flags = without_magic(flags)
@@ -257,9 +257,8 @@ class MountRules:
             return found or self._otherwise(reason)
         decision = self._first(rules, reason)
         if data == -E2BIG and decision.verdict is not Verdict.CONTINUE:
-            return Decision(
-                Verdict.ERRNO, decision.rule, "options longer than the kernel takes", value=EINVAL
-            )
+            why = "options longer than the kernel takes"
+            return replace(self._of_ours(Verdict.ERRNO, why, EINVAL), rule=decision.rule)
         return decision
 
     def _about(
@@ -280,6 +279,11 @@ class MountRules:
                 break
         return out, reason
 
+    def _of_ours(self, verdict: Verdict, reason: str, value: int = 0) -> Decision:
+        """What no rule decides, but the call's own arguments do."""
+        where, audit = self.otherwise.rule, self.otherwise.audit
+        return Decision(verdict, where, reason, value=value, audit=audit)
+
     def _otherwise(self, reason: str) -> Decision:
         return replace(self.otherwise, reason=reason) if reason else self.otherwise
 
@@ -296,8 +300,9 @@ class MountRules:
                 return last
         # Only refusals that may apply or not: where the call leads to has to be seen.
         return Decision(
-            Verdict.EMULATE, rules[0].place, settings=MountSettings(text=True), needs_facts=True
-        )
+            Verdict.EMULATE, rules[0].place, settings=MountSettings(text=True), needs_facts=True,
+            audit=self.otherwise.audit,
+        )  # fmt: skip
 
     def _of_remount(self, flags: int, data: Arg) -> Decision:
         """What is not ours is the kernel's. What is must stay within every rule that may have made

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,7 @@ def _serve(config: dict[str, Any]) -> None:
     import trio
 
     from supervisor.engine.act import Actor as RealActor
+    from supervisor.engine.limits import DEFAULT
     from supervisor.model import (
         Decision,
         Facts,
@@ -186,9 +188,8 @@ def _serve(config: dict[str, Any]) -> None:
         userns=True, traits=Said(), policy=Said(), maker_socks=makers,
         listener=waiting.listener, uids=MAP, gids=MAP,
         report=lambda *a, **k: print(a, k, file=sys.stderr),
+        limits=replace(DEFAULT, mounts=config["most"], mount=config["deadline"]),
     )  # fmt: skip
-    actor._mounter._most = config["most"]
-    actor._mounter._deadline = config["deadline"]
 
     def text(value: str | None) -> bytes | None:
         return None if value is None else value.encode()

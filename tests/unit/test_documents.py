@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.engine.act_mounts import MOST_MOUNTS
+from supervisor.engine.limits import DEFAULT
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.syscalls import X86_64
@@ -99,4 +99,4 @@ def test_the_page_on_mounts_has_every_word() -> None:
     keys = FAMILIES["mount"].keys or {}
     words = {*SETTINGS, *VIAS, *FLAG_NAMES, *PROGRAMS, *keys}
     assert not [word for word in words if not re.search(rf"[` \[,\n]{word}[`, \]\n]", page)]
-    assert str(MOST_MOUNTS) in page
+    assert str(DEFAULT.mounts) in page
