@@ -31,7 +31,7 @@ Sets = Mapping[str, RuleSet | MountRules]
 class Draft:
     """A policy as it was written (`source`, `document`) and as rules (`sets`, by family).
 
-    `included` says which other files are part of it.
+    `included` says which other files are part of it; `unused` are keys of lists without a use.
     """
 
     file: Path
@@ -39,6 +39,7 @@ class Draft:
     document: Any
     sets: Sets
     included: tuple[Included, ...]
+    unused: tuple[Node, ...]
 
     def node(self, family: str, index: int) -> Node:
         """The text of a rule; of `otherwise`, or of the family where that is not there, for -1."""
@@ -59,7 +60,7 @@ def read_draft(
     """
     source = Source(str(file), content)
     model = schema.model_of(families)
-    included = assemble(source, file.parent, model, search)
+    assembly = assemble(source, file.parent, model, search)
     # With errors already, this is what of the policy can still be looked at.
     document = validate(source.root, model)
     sets: dict[str, RuleSet | MountRules] = {}
@@ -73,7 +74,7 @@ def read_draft(
             else:
                 sets[name] = _node_rules(source, name, section, otherwise, audit=audit)
             report_races(source, name, section, sets[name])
-    return Draft(file, source, document, sets, tuple(included))
+    return Draft(file, source, document, sets, tuple(assembly.files), tuple(assembly.unused))
 
 
 def _otherwise(source: Source, family: str, section: Any, *, audit: bool) -> Decision:

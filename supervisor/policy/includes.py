@@ -39,19 +39,23 @@ class _File:
 
 
 class Assembly:
-    """One policy with all that it includes. `files` says what was included, for the cache."""
+    """One policy with all that it includes. `files` says what was included, for the cache; `unused`
+    are the names of lists of the policy's own that stand nowhere in a rule or in another list.
+    """
 
     def __init__(
         self, source: Source, folder: Path, model: type[BaseModel], search: Sequence[Path] | None
     ) -> None:
         self.files: list[Included] = []
+        self._used: set[int] = set()
         self._main = source
         self._model = model
         self._search = search
         self._done: dict[Path, _File] = {}
         self._room = NODES_MAX
         path = (folder / Path(source.file).name).resolve()
-        self._assemble(_File(source), [path], folder)
+        self._top = _File(source)
+        self._assemble(self._top, [path], folder)
 
     def _assemble(self, here: _File, way: list[Path], folder: Path) -> None:
         """Includes what `here` includes, fills in its lists, and appends the included rules."""
@@ -102,8 +106,8 @@ class Assembly:
             self.files.append(Included(given, str(folder), str(file), store.digest(content)))
             child = _File(Source(str(file), content))
         except PolicyFindings as error:
-            self._main.findings += error.findings
             source.at(entry, f"{given} cannot be read")
+            self._main.findings += error.findings
             return None
         except (PolicyError, OSError, ValueError) as error:
             text = error.what if isinstance(error, PolicyError) else str(error)
@@ -118,6 +122,16 @@ class Assembly:
         with contextlib.suppress(PolicyFindings):  # which it has noted
             validate(child.source.root, self._model)
         return child
+
+    @property
+    def unused(self) -> list[Node]:
+        """The keys of lists that nothing refers to."""
+        root, lists = self._main.root, self._top.lists
+        own = root.pairs["lists"][1].pairs if "lists" in root.pairs else {}
+        return [
+            key for name, (key, _) in own.items()
+            if name in lists and id(lists[name]) not in self._used
+        ]  # fmt: skip
 
     # -- lists
 
@@ -183,11 +197,12 @@ class Assembly:
             near = difflib.get_close_matches(name, lists, 1, 0.6)
             hint = f": did you mean ${near[0]}?" if near else ""
             item.source.at(item, f"unknown list ${name}{hint}")
-            return []
+            return [item]  # what it would have been for nobody knows
         return self._paid(item, lists[name])
 
     def _paid(self, item: Node, entries: list[Node]) -> list[Node]:
         """The entries; all lists together may give a policy so many and no more."""
+        self._used.add(id(entries))
         self._room -= len(entries)
         if self._room < 0:
             item.source.at(item, f"more than {NODES_MAX} values, with its lists filled in")
@@ -266,9 +281,9 @@ def _may_be_part(source: Source) -> None:
 
 def assemble(
     source: Source, folder: Path, model: type[BaseModel], search: Sequence[Path] | None = None
-) -> list[Included]:
+) -> Assembly:
     """Puts the tree of `source` together, in place. What is wrong becomes findings."""
     _may_be_part(source)
-    return Assembly(source, folder, model, search).files
+    return Assembly(source, folder, model, search)
 
 

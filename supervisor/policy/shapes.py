@@ -156,18 +156,24 @@ class Allowed:
 class Shape:
     """What one rule matches. `exact`: the boxes are not more than that, either.
 
-    `grants`: it needs to know what it looks at; one that refuses matches what nobody knows, too.
+    `sure`: nothing that it looks at can be unknown. Where something is, a rule that grants does not
+    match, and one that refuses does.
     """
 
     boxes: tuple[Box, ...]
     texts: tuple[Texts, ...]
     exact: bool
     grants: bool
+    sure: bool
 
     @property
     def free(self) -> bool:
         """Whether it matches whatever is in the caller's memory, and its boxes say all of it."""
-        return self.exact and all(text.any for text in self.texts)
+        return self.exact and all(text.any for text in self.texts) and self.surely(self)
+
+    def surely(self, other: Shape) -> bool:
+        """Whether it matches, where something is unknown, whenever `other` does."""
+        return self.sure or not self.grants or (other is not self and other.grants)
 
 
 def _tests(rule: Rule | MountRule) -> list[Hashable]:
@@ -244,11 +250,11 @@ def shapes_of(rules: RuleSet | MountRules) -> list[Shape]:
             if count > _BOXES_MAX:  # then a little more than it matches
                 exact = exact and len(one) == 1
                 ranges[number] = ((min(low for low, _ in one), max(high for _, high in one)),)
-        boxes = tuple(
-            (*front, *rest) for front in start for rest in itertools.product(*ranges)
-        )
+        boxes = tuple((*front, *rest) for front in start for rest in itertools.product(*ranges))
         if rule is None:
-            return Shape(boxes, (), exact=True, grants=rules.otherwise.verdict.grants)
-        return Shape(boxes, _texts(rule), exact, rule.verdict.grants)
+            return Shape(boxes, (), exact=True, grants=rules.otherwise.verdict.grants, sure=True)
+        texts = _texts(rule)
+        sure = all(text.any for text in texts) and (caller is None or not caller.wants)
+        return Shape(boxes, texts, exact, rule.verdict.grants, sure)
 
     return [*map(shape, rules.rules), shape(None)]
