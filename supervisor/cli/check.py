@@ -23,8 +23,6 @@ from supervisor.policy.hot import hot_path, named_paths
 from supervisor.policy.lint import lint
 from supervisor.policy.source import Finding, PolicyFindings, Source, in_order
 
-_CASES = ".test.yaml"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
@@ -51,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
         report: dict[str, Any] = {"policy": name, "findings": []}
         reports.append(report)
         try:
-            if name.endswith(_CASES):
+            if name.endswith(selftest.SUFFIX):
                 failed |= _run_cases(Path(name), report, args.output)
             else:
                 _check(name, report, args, features)
@@ -105,9 +103,9 @@ def _counted(warnings: Sequence[Finding]) -> str:
 
 def _run_cases(cases: Path, report: dict[str, Any], output: str) -> bool:
     """Runs the cases of NAME.test.yaml against NAME.yaml beside it; whether any failed."""
-    policy = cases.with_name(cases.name.removesuffix(_CASES) + ".yaml")
     report["file"] = str(cases)
-    count, failures = selftest.run(policy, FAMILIES)
+    found = selftest.run(selftest.policy_of(cases), FAMILIES)
+    count, failures = len(found.results), found.failures
     report["cases"] = count
     report["failures"] = [failure.text() for failure in failures]
     if output == "text":

@@ -18,6 +18,7 @@ VERBS: Final = {
     "run": ("supervisor.cli.run", "run one command under a policy"),
     "check": ("supervisor.cli.check", "look for mistakes in policies"),
     "explain": ("supervisor.cli.explain", "say what a policy does with a call, and why"),
+    "test": ("supervisor.cli.test", "run the cases beside policies"),
     "schema": ("supervisor.cli.schema", "print the JSON Schema of a policy"),
     "doctor": ("supervisor.cli.doctor", "say what works on this machine and what is missing"),
 }

@@ -59,7 +59,8 @@ def test_cases_are_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert run(cases) == status
     captured = capsys.readouterr()
     assert "1 of 1 cases passed" in captured.out
-    assert "p.test.yaml:2: expected emulate, found refuse" in captured.err
+    assert 'p.test.yaml:2: mknod("a", S_IFCHR|0666, makedev(1, 3))' in captured.err
+    assert "verdict: expected emulate, found refuse" in captured.err
 
 
 def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
