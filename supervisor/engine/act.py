@@ -16,8 +16,9 @@ import trio
 from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
-from supervisor.engine.jobs import Job, lend, put, resolved_path
+from supervisor.engine.jobs import Job
 from supervisor.engine.names import LiveNodes
+from supervisor.engine.works import gone_of, lend, path_of, put
 from supervisor.kernel.procfs import host_node
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
@@ -34,6 +35,7 @@ from supervisor.model import (
     RenameNode,
     Settings,
     Snapshot,
+    Unmount,
     Verdict,
 )
 
@@ -49,6 +51,12 @@ _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
 _PROBE: Final[int] = lib.SD_WORK_PROBE
+_REALISE: Final[dict[str, int]] = {
+    "auto": 0,
+    "node": lib.SD_WORK_NODE,
+    "bind": lib.SD_WORK_BIND,
+    "closed": lib.SD_WORK_BIND | lib.SD_WORK_CLOSED,
+}
 
 
 class _Traits(Protocol):
@@ -78,12 +86,14 @@ class Actor:
         traits: _Traits,
         policy: _Policy,
         maker_socks: list[int],
+        listener: int,
         deadline: float = DEADLINE,
         resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
         report: Callable[..., None] | None = None,
     ) -> None:
+        self._listener = listener
         self._host = traits.nodes == "host" and not maker_socks
         self._may_bind = userns and traits.nodes != "none"
         self._on_error = policy.on_error
@@ -99,6 +109,7 @@ class Actor:
             self._makers,
             self._servers,
             on_error=policy.on_error,
+            listener=listener,
             uids=uids if userns else None,
             gids=gids,
         )
@@ -106,9 +117,9 @@ class Actor:
         self._resolvers.prepare()
 
     @property
-    def live_nodes(self) -> int:
-        """How many bind mounts of ours there may be; 0: no companion's call concerns us."""
-        return self.names.count
+    def live_nodes(self) -> bool:
+        """Whether there may be bind mounts of ours; if not, no companion's call concerns us."""
+        return self.names.any
 
     @property
     def abandoned(self) -> int:
@@ -135,7 +146,7 @@ class Actor:
         *,
         probe_only: bool = False,
     ) -> Outcome:
-        """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH, checked).
+        """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH).
 
         With `redecide` the path is resolved first, and the call granted only if that grants it.
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
@@ -144,7 +155,7 @@ class Actor:
             self._mounter.on_wait = self.on_wait
             try:
                 return await self._mounter.perform(
-                    plan, task, snapshot.tid, valid, redecide, probe_only=probe_only
+                    plan, task, snapshot, valid, redecide, probe_only=probe_only
                 )
             except HelperError as error:
                 return Outcome(self._on_error, str(error))
@@ -152,8 +163,13 @@ class Actor:
             return Outcome(0, left_alone=True)
         if self._makers.lost:
             return Outcome(self._on_error, "maker: lost")
+        self.names.expect(plan)
+        if self._host:
+            self.names.bound()  # all that an ordinary user makes are bind mounts
         work = self._works.pop() if self._works else ffi.new("struct sd_work *")
         work.task = task
+        # Whoever reads the caller asks the listener afterwards whether this call still waits.
+        work.listener, work.id = self._listener, snapshot.id
         job = Job(work, plan, valid, redecide, probe_only)
         try:
             for _ in range(_ATTEMPTS):
@@ -284,6 +300,10 @@ class Actor:
             work.capability = _CAPABILITIES[plan.capability]
             work.call_flags = 0 if plan.follow else _AT_SYMLINK_NOFOLLOW
             put(work, 0, plan.place)
+        elif isinstance(plan, Unmount):
+            work.op = lib.SD_WORK_UMOUNT
+            work.call_flags = plan.flags
+            put(work, 0, plan.place)
         else:
             work.op = lib.SD_WORK_RENAME if isinstance(plan, RenameNode) else lib.SD_WORK_LINK
             work.call_flags = plan.flags
@@ -297,7 +317,7 @@ class Actor:
         call gets the kernel's own answer.
         """
         how = settings.realise if self._may_bind else "node"
-        flags = 0 if how == "auto" else lib.SD_WORK_NODE if how == "node" else lib.SD_WORK_BIND
+        flags: int = _REALISE[how]
         if job.probe_only:
             return flags | _PROBE
         if not self._makers.all:
@@ -323,7 +343,7 @@ class Actor:
     def _second_look(self, job: Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
         work, plan = job.work, job.plan
-        path = resolved_path(work)
+        path = path_of(work)
         if not isinstance(plan, MakeNode) or job.redecide is None:
             raise TypeError("nothing to decide")
         decision = job.decision = job.redecide(Facts(path, work.fsuid, work.fsgid))
@@ -341,7 +361,9 @@ class Actor:
     def _outcome(self, job: Job) -> Outcome:
         work = job.work
         outcome, error = work.outcome, -work.error
-        path = resolved_path(work) if job.redecide is not None else None
+        if isinstance(job.plan, Unmount):
+            self._unmounted(work)
+        path = path_of(work) if job.redecide is not None else None
         if outcome == lib.SD_WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
@@ -351,16 +373,19 @@ class Actor:
             if error == ESRCH:  # no answer of any of these calls: the caller is exiting
                 error, how = self._on_error, "the caller has gone"
             return Outcome(error, how, path, decision=job.decision)
-        self.names.record(
-            job.plan,
-            made=bool(outcome & lib.SD_WAS_BOUND),
-            gone=bool(outcome & lib.SD_WAS_UNBOUND),
-            moved=bool(outcome & lib.SD_WAS_MOVED),
-        )
+        if outcome & lib.SD_WAS_BOUND:
+            self.names.bound()
         if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
             for maker in self._makers.all:
                 lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         return Outcome(0, "bind", path, decision=job.decision)
+
+    def _unmounted(self, work: Any) -> None:
+        """The nodes that went with a file system, or could not be put back on it."""
+        pairs = gone_of(work)
+        for maker in self._makers.all:
+            for device, inode in pairs:
+                lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, device, inode)
 
 
 def _nothing() -> None:

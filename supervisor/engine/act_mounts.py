@@ -28,6 +28,7 @@ from supervisor.model import (
     MountSettings,
     Outcome,
     Remount,
+    Snapshot,
     Source,
     Verdict,
 )
@@ -54,6 +55,7 @@ class Mounter:
         servers: FuseServers,
         *,
         on_error: int,
+        listener: int,
         uids: Sequence[tuple[int, int, int]] | None,
         gids: Sequence[tuple[int, int, int]] | None,
         most: int = MOST_MOUNTS,
@@ -63,6 +65,7 @@ class Mounter:
         self._makers = makers
         self._servers = servers
         self._on_error = on_error
+        self._listener = listener
         self._uids = uids
         self._gids = gids
         self._most = most
@@ -75,7 +78,7 @@ class Mounter:
         self,
         plan: Mount | Remount,
         task: int,
-        tid: int,
+        snapshot: Snapshot,
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
@@ -83,7 +86,7 @@ class Mounter:
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is. HelperError as path work."""
         call = MountCall(
-            task, tid, valid,
+            task, snapshot.tid, (self._listener, snapshot.id), valid,
             on_error=self._on_error, on_wait=self.on_wait, deadline=self._deadline,
         )  # fmt: skip
         try:
@@ -226,7 +229,7 @@ class Mounter:
             if failed.how == "path: deadline":
                 raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
             raise
-        if error == EIO and server.ended():
+        if error == EIO and await self._servers.ended(server):
             # the usual reason is an image that is not what the caller says: EINVAL, as of mount(2)
             status = server.status
             raise MountError(

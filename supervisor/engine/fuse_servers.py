@@ -124,6 +124,14 @@ class FuseServers:
             check(error, f"{words[0]}: {_STAGES.get(program.stage, 'start')}")
         return Server(program.pid, program.pidfd, program.messages, words[0], which)
 
+    async def ended(self, server: Server) -> bool:
+        """Whether it has ended, or does so now: of one that is ending /proc shows no mounts."""
+        with trio.move_on_after(_LAST_BREATH):
+            while not server.ended():
+                await trio.lowlevel.wait_readable(server.pidfd)
+            return True
+        return False
+
     def keep(self, server: Server) -> None:
         """Its mount is in place."""
         self._all.append(server)
@@ -147,9 +155,8 @@ class FuseServers:
     async def end(self, server: Server) -> str:
         """Ends one that is of no use, and gives what it said."""
         server.kill()
-        with trio.CancelScope(shield=True), trio.move_on_after(_LAST_BREATH):
-            while not server.ended():
-                await trio.lowlevel.wait_readable(server.pidfd)
+        with trio.CancelScope(shield=True):
+            await self.ended(server)
         words = server.words()
         server.close()
         return words

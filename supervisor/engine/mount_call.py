@@ -57,13 +57,15 @@ class Look:
 class MountCall:
     """The caller, whose /proc/TID `task` is, and the resolver that looks and attaches for it.
 
-    `deadline` is for what a mount itself may take.
+    `waiting`: the listener and the id of the call, for whoever reads the caller. `deadline` is
+    for what a mount itself may take.
     """
 
     def __init__(
         self,
         task: int,
         tid: int,
+        waiting: tuple[int, int],
         valid: Callable[[], bool],
         *,
         on_error: int,
@@ -77,6 +79,7 @@ class MountCall:
         self.path: bytes | None = None
         self.decision: Decision | None = None
         self._tid = tid
+        self._waiting = ffi.new("struct sd_waiting *", waiting)
         self._on_error = on_error
         self._sock = -1
         self._owes = False
@@ -134,7 +137,7 @@ class MountCall:
                 flags |= lib.SD_LOOK_DEVICE
         target = plan.target.path or b""
         error = lib.sd_mount_look(
-            self._sock, self.task, flags, target, len(target), source, len(source)
+            self._sock, self._waiting, self.task, flags, target, len(target), source, len(source)
         )
         if error == -ENAMETOOLONG:  # said before anything was sent
             raise MountError(ENAMETOOLONG)
@@ -162,7 +165,7 @@ class MountCall:
 
     async def attach(self, look: Look, tree: int) -> None:
         """Moves the detached mount to its place."""
-        sent = lib.sd_mount_attach(self._sock, look.mount_ns, look.target, tree)
+        sent = lib.sd_mount_attach(self._sock, self._waiting, look.mount_ns, look.target, tree)
         error = await self._asked(sent, PATH_DEADLINE)
         if error:
             raise MountError(error)
@@ -172,7 +175,7 @@ class MountCall:
         task = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             sent = lib.sd_mount_adopt(
-                self._sock, look.mount_ns, look.target, task, pidfd, force, flags
+                self._sock, self._waiting, look.mount_ns, look.target, task, pidfd, force, flags
             )
         finally:
             os.close(task)
@@ -180,7 +183,9 @@ class MountCall:
 
     async def change(self, look: Look, set_: int, clear: int) -> int:
         """Changes the flags of the mount at the target: 0 or an errno."""
-        sent = lib.sd_mount_change(self._sock, look.mount_ns, look.target, set_, clear)
+        sent = lib.sd_mount_change(
+            self._sock, self._waiting, look.mount_ns, look.target, set_, clear
+        )
         return await self._asked(sent, PATH_DEADLINE)
 
     async def _asked(self, sent: int, deadline: float, *, long: bool = False) -> int:
@@ -194,4 +199,6 @@ class MountCall:
         if answer == -EPIPE:  # no answer of these questions
             raise self.failed("path: the resolver has gone")
         self._owes = False
+        if -answer in _EXITING:
+            raise self._refused(-answer)
         return -int(answer)

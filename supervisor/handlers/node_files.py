@@ -34,14 +34,17 @@ from supervisor.model import (
     RemoveNode,
     RenameNode,
     Snapshot,
+    Unmount,
 )
 
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_REMOVEDIR: Final = 0x200
 AT_EMPTY_PATH: Final = 0x1000
+MNT_EXPIRE: Final = 4
 
 _NAME: Final = "node_files"
 _PATH = ("pathname", Kind.PATH)
+_TARGET = ("target", Kind.PATH)
 _OLD = ("oldpath", Kind.PATH)
 _NEW = ("newpath", Kind.PATH)
 _AT = ("dirfd", Kind.FD)
@@ -70,6 +73,8 @@ _NAMES: Final = (
     _call("renameat2", _OLD_AT, _OLD, _NEW_AT, _NEW, _FLAGS),
     _call("link", _OLD, _NEW),
     _call("linkat", _OLD_AT, _OLD, _NEW_AT, _NEW, _FLAGS),
+    _call("umount2", _TARGET, _FLAGS),
+    _call("umount", _TARGET),
 )
 # chown, lchown and fchown have 16-bit ids on i386 alone; nothing here looks at the ids.
 _INODES: Final = (
@@ -114,9 +119,13 @@ class NodeFiles(Family):
         return self.calls if traits.nodes == "host" else _NAMES
 
     def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:  # noqa: ARG002
-        """Each call, but not unlinkat of a directory: no node is one."""
+        """Each call, but not unlinkat of a directory: no node is one; nor the umount that only
+        marks what is not in use, which a mount of ours is.
+        """
         if spec.name == "unlinkat":
             return ((Condition(2, AT_REMOVEDIR, 0),),)
+        if spec.name == "umount2":
+            return ((Condition(1, MNT_EXPIRE, 0),),)
         return ((),)
 
     def plan(self, snapshot: Snapshot, decision: Decision) -> Plan | None:  # noqa: ARG002
@@ -126,6 +135,8 @@ class NodeFiles(Family):
         if name.startswith("unlink"):
             return RemoveNode(place(args, "pathname", "dirfd"))
         flags = number(args, "flags") if "flags" in args else 0
+        if name.startswith("umount"):
+            return Unmount(place(args, "target", "dirfd"), flags)
         if name.startswith(("rename", "link")):
             old = place(args, "oldpath", "olddirfd")
             new = place(args, "newpath", "newdirfd")
