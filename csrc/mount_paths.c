@@ -187,6 +187,24 @@ static int attach(int mount_ns, int target, int tree)
 	return sd_move_tree(tree, target);
 }
 
+/* The mount that a maker sends, or -ECANCELED where it sends none. */
+static int receive(int channel)
+{
+	struct pollfd both[] = {
+		{.fd = channel, .events = POLLIN},
+		{.fd = 0, .events = POLLIN}, /* the session does not ask twice: it has gone */
+	};
+	char word;
+	int tree = -1;
+	while (poll(both, 2, -1) < 0)
+		if (errno != EINTR)
+			return -errno;
+	if (!both[0].revents)
+		_exit(0);
+	sd_receive_fds(channel, &word, 1, &tree, 1);
+	return tree < 0 ? -ECANCELED : tree;
+}
+
 /* Whether something is mounted at /mnt there: 1, 0 or -errno. */
 static int is_mounted(int mountinfo)
 {
@@ -310,8 +328,14 @@ int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 			error = -ESRCH;
 		else
 			error = sd_act_as_self(home);
-		if (!error && ask->op == SD_ASK_MOUNT_ATTACH)
-			error = attach(held[0], held[1], held[2]);
+		if (!error && ask->op == SD_ASK_MOUNT_ATTACH) {
+			int tree = error = receive(held[2]);
+			if (tree >= 0)
+				error = sd_id_valid(listener, ask->id) ? -ESRCH
+								       : attach(held[0], held[1], tree);
+			if (tree >= 0)
+				close(tree);
+		}
 		else if (!error && ask->op == SD_ASK_MOUNT_ADOPT)
 			error = adopt(home, ask, held, listener);
 		else if (!error && ask->op == SD_ASK_MOUNT_CHANGE)

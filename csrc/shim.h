@@ -364,20 +364,20 @@ int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_
 		  size_t source_length);
 /* fds: target, mount namespace, source; -1 where there is none */
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
-int sd_mount_attach(int resolver, const struct sd_waiting *call, int mount_ns, int target, int tree);
 /* `force` is locked, `set` is not */
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
 		   int pidfd, uint64_t force, uint64_t set);
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
 		    uint64_t set, uint64_t clear);
-/* the answer to those three: 0 or -errno; -EPIPE: the resolver has gone */
+/* the answer to those, and to sd_mount_begin: 0 or -errno; -EPIPE: the resolver has gone,
+ * -ECANCELED: it got nothing from the maker */
 int sd_mount_answer(int resolver);
 
 enum sd_new_kind { SD_NEW_DEVICE = 1, SD_NEW_IMAGE = 2, SD_NEW_TEXT = 3, SD_NEW_AGAIN = 4 };
 enum sd_new_shift { SD_SHIFT_FALSE = 0, SD_SHIFT_AUTO = 1, SD_SHIFT_TRUE = 2 };
 
 struct sd_new_mount {
-	uint32_t op;          /* filled in by sd_mount_make */
+	uint32_t op, cpu;     /* filled in when it is sent */
 	uint32_t kind;        /* AGAIN: the superblock of a mount of ours gets other flags and data */
 	uint32_t shift;
 	uint32_t major, minor;
@@ -403,9 +403,15 @@ struct sd_mounted {
 	uint32_t major, minor; /* of the filesystem */
 };
 
-int sd_mount_make(int maker, struct sd_new_mount *make, int fd);
-/* 1: the answer is there; 0: only its descriptor yet, ask again; -errno */
-int sd_mount_made(int maker, struct sd_mounted *mounted, int *tree);
+/* Asks the maker for a mount (of an image: its descriptor), and the resolver to bring it to its
+ * place as soon as the maker has it. Both answer: sd_mount_made, sd_mount_answer. */
+int sd_mount_begin(int maker, struct sd_new_mount *make, int image, int resolver,
+		   const struct sd_waiting *call, int mount_ns, int target);
+/* AGAIN, of the mount at `target`; the maker alone answers */
+int sd_mount_again(int maker, struct sd_new_mount *make, int target);
+int sd_mount_made(int maker, struct sd_mounted *mounted);
+/* 1: `fd` is readable; 0: it is not yet, and either the time is over or another call waits */
+int sd_mount_wait(int fd, int listener, int linger_us);
 /* a node for /dev/fuse, as a detached mount; its answer as above */
 int sd_mount_fuse_node(int maker, uint32_t uid, uint32_t gid);
 int sd_mount_fuse_made(int maker, int *tree);

@@ -71,7 +71,7 @@ class Mounter:
         self._most = most
         self._deadline = deadline
         self._devices: list[tuple[int, int]] = []  # of the filesystems that makers mounted
-        self._underway = 0
+        self._underway = self._calls = 0
         self.on_wait: Callable[[], None] = lambda: None
 
     async def perform(
@@ -88,29 +88,39 @@ class Mounter:
         call = MountCall(
             task, snapshot.tid, (self._listener, snapshot.id), valid,
             on_error=self._on_error, on_wait=self.on_wait, deadline=self._deadline,
+            alone=not self._calls,
         )  # fmt: skip
+        self._calls += 1
         try:
             if self._uids is None:
                 raise MountError(EPERM, "mount: the target has no user namespace of its own")
             for _ in range(_ATTEMPTS):
                 helper = self._resolvers.idle() or await self._resolvers.take(self.on_wait)
-                with call.through(self._resolvers, helper):
-                    look = await call.look(plan)
+                call.use(helper)
+                try:
+                    call.ask(plan)
+                    new = self._prepared_early(plan)
+                    look = await call.look()
                     if look is None:
                         continue
                     try:
-                        return await self._with(call, look, plan, redecide, probe_only)
+                        return await self._with(call, look, plan, new, redecide, probe_only)
                     finally:
                         look.close()
+                finally:
+                    call.done_with(self._resolvers, helper)
             raise call.failed("path: the caller's groups cannot be taken")
         except MountError as error:
             return Outcome(error.errno, error.how, call.path, decision=call.decision)
+        finally:
+            self._calls -= 1
 
     async def _with(
         self,
         call: MountCall,
         look: Look,
         plan: Mount | Remount,
+        new: Any,
         redecide: Callable[[Facts], Decision] | None,
         probe_only: bool,
     ) -> Outcome:
@@ -139,7 +149,9 @@ class Mounter:
             if settings.via == "fuse":
                 how = await self._by_program(call, look, plan, settings)
             else:
-                how = await self._by_kernel(call, look, plan, settings, source)
+                if new is None or settings is not plan.settings:
+                    new = self._prepared(plan, settings)
+                how = await self._by_kernel(call, look, new, source)
         finally:
             self._underway -= 1
         return Outcome(0, how, call.path, decision=call.decision)
@@ -161,34 +173,44 @@ class Mounter:
 
     # -- the kernel's own drivers
 
-    async def _by_kernel(
-        self, call: MountCall, look: Look, plan: Mount, settings: MountSettings, source: Source
-    ) -> str:
-        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FUSE:
-            # its server could stop the host's writeback for as long as it wants
-            raise MountError(EPERM, "mount: an image on a FUSE filesystem, for the kernel")
+    def _prepared_early(self, plan: Mount | Remount) -> Any:
+        """While the resolver looks; None where that is of no use. Errors come after the look's."""
+        if not isinstance(plan, Mount) or plan.settings.via != "kernel":
+            return None
+        try:
+            return self._prepared(plan, plan.settings)
+        except MountError:
+            return None
+
+    def _prepared(self, plan: Mount, settings: MountSettings) -> Any:
+        """A struct sd_new_mount with all that is known before the source is."""
         new = ffi.new("struct sd_new_mount *")
-        new.kind, new.shift = _KIND[source.kind], _SHIFT[settings.shift]
-        if source.device is not None:
-            new.major, new.minor = source.device
+        new.shift = _SHIFT[settings.shift]
         new.flags = plan.flags | settings.force
         new.force, new.set = attr_of(settings.force), attr_of(plan.flags)
-        _fill(new.fstype, plan.fstype, lib.SD_FSTYPE_MAX, ENODEV)
-        _fill(new.source, source.name if source.kind == "text" else b"", lib.SD_PATH_MAX, EINVAL)
         data = plan.data
         if plan.fstype == b"hugetlbfs" and self._uids is not None:
             data = shifted(data or b"", self._uids, self._gids or self._uids)
         new.data_length = -1 if data is None else len(data)
+        _fill(new.fstype, plan.fstype, lib.SD_FSTYPE_MAX, ENODEV)
         _fill(new.data, data or b"", lib.SD_PATH_MAX, EINVAL)
-        mounted, tree = await mount_makers.mounted(self._makers, call, new, look.source)
-        try:
-            if mounted.error:
-                raise MountError(-mounted.error, _why(mounted))
-            await call.attach(look, tree)
-            self._devices.append((mounted.major, mounted.minor))
-        finally:
-            if tree >= 0:
-                os.close(tree)
+        return new
+
+    async def _by_kernel(self, call: MountCall, look: Look, new: Any, source: Source) -> str:
+        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FUSE:
+            # its server could stop the host's writeback for as long as it wants
+            raise MountError(EPERM, "mount: an image on a FUSE filesystem, for the kernel")
+        new.kind = _KIND[source.kind]
+        if source.device is not None:
+            new.major, new.minor = source.device
+        if source.kind == "text":
+            _fill(new.source, source.name, lib.SD_PATH_MAX, EINVAL)
+        mounted, error = await mount_makers.mounted(self._makers, call, look, new)
+        if mounted.error:
+            raise MountError(-mounted.error, _why(mounted))
+        if error:
+            raise MountError(error)
+        self._devices.append((mounted.major, mounted.minor))
         return "kernel, idmapped" if mounted.flags & lib.SD_MOUNTED_SHIFTED else "kernel"
 
     # -- FUSE
@@ -264,7 +286,7 @@ class Mounter:
         new = ffi.new("struct sd_new_mount *")
         new.kind, new.flags = lib.SD_NEW_AGAIN, plan.flags
         _fill(new.data, b",".join(words), lib.SD_PATH_MAX, EINVAL)
-        mounted, _ = await mount_makers.mounted(self._makers, call, new, look.target)
+        mounted, _ = await mount_makers.mounted(self._makers, call, look, new)
         if mounted.error:
             raise MountError(-mounted.error, "remount")
         return Outcome(0, "remounted", call.path)

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from supervisor.engine.helpers import Maker, Makers
-from supervisor.engine.mount_call import PATH_DEADLINE, MountCall, MountError
+from supervisor.engine.mount_call import PATH_DEADLINE, Look, MountCall, MountError
 from supervisor.kernel.shim import ffi, lib
 
 _BEAT = 0.1
@@ -52,25 +52,23 @@ async def _borrowed(
             makers.lose(maker)
 
 
-async def mounted(makers: Makers, call: MountCall, new: Any, fd: int) -> tuple[Any, int]:
-    """A maker's answer to `new` (struct sd_new_mount), and the detached mount or -1."""
+async def mounted(makers: Makers, call: MountCall, look: Look, new: Any) -> tuple[Any, int]:
+    """A maker's answer to `new` (struct sd_new_mount); 0, or the errno of bringing it to its place.
+    Of SD_NEW_AGAIN the maker alone changes what is at the target.
+    """
+    again = new.kind == lib.SD_NEW_AGAIN
     answer = ffi.new("struct sd_mounted *")
-    tree = ffi.new("int *", -1)
-    try:
-        async with _borrowed(makers, call) as (maker, done):
-            there = lib.sd_mount_make(maker.sock, new, fd)
-            while there == 0:
-                if not await call.readable(maker.sock, call.deadline):
-                    raise call.failed("maker: deadline")
-                there = lib.sd_mount_made(maker.sock, answer, tree)
-            if there < 0:
-                raise call.failed("maker: lost")
-            done()
-    except BaseException:
-        if tree[0] >= 0:
-            os.close(tree[0])
-        raise
-    return answer, tree[0]
+    async with _borrowed(makers, call) as (maker, done):
+        if not again:
+            call.begin(maker, look, new)
+        elif lib.sd_mount_again(maker.sock, new, look.target) < 0:
+            raise call.failed("maker: lost")
+        if not await call.readable(maker.sock, call.deadline):
+            raise call.failed("maker: deadline")
+        if lib.sd_mount_made(maker.sock, answer) < 0:
+            raise call.failed("maker: lost")
+        done()
+    return answer, 0 if again else await call.attached()
 
 
 async def fuse_node(makers: Makers, call: MountCall, uid: int, gid: int) -> int:

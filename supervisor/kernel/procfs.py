@@ -7,6 +7,7 @@ import stat
 from typing import Final
 
 _LOOP_MAJOR: Final = 7
+_ATTRIBUTE_MAX: Final = 4096
 _TYPES: Final = {"c": ("char", stat.S_IFCHR), "b": ("block", stat.S_IFBLK)}
 
 
@@ -59,12 +60,16 @@ def block_device_name(major: int, minor: int) -> bytes:
     No container can choose it, as it can the name of a node.
     """
     try:
-        with open(f"/sys/dev/block/{major}:{minor}/uevent", "rb") as lines:
-            for line in lines:
-                if line.startswith(b"DEVNAME="):
-                    return b"/dev/" + line.removeprefix(b"DEVNAME=").strip()
+        fd = os.open(f"/sys/dev/block/{major}:{minor}/uevent", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(fd, _ATTRIBUTE_MAX)  # comes whole
+        finally:
+            os.close(fd)
     except OSError:
-        pass  # no such device, or no sysfs: rules with numbers may know it
+        return b""  # no such device, or no sysfs: rules with numbers may know it
+    for line in text.splitlines():
+        if line.startswith(b"DEVNAME="):
+            return b"/dev/" + line.removeprefix(b"DEVNAME=")
     return b""
 
 
