@@ -30,7 +30,6 @@ struct loop_config {
 #endif
 
 enum { LOOP_MAJOR = 7, ATTEMPTS = 16 };
-enum { NAME_MAX_DEVICE = SD_NODE_MAX - 8 }; /* below /dev */
 
 static const char PLAIN[] = "/plain"; /* what is mounted there goes nowhere else */
 static const char LOOP_NAME[] = "seccompd";
@@ -71,29 +70,6 @@ static const struct sd_mount_rule *next_rule(const struct sd_ceiling *ceiling, c
 	return NULL;
 }
 
-/* What the kernel calls a block device, without "/dev/". */
-static int device_name(const struct sd_mounting *mounting, uint32_t major, uint32_t minor,
-		       char *name)
-{
-	char path[64], text[1024];
-	snprintf(path, sizeof path, "%u:%u/uevent", major, minor);
-	int fd = mounting->sys_block < 0 ? -1 : openat(mounting->sys_block, path, O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-	if (fd >= 0)
-		close(fd);
-	text[got < 0 ? 0 : got] = 0;
-	const char *at = strstr(text, "DEVNAME=");
-	if (!at)
-		return -ENXIO;
-	at += 8;
-	size_t length = strcspn(at, "\n");
-	if (!length || length >= NAME_MAX_DEVICE || at[0] == '/' || strstr(at, ".."))
-		return -ENXIO;
-	memcpy(name, at, length);
-	name[length] = 0;
-	return 0;
-}
-
 static int device_granted(const struct sd_mount_rule *rule, const struct sd_new_mount *new,
 			  const char *name)
 {
@@ -127,10 +103,14 @@ static int granted(const struct sd_mounting *mounting, const struct sd_new_mount
 	return 0;
 }
 
-/* A node of ours for a device, below /dev; its name is what mountinfo will show. */
+/* A node of ours for a device, below /dev; its name is what mountinfo will show. It stays for the
+ * next time: there are no more of them than devices in the ceiling. */
 static int make_node(char *path, const char *name, dev_t device)
 {
+	struct stat found;
 	snprintf(path, SD_NODE_MAX, "/dev/%s", name);
+	if (!lstat(path, &found) && S_ISBLK(found.st_mode) && found.st_rdev == device)
+		return 0;
 	char *slash = strchr(path + 5, '/');
 	if (slash) {
 		*slash = 0;
@@ -149,11 +129,7 @@ static int open_loop(char *path, int number, int read_only)
 	if (error)
 		return error;
 	int loop = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-	if (loop >= 0)
-		return loop;
-	error = -errno;
-	unlink(path);
-	return error;
+	return loop < 0 ? -errno : loop;
 }
 
 /* The device that `image` is attached to already. Two of them would be two filesystems that write to
@@ -175,7 +151,6 @@ static int known_loop(struct sd_mounting *mounting, const struct stat *image, in
 		    !strcmp((const char *)info.lo_file_name, LOOP_NAME))
 			return loop;
 		close(loop);
-		unlink(path);
 	}
 	return -ENOENT;
 }
@@ -221,7 +196,6 @@ static int attach_loop(struct sd_mounting *mounting, int image, int read_only, c
 		}
 		int error = -errno;
 		close(loop);
-		unlink(path);
 		if (error != -EBUSY) /* somebody else was quicker */
 			return error;
 	}
@@ -343,14 +317,14 @@ static int again(const struct sd_mounting *mounting, const struct sd_new_mount *
 int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, int fd,
 			struct sd_mounted *mounted)
 {
-	char name[NAME_MAX_DEVICE] = "", *path = mounting->node;
+	char name[SD_DEVICE_NAME_MAX] = "", path[SD_NODE_MAX] = "";
 	new->fstype[sizeof new->fstype - 1] = 0;
 	new->source[sizeof new->source - 1] = 0;
 	new->data[sizeof new->data - 1] = 0;
 	if (new->kind == SD_NEW_AGAIN)
 		return again(mounting, new, fd);
 	if (new->kind == SD_NEW_DEVICE)
-		device_name(mounting, new->major, new->minor, name);
+		sd_device_name_at(mounting->sys_block, new->major, new->minor, name);
 	if (!granted(mounting, new, name)) {
 		mounted->flags = SD_MOUNTED_CEILING;
 		return -EPERM;
@@ -381,11 +355,8 @@ void sd_mounting_clear(struct sd_mounting *mounting)
 {
 	if (mounting->staged)
 		sd_clear_stage();
-	if (*mounting->node)
-		unlink(mounting->node);
 	if (mounting->loop >= 0)
 		close(mounting->loop);
 	mounting->staged = 0;
-	mounting->node[0] = 0;
 	mounting->loop = -1;
 }

@@ -50,9 +50,14 @@ enum sd_mount_ask_op {
 /* Answers one of them, descriptors included. 0, or -errno where the session has gone. */
 SD_HIDDEN int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held);
 
+/* ---- devices.c ---- */
+
+/* As sd_device_name; `sys_block` is /sys/dev/block, or -1. */
+SD_HIDDEN int sd_device_name_at(int sys_block, uint32_t major, uint32_t minor, char *name);
+
 /* ---- filesystems.c: the maker's ---- */
 
-enum { SD_LOOPS = 64, SD_NODE_MAX = 136 };
+enum { SD_LOOPS = 64, SD_NODE_MAX = SD_DEVICE_NAME_MAX + 8 };
 
 struct sd_loop { /* an image and the device that it is attached to */
 	uint64_t dev, ino;
@@ -72,7 +77,6 @@ struct sd_mounting {
 	/* until sd_mounting_clear */
 	int staged; /* the mount is on the stage */
 	int loop;   /* the image's device, or -1 */
-	char node[SD_NODE_MAX]; /* of the device, below /dev */
 };
 
 SD_HIDDEN int sd_mounting_prepare(struct sd_mounting *mounting, const struct sd_ceiling *ceiling);

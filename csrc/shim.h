@@ -416,6 +416,14 @@ int sd_mount_wait(int fd, int listener, int linger_us);
 int sd_mount_fuse_node(int maker, uint32_t uid, uint32_t gid);
 int sd_mount_fuse_made(int maker, int *tree);
 
+/* ---- devices.c ---- */
+
+enum { SD_DEVICE_NAME_MAX = 128 };
+
+/* The kernel's own name of a block device, below /dev: its length, or -errno. No container can
+ * choose it, as it can the name of a node. */
+int sd_device_name(uint32_t major, uint32_t minor, char *name);
+
 /* ---- programs.c: FUSE servers ---- */
 
 struct sd_program {

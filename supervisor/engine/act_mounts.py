@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from errno import EBUSY, EINTR, EINVAL, EIO, ENODEV, ENOSPC, ENOTBLK, EPERM, ETIMEDOUT
 from typing import Any, Final
@@ -140,7 +141,7 @@ class Mounter:
         if self._live(call) >= self._most:
             raise MountError(ENOSPC, f"mount: {self._most} mounts are the limit of a session")
         image = (look.seen.source_dev, look.seen.source_ino)
-        if source.kind == "image" and not await self._released(call, image):
+        if source.kind == "image" and self._servers.count and not await self._released(call, image):
             # two programs, or a program and the kernel, would write to the same blocks
             raise MountError(EBUSY, "mount: a FUSE program serves this image")
         call.check()
@@ -157,8 +158,6 @@ class Mounter:
         return Outcome(0, how, call.path, decision=call.decision)
 
     async def _released(self, call: MountCall, image: tuple[int, int]) -> bool:
-        if not self._servers.count:
-            return True
         call.on_wait()
         return await self._servers.released(image)
 
@@ -166,8 +165,11 @@ class Mounter:
         """How many mounts there may be. What went by an umount nobody has told us of."""
         known = len(self._devices) + self._servers.count + self._underway
         if known >= self._most:
-            shown = mounted_devices(call.task)
-            self._devices = [d for d in self._devices if d in shown or loop_is_bound(*d)]
+            shown, ours = mounted_devices(call.task), Counter(self._devices)
+            self._devices = [
+                device for device, times in ours.items()
+                for _ in range(min(times, max(shown[device], loop_is_bound(*device))))
+            ]  # fmt: skip
             known = len(self._devices) + self._servers.count + self._underway
         return known
 

@@ -184,7 +184,7 @@ class MountCall:
 
     async def attached(self) -> int:
         """Waits until it is there: 0 or an errno; ECANCELED where the maker sent nothing."""
-        return await self._asked(0, PATH_DEADLINE)
+        return await self._asked(0, self.deadline)
 
     async def adopt(self, look: Look, pid: int, pidfd: int, force: int, flags: int) -> int:
         """Waits for what the program mounts, and moves that to its place: 0 or an errno."""
