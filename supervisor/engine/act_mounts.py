@@ -36,6 +36,7 @@ from supervisor.model import (
 
 MOST_MOUNTS: Final = 64
 _ATTEMPTS: Final = 3
+_MOST_KNOWN: Final = 64
 _SHIFT: Final = {
     "false": lib.SD_SHIFT_FALSE, "auto": lib.SD_SHIFT_AUTO, "true": lib.SD_SHIFT_TRUE,
 }  # fmt: skip
@@ -73,6 +74,7 @@ class Mounter:
         self._deadline = deadline
         self._devices: list[tuple[int, int]] = []  # of the filesystems that makers mounted
         self._underway = self._calls = 0
+        self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
         self.on_wait: Callable[[], None] = lambda: None
 
     async def perform(
@@ -185,7 +187,18 @@ class Mounter:
             return None
 
     def _prepared(self, plan: Mount, settings: MountSettings) -> Any:
-        """A struct sd_new_mount with all that is known before the source is."""
+        """A struct sd_new_mount with all that is known before the source is: of equal calls it is a
+        copy.
+        """
+        key = (plan.fstype, plan.flags, plan.data, settings)
+        first = self._known.get(key)
+        if first is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            first = self._known[key] = self._filled(plan, settings)
+        return ffi.new("struct sd_new_mount *", first[0])
+
+    def _filled(self, plan: Mount, settings: MountSettings) -> Any:
         new = ffi.new("struct sd_new_mount *")
         new.shift = _SHIFT[settings.shift]
         new.flags = plan.flags | settings.force
