@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -71,12 +72,19 @@ class Caller:
     def _with_loop(self) -> None:
         control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
         image = os.open(self._source, os.O_RDWR | os.O_CLOEXEC)
-        name = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
-        loop = os.open(name, os.O_RDWR | os.O_CLOEXEC)
         config = bytearray(_CONFIG_SIZE)
         struct.pack_into("I", config, 0, image)
         struct.pack_into("I", config, _FLAGS_AT, _AUTOCLEAR)
-        fcntl.ioctl(loop, _LOOP_CONFIGURE, config)
+        while True:
+            name = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
+            loop = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(loop, _LOOP_CONFIGURE, config)
+                break
+            except OSError as error:  # somebody else may have been quicker
+                os.close(loop)
+                if error.errno != errno.EBUSY:
+                    raise
         self._call(name.encode(), self._words[1], b"ext4")
         for fd in (loop, image, control):
             os.close(fd)
