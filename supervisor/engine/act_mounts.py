@@ -70,9 +70,19 @@ class Mounter:
         self._gids = gids
         self._most = most
         self._deadline = deadline
-        self._devices: list[tuple[int, int]] = []  # of the filesystems that makers mounted
+        # Of the filesystems that makers mounted, with whether their source is no path.
+        self._devices: dict[tuple[int, int], bool] = {}
         self._underway = 0
         self.on_wait: Callable[[], None] = lambda: None
+
+    @property
+    def any(self) -> bool:
+        """Whether the kernel may have mounted something."""
+        return bool(self._devices)
+
+    def devices(self) -> list[int]:
+        """Those of what it mounted and can be asked for without anybody who may not answer."""
+        return [os.makedev(*device) for device, text in self._devices.items() if not text]
 
     async def perform(
         self,
@@ -155,7 +165,9 @@ class Mounter:
         known = len(self._devices) + self._servers.count + self._underway
         if known >= self._most:
             shown = mounted_devices(call.task)
-            self._devices = [d for d in self._devices if d in shown or loop_is_bound(*d)]
+            self._devices = {
+                d: text for d, text in self._devices.items() if d in shown or loop_is_bound(*d)
+            }
             known = len(self._devices) + self._servers.count + self._underway
         return known
 
@@ -185,7 +197,7 @@ class Mounter:
             if mounted.error:
                 raise MountError(-mounted.error, _why(mounted))
             await call.attach(look, tree)
-            self._devices.append((mounted.major, mounted.minor))
+            self._devices[mounted.major, mounted.minor] = source.kind == "text"
         finally:
             if tree >= 0:
                 os.close(tree)
@@ -224,7 +236,7 @@ class Mounter:
         force = attr_of(settings.force)
         flags = attr_of(plan.flags & ~settings.force)
         try:
-            error = await call.adopt(look, server.pid, server.pidfd, force, flags)
+            error = await call.adopt(look, server, self._servers.watches(), force, flags)
         except MountError as failed:
             if failed.how == "path: deadline":
                 raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
