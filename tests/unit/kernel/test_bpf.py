@@ -220,12 +220,12 @@ def test_companions_notify_where_a_node_may_be_a_bind_mount(arch: int) -> None:
 def test_umounts_notify_where_something_of_ours_may_go_with_them(arch: int) -> None:
     fuse = "{fstype: ext4, do: {emulate: {via: fuse}}}"
     kernel = '{fstype: ext4, source: "**", do: emulate}'
-    for policy, want in (
+    for compiled, want in (
         (mounts(fuse), bpf.RET_USER_NOTIF),
         (mounts(kernel), bpf.RET_USER_NOTIF),
         (mounts("{fstype: ext4, do: refuse}", otherwise="refuse"), bpf.RET_ALLOW),
     ):
-        program = policy.filter
+        program = compiled.filter
         assert ask(program, "umount2", arch, 0, 0) == want
         assert ask(program, "umount2", arch, 0, 3) == want
         # a look at what expires would take the kernel's mark away
