@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -31,18 +32,6 @@ static int look_at(int fd, struct statx *found)
 {
 	return syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
 		       STATX_TYPE, found) ? -errno : 0;
-}
-
-/* The name of what is open, below the root directory that we have now; -1: none. `task` is some
- * /proc/PID: no procfs but that one can be relied on here. */
-static int32_t name_of(int task, int fd, char *name)
-{
-	char link[32];
-	snprintf(link, sizeof link, "../self/fd/%d", fd);
-	ssize_t length = readlinkat(task, link, name, SD_PATH_MAX);
-	if (length <= 0 || length >= SD_PATH_MAX || name[0] != '/')
-		return -1;
-	return (int32_t)length;
 }
 
 /* Opens anew what an O_PATH descriptor stands for, with the rights that we have now. */
@@ -95,7 +84,7 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 			*give = opened;
 	}
 	if (!error)
-		seen->source_length = name_of(caller->task, fd, seen->source);
+		seen->source_length = sd_name_of(caller->task, fd, seen->source);
 	close(fd);
 	return error;
 }
@@ -121,7 +110,7 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 	seen->target_minor = found.stx_dev_minor;
 	if (found.stx_attributes & STATX_ATTR_MOUNT_ROOT)
 		seen->flags |= SD_SEEN_ROOT;
-	seen->target_length = name_of(caller->task, give[TARGET], seen->target);
+	seen->target_length = sd_name_of(caller->task, give[TARGET], seen->target);
 	if (ask->call_flags & SD_LOOK_SOURCE)
 		seen->source_error = see_source(home, caller, ask, seen, &give[SOURCE]);
 	give[MOUNT_NS] = caller->mount_ns; /* opened before it was said whose it is */
@@ -205,6 +194,16 @@ static int receive(int channel)
 	return tree < 0 ? -ECANCELED : tree;
 }
 
+static int attach_sent(const struct sd_ask *ask, const int *held, int listener)
+{
+	int tree = receive(held[2]);
+	if (tree < 0)
+		return tree;
+	int error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
+	close(tree);
+	return error;
+}
+
 /* Whether something is mounted at /mnt there: 1, 0 or -errno. */
 static int is_mounted(int mountinfo)
 {
@@ -253,7 +252,7 @@ static int wait_for_mount(int task, int pidfd)
 
 /* Takes the program's mount out of the program's mount namespace: only then does it end with the
  * last umount of the target's. */
-static int take_from(int task)
+static int take_from(int task, int inotify, struct sd_attached *attached)
 {
 	int mount_ns = openat(task, "ns/mnt", O_RDONLY | O_CLOEXEC);
 	if (mount_ns < 0)
@@ -262,6 +261,8 @@ static int take_from(int task)
 	close(mount_ns);
 	if (error)
 		return error;
+	/* tells the session when it is mounted nowhere any more; nothing is to be said of the root */
+	attached->watch = inotify_add_watch(inotify, "/mnt", IN_DELETE_SELF);
 	int tree = sd_open_tree(AT_FDCWD, "/mnt");
 	if (umount2("/mnt", MNT_DETACH) && tree >= 0) {
 		error = -errno;
@@ -280,17 +281,21 @@ static int lock_namespace(int task)
 	return lock_ns;
 }
 
-static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held, int listener)
+static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held, int listener,
+		 struct sd_attached *attached)
 {
+	struct statx found;
 	int error = wait_for_mount(held[2], held[3]);
 	if (error)
 		return error;
-	int tree = take_from(held[2]);
+	int tree = take_from(held[2], held[4], attached);
 	if (setns(home->mount_ns, CLONE_NEWNS))
 		_exit(1);
 	if (tree < 0)
 		return tree;
 	uint64_t force = ask->device, set = ask->mode;
+	if (!look_at(tree, &found))
+		attached->device = makedev(found.stx_dev_major, found.stx_dev_minor);
 	if (force) {
 		if (home->lock_ns < 0)
 			home->lock_ns = lock_namespace(held[2]);
@@ -307,39 +312,41 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 	return error;
 }
 
+/* A copy has the same flags locked, and nobody sees what is tried on it. */
 static int change(const struct sd_ask *ask, const int *held)
 {
 	if (setns(held[0], CLONE_NEWNS))
 		return -errno;
-	return sd_change_mount(held[1], ask->mode, ask->device, -1);
+	if (!ask->flags)
+		return sd_change_mount(held[1], ask->mode, ask->device, -1);
+	int copy = sd_open_tree(held[1], "");
+	if (copy < 0)
+		return copy;
+	int error = sd_change_mount(copy, ask->mode, ask->device, -1);
+	close(copy);
+	return error;
 }
 
 int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 {
-	int32_t error = -EPERM;
+	struct sd_attached attached = {-EPERM, -1, 0};
 	int result = 0;
 	if (ask->op == SD_ASK_MOUNT_LOOK) {
 		result = answer_look(home, ask, held);
 	} else {
 		int listener = take_listener(ask, held);
 		if (home->plain || held[0] < 0 || held[1] < 0)
-			error = -EBADF;
+			attached.error = -EBADF;
 		else if (sd_id_valid(listener, ask->id))
-			error = -ESRCH;
+			attached.error = -ESRCH;
 		else
-			error = sd_act_as_self(home);
-		if (!error && ask->op == SD_ASK_MOUNT_ATTACH) {
-			int tree = error = receive(held[2]);
-			if (tree >= 0)
-				error = sd_id_valid(listener, ask->id) ? -ESRCH
-								       : attach(held[0], held[1], tree);
-			if (tree >= 0)
-				close(tree);
-		}
-		else if (!error && ask->op == SD_ASK_MOUNT_ADOPT)
-			error = adopt(home, ask, held, listener);
-		else if (!error && ask->op == SD_ASK_MOUNT_CHANGE)
-			error = change(ask, held);
+			attached.error = sd_act_as_self(home);
+		if (!attached.error && ask->op == SD_ASK_MOUNT_ATTACH)
+			attached.error = attach_sent(ask, held, listener);
+		else if (!attached.error && ask->op == SD_ASK_MOUNT_ADOPT)
+			attached.error = adopt(home, ask, held, listener, &attached);
+		else if (!attached.error && ask->op == SD_ASK_MOUNT_CHANGE)
+			attached.error = change(ask, held);
 		/* one that cannot come home is of no use, and would hold what it stands on */
 		if (!home->plain && setns(home->mount_ns, CLONE_NEWNS))
 			_exit(1);
@@ -351,6 +358,6 @@ int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 			close(held[i]);
 	/* the answer comes once nothing is held any more: the caller's next umount finds it free */
 	if (ask->op != SD_ASK_MOUNT_LOOK)
-		result = sd_send_fds(0, &error, sizeof error, NULL, 0);
+		result = sd_send_fds(0, &attached, sizeof attached, NULL, 0);
 	return result < 0 ? result : 0;
 }

@@ -2,9 +2,11 @@
 #include "mounts.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -63,29 +65,50 @@ int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
 }
 
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
-		   int pidfd, uint64_t force, uint64_t set)
+		   int pidfd, int inotify, uint64_t force, uint64_t set)
 {
 	struct sd_ask adopt = {.op = SD_ASK_MOUNT_ADOPT, .device = force, .mode = (uint32_t)set};
-	int fds[] = {mount_ns, target, task, pidfd};
-	return ask(resolver, call, &adopt, 1, fds, 4);
+	int fds[] = {mount_ns, target, task, pidfd, inotify};
+	return ask(resolver, call, &adopt, 1, fds, 5);
 }
 
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
-		    uint64_t set, uint64_t clear)
+		    uint64_t set, uint64_t clear, int only_try)
 {
-	struct sd_ask change = {.op = SD_ASK_MOUNT_CHANGE, .device = clear, .mode = (uint32_t)set};
+	struct sd_ask change = {.op = SD_ASK_MOUNT_CHANGE, .device = clear, .mode = (uint32_t)set,
+				.flags = only_try != 0};
 	int fds[] = {mount_ns, target};
 	return ask(resolver, call, &change, 1, fds, 2);
 }
 
-int sd_mount_answer(int resolver)
+int sd_mount_answer(int resolver, struct sd_attached *attached)
 {
-	int32_t error;
 	int fd;
-	int got = sd_receive_fds(resolver, &error, sizeof error, &fd, 1);
+	int got = sd_receive_fds(resolver, attached, sizeof *attached, &fd, 1);
 	if (fd >= 0)
 		close(fd);
-	return got == (int)sizeof error && error <= 0 ? error : -EPIPE;
+	return got == (int)sizeof *attached && attached->error <= 0 ? 0 : -EPIPE;
+}
+
+int sd_watch_new(void)
+{
+	int inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	return inotify < 0 ? -errno : inotify;
+}
+
+int sd_watch_next(int inotify)
+{
+	struct {
+		struct inotify_event event;
+		char name[NAME_MAX + 1];
+	} one;
+	for (;;) {
+		ssize_t got = read(inotify, &one, sizeof one);
+		if (got < 0)
+			return -errno;
+		if (got >= (ssize_t)sizeof one.event && one.event.mask & IN_UNMOUNT)
+			return one.event.wd;
+	}
 }
 
 static int make(int maker, struct sd_new_mount *make, const int *fds, size_t count)

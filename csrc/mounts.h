@@ -43,7 +43,7 @@ SD_HIDDEN int sd_lock_flags(int lock_ns, int home_ns, int *tree);
 enum sd_mount_ask_op {
 	SD_ASK_MOUNT_LOOK = 32, /* [task] -> [target, mount namespace, source] */
 	SD_ASK_MOUNT_ATTACH,    /* [mount namespace, target, channel]: a maker sends the mount there */
-	SD_ASK_MOUNT_ADOPT,     /* [mount namespace, target, the program's /proc/PID, its pidfd] */
+	SD_ASK_MOUNT_ADOPT,     /* [mount namespace, target, the program's /proc/PID, its pidfd, inotify] */
 	SD_ASK_MOUNT_CHANGE,    /* [mount namespace, target]: the flags of a mount */
 };
 

@@ -237,7 +237,9 @@ enum sd_work_op {
 	SD_WORK_RENAME = 3,
 	SD_WORK_LINK = 4,
 	SD_WORK_CHANGE = 5,
-	SD_WORK_UMOUNT = 6, /* `resolved`: the device and inode of each node that has gone */
+	/* The second path is a list of struct sd_mounted_device. `resolved`: the device and inode of
+	 * each node that has gone; `fs_dev`: which of the list was unmounted. */
+	SD_WORK_UMOUNT = 6,
 };
 
 enum sd_work_flag {
@@ -265,6 +267,11 @@ enum sd_work_outcome {
 	SD_WAS_LINKED = 16, /* likewise */
 };
 
+struct sd_mounted_device { /* of a mount of ours */
+	uint64_t device;
+	uint64_t program; /* a FUSE program serves it; else MNT_FORCE has no meaning there */
+};
+
 struct sd_work {
 	int32_t op;
 	uint32_t flags;
@@ -287,6 +294,7 @@ struct sd_work {
 	int32_t failure;
 	uint32_t wanted;
 	int32_t pending;  /* a descriptor whose message is still to come */
+	int32_t begun;    /* an umount is under way, and takes as long as there is to be written */
 	int32_t guess;    /* at DECIDE: `resolved` holds if the path has no symlink, as will be seen */
 	uint32_t told_flags, umask, group_count;
 	uint32_t file_mode, file_uid, file_gid; /* of the placeholder */
@@ -366,12 +374,21 @@ int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
 /* `force` is locked, `set` is not */
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
-		   int pidfd, uint64_t force, uint64_t set);
+		   int pidfd, int inotify, uint64_t force, uint64_t set);
+/* `only_try`: whether it could be done; nothing is changed */
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
-		    uint64_t set, uint64_t clear);
-/* the answer to those, and to sd_mount_begin: 0 or -errno; -EPIPE: the resolver has gone,
- * -ECANCELED: it got nothing from the maker */
-int sd_mount_answer(int resolver);
+		    uint64_t set, uint64_t clear, int only_try);
+struct sd_attached {
+	int32_t error; /* 0 or -errno; -ECANCELED: the maker sent nothing */
+	int32_t watch; /* of an adopted mount, in `inotify`; -1: it could not be watched */
+	uint64_t device;
+};
+
+/* the answer to those, and to sd_mount_begin: 0, or -EPIPE: the resolver has gone */
+int sd_mount_answer(int resolver, struct sd_attached *attached);
+/* An inotify descriptor, and a watch whose filesystem is no longer mounted anywhere; -EAGAIN: none */
+int sd_watch_new(void);
+int sd_watch_next(int inotify);
 
 enum sd_new_kind { SD_NEW_DEVICE = 1, SD_NEW_IMAGE = 2, SD_NEW_TEXT = 3, SD_NEW_AGAIN = 4 };
 enum sd_new_shift { SD_SHIFT_FALSE = 0, SD_SHIFT_AUTO = 1, SD_SHIFT_TRUE = 2 };

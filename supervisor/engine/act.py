@@ -14,14 +14,16 @@ from typing import Any, Final, Protocol
 import trio
 
 from supervisor.engine.act_mounts import Mounter
-from supervisor.engine.fuse_servers import FuseServers
+from supervisor.engine.act_umounts import Umounts
+from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.jobs import Job
 from supervisor.engine.names import LiveNodes
-from supervisor.engine.works import gone_of, lend, path_of, put
+from supervisor.engine.works import lend, path_of, put
 from supervisor.kernel.procfs import host_node
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
+from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import (
     ChangeNode,
     Decision,
@@ -113,13 +115,13 @@ class Actor:
             uids=uids if userns else None,
             gids=gids,
         )
+        self._umounts = Umounts(self._mounter, self._servers, self._makers)
         self.on_wait: Callable[[], None] = _nothing
         self._resolvers.prepare()
 
-    @property
-    def live_nodes(self) -> bool:
-        """Whether there may be bind mounts of ours; if not, no companion's call concerns us."""
-        return self.names.any
+    def concerned(self, spec: CallSpec) -> bool:
+        """Whether a companion's call may concern us; where nothing of ours is there it does not."""
+        return self.names.any or (spec.family == "umounts" and self._umounts.any)
 
     @property
     def abandoned(self) -> int:
@@ -159,12 +161,13 @@ class Actor:
                 )
             except HelperError as error:
                 return Outcome(self._on_error, str(error))
-        if not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
+        ours = isinstance(plan, Unmount) and self._umounts.concerned(plan)
+        if not ours and not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
             return Outcome(0, left_alone=True)
         if self._makers.lost:
             return Outcome(self._on_error, "maker: lost")
         self.names.expect(plan)
-        if self._host:
+        if self._host and not isinstance(plan, Unmount):
             self.names.bound()  # all that an ordinary user makes are bind mounts
         work = self._works.pop() if self._works else ffi.new("struct sd_work *")
         work.task = task
@@ -177,8 +180,11 @@ class Actor:
                 if resolver is None:
                     resolver = await self._resolvers.take(self.on_wait)
                 outcome = await self._with(resolver, job)
-                if outcome is not None:
-                    return outcome
+                if outcome is None:
+                    continue
+                if isinstance(plan, Unmount) and not outcome.errno:
+                    await self._umounts.written(work, plan, valid, self.on_wait)
+                return outcome
             return Outcome(self._on_error, "path: the caller's groups cannot be taken")
         except HelperError as error:
             return Outcome(self._on_error, str(error))
@@ -223,10 +229,13 @@ class Actor:
         """What did not come to its end at once. None: this resolver cannot become that caller."""
         work = job.work
         until: float | None = None
+        begun = 0
         while result != _DONE:
             maker = job.maker
             if result == _WAIT:
-                until = trio.current_time() + self._deadline if until is None else until
+                if until is None or work.begun != begun:  # an umount may have much to write
+                    begun = work.begun
+                    until = trio.current_time() + (UMOUNT_DEADLINE if begun else self._deadline)
                 if await self._readable(work.waiting, until):
                     result = lib.sd_work_step(work, LINGER_US)
                     continue
@@ -301,9 +310,7 @@ class Actor:
             work.call_flags = 0 if plan.follow else _AT_SYMLINK_NOFOLLOW
             put(work, 0, plan.place)
         elif isinstance(plan, Unmount):
-            work.op = lib.SD_WORK_UMOUNT
-            work.call_flags = plan.flags
-            put(work, 0, plan.place)
+            self._umounts.fill(work, plan)
         else:
             work.op = lib.SD_WORK_RENAME if isinstance(plan, RenameNode) else lib.SD_WORK_LINK
             work.call_flags = plan.flags
@@ -362,7 +369,7 @@ class Actor:
         work = job.work
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
-            self._unmounted(work)
+            self._umounts.done(work)
         path = path_of(work) if job.redecide is not None else None
         if outcome == lib.SD_WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
@@ -378,14 +385,8 @@ class Actor:
         if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
             for maker in self._makers.all:
                 lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
-        return Outcome(0, "bind", path, decision=job.decision)
-
-    def _unmounted(self, work: Any) -> None:
-        """The nodes that went with a file system, or could not be put back on it."""
-        pairs = gone_of(work)
-        for maker in self._makers.all:
-            for device, inode in pairs:
-                lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, device, inode)
+        how = "unmounted" if isinstance(job.plan, Unmount) else "bind"
+        return Outcome(0, how, path, decision=job.decision)
 
 
 def _nothing() -> None:

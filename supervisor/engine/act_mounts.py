@@ -72,10 +72,21 @@ class Mounter:
         self._gids = gids
         self._most = most
         self._deadline = deadline
-        self._devices: list[tuple[int, int]] = []  # of the filesystems that makers mounted
+        # Of the filesystems that makers mounted, with whether their source is no path.
+        self._devices: dict[tuple[int, int], bool] = {}
+        self._times: Counter[tuple[int, int]] = Counter()  # how often each of them
         self._underway = self._calls = 0
         self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
         self.on_wait: Callable[[], None] = lambda: None
+
+    @property
+    def any(self) -> bool:
+        """Whether the kernel may have mounted something."""
+        return bool(self._devices)
+
+    def devices(self) -> list[int]:
+        """Those of what it mounted and can be asked for without anybody who may not answer."""
+        return [os.makedev(*device) for device, text in self._devices.items() if not text]
 
     async def perform(
         self,
@@ -95,6 +106,8 @@ class Mounter:
         )  # fmt: skip
         self._calls += 1
         try:
+            if self._uids is None and isinstance(plan, Remount):
+                return Outcome(0, left_alone=True)  # it cannot be one of ours
             if self._uids is None:
                 raise MountError(EPERM, "mount: the target has no user namespace of its own")
             for _ in range(_ATTEMPTS):
@@ -165,14 +178,14 @@ class Mounter:
 
     def _live(self, call: MountCall) -> int:
         """How many mounts there may be. What went by an umount nobody has told us of."""
-        known = len(self._devices) + self._servers.count + self._underway
+        known = self._times.total() + self._servers.count + self._underway
         if known >= self._most:
-            shown, ours = mounted_devices(call.task), Counter(self._devices)
-            self._devices = [
-                device for device, times in ours.items()
-                for _ in range(min(times, max(shown[device], loop_is_bound(*device))))
-            ]  # fmt: skip
-            known = len(self._devices) + self._servers.count + self._underway
+            shown = mounted_devices(call.task)
+            for device, times in self._times.items():
+                self._times[device] = min(times, max(shown[device], loop_is_bound(*device)))
+            self._times = +self._times
+            self._devices = {d: text for d, text in self._devices.items() if self._times[d]}
+            known = self._times.total() + self._servers.count + self._underway
         return known
 
     # -- the kernel's own drivers
@@ -225,7 +238,9 @@ class Mounter:
             raise MountError(-mounted.error, _why(mounted))
         if error:
             raise MountError(error)
-        self._devices.append((mounted.major, mounted.minor))
+        device = (mounted.major, mounted.minor)
+        self._devices[device] = source.kind == "text"
+        self._times[device] += 1
         return "kernel, idmapped" if mounted.flags & lib.SD_MOUNTED_SHIFTED else "kernel"
 
     # -- FUSE
@@ -261,7 +276,7 @@ class Mounter:
         force = attr_of(settings.force)
         flags = attr_of(plan.flags & ~settings.force)
         try:
-            error = await call.adopt(look, server.pid, server.pidfd, force, flags)
+            error = await call.adopt(look, server, self._servers.watches(), force, flags)
         except MountError as failed:
             if failed.how == "path: deadline":
                 raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
@@ -291,11 +306,13 @@ class Mounter:
         if not seen.flags & lib.SD_SEEN_ROOT or device not in self._devices:
             return Outcome(0, left_alone=True)
         if plan.refusal:
-            raise MountError(EPERM, f"remount: {plan.refusal}")
+            raise MountError(plan.error, f"remount: {plan.refusal}")
         # mount(8) hands back the options that mountinfo shows, this one too
         words = [word for word in (plan.data or b"").split(b",") if word != b"idmapped"]
-        # The kernel's order is the superblock first; but what is locked must stop the whole.
-        error = await call.change(look, *remounted(plan.flags))
+        # As the kernel does it: what is locked stops the whole, and so do options that are none;
+        # then the superblock is changed, and the mount's own flags last.
+        changes = remounted(plan.flags)
+        error = await call.change(look, *changes, only_try=True)
         if error:
             raise MountError(error, "remount: a flag is locked" if error == EPERM else "remount")
         new = ffi.new("struct sd_new_mount *")
@@ -304,6 +321,8 @@ class Mounter:
         mounted, _ = await mount_makers.mounted(self._makers, call, look, new)
         if mounted.error:
             raise MountError(-mounted.error, "remount")
+        if error := await call.change(look, *changes):
+            raise MountError(error, "remount: of the mount, after the filesystem's")
         return Outcome(0, "remounted", call.path)
 
 

@@ -13,7 +13,7 @@ from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Arg, Decision, Facts, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 
-COMPANION = "node_files"
+COMPANIONS = frozenset({"node_files", "umounts"})
 _MOUNT = "mount"
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
 _REFUSED_HERE = frozenset({_MOUNT})
@@ -36,7 +36,7 @@ class Ruling:
     """A decision with what the session needs to act on it.
 
     `reply` is the answer where registers and strings alone settle it, else None. `companion`: the
-    call is notified only for the sake of nodes that are bind mounts of ours.
+    call is notified only for the sake of nodes that are bind mounts of ours, or of our programs.
     """
 
     decision: Decision
@@ -87,7 +87,7 @@ class Judge:
                 decision,
                 spec,
                 None if decision.needs_facts else self._immediate(decision, spec),
-                companion=spec.family == COMPANION,
+                companion=spec.family in COMPANIONS,
             )
         if len(self.memo) >= self._most:
             self.memo.clear()

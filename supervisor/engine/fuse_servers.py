@@ -23,6 +23,8 @@ MEMORY: Final = 2 << 30
 _MOST_WORDS: Final = 1000
 _LAST_BREATH: Final = 1.0
 _LAST_WRITES: Final = 2.0
+UMOUNT_DEADLINE: Final = 120.0
+_BEAT: Final = 0.1
 _STAGES: Final = {
     lib.SD_PROGRAM_CLONE: "clone",
     lib.SD_PROGRAM_ROOT: "its root directory",
@@ -45,6 +47,10 @@ class Server:
         self.what = what
         self.image = image
         self.status = 0
+        # Of its mount: the watch that tells when it is nowhere any more (-1: none), and the device.
+        self.watch = -1
+        self.device = 0
+        self.unmounted = False
         self.gone = trio.Event()
         self._messages = messages
         self._reaped = False
@@ -85,6 +91,45 @@ class FuseServers:
     def __init__(self, report: Callable[..., None] | None = None) -> None:
         self._report = report
         self._all: list[Server] = []
+        self._watches = -1
+
+    @property
+    def any(self) -> bool:
+        """Whether one may serve a mount."""
+        return bool(self._all)
+
+    def watches(self) -> int:
+        """The inotify descriptor for the mounts of them all."""
+        if self._watches < 0:
+            self._watches = check(lib.sd_watch_new(), "inotify_init1")
+        return self._watches
+
+    def devices(self) -> list[int]:
+        """Those of their mounts. One that is mounted nowhere may be another's now."""
+        self._look()
+        return [server.device for server in self._all if not server.unmounted]
+
+    def _look(self) -> None:
+        while (watch := lib.sd_watch_next(self._watches)) >= 0:
+            for server in self._all:
+                server.unmounted |= server.watch == watch
+
+    async def written(
+        self, device: int, valid: Callable[[], bool], on_wait: Callable[[], None], *, force: bool
+    ) -> None:
+        """Its mount was unmounted: waits until the program has written all and ended, as long as
+        somebody wants to know. Where it is mounted elsewhere too there is nothing to wait for.
+        `force`: the caller says that the program may hang.
+        """
+        served = [server for server in self._all if server.device == device]
+        self._look()
+        if not served or not served[-1].unmounted:
+            return
+        on_wait()
+        until = trio.current_time() + (_LAST_WRITES if force else UMOUNT_DEADLINE)
+        while not served[-1].gone.is_set() and valid() and trio.current_time() < until:
+            with trio.move_on_after(_BEAT):
+                await served[-1].gone.wait()
 
     @property
     def count(self) -> int:
@@ -165,3 +210,5 @@ class FuseServers:
         """Ends them all: their mounts are of no use any more."""
         for server in self._all:
             server.kill()
+        if self._watches >= 0:
+            os.close(self._watches)

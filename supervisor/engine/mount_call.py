@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from errno import EBADF, EINTR, ENAMETOOLONG, EPIPE, ESRCH
+from errno import EBADF, EINTR, ENAMETOOLONG, ESRCH
 from typing import Any, Final
 
 import trio
 
+from supervisor.engine.fuse_servers import Server
 from supervisor.engine.helpers import Maker, Resolvers
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import ffi, lib
@@ -83,6 +84,7 @@ class MountCall:
         self._listener = waiting[0]
         self._linger_us = _LINGER_ALONE_US if alone else _LINGER_US
         self._on_error = on_error
+        self._attached: Any = ffi.new("struct sd_attached *")
         self._sock = -1
         self._owes = False
 
@@ -186,21 +188,29 @@ class MountCall:
         """Waits until it is there: 0 or an errno; ECANCELED where the maker sent nothing."""
         return await self._asked(0, self.deadline)
 
-    async def adopt(self, look: Look, pid: int, pidfd: int, force: int, flags: int) -> int:
-        """Waits for what the program mounts, and moves that to its place: 0 or an errno."""
+    async def adopt(self, look: Look, server: Server, watch: int, force: int, flags: int) -> int:
+        """Waits for what the program mounts, and moves that to its place: 0 or an errno. `watch`
+        is an inotify descriptor; the program learns what it is known by there.
+        """
+        pid, pidfd = server.pid, server.pidfd
         task = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             sent = lib.sd_mount_adopt(
-                self._sock, self._waiting, look.mount_ns, look.target, task, pidfd, force, flags
+                self._sock, self._waiting, look.mount_ns, look.target, task, pidfd, watch,
+                force, flags,
             )
         finally:
             os.close(task)
-        return await self._asked(sent, self.deadline, long=True)
+        error = await self._asked(sent, self.deadline, long=True)
+        server.watch, server.device = self._attached.watch, self._attached.device
+        return error
 
-    async def change(self, look: Look, set_: int, clear: int) -> int:
-        """Changes the flags of the mount at the target: 0 or an errno."""
+    async def change(self, look: Look, set_: int, clear: int, *, only_try: bool = False) -> int:
+        """Changes the flags of the mount at the target, or tells what would come of it: 0 or an
+        errno.
+        """
         sent = lib.sd_mount_change(
-            self._sock, self._waiting, look.mount_ns, look.target, set_, clear
+            self._sock, self._waiting, look.mount_ns, look.target, set_, clear, only_try
         )
         return await self._asked(sent, PATH_DEADLINE)
 
@@ -211,10 +221,10 @@ class MountCall:
             raise self.failed("path: the resolver has gone")
         if not await self.readable(self._sock, deadline, long=long):
             raise self.failed("path: deadline")
-        answer = lib.sd_mount_answer(self._sock)
-        if answer == -EPIPE:  # no answer of these questions
+        if lib.sd_mount_answer(self._sock, self._attached) < 0:
             raise self.failed("path: the resolver has gone")
         self._owes = False
-        if -answer in _EXITING:
-            raise self._refused(-answer)
-        return -int(answer)
+        error = -int(self._attached.error)
+        if error in _EXITING:
+            raise self._refused(error)
+        return error

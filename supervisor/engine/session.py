@@ -26,6 +26,7 @@ from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.syscalls import CallSpec
 from supervisor.kernel.task import open_task, signals, thread_group
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
@@ -42,9 +43,8 @@ class PlanActor(Protocol):
 
     on_wait: Callable[[], None]
 
-    @property
-    def live_nodes(self) -> bool:
-        """Whether there may be bind mounts of ours; if not, no companion's call concerns us."""
+    def concerned(self, spec: CallSpec) -> bool:
+        """Whether a companion's call may concern us; where nothing of ours is there it does not."""
         ...
 
     def rest(self) -> None:
@@ -186,7 +186,7 @@ class Session:
         start = time.perf_counter_ns()
         receiver = self._receiver
         call = receiver.call
-        if ruling.companion and not self._actor.live_nodes:
+        if ruling.companion and ruling.spec and not self._actor.concerned(ruling.spec):
             receiver.answer_last(PROCEED)
             return
         who = self._who(call.tid, key, ruling)

@@ -221,10 +221,11 @@ def _served(
         for rule in rules.rules
         if rule.verdict is Verdict.EMULATE
     )
+    mounts = any(rules.emulates for rules in sets.values() if isinstance(rules, MountRules))
     out: list[CallSpec] = []
     for name, family in families.items():
         if family.keys is None:
-            out += family.serves(traits, realises)
+            out += family.serves(traits, realises, mounts=mounts)
         elif name in sets:
             out += family.calls
     return out

@@ -16,6 +16,7 @@ from supervisor.engine.decide import Judge
 from supervisor.engine.session import Session
 from supervisor.engine.snapshot import Receiver
 from supervisor.handlers.base import UnreadableArgument
+from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, MakeNode, Outcome, Plan, Snapshot
 from supervisor.policy.compiled import CompiledPolicy
 from tests.support.listener import Listened, deadline_timer, watch
@@ -45,13 +46,14 @@ with open(sys.argv[1], "w") as file:
 class Actor:
     """Carries nothing out, and says what it is told to say."""
 
-    live_nodes = False
-
     def __init__(self, act: Callable[[MakeNode], Outcome]) -> None:
         self.act = act
         self.on_wait: Callable[[], None] = lambda: None
         self.plans: list[MakeNode] = []
         self.slow: dict[bytes | None, trio.Event] = {}
+
+    def concerned(self, spec: CallSpec) -> bool:
+        return False
 
     def rest(self) -> None:
         pass

@@ -217,6 +217,24 @@ def test_companions_notify_where_a_node_may_be_a_bind_mount(arch: int) -> None:
 
 
 @pytest.mark.parametrize("arch", NATIVE_ARCHES)
+def test_umounts_notify_where_something_of_ours_may_go_with_them(arch: int) -> None:
+    fuse = "{fstype: ext4, do: {emulate: {via: fuse}}}"
+    kernel = '{fstype: ext4, source: "**", do: emulate}'
+    for compiled, want in (
+        (mounts(fuse), bpf.RET_USER_NOTIF),
+        (mounts(kernel), bpf.RET_USER_NOTIF),
+        (mounts("{fstype: ext4, do: refuse}", otherwise="refuse"), bpf.RET_ALLOW),
+    ):
+        program = compiled.filter
+        assert ask(program, "umount2", arch, 0, 0) == want
+        assert ask(program, "umount2", arch, 0, 3) == want
+        # a look at what expires would take the kernel's mark away
+        assert ask(program, "umount2", arch, 0, 4) == bpf.RET_ALLOW
+        if number("umount", arch) is not None:
+            assert ask(program, "umount", arch) == want
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
 def test_io_uring_is_refused_where_it_would_go_past_a_rule(arch: int) -> None:
     by_path = mknod("{path: /dev/**, do: emulate}", nodes="none")
     assert ask(by_path.filter, "io_uring_setup", arch) == ENOSYS
