@@ -128,9 +128,9 @@ class Actor:
         """How many resolvers hang and do not die."""
         return self._resolvers.abandoned
 
-    def rest(self) -> None:
-        """Lets go of helpers that were needed for a burst alone."""
-        self._resolvers.rest()
+    def rest(self) -> bool:
+        """Lets go of helpers that were needed for a burst alone; False: not all have ended yet."""
+        return self._resolvers.rest()
 
     def close(self) -> None:
         """Ends the helpers."""

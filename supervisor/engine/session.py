@@ -36,6 +36,7 @@ from supervisor.observe.trace import Tracer
 
 _BACK_OFF = 0.01
 _LAST_WORK = 0.5
+_REST = 0.5
 
 
 class PlanActor(Protocol):
@@ -47,8 +48,8 @@ class PlanActor(Protocol):
         """Whether a companion's call may concern us; where nothing of ours is there it does not."""
         ...
 
-    def rest(self) -> None:
-        """Nobody has called for a while."""
+    def rest(self) -> bool:
+        """Nobody has called for a while. False: it wants to be asked again soon."""
         ...
 
     async def perform(
@@ -101,6 +102,7 @@ class Session:
         self._observed = audit is not None or tracer is not None
         self._leader: trio.lowlevel.Task | None = None
         self._waiting = 0
+        self._nap = trio.CancelScope()
         self._said: set[type[Exception]] = set()
         self._acting: dict[int, trio.Event] = {}
         self.totals = Totals()
@@ -150,6 +152,10 @@ class Session:
                 await self._serve(key, ruling, snapshot)
                 if self._leader is not me:
                     self._waiting -= 1
+                    if not self._waiting:
+                        # The leader went to sleep while there was work: now it is to linger, and
+                        # to find that nobody calls.
+                        self._nap.cancel()
                     return
             else:
                 self._settle(ruling, ruling.reply)
@@ -158,10 +164,10 @@ class Session:
                 await trio.lowlevel.checkpoint()
 
     async def _sleep(self) -> None:
-        if not self._waiting:
-            self._actor.rest()
         until = self._audit.sweep() if self._audit else float("inf")
-        with trio.move_on_after(until):
+        if not self._waiting and not self._actor.rest():
+            until = min(until, _REST)
+        with trio.move_on_after(until) as self._nap:
             await trio.lowlevel.wait_readable(self._receiver.listener)
 
     # -- one call
