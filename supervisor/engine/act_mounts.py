@@ -175,8 +175,10 @@ class Mounter:
         _fill(new.fstype, plan.fstype, lib.SD_FSTYPE_MAX, ENODEV)
         _fill(new.source, source.name if source.kind == "text" else b"", lib.SD_PATH_MAX, EINVAL)
         data = plan.data
-        if plan.fstype == b"hugetlbfs" and self._uids is not None:
+        if plan.fstype == b"hugetlbfs" and self._uids is not None and settings.shift != "true":
+            # instead of an idmapped mount, which would shift them once more
             data = shifted(data or b"", self._uids, self._gids or self._uids)
+            new.shift = lib.SD_SHIFT_FALSE
         new.data_length = -1 if data is None else len(data)
         _fill(new.data, data or b"", lib.SD_PATH_MAX, EINVAL)
         mounted, tree = await mount_makers.mounted(self._makers, call, new, look.source)
