@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <time.h>
@@ -41,6 +42,7 @@ int sd_done(struct sd_work *work, int error, uint32_t outcome)
 	sd_drop(&work->parent);
 	sd_drop(&work->placeholder);
 	sd_drop(&work->pending);
+	sd_drop(&work->home);
 	work->stage = IDLE;
 	work->error = error;
 	work->outcome = outcome;
@@ -62,6 +64,7 @@ int sd_ask_resolver(struct sd_work *work, uint32_t op, enum sd_stage stage, cons
 	size_t used = 0;
 	memset(&ask, 0, offsetof(struct sd_ask, text));
 	ask.op = op;
+	ask.cpu = (uint32_t)sched_getcpu();
 	ask.flags = work->flags;
 	ask.mode = op == SD_ASK_CHANGE ? (uint32_t)work->capability : work->mode;
 	ask.call_flags = work->call_flags;
@@ -82,10 +85,16 @@ int sd_ask_resolver(struct sd_work *work, uint32_t op, enum sd_stage stage, cons
 	}
 	used = put(&ask, used, work->host_node, strnlen(work->host_node, SD_HOST_NODE_MAX - 1));
 	memcpy(fds + 1, more, count * sizeof *more);
+	count++;
+	ask.id = work->id;
+	if (stage != UNDOING) { /* that has to be done for a caller that has gone, too */
+		ask.listener = (uint32_t)count;
+		fds[count++] = work->listener;
+	}
 	work->stage = (int)stage;
 	work->waiting = work->resolver;
 	int sent = sd_send_fds(work->resolver, &ask, offsetof(struct sd_ask, text) + used, fds,
-			       count + 1);
+			       count);
 	return sent < 0 ? SD_WORK_LOST : SD_WORK_WAIT;
 }
 
@@ -93,7 +102,7 @@ int sd_ask_resolver(struct sd_work *work, uint32_t op, enum sd_stage stage, cons
 int sd_ask_maker(struct sd_work *work, uint32_t op)
 {
 	struct sd_make make;
-	int private = op == SD_MAKE_PRIVATE;
+	int private = op == SD_MAKE_PRIVATE, closed = work->home >= 0;
 	work->wanted = op;
 	if (*work->maker_busy) {
 		work->stage = QUEUED;
@@ -101,6 +110,7 @@ int sd_ask_maker(struct sd_work *work, uint32_t op)
 	}
 	memset(&make, 0, sizeof make);
 	make.op = op;
+	make.cpu = (uint32_t)sched_getcpu();
 	make.flags = (work->told_flags & (SD_TOLD_DAC | SD_TOLD_FSETID));
 	if (work->flags & SD_WORK_NODE)
 		make.flags |= SD_MAKE_ANYWHERE;
@@ -108,7 +118,7 @@ int sd_ask_maker(struct sd_work *work, uint32_t op)
 	make.umask = work->umask;
 	make.fsuid = work->fsuid;
 	make.fsgid = work->fsgid;
-	if (private) {
+	if (private || closed) {
 		/* umask and ACL have been at work there, and a setgid directory */
 		make.mode = (work->mode & ~0777U) | (work->file_mode & 0777);
 		make.fsuid = work->file_uid;
@@ -120,9 +130,25 @@ int sd_ask_maker(struct sd_work *work, uint32_t op)
 	make.group_count = work->group_count;
 	memcpy(make.groups, work->groups, work->group_count * sizeof *make.groups);
 	memcpy(make.name, work->name, sizeof make.name);
-	work->stage = private ? PRIVATE : op == SD_MAKE_AT ? DIRECT : MAKING;
+	if (op == SD_MAKE_AT) {
+		const uint64_t *local;
+		size_t count = sd_host_devices(&local);
+		memcpy(make.local, local, (count < SD_LOCAL ? count : SD_LOCAL) * sizeof *local);
+	}
+	int dir = work->parent;
+	if (closed) {
+		/* in a directory of the container's root, and nowhere else */
+		char name[32];
+		sd_closed_name(name, "new", work->id);
+		memset(make.name, 0, sizeof make.name);
+		memcpy(make.name, name + 1, sizeof name - 1);
+		make.umask = 0;
+		make.flags = SD_MAKE_ANYWHERE | SD_TOLD_DAC;
+		dir = work->home;
+	}
+	work->stage = closed ? CLOSED : private ? PRIVATE : op == SD_MAKE_AT ? DIRECT : MAKING;
 	work->waiting = work->maker;
-	if (sd_send_fds(work->maker, &make, sizeof make, &work->parent, !private) < 0)
+	if (sd_send_fds(work->maker, &make, sizeof make, &dir, !private) < 0)
 		return SD_WORK_LOST;
 	*work->maker_busy = 1;
 	return SD_WORK_WAIT;

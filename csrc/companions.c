@@ -11,10 +11,12 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/stat.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #ifndef OPEN_TREE_CLONE
@@ -27,7 +29,7 @@
 #define STATX_MNT_ID 0x00001000U
 #endif
 
-static int is_ours(int fd, struct stat *node)
+int sd_is_ours(int fd, struct stat *node)
 {
 	struct statfs fs;
 	struct statx more;
@@ -44,7 +46,7 @@ static int name_is_ours(int parent, const char *name, struct stat *node)
 	int fd = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
-	int ours = is_ours(fd, node);
+	int ours = sd_is_ours(fd, node);
 	close(fd);
 	return ours;
 }
@@ -54,6 +56,27 @@ static void remember(struct sd_told *told, const struct stat *node, uint32_t fla
 	told->flags |= flags;
 	told->node_dev = node->st_dev;
 	told->node_ino = node->st_ino;
+}
+
+/* A node that cannot be opened has as many names at home as in the container. Where that is another
+ * resolver's home, they stay until it goes. */
+void sd_count_closed(struct sd_caller *caller, struct sd_home *home, const struct stat *node,
+		     int more)
+{
+	struct stat there;
+	char first[32], other[48];
+	if (home->plain || node->st_dev != home->dev || sd_go_home(home, caller) ||
+	    sd_act_as_self(home))
+		return;
+	sd_closed_name(first, "node", node->st_ino);
+	if (lstat(first, &there) || there.st_ino != node->st_ino)
+		return;
+	unsigned long links = there.st_nlink - (more ? 0 : 1);
+	snprintf(other, sizeof other, "%s.%lu", first, links);
+	if (more)
+		(void)!link(first, other);
+	else
+		unlink(links ? other : first);
 }
 
 static void do_remove(struct sd_caller *caller, struct sd_home *home,
@@ -68,8 +91,10 @@ static void do_remove(struct sd_caller *caller, struct sd_home *home,
 		told->error = sd_go_home(home, caller);
 		if (!told->error && unlinkat(parent, name, 0))
 			told->error = -errno;
-		if (!told->error)
+		if (!told->error) {
 			remember(told, &node, SD_TOLD_UNBOUND);
+			sd_count_closed(caller, home, &node, 0);
+		}
 	}
 	if (parent >= 0)
 		close(parent);
@@ -98,20 +123,20 @@ static void do_rename(struct sd_caller *caller, struct sd_home *home,
 		if (!told->error && ours[1] && !(ask->call_flags & EXCHANGE) &&
 		    !name_is_ours(parent[0], name[0], &node[0]))
 			remember(told, &node[1], SD_TOLD_UNBOUND);
-		if (!told->error && ours[0] && !(ask->call_flags & EXCHANGE))
-			told->flags |= SD_TOLD_MOVED;
 	}
 	for (int i = 0; i < 2; i++)
 		if (parent[i] >= 0)
 			close(parent[i]);
 }
 
-static uint64_t mount_of(int fd)
+uint64_t sd_mount_of(int fd, uint64_t *device)
 {
 	struct statx more;
-	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &more) ||
+	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &more) ||
 	    !(more.stx_mask & STATX_MNT_ID))
 		return 0;
+	if (device)
+		*device = makedev(more.stx_dev_major, more.stx_dev_minor);
 	return more.stx_mnt_id;
 }
 
@@ -155,7 +180,7 @@ static void do_link(struct sd_caller *caller, struct sd_home *home,
 	if (old_parent >= 0)
 		node_fd = follow ? sd_walk(home, caller, 0, sd_ask_text(ask, 0), 0, 1)
 				 : openat(old_parent, old_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (node_fd < 0 || !is_ours(node_fd, &node)) {
+	if (node_fd < 0 || !sd_is_ours(node_fd, &node)) {
 		told->flags = SD_TOLD_LEFT_ALONE;
 		goto out;
 	}
@@ -168,7 +193,7 @@ static void do_link(struct sd_caller *caller, struct sd_home *home,
 	int tried = sd_try_node(new_parent, name, S_IFCHR, 0x103);
 	if (tried != -EPERM && tried != -EACCES)
 		told->error = tried ? tried : -EEXIST;
-	else if (mount_of(old_parent) != mount_of(new_parent))
+	else if (sd_mount_of(old_parent, NULL) != sd_mount_of(new_parent, NULL))
 		told->error = -EXDEV;
 	else if (node.st_uid != caller->fsuid && !(caller->caps & 1ULL << CAP_FOWNER))
 		told->error = -EPERM;
@@ -176,8 +201,10 @@ static void do_link(struct sd_caller *caller, struct sd_home *home,
 		told->error = -EACCES;
 	else
 		told->error = link_node(caller, home, node_fd, &node, new_parent, name);
-	if (!told->error)
+	if (!told->error) {
 		remember(told, &node, SD_TOLD_BOUND | SD_TOLD_LINKED);
+		sd_count_closed(caller, home, &node, 1);
+	}
 out:
 	if (node_fd >= 0)
 		close(node_fd);
@@ -198,7 +225,7 @@ static void do_change(struct sd_caller *caller, struct sd_home *home,
 	int fd = whole ? caller->base[0]
 		       : sd_walk(home, caller, 0, sd_ask_text(ask, 0), 0,
 				 !(ask->call_flags & AT_SYMLINK_NOFOLLOW));
-	if (fd < 0 || !caller->same_userns || !may || !is_ours(fd, &node))
+	if (fd < 0 || !caller->same_userns || !may || !sd_is_ours(fd, &node))
 		told->flags = SD_TOLD_LEFT_ALONE;
 	if (fd >= 0 && !whole)
 		close(fd);
@@ -219,6 +246,9 @@ void sd_do_companion(struct sd_caller *caller, struct sd_home *home,
 		break;
 	case SD_ASK_CHANGE:
 		do_change(caller, home, ask, told);
+		break;
+	case SD_ASK_UMOUNT:
+		sd_do_umount(caller, home, ask, told);
 		break;
 	default:
 		told->error = -EINVAL;

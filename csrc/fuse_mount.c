@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -90,15 +91,10 @@ static int mount_here(struct wish *wish, int fuse)
 	if (snprintf(wish->data + length, sizeof wish->data - length, "fd=%d", fuse) >=
 	    (int)(sizeof wish->data - length))
 		return -EINVAL;
-	if (mount(wish->source, STAGE, wish->type, wish->flags, wish->data))
-		return -errno;
-	int tree = sd_open_tree(AT_FDCWD, STAGE);
-	if (umount2(STAGE, MNT_DETACH))
-		_exit(1);
-	return tree;
+	return mount(wish->source, STAGE, wish->type, wish->flags, wish->data) ? -errno : 0;
 }
 
-/* What it asked for: a detached mount or -errno. */
+/* Mounts what it asked for at /stage. 0 or -errno. */
 static int grant(int listener, const struct seccomp_notif *call)
 {
 	static struct wish wish;
@@ -123,13 +119,13 @@ static int grant(int listener, const struct seccomp_notif *call)
 	close(asker);
 	if (fuse < 0)
 		return fuse;
-	int tree = mount_here(&wish, fuse);
+	error = mount_here(&wish, fuse);
 	/* one more of these would keep a connection alive whose program has gone */
 	close(fuse);
-	return tree;
+	return error;
 }
 
-/* One call: the mount where it is one, 0 where it was refused, -errno. */
+/* One call. 1: it was granted; 0: it was not; -errno. */
 static int answer(int listener)
 {
 	struct {
@@ -139,17 +135,27 @@ static int answer(int listener)
 	memset(&got, 0, sizeof got);
 	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &got.call))
 		return errno == ENOENT || errno == EINTR ? 0 : -errno;
-	int tree = grant(listener, &got.call);
-	struct seccomp_notif_resp reply = {.id = got.call.id, .error = tree < 0 ? tree : 0};
-	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &reply)) {
-		if (tree >= 0)
-			close(tree);
-		return 0; /* who asked has gone; where that was all, the next poll says so */
-	}
-	return tree < 0 ? 0 : tree;
+	int error = grant(listener, &got.call);
+	struct seccomp_notif_resp reply = {.id = got.call.id, .error = error};
+	/* where who asked has gone, and that was all of them, the next look says so */
+	if (!ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &reply) && !error)
+		return 1;
+	if (!error && umount2(STAGE, MNT_DETACH))
+		_exit(1);
+	return 0;
 }
 
-int sd_fuse_mount(int listener, int pidfd)
+/* Only now, since to look at it may take the program's answer. */
+static int take_from_stage(int inotify, int32_t *watch)
+{
+	*watch = inotify_add_watch(inotify, STAGE, IN_DELETE_SELF);
+	int tree = sd_open_tree(AT_FDCWD, STAGE);
+	if (umount2(STAGE, MNT_DETACH))
+		_exit(1);
+	return tree;
+}
+
+int sd_fuse_mount(int listener, int pidfd, int inotify, int32_t *watch)
 {
 	for (;;) {
 		struct pollfd all[] = {
@@ -164,9 +170,9 @@ int sd_fuse_mount(int listener, int pidfd)
 		if (all[1].revents)
 			return -EIO;
 		if (all[0].revents & POLLIN) {
-			int tree = answer(listener);
-			if (tree)
-				return tree;
+			int granted = answer(listener);
+			if (granted)
+				return granted < 0 ? granted : take_from_stage(inotify, watch);
 		} else if (all[0].revents) {
 			listener = -1; /* nobody is left to ask; soon the program has ended, too */
 		}

@@ -106,7 +106,7 @@ static int read_status(struct sd_caller *caller)
 int sd_home_init(struct sd_home *home)
 {
 	memset(home, 0, sizeof *home);
-	home->mount_ns = home->lock_ns = home->proc = -1;
+	home->mount_ns = home->lock_ns = -1;
 	int error = sd_permitted_caps(&home->permitted);
 	if (error)
 		return error;
@@ -132,12 +132,13 @@ int sd_home_init(struct sd_home *home)
 	if (unshare(CLONE_NEWNS))
 		return -errno;
 	home->mount_ns = open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);
-	home->proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (home->mount_ns < 0 || home->proc < 0)
+	if (home->mount_ns < 0)
 		return -errno;
-	error = sd_pivot_into("mode=0755,size=4k,nr_inodes=8", "/dev");
-	if (!error && mkdir("/stage", 0755))
+	struct stat root;
+	error = sd_pivot_into("mode=0755,size=4k,nr_inodes=4096", "/dev");
+	if (!error && (mkdir("/stage", 0755) || stat("/", &root)))
 		error = -errno;
+	home->dev = error ? 0 : root.st_dev;
 	return error;
 }
 
@@ -234,25 +235,19 @@ static int take_ids(struct sd_home *home, struct sd_caller *caller)
 	return 0;
 }
 
-static int same_directory(int fd, const char *path)
+static int same_file(int fd, const char *path)
 {
 	struct stat a, b;
-	return !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+	return fd >= 0 && !fstat(fd, &a) && !stat(path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 /* Without a capability there is no way into another root or namespace, nor does such a caller get
  * more than EPERM at the end. */
 static int enter_plain(struct sd_caller *caller)
 {
-	char theirs[64] = "", ours[64] = "";
-	if (readlinkat(caller->task, "ns/mnt", theirs, sizeof theirs - 1) < 0 ||
-	    readlink("/proc/thread-self/ns/mnt", ours, sizeof ours - 1) < 0 || strcmp(theirs, ours))
-		return -EPERM;
-	int root = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int same = root >= 0 && same_directory(root, "/");
-	if (root >= 0)
-		close(root);
-	if (!same || caller->fsuid != geteuid() || caller->fsgid != getegid())
+	if (!same_file(caller->mount_ns, "/proc/thread-self/ns/mnt") ||
+	    !same_file(caller->root, "/") || caller->fsuid != geteuid() ||
+	    caller->fsgid != getegid())
 		return -EPERM;
 	caller->there = 1;
 	return 0;
@@ -298,10 +293,10 @@ int sd_look_at(struct sd_caller *caller, const char *userns)
 	return 0;
 }
 
-int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
-	     int need_base)
+/* All that path work needs to know of a caller, and opens of it. */
+static int look_closely(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+			int need_base)
 {
-	caller->base[0] = caller->base[1] = -EBADF;
 	int result = act_to_look(home);
 	if (!result)
 		result = sd_look_at(caller, home->userns);
@@ -317,6 +312,30 @@ int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask
 			return -EPERM;
 		caller->base[which] = sd_open_base(caller, path, ask->dirfd[which]);
 	}
+	if (sd_act_as_self(home))
+		return -EPERM;
+	caller->root = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	caller->mount_ns = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (caller->root < 0 || caller->mount_ns < 0)
+		return -errno;
+	if (ask->op == SD_ASK_UMOUNT)
+		caller->mountinfo = openat(caller->task, "mountinfo", O_RDONLY | O_CLOEXEC);
+	return 0;
+}
+
+int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+	     int need_base, int listener)
+{
+	caller->base[0] = caller->base[1] = -EBADF;
+	caller->root = caller->mount_ns = caller->mountinfo = -1;
+	int result = look_closely(home, caller, ask, need_base);
+	if (listener >= 0) {
+		if (!result && sd_id_valid(listener, ask->id))
+			result = -ESRCH;
+		close(listener); /* not to be kept through a lookup that may hang */
+	}
+	if (result)
+		return result;
 	umask(caller->umask);
 	result = home->plain ? enter_plain(caller) : take_ids(home, caller);
 	return result ? result : sd_act_as_caller(home, caller);
@@ -329,29 +348,19 @@ int sd_enter_mounts(struct sd_home *home, struct sd_caller *caller)
 	int error = sd_act_as_self(home);
 	if (error)
 		return error;
-	int mount_ns = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
-	if (mount_ns < 0)
+	if (setns(caller->mount_ns, CLONE_NEWNS))
 		return -errno;
-	if (setns(mount_ns, CLONE_NEWNS))
-		error = -errno;
-	else
-		caller->away = 1;
-	close(mount_ns);
-	return error;
+	caller->away = 1;
+	return 0;
 }
 
 int sd_be_there(struct sd_home *home, struct sd_caller *caller)
 {
 	if (caller->there)
 		return 0;
-	int error = sd_act_as_self(home);
-	int root = error ? -1 : openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0)
-		return error ? error : -errno;
-	error = sd_enter_mounts(home, caller);
-	if (!error && (fchdir(root) || chroot(".")))
+	int error = sd_enter_mounts(home, caller);
+	if (!error && (fchdir(caller->root) || chroot(".")))
 		error = -errno;
-	close(root);
 	if (error)
 		return error;
 	caller->there = 1;
@@ -376,9 +385,11 @@ int sd_go_home(struct sd_home *home, struct sd_caller *caller)
 /* Back home, with nothing of the caller's held: its next umount must not be busy because of us. */
 void sd_leave(struct sd_home *home, struct sd_caller *caller)
 {
-	for (int which = 0; which < 2; which++)
-		if (caller->base[which] >= 0)
-			close(caller->base[which]);
+	const int held[] = {caller->base[0], caller->base[1], caller->root, caller->mount_ns,
+			    caller->mountinfo};
+	for (size_t i = 0; i < sizeof held / sizeof *held; i++)
+		if (held[i] >= 0)
+			close(held[i]);
 	/* one that cannot come home is of no use, and would hold what it stands on */
 	if (home->plain ? chdir("/") : sd_go_home(home, caller))
 		_exit(1);

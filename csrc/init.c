@@ -56,9 +56,11 @@ _Noreturn static void end(const struct state *state)
 static int out_of_the_way(const struct state *state, int fd)
 {
 	int moved = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, state->sock);
+	int error = errno;
 
 	if (fd >= 0)
 		close(fd);
+	errno = error;
 	return moved;
 }
 
@@ -137,11 +139,13 @@ static int fork_command(struct state *state, struct sd_handover *page)
 	sigfillset(&all);
 	sigdelset(&all, SIGCHLD);
 	state->signals = out_of_the_way(state, signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK));
+	if (state->signals < 0)
+		return -errno;
 	/* What our group got before CMD was in it, CMD did not get. */
 	while (sigtimedwait(&all, NULL, &none) > 0)
 		;
 	sigaddset(&all, SIGCHLD);
-	if (state->signals < 0 || signalfd(state->signals, &all, 0) < 0)
+	if (signalfd(state->signals, &all, 0) < 0)
 		return -errno;
 	long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
 	if (pid == 0)

@@ -10,6 +10,7 @@
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <linux/securebits.h>
+#include <linux/stat.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -199,6 +200,14 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 	return sd_try_node(dir, make->name, make->mode, make->device);
 }
 
+static int is_local(const struct sd_make *make, uint64_t device)
+{
+	for (int i = 0; i < SD_LOCAL && make->local[i]; i++)
+		if (make->local[i] == device)
+			return 1;
+	return 0;
+}
+
 /* The short way of most calls: a path from where it starts, without a symlink, all of it known to
  * the kernel already (so that nobody can make us wait), and walked with the caller's own rights.
  * What does not go this way goes the long one; of our errors only EEXIST is the caller's. */
@@ -210,6 +219,7 @@ static int node_at(struct maker *maker, struct sd_make *make, int base, int *par
 			   RESOLVE_CACHED,
 	};
 	struct statfs fs;
+	struct statx at;
 	int error = take_ids(maker, make);
 	if (error)
 		return error;
@@ -221,11 +231,15 @@ static int node_at(struct maker *maker, struct sd_make *make, int base, int *par
 	} else {
 		*parent = base;
 	}
-	if (*parent < 0 || fstatfs(*parent, &fs))
+	/* before it is asked anything that it could leave unanswered: what the kernel knows of it */
+	if (*parent < 0 || syscall(SYS_statx, *parent, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+				   STATX_TYPE, &at))
 		return -errno;
+	if (!is_local(make, makedev(at.stx_dev_major, at.stx_dev_minor)) || fstatfs(*parent, &fs))
+		return -EAGAIN;
 	make->fs_type = (uint64_t)fs.f_type;
 	memcpy(&make->fs_id, &fs.f_fsid, sizeof make->fs_id);
-	if (!make->name[0] || fs.f_type == FUSE_SUPER_MAGIC)
+	if (!make->name[0])
 		return -EAGAIN;
 	if (fs.f_flags & ST_NODEV && !(make->flags & SD_MAKE_ANYWHERE))
 		return SD_NEEDS_BIND;
@@ -341,6 +355,7 @@ static void serve(struct maker *maker)
 				close(fd);
 			continue;
 		}
+		sd_follow(make.cpu);
 		if (size != (int)sizeof make || !make.name[0])
 			made.error = -EINVAL;
 		else if (!device_allowed(maker->ceiling, make.mode, make.device))

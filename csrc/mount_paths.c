@@ -30,23 +30,12 @@ static int look_at(int fd, struct statx *found)
 		       STATX_TYPE, found) ? -errno : 0;
 }
 
-/* The name of what is open, below the root directory that we have now; -1: none. */
-static int32_t name_of(const struct sd_home *home, int fd, char *name)
-{
-	char link[32];
-	snprintf(link, sizeof link, "self/fd/%d", fd);
-	ssize_t length = readlinkat(home->proc, link, name, SD_PATH_MAX);
-	if (length <= 0 || length >= SD_PATH_MAX || name[0] != '/')
-		return -1;
-	return (int32_t)length;
-}
-
 /* Opens anew what an O_PATH descriptor stands for, with the rights that we have now. */
-static int open_again(const struct sd_home *home, int fd, int flags)
+static int open_again(int task, int fd, int flags)
 {
 	char link[32];
-	snprintf(link, sizeof link, "self/fd/%d", fd);
-	int opened = openat(home->proc, link, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	snprintf(link, sizeof link, "../self/fd/%d", fd);
+	int opened = openat(task, link, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	return opened < 0 ? -errno : opened;
 }
 
@@ -84,14 +73,14 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 	}
 	if (!error && (seen->flags & SD_SEEN_IMAGE || ask->call_flags & SD_LOOK_DEVICE)) {
 		int write = ask->call_flags & SD_LOOK_WRITE;
-		int opened = open_again(home, fd, write ? O_RDWR : O_RDONLY);
+		int opened = open_again(caller->task, fd, write ? O_RDWR : O_RDONLY);
 		if (opened < 0)
 			error = opened;
 		else
 			*give = opened;
 	}
 	if (!error)
-		seen->source_length = name_of(home, fd, seen->source);
+		seen->source_length = sd_name_of(caller->task, fd, seen->source);
 	close(fd);
 	return error;
 }
@@ -118,36 +107,44 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 	seen->target_minor = found.stx_dev_minor;
 	if (found.stx_attributes & STATX_ATTR_MOUNT_ROOT)
 		seen->flags |= SD_SEEN_ROOT;
-	seen->target_length = name_of(home, give[TARGET], seen->target);
-	error = sd_act_as_self(home);
-	if (error)
-		return error;
-	give[MOUNT_NS] = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
-	if (give[MOUNT_NS] < 0)
-		return -errno;
+	seen->target_length = sd_name_of(caller->task, give[TARGET], seen->target);
+	if (ask->call_flags & SD_LOOK_SOURCE)
+		seen->source_error = see_source(home, caller, ask, seen, &give[SOURCE]);
+	give[MOUNT_NS] = caller->mount_ns; /* opened before it was said whose it is, as the root */
+	caller->mount_ns = -1;
 	if (ask->call_flags & SD_LOOK_ROOT) {
-		give[ROOT] = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (give[ROOT] < 0)
-			return -errno;
+		give[ROOT] = caller->root;
+		caller->root = -1;
 		seen->flags |= SD_SEEN_CALLERS_ROOT;
 	}
-	error = sd_act_as_caller(home, caller);
-	if (!error && ask->call_flags & SD_LOOK_SOURCE)
-		seen->source_error = see_source(home, caller, ask, seen, &give[SOURCE]);
-	return error;
+	return 0;
+}
+
+/* The listener that came with a question, no longer among `held`; -1: none, so nothing is done. */
+static int take_listener(const struct sd_ask *ask, int *held)
+{
+	if (!ask->listener || ask->listener >= SD_HELD)
+		return -1;
+	int listener = held[ask->listener];
+	held[ask->listener] = -1;
+	return listener;
 }
 
 static int answer_look(struct sd_home *home, const struct sd_ask *ask, int *held)
 {
 	static struct sd_seen seen;
-	struct sd_caller caller = {.task = held[0], .base = {-EBADF, -EBADF}};
+	struct sd_caller caller = {.task = held[0]};
+	int listener = take_listener(ask, held);
 	int give[GIVEN] = {-1, -1, -1, -1}, all[GIVEN], count = 0;
 	memset(&seen, 0, offsetof(struct sd_seen, target));
 	seen.target_length = seen.source_length = -1;
-	if (home->plain || held[0] < 0) {
+	if (home->plain || held[0] < 0 || listener < 0) {
 		seen.error = -EPERM;
+		if (listener >= 0)
+			close(listener);
 	} else {
-		int result = sd_enter(home, &caller, ask, ask->call_flags & SD_LOOK_SOURCE ? 2 : 1);
+		int places = ask->call_flags & SD_LOOK_SOURCE ? 2 : 1;
+		int result = sd_enter(home, &caller, ask, places, listener);
 		if (result == SD_TOLD_RETIRE)
 			seen.flags = SD_SEEN_RETIRE;
 		else
@@ -181,15 +178,28 @@ static int attach(int mount_ns, int target, int tree)
 	return sd_move_tree(tree, target);
 }
 
-static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held)
+static int lock_namespace(int task)
 {
-	int error = 0, tree = sd_fuse_mount(held[2], held[3]);
+	int proc = openat(task, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int lock_ns = proc < 0 ? -errno : sd_lock_namespace(proc);
+	if (proc >= 0)
+		close(proc);
+	return lock_ns;
+}
+
+static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held, int listener,
+		 struct sd_attached *attached)
+{
+	struct statx found;
+	int error = 0, tree = sd_fuse_mount(held[5], held[3], held[4], &attached->watch);
 	if (tree < 0)
 		return tree;
 	uint64_t force = ask->device, set = ask->mode;
+	if (!look_at(tree, &found))
+		attached->device = makedev(found.stx_dev_major, found.stx_dev_minor);
 	if (force) {
 		if (home->lock_ns < 0)
-			home->lock_ns = sd_lock_namespace(home->proc);
+			home->lock_ns = lock_namespace(held[2]);
 		error = home->lock_ns < 0 ? -EPERM : sd_change_mount(tree, force, 0, -1);
 		if (!error)
 			error = sd_lock_flags(home->lock_ns, home->mount_ns, &tree);
@@ -197,7 +207,7 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 	if (!error)
 		error = sd_change_mount(tree, set, 0, -1);
 	if (!error)
-		error = attach(held[0], held[1], tree);
+		error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
 	if (tree >= 0)
 		close(tree);
 	return error;
@@ -212,30 +222,35 @@ static int change(const struct sd_ask *ask, const int *held)
 
 int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 {
-	int32_t error = -EPERM;
+	struct sd_attached attached = {-EPERM, -1, 0};
 	int result = 0;
 	if (ask->op == SD_ASK_MOUNT_LOOK) {
 		result = answer_look(home, ask, held);
 	} else {
+		int listener = take_listener(ask, held);
 		if (home->plain || held[0] < 0 || held[1] < 0)
-			error = -EBADF;
+			attached.error = -EBADF;
+		else if (sd_id_valid(listener, ask->id))
+			attached.error = -ESRCH;
 		else
-			error = sd_act_as_self(home);
-		if (!error && ask->op == SD_ASK_MOUNT_ATTACH)
-			error = attach(held[0], held[1], held[2]);
-		else if (!error && ask->op == SD_ASK_MOUNT_ADOPT)
-			error = adopt(home, ask, held);
-		else if (!error && ask->op == SD_ASK_MOUNT_CHANGE)
-			error = change(ask, held);
+			attached.error = sd_act_as_self(home);
+		if (!attached.error && ask->op == SD_ASK_MOUNT_ATTACH)
+			attached.error = attach(held[0], held[1], held[2]);
+		else if (!attached.error && ask->op == SD_ASK_MOUNT_ADOPT)
+			attached.error = adopt(home, ask, held, listener, &attached);
+		else if (!attached.error && ask->op == SD_ASK_MOUNT_CHANGE)
+			attached.error = change(ask, held);
 		/* one that cannot come home is of no use, and would hold what it stands on */
 		if (!home->plain && setns(home->mount_ns, CLONE_NEWNS))
 			_exit(1);
+		if (listener >= 0)
+			close(listener);
 	}
 	for (int i = 0; i < SD_HELD; i++)
 		if (held[i] >= 0)
 			close(held[i]);
 	/* the answer comes once nothing is held any more: the caller's next umount finds it free */
 	if (ask->op != SD_ASK_MOUNT_LOOK)
-		result = sd_send_fds(0, &error, sizeof error, NULL, 0);
+		result = sd_send_fds(0, &attached, sizeof attached, NULL, 0);
 	return result < 0 ? result : 0;
 }

@@ -2,19 +2,30 @@
 #include "mounts.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-static int ask(int sock, struct sd_ask *ask, size_t text, const int *fds, size_t count)
+static int ask(int sock, const struct sd_waiting *call, struct sd_ask *ask, size_t text,
+	       const int *fds, size_t count)
 {
-	int sent = sd_send_fds(sock, ask, offsetof(struct sd_ask, text) + text, fds, count);
+	int all[SD_HELD];
+	memcpy(all, fds, count * sizeof *fds);
+	all[count] = call->listener;
+	ask->listener = (uint32_t)count;
+	ask->id = call->id;
+	ask->cpu = (uint32_t)sched_getcpu();
+	int sent = sd_send_fds(sock, ask, offsetof(struct sd_ask, text) + text, all, count + 1);
 	return sent < 0 ? sent : 0;
 }
 
-int sd_mount_look(int resolver, int task, uint32_t flags, const char *target, size_t target_length,
-		  const char *source, size_t source_length)
+int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_t flags,
+		  const char *target, size_t target_length, const char *source,
+		  size_t source_length)
 {
 	struct sd_ask look;
 	size_t used = target_length + 1;
@@ -34,7 +45,7 @@ int sd_mount_look(int resolver, int task, uint32_t flags, const char *target, si
 		look.text[used + source_length] = 0;
 		used += source_length + 1;
 	}
-	return ask(resolver, &look, used, &task, 1);
+	return ask(resolver, call, &look, used, &task, 1);
 }
 
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
@@ -57,36 +68,57 @@ int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
 	return 0;
 }
 
-int sd_mount_attach(int resolver, int mount_ns, int target, int tree)
+int sd_mount_attach(int resolver, const struct sd_waiting *call, int mount_ns, int target, int tree)
 {
 	struct sd_ask attach = {.op = SD_ASK_MOUNT_ATTACH};
 	int fds[] = {mount_ns, target, tree};
-	return ask(resolver, &attach, 1, fds, 3);
+	return ask(resolver, call, &attach, 1, fds, 3);
 }
 
-int sd_mount_adopt(int resolver, int mount_ns, int target, int listener, int pidfd, uint64_t force,
-		   uint64_t set)
+int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
+		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set)
 {
 	struct sd_ask adopt = {.op = SD_ASK_MOUNT_ADOPT, .device = force, .mode = (uint32_t)set};
-	int fds[] = {mount_ns, target, listener, pidfd};
-	return ask(resolver, &adopt, 1, fds, 4);
+	int fds[] = {mount_ns, target, task, program->pidfd, inotify, program->listener};
+	return ask(resolver, call, &adopt, 1, fds, 6);
 }
 
-int sd_mount_change(int resolver, int mount_ns, int target, uint64_t set, uint64_t clear)
+int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
+		    uint64_t set, uint64_t clear)
 {
 	struct sd_ask change = {.op = SD_ASK_MOUNT_CHANGE, .device = clear, .mode = (uint32_t)set};
 	int fds[] = {mount_ns, target};
-	return ask(resolver, &change, 1, fds, 2);
+	return ask(resolver, call, &change, 1, fds, 2);
 }
 
-int sd_mount_answer(int resolver)
+int sd_mount_answer(int resolver, struct sd_attached *attached)
 {
-	int32_t error;
 	int fd;
-	int got = sd_receive_fds(resolver, &error, sizeof error, &fd, 1);
+	int got = sd_receive_fds(resolver, attached, sizeof *attached, &fd, 1);
 	if (fd >= 0)
 		close(fd);
-	return got == (int)sizeof error && error <= 0 ? error : -EPIPE;
+	return got == (int)sizeof *attached && attached->error <= 0 ? 0 : -EPIPE;
+}
+
+int sd_watch_new(void)
+{
+	int inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	return inotify < 0 ? -errno : inotify;
+}
+
+int sd_watch_next(int inotify)
+{
+	struct {
+		struct inotify_event event;
+		char name[NAME_MAX + 1];
+	} one;
+	for (;;) {
+		ssize_t got = read(inotify, &one, sizeof one);
+		if (got < 0)
+			return -errno;
+		if (got >= (ssize_t)sizeof one.event && one.event.mask & IN_UNMOUNT)
+			return one.event.wd;
+	}
 }
 
 int sd_mount_make(int maker, struct sd_new_mount *make, int fd)

@@ -38,7 +38,8 @@ SD_HIDDEN int sd_lock_flags(int lock_ns, int home_ns, int *tree);
 enum sd_mount_ask_op {
 	SD_ASK_MOUNT_LOOK = 32, /* [task] -> [target, mount namespace, source, root directory] */
 	SD_ASK_MOUNT_ATTACH,    /* [mount namespace, target, tree] */
-	SD_ASK_MOUNT_ADOPT,     /* [mount namespace, target, the program's listener, its pidfd] */
+	/* [mount namespace, target, the program's /proc/PID, its pidfd, inotify, its listener] */
+	SD_ASK_MOUNT_ADOPT,
 	SD_ASK_MOUNT_CHANGE,    /* [mount namespace, target]: the flags of a mount */
 };
 
@@ -48,8 +49,9 @@ SD_HIDDEN int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, in
 /* ---- fuse_mount.c: the resolver's ---- */
 
 /* Waits for the mount(2) of a FUSE program, and makes it, in our own mount namespace: a
- * detached mount or -errno. -EIO: the program has ended. Where the session has gone, so do we. */
-SD_HIDDEN int sd_fuse_mount(int listener, int pidfd);
+ * detached mount or -errno. -EIO: the program has ended. Where the session has gone, so do we.
+ * `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
+SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, int32_t *watch);
 
 /* ---- program_root.c ---- */
 

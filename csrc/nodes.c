@@ -7,6 +7,7 @@
 #include <linux/capability.h>
 #include <linux/magic.h>
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -22,9 +23,6 @@
 #ifndef MOVE_MOUNT_F_EMPTY_PATH
 #define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
 #define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
-#endif
-#ifndef FUSE_SUPER_MAGIC
-#define FUSE_SUPER_MAGIC 0x65735546
 #endif
 
 enum { ATTR_NOSUID = 0x2, ATTR_NOEXEC = 0x8, ATTR_NOSYMFOLLOW = 0x200000 };
@@ -74,6 +72,7 @@ void sd_do_resolve(struct sd_caller *caller, struct sd_home *home,
 {
 	const char *name;
 	struct statfs fs;
+	struct stat directory;
 	int parent = check(caller, home, ask, &name);
 	if (parent < 0) {
 		told->error = parent;
@@ -93,16 +92,26 @@ void sd_do_resolve(struct sd_caller *caller, struct sd_home *home,
 		told->flags |= SD_TOLD_DAC;
 	if (caller->caps & 1ULL << CAP_FSETID)
 		told->flags |= SD_TOLD_FSETID;
-	/* the maker must not be made to wait for a FUSE server */
+	/* the maker must not be made to wait for a server; here we are the ones to wait */
+	told->flags |= SD_TOLD_FOREIGN;
 	if (!fstatfs(parent, &fs)) {
-		if (fs.f_type == FUSE_SUPER_MAGIC || fs.f_flags & ST_NODEV)
+		if (fs.f_flags & ST_NODEV)
 			told->flags |= SD_TOLD_NO_NODES;
 		told->fs_type = (uint64_t)fs.f_type;
 		memcpy(&told->fs_id, &fs.f_fsid, sizeof told->fs_id);
+		if (sd_is_local(told->fs_type))
+			told->flags &= ~(uint32_t)SD_TOLD_FOREIGN;
+		else if (fs.f_type == OVERLAYFS_SUPER_MAGIC && !fstat(parent, &directory))
+			told->fs_dev = directory.st_dev;
 	}
 	size_t length = strlen(name);
 	memcpy(told->name, name, length < sizeof told->name ? length + 1 : 0);
 	*give = parent;
+}
+
+void sd_closed_name(char name[32], const char *kind, uint64_t number)
+{
+	snprintf(name, 32, "/%s.%llx", kind, (unsigned long long)number);
 }
 
 int sd_place(int parent, const char *name, uint32_t mode)
@@ -226,6 +235,32 @@ void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int
 	*give = placeholder;
 }
 
+/* Home is a tmpfs of the container's user namespace: the kernel opens no device on it, whatever is
+ * done to the flags of a mount of it. */
+static int closed_tree(struct sd_caller *caller, struct sd_home *home, uint64_t id)
+{
+	char made[32], name[32];
+	struct stat node;
+	sd_closed_name(made, "new", id);
+	int error = sd_go_home(home, caller);
+	if (!error)
+		error = sd_act_as_self(home);
+	if (error || lstat(made, &node))
+		return error ? error : -errno;
+	/* by its inode it is found again when it goes */
+	sd_closed_name(name, "node", node.st_ino);
+	if (rename(made, name))
+		return -errno;
+	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, name,
+				OPEN_TREE_CLONE | O_CLOEXEC | AT_SYMLINK_NOFOLLOW);
+	if (tree < 0) {
+		error = -errno;
+		unlink(name);
+		return error;
+	}
+	return tree;
+}
+
 void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 		  const struct sd_ask *ask, struct sd_told *told, const int *held)
 {
@@ -233,10 +268,20 @@ void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 		told->error = -EBADF;
 		return;
 	}
-	if (held[3] >= 0)
-		told->error = sd_attach(caller, home, held[3], held[2]);
-	if (held[3] < 0 || told->error)
-		sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
-	else
+	int tree = held[3];
+	if (ask->flags & SD_WORK_CLOSED && ask->listener) {
+		tree = closed_tree(caller, home, ask->id);
+		told->error = tree < 0 ? tree : 0;
+	}
+	if (tree >= 0)
+		told->error = sd_attach(caller, home, tree, held[2]);
+	if (tree >= 0 && tree != held[3])
+		close(tree);
+	if (tree >= 0 && !told->error) {
 		told->flags = SD_TOLD_BOUND;
+		return;
+	}
+	if (sd_act_as_caller(home, caller))
+		return;
+	sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
 }

@@ -9,7 +9,7 @@
 
 #define SD_HIDDEN __attribute__((visibility("hidden")))
 
-enum { SD_GROUPS = 64, SD_HELD = 4 };
+enum { SD_GROUPS = 64, SD_HELD = 7, SD_LOCAL = 24 };
 
 /* A descriptor travels ahead of its message, alone in one of a single byte: so its sender has
  * closed its own copy before the message is there, and an umount after it finds nothing held. */
@@ -26,12 +26,17 @@ enum sd_ask_op {
 	SD_ASK_RENAME,
 	SD_ASK_LINK,
 	SD_ASK_CHANGE,
+	SD_ASK_HOME,        /* [task] -> [home]: where nodes that cannot be opened are */
+	SD_ASK_UMOUNT,
 };
 
 enum { SD_NO_TEXT = 0xffff };
 
 struct sd_ask {
 	uint32_t op;
+	uint32_t listener; /* which descriptor it is; 0: who asks needs no caller that still waits */
+	uint64_t id;       /* of the call */
+	uint32_t cpu; /* the asker's, see sd_follow */
 	uint32_t flags; /* SD_WORK_* */
 	int32_t dirfd[2];
 	uint16_t length[2]; /* of each path without its NUL; SD_NO_TEXT: the file `dirfd` itself */
@@ -50,8 +55,9 @@ enum sd_told_flag {
 	SD_TOLD_NO_NODES = 32,   /* a real node could not be opened there (nodev, FUSE) */
 	SD_TOLD_BOUND = 64,      /* one node more */
 	SD_TOLD_UNBOUND = 128,   /* one node less: `node_dev`, `node_ino` */
-	SD_TOLD_MOVED = 512,     /* a node was renamed, and nothing has its old name */
 	SD_TOLD_LINKED = 256,    /* one name more for `node_dev`, `node_ino` */
+	SD_TOLD_BEGUN = 2048,    /* of an umount: not the answer yet, which may take long */
+	SD_TOLD_FOREIGN = 1024,  /* a file system that a maker must not touch: it may not answer */
 };
 
 struct sd_told {
@@ -61,6 +67,7 @@ struct sd_told {
 	uint32_t mode, uid, gid;      /* of the placeholder */
 	uint64_t node_dev, node_ino;
 	uint64_t fs_type, fs_id;      /* of the directory, as statfs(2) has them */
+	uint64_t fs_dev;              /* of an overlay, or of the FUSE program's that was unmounted */
 	uint32_t group_count;
 	uint32_t groups[SD_GROUPS];
 	char name[256];               /* the last component of what was resolved */
@@ -83,6 +90,7 @@ enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */
 
 struct sd_make {
 	uint32_t op;
+	uint32_t cpu; /* the asker's, see sd_follow */
 	uint32_t flags; /* SD_MAKE_*, SD_TOLD_DAC, SD_TOLD_FSETID */
 	uint32_t mode, umask, fsuid, fsgid;
 	uint64_t device;
@@ -91,6 +99,7 @@ struct sd_make {
 	uint32_t group_count;
 	uint32_t groups[SD_GROUPS];
 	char name[256]; /* a name; of AT a path without "..", symlinks, or a slash in front */
+	uint64_t local[SD_LOCAL]; /* of AT: the file systems to work on, by their device; 0: none */
 };
 
 enum { SD_NEEDS_BIND = 1 }; /* the maker's answer beside 0 and -errno */
@@ -105,6 +114,9 @@ struct sd_made {
 SD_HIDDEN int sd_fork_helper(struct sd_child *child, const char *name);
 /* What every change of credentials undoes: not dumpable, and dying with the parent. */
 SD_HIDDEN void sd_harden(void);
+/* Moves this helper to the processor of who asks it, and waits for it: there it runs at once, while
+ * another one would have to be woken from idle first, which takes longer than most of the work. */
+SD_HIDDEN void sd_follow(uint32_t cpu);
 SD_HIDDEN int sd_set_caps(uint64_t effective, uint64_t permitted);
 SD_HIDDEN int sd_permitted_caps(uint64_t *permitted);
 SD_HIDDEN int sd_pivot_into(const char *fstype_options, const char *keep);
@@ -114,6 +126,8 @@ SD_HIDDEN int sd_pivot_into(const char *fstype_options, const char *keep);
 struct sd_caller {
 	int task;
 	int base[2]; /* where each path starts: a descriptor, or -errno */
+	int root, mount_ns;
+	int mountinfo; /* for an umount alone */
 	int away;    /* in the caller's mount namespace */
 	int there;   /* and in its root directory */
 	uint32_t fsuid, fsgid, umask;
@@ -127,11 +141,11 @@ struct sd_caller {
 };
 
 struct sd_home {
-	int proc;      /* /proc, as it was before the root was left */
 	int lock_ns;   /* lock.c; -1: not made yet */
 	int plain;     /* no capability: works only for callers that share root and namespaces */
 	int mount_ns;  /* the staging mount namespace */
 	uint64_t permitted, effective;
+	dev_t dev;       /* of its root: a tmpfs of the session's user namespace */
 	char userns[64];
 	uint32_t first_count, now_count;
 	int groups_changed;
@@ -145,9 +159,11 @@ SD_HIDDEN int sd_home_init(struct sd_home *home);
 SD_HIDDEN int sd_look_at(struct sd_caller *caller, const char *userns);
 SD_HIDDEN int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd);
 /* Reads who the caller is and takes it on: ids, groups, umask, and those of its capabilities that
- * path work may use; opens where its paths start. 0, -errno, or SD_TOLD_RETIRE. */
+ * path work may use; opens where its paths start. Then it asks `listener` (-1: nobody) whether the
+ * call still waits: another thread's execve may have put a set-id program in the caller's place
+ * behind the same /proc/TID. Nothing of the caller is read after that. 0, -errno, SD_TOLD_RETIRE. */
 SD_HIDDEN int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
-		       int need_base);
+		       int need_base, int listener);
 /* Its mount namespace and root directory, for whatever cannot do without. */
 SD_HIDDEN int sd_be_there(struct sd_home *home, struct sd_caller *caller);
 /* Its mount namespace alone, with our own capabilities. */
@@ -170,6 +186,11 @@ SD_HIDDEN int sd_walk(struct sd_home *home, struct sd_caller *caller, int which,
 SD_HIDDEN int sd_walk_parent(struct sd_home *home, struct sd_caller *caller, int which,
 			     const char *path, const char **last);
 
+/* ---- local.c ---- */
+
+/* Whether this kind of file system (statfs(2)) is nobody's to serve. */
+SD_HIDDEN int sd_is_local(uint64_t fs_type);
+
 /* ---- nodes.c ---- */
 
 enum { SD_ST_NOSYMFOLLOW = 0x2000 }; /* of statfs(2): the mark of a mount of ours */
@@ -185,6 +206,8 @@ SD_HIDDEN void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 SD_HIDDEN void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int *give);
 SD_HIDDEN void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 			    const struct sd_ask *ask, struct sd_told *told, const int *held);
+/* The name at home of a node that cannot be opened: "new" by its call, "node" by its inode. */
+SD_HIDDEN void sd_closed_name(char name[32], const char *kind, uint64_t number);
 /* An empty regular file, as the caller makes it: a descriptor or -errno. */
 SD_HIDDEN int sd_place(int parent, const char *name, uint32_t mode);
 SD_HIDDEN void sd_take_back(int parent, const char *name, int placeholder);
@@ -197,6 +220,19 @@ SD_HIDDEN int sd_try_node(int parent, const char *name, uint32_t mode, uint64_t 
 
 /* ---- companions.c ---- */
 
+struct stat;
+/* Whether `fd` is a mount of ours: then `node` is what it shows. */
+SD_HIDDEN int sd_is_ours(int fd, struct stat *node);
+/* Which mount, and which filesystem's, without a question to a FUSE server. 0: not known. */
+SD_HIDDEN uint64_t sd_mount_of(int fd, uint64_t *device);
+/* The name of what is open, below the root directory that we have now; -1: none. `task` is some
+ * /proc/PID: no procfs but that one can be relied on here. */
+SD_HIDDEN int32_t sd_name_of(int task, int fd, char *name);
+SD_HIDDEN void sd_count_closed(struct sd_caller *caller, struct sd_home *home,
+			       const struct stat *node, int more);
+/* umount.c; where nodes have gone, told->path has the device and inode of each, in 64 bits each */
+SD_HIDDEN void sd_do_umount(struct sd_caller *caller, struct sd_home *home,
+			    const struct sd_ask *ask, struct sd_told *told);
 SD_HIDDEN void sd_do_companion(struct sd_caller *caller, struct sd_home *home,
 			       const struct sd_ask *ask, struct sd_told *told);
 

@@ -3,6 +3,7 @@
 #include "mounts.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,17 +19,30 @@ const char *sd_ask_text(const struct sd_ask *ask, int which)
 static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd_told *told,
 		       int *held, int *give)
 {
-	struct sd_caller caller = {.task = held[0], .base = {-EBADF, -EBADF}};
+	struct sd_caller caller = {.task = held[0]};
+	int listener = -1;
+	if (ask->listener && ask->listener < SD_HELD) {
+		listener = held[ask->listener];
+		held[ask->listener] = -1;
+		if (listener < 0) {
+			told->error = -EBADF;
+			return;
+		}
+	}
 	int places = 1;
 	if (ask->op == SD_ASK_RENAME || ask->op == SD_ASK_LINK)
 		places = 2;
 	else if (ask->op == SD_ASK_PLACE || ask->op == SD_ASK_ATTACH || held[1] >= 0)
 		places = 0;
-	int result = sd_enter(home, &caller, ask, places);
+	int result = sd_enter(home, &caller, ask, places, listener);
 	if (result == SD_TOLD_RETIRE) {
 		told->flags = SD_TOLD_RETIRE;
 	} else if (result) {
 		told->error = result;
+		/* the caller has gone in between: what was placed for it must not stay */
+		if (ask->op == SD_ASK_ATTACH && held[1] >= 0 && held[2] >= 0 &&
+		    !sd_act_as_self(home))
+			sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
 	} else {
 		told->fsuid = caller.fsuid;
 		told->fsgid = caller.fsgid;
@@ -64,6 +78,7 @@ static void serve(struct sd_home *home)
 		int size = sd_receive_fds(0, &ask, sizeof ask, held, SD_HELD);
 		if (size <= 0)
 			_exit(0);
+		sd_follow(ask.cpu);
 		if (ask.op >= SD_ASK_MOUNT_LOOK) {
 			if (sd_answer_mount(home, &ask, held) < 0)
 				_exit(1);
@@ -73,6 +88,8 @@ static void serve(struct sd_home *home)
 		told.path_length = -1;
 		if (held[0] < 0)
 			told.error = -EBADF;
+		else if (ask.op == SD_ASK_HOME) /* no caller is concerned yet */
+			give = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 		else
 			answer_one(home, &ask, &told, held, &give);
 		for (int i = 0; i < SD_HELD; i++)

@@ -237,6 +237,9 @@ enum sd_work_op {
 	SD_WORK_RENAME = 3,
 	SD_WORK_LINK = 4,
 	SD_WORK_CHANGE = 5,
+	/* The second path is a list of struct sd_mounted_device. `resolved`: the device and inode of
+	 * each node that has gone; `fs_dev`: which of the list was unmounted. */
+	SD_WORK_UMOUNT = 6,
 };
 
 enum sd_work_flag {
@@ -244,6 +247,7 @@ enum sd_work_flag {
 	SD_WORK_WANT_PATH = 2, /* stop at SD_WORK_DECIDE with fsuid, fsgid and the path */
 	SD_WORK_NODE = 4,      /* a real node, even where it could not be opened */
 	SD_WORK_BIND = 8,      /* a bind mount, even where a real node would do */
+	SD_WORK_CLOSED = 16,   /* one that cannot be opened; with BIND, and by a maker */
 };
 
 enum sd_work_result {
@@ -261,7 +265,11 @@ enum sd_work_outcome {
 	SD_WAS_BOUND = 4,
 	SD_WAS_UNBOUND = 8, /* `node_dev`, `node_ino`: for sd_maker_tell */
 	SD_WAS_LINKED = 16, /* likewise */
-	SD_WAS_MOVED = 32,  /* a node has its new name, and no longer the old one */
+};
+
+struct sd_mounted_device { /* of a mount of ours */
+	uint64_t device;
+	uint64_t program; /* a FUSE program serves it; else MNT_FORCE has no meaning there */
 };
 
 struct sd_work {
@@ -269,6 +277,8 @@ struct sd_work {
 	uint32_t flags;
 	int32_t resolver, maker; /* sockets; maker -1: none */
 	int32_t *maker_busy;     /* shared by all works of that maker: one question at a time */
+	int32_t listener;
+	uint64_t id;             /* of the call: it must still wait when its caller has been read */
 	int32_t task;            /* /proc/TID, O_PATH */
 	uint32_t mode;
 	uint32_t major, minor;
@@ -280,14 +290,15 @@ struct sd_work {
 	char host_node[SD_HOST_NODE_MAX]; /* where there is no maker */
 	/* the state, to be zero at the start */
 	int32_t stage, waiting;
-	int32_t parent, placeholder;
+	int32_t parent, placeholder, home;
 	int32_t failure;
 	uint32_t wanted;
 	int32_t pending;  /* a descriptor whose message is still to come */
+	int32_t begun;    /* an umount is under way, and takes as long as there is to be written */
 	int32_t guess;    /* at DECIDE: `resolved` holds if the path has no symlink, as will be seen */
 	uint32_t told_flags, umask, group_count;
 	uint32_t file_mode, file_uid, file_gid; /* of the placeholder */
-	uint64_t fs_type, fs_id;
+	uint64_t fs_type, fs_id, fs_dev;
 	uint32_t groups[64];
 	char name[256];
 	/* what it came to */
@@ -351,20 +362,38 @@ struct sd_seen {
 	char source[SD_PATH_MAX];
 };
 
+/* A call that has to wait still when its caller has been read, and before anything is mounted. */
+struct sd_waiting {
+	int32_t listener;
+	uint64_t id;
+};
+
 /* Each of the questions is sent; the answer is there once the socket is readable. All return 0 or
  * -errno. */
-int sd_mount_look(int resolver, int task, uint32_t flags, const char *target, size_t target_length,
-		  const char *source, size_t source_length);
+int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_t flags,
+		  const char *target, size_t target_length, const char *source,
+		  size_t source_length);
 /* fds: target, mount namespace, source, root directory; -1 where there is none */
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
-int sd_mount_attach(int resolver, int mount_ns, int target, int tree);
-/* Makes the mount that a program asks `listener` for, and moves it to its place. `force` is locked,
- * `set` is not. */
-int sd_mount_adopt(int resolver, int mount_ns, int target, int listener, int pidfd, uint64_t force,
-		   uint64_t set);
-int sd_mount_change(int resolver, int mount_ns, int target, uint64_t set, uint64_t clear);
-/* the answer to those three: 0 or -errno; -EPIPE: the resolver has gone */
-int sd_mount_answer(int resolver);
+int sd_mount_attach(int resolver, const struct sd_waiting *call, int mount_ns, int target, int tree);
+struct sd_program;
+/* Makes the mount that `program`, whose /proc/PID `task` is, asks for, and moves it to its place.
+ * `force` is locked, `set` is not. */
+int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
+		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set);
+int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
+		    uint64_t set, uint64_t clear);
+struct sd_attached {
+	int32_t error; /* 0 or -errno */
+	int32_t watch; /* of an adopted mount, in `inotify`; -1: it could not be watched */
+	uint64_t device;
+};
+
+/* the answer to those three: 0, or -EPIPE: the resolver has gone */
+int sd_mount_answer(int resolver, struct sd_attached *attached);
+/* An inotify descriptor, and a watch whose filesystem is no longer mounted anywhere; -EAGAIN: none */
+int sd_watch_new(void);
+int sd_watch_next(int inotify);
 
 enum sd_new_kind { SD_NEW_DEVICE = 1, SD_NEW_IMAGE = 2, SD_NEW_TEXT = 3, SD_NEW_AGAIN = 4 };
 enum sd_new_shift { SD_SHIFT_FALSE = 0, SD_SHIFT_AUTO = 1, SD_SHIFT_TRUE = 2 };
@@ -446,20 +475,14 @@ enum sd_feature {
 	SD_HAS_LISTENER,      /* a filter with a listener can be installed here and now */
 	SD_HAS_WAIT_KILLABLE, /* 5.19 */
 	SD_HAS_SYNC_WAKE_UP,  /* 6.6 */
-	SD_HAS_ADDFD_SEND,    /* 5.14 */
 	SD_HAS_NAMESPACES,    /* user, mount and pid namespaces, made and used, here and now */
 	SD_HAS_PROC,          /* and in them a procfs of their own can be mounted */
 	SD_HAS_PIDFD,         /* 5.3 */
-	SD_HAS_PIDFD_GETFD,   /* 5.6 */
-	SD_HAS_PIDFD_THREAD,  /* 6.9 */
 	SD_HAS_OPENAT2,       /* 5.6 */
-	SD_HAS_FACCESSAT2,    /* 5.8 */
-	SD_HAS_FCHMODAT2,     /* 6.6 */
 	SD_HAS_CLOSE_RANGE,   /* 5.9 */
 	SD_HAS_STATX_MNT_ID,  /* 5.8 */
 	SD_HAS_OPEN_TREE,     /* 5.2 */
 	SD_HAS_MOVE_MOUNT,    /* 5.2 */
-	SD_HAS_FSOPEN,        /* 5.2 */
 	SD_HAS_MOUNT_SETATTR, /* 5.12 */
 };
 

@@ -15,6 +15,18 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+void sd_follow(uint32_t cpu)
+{
+	static uint32_t here = UINT32_MAX;
+	cpu_set_t only;
+	if (cpu == here || cpu >= CPU_SETSIZE)
+		return;
+	CPU_ZERO(&only);
+	CPU_SET(cpu, &only);
+	if (!sched_setaffinity(0, sizeof only, &only))
+		here = cpu;
+}
+
 void sd_harden(void)
 {
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);

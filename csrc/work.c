@@ -18,6 +18,10 @@ static int make(struct sd_work *work)
 	if (work->maker < 0)
 		return sd_ask_resolver(work, SD_ASK_BIND, LAST, &work->parent, 1);
 	int bind = work->flags & SD_WORK_BIND;
+	int foreign = work->told_flags & SD_TOLD_FOREIGN && !(work->fs_dev && sd_is_on_host(work->fs_dev));
+	if (foreign && work->flags & SD_WORK_NODE)
+		return sd_done(work, -EPERM, 0);
+	bind |= foreign;
 	if (!bind && !(work->flags & SD_WORK_NODE) && work->told_flags & SD_TOLD_NO_NODES)
 		bind = 1;
 	return bind ? place(work) : sd_ask_maker(work, SD_MAKE_NODE);
@@ -39,6 +43,7 @@ static int resolved(struct sd_work *work, const struct sd_told *told, int fd)
 	work->fsgid = told->fsgid;
 	work->fs_type = told->fs_type;
 	work->fs_id = told->fs_id;
+	work->fs_dev = told->fs_dev;
 	work->group_count = told->group_count <= SD_GROUPS ? told->group_count : 0;
 	memcpy(work->groups, told->groups, sizeof work->groups);
 	memcpy(work->name, told->name, sizeof work->name);
@@ -79,14 +84,27 @@ static int heard_resolver(struct sd_work *work)
 		work->file_mode = told.mode;
 		work->file_uid = told.uid;
 		work->file_gid = told.gid;
+		if (work->flags & SD_WORK_CLOSED)
+			return sd_ask_resolver(work, SD_ASK_HOME, HOMING, NULL, 0);
 		return sd_ask_maker(work, SD_MAKE_PRIVATE);
+	case HOMING:
+		work->home = fd;
+		return fd < 0 ? undo(work, -EPERM) : sd_ask_maker(work, SD_MAKE_NODE);
 	case UNDOING:
 		sd_drop(&fd);
 		return sd_done(work, work->failure, 0);
 	default:
 		sd_drop(&fd);
+		if (told.flags & SD_TOLD_BEGUN) {
+			work->begun = 1;
+			return SD_WORK_WAIT;
+		}
+		work->fs_dev = told.fs_dev;
 		work->node_dev = told.node_dev;
 		work->node_ino = told.node_ino;
+		work->resolved_length = told.path_length;
+		if (told.path_length > 0)
+			memcpy(work->resolved, told.path, (size_t)told.path_length);
 		uint32_t outcome = 0;
 		if (told.flags & SD_TOLD_LEFT_ALONE)
 			outcome |= SD_WAS_LEFT_ALONE;
@@ -94,8 +112,6 @@ static int heard_resolver(struct sd_work *work)
 			outcome |= SD_WAS_BOUND;
 		if (told.flags & SD_TOLD_UNBOUND)
 			outcome |= SD_WAS_UNBOUND;
-		if (told.flags & SD_TOLD_MOVED)
-			outcome |= SD_WAS_MOVED;
 		if (told.flags & SD_TOLD_LINKED)
 			outcome |= SD_WAS_LINKED;
 		return sd_done(work, told.error, outcome);
@@ -147,6 +163,13 @@ static int heard_maker(struct sd_work *work)
 		return result;
 	}
 	sd_drop(&tree);
+	if (work->stage == CLOSED) {
+		int fds[2] = {work->parent, work->placeholder};
+		sd_drop(&work->home);
+		if (made.error)
+			return undo(work, made.error < 0 ? made.error : -EPERM);
+		return sd_ask_resolver(work, SD_ASK_ATTACH, ATTACHING, fds, 2);
+	}
 	if (made.error == SD_NEEDS_BIND)
 		return place(work);
 	return sd_done(work, made.error, made.error ? 0 : SD_WAS_NODE);
@@ -171,16 +194,19 @@ int sd_work_start(struct sd_work *work, int linger_us)
 	static const uint32_t ASKS[] = {
 		[SD_WORK_REMOVE] = SD_ASK_REMOVE, [SD_WORK_RENAME] = SD_ASK_RENAME,
 		[SD_WORK_LINK] = SD_ASK_LINK, [SD_WORK_CHANGE] = SD_ASK_CHANGE,
+		[SD_WORK_UMOUNT] = SD_ASK_UMOUNT,
 	};
 	uint32_t op = SD_ASK_RESOLVE;
 	enum sd_stage stage = RESOLVING;
-	work->parent = work->placeholder = work->pending = -1;
-	work->guess = 0;
+	work->parent = work->placeholder = work->pending = work->home = -1;
+	work->guess = work->begun = 0;
 	work->error = 0;
 	work->outcome = 0;
 	work->resolved_length = -1;
 	if (work->length[0] >= SD_PATH_MAX || work->length[1] >= SD_PATH_MAX)
 		return sd_done(work, -ENAMETOOLONG, 0);
+	if (work->op == SD_WORK_CHANGE && sd_plainly_foreign(work))
+		return sd_done(work, 0, SD_WAS_LEFT_ALONE);
 	if (work->op != SD_WORK_MAKE) {
 		op = ASKS[work->op];
 		stage = LAST;

@@ -4,8 +4,12 @@
 
 #include "paths.h"
 
-/* What a work waits for. GUESSING and DECIDING wait for the policy, QUEUED for a maker. */
-enum sd_stage { IDLE, RESOLVING, DECIDING, QUEUED, GUESSING, DIRECT, MAKING, PLACING, PRIVATE, ATTACHING, UNDOING, LAST };
+/* What a work waits for. GUESSING and DECIDING wait for the policy, QUEUED for a
+ * maker; HOMING and CLOSED make a node that cannot be opened. */
+enum sd_stage {
+	IDLE, RESOLVING, DECIDING, QUEUED, GUESSING, DIRECT, MAKING, PLACING, PRIVATE, HOMING, CLOSED,
+	ATTACHING, UNDOING, LAST,
+};
 
 /* 1, 0 after `linger_us`, or -errno */
 SD_HIDDEN int sd_readable(int fd, int linger_us);
@@ -17,7 +21,15 @@ SD_HIDDEN int sd_ask_resolver(struct sd_work *work, uint32_t op, enum sd_stage s
 SD_HIDDEN int sd_ask_maker(struct sd_work *work, uint32_t op);
 /* The size of a message, 0 where only its descriptor has come yet, or -EPIPE. */
 SD_HIDDEN int sd_hear(struct sd_work *work, void *message, size_t size, size_t least, int *fd);
+/* Whether a change cannot concern a node of ours, as far as that can be told without waiting. */
+SD_HIDDEN int sd_plainly_foreign(const struct sd_work *work);
 /* -errno: this call has to go the long way */
 SD_HIDDEN int sd_go_direct(struct sd_work *work);
+
+/* ---- local.c ---- */
+
+/* The devices of what the host has mounted, of kinds that answer by themselves. */
+SD_HIDDEN size_t sd_host_devices(const uint64_t **list);
+SD_HIDDEN int sd_is_on_host(uint64_t device);
 
 #endif

@@ -123,7 +123,8 @@ class MountCeiling:
 class Settings:
     """How an `emulate` rule wants its emulation done; `None` and defaults where it says nothing.
 
-    `realise`: auto (a real node where it would open, else a bind mount), node, or bind.
+    `realise`: auto (a real node where it would open, else a bind mount), node, bind, or closed (a
+    node that is there and cannot be opened; for an ordinary user as bind).
     """
 
     realise: str = "auto"
@@ -233,7 +234,15 @@ class Remount:
     refusal: str = ""
 
 
-Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount
+@dataclass(frozen=True, slots=True)
+class Unmount:
+    """umount, umount2 of a file system that nodes of ours may stand on."""
+
+    place: Place
+    flags: int
+
+
+Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount | Unmount
 
 
 @dataclass(frozen=True, slots=True)

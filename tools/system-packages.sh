@@ -48,6 +48,7 @@ for goal in "$@"; do
 		need perl command_there perl
 		need debootstrap command_there debootstrap
 		need mmdebstrap command_there mmdebstrap
+		need makedev command_there MAKEDEV
 		need gcc-multilib links_32_bit
 		need acl command_there setfacl
 		need e2fsprogs command_there chattr

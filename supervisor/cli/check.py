@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
                 continue
             file = store.find(name)
             report["file"] = str(file)
-            content = store.read(file)
+            content = store.read(file, name if "/" in name else None)
             policy = compile_policy(file, content, Traits(args.nodes), FAMILIES)
         except PolicyError as error:
             failed = True

@@ -6,13 +6,16 @@ import importlib
 import importlib.metadata
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from supervisor.errors import SeccompdError
 
-OLDEST_KERNEL = (5, 14)
+if TYPE_CHECKING:
+    from supervisor.kernel.idmap import Range
+
 OLDEST_LIBSECCOMP = (2, 5, 0)
 USUAL_NODES = {
     "null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
@@ -103,8 +106,10 @@ def kernel_version() -> Iterator[Finding]:
     release = os.uname().release
     from supervisor.kernel import features
 
-    if features.version() < OLDEST_KERNEL:
-        yield Finding("kernel", MISSING, f"Linux {release} is too old", "run Linux 5.14 or later")
+    if features.version() < features.OLDEST:
+        least = ".".join(map(str, features.OLDEST))
+        remedy = f"run Linux {least} or later"
+        yield Finding("kernel", MISSING, f"Linux {release} is too old", remedy)
     else:
         yield Finding("kernel", OK, f"Linux {release}")
 
@@ -125,7 +130,7 @@ def kernel_features() -> Iterator[Finding]:
         why = "hidden for a test" if name in features.hidden() else _why(code)
         if not feature.required:
             yield Finding(label, NOTE, f"{why}: {feature.purpose}", f"comes with Linux {since}")
-        elif name == "listener":
+        elif name == "listener" or code < 0:
             yield Finding(label, MISSING, f"a filter with a listener cannot be installed: {why}",
                           "are you inside a container, or below another supervisor that holds "
                           "a listener (EBUSY)? run seccompd outside of it")
@@ -282,16 +287,26 @@ def subordinate_ids() -> Iterator[Finding]:
     from supervisor.kernel import idmap
 
     maps, lacking = idmap.automatic()
-    counts = (sum(r.count for r in maps.uids), sum(r.count for r in maps.gids))
     if lacking:
         yield Finding("subordinate ids", NOTE, f"one id alone: {lacking}",
                       "without them apt, chown to others and setgroups fail inside")
         return
-    start = maps.uids[-1].outside
-    text = f"{counts[0]} user ids, {counts[1]} group ids, from {start} on"
-    if os.geteuid() == 0 and start == idmap.DEFAULT_START:
+    text = f"user ids {_ids(maps.uids)}; group ids {_ids(maps.gids)}"
+    if os.geteuid() == 0 and maps.uids[0].outside == idmap.DEFAULT_START:
         text += " (root has no line in /etc/subuid: the documented default)"
     yield Finding("subordinate ids", OK, text)
+
+
+def _ids(ranges: Sequence[Range]) -> str:
+    """ "1000, 100000-165535 (65537)": the ids outside, and how many those are."""
+    most = 4
+    spans = [
+        str(r.outside) if r.count == 1 else f"{r.outside}-{r.outside + r.count - 1}"
+        for r in ranges[:most]
+    ]
+    if len(ranges) > most:
+        spans.append("...")
+    return f"{', '.join(spans)} ({sum(r.count for r in ranges)})"
 
 
 def cache() -> Iterator[Finding]:

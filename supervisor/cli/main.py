@@ -5,26 +5,21 @@ A verb is a module with `add_arguments(parser)` and `main(args) -> int`, and one
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
-from supervisor.errors import SeccompdError
+from supervisor.errors import SeccompdError, UsageError
 
 # verb -> (module, what it does)
 VERBS: Final = {
     "run": ("supervisor.cli.run", "run one command under a policy"),
     "check": ("supervisor.cli.check", "look for mistakes in policies"),
     "schema": ("supervisor.cli.schema", "print the JSON Schema of a policy"),
-    "explain": ("supervisor.cli.explain", "say what a policy does with a call, and why"),
     "doctor": ("supervisor.cli.doctor", "say what works on this machine and what is missing"),
 }
-
-
-def _available(module: str) -> bool:
-    name = module.rpartition(".")[2] + ".py"
-    return os.path.exists(os.path.join(os.path.dirname(__file__), name))
 
 
 def _version() -> str:
@@ -38,9 +33,7 @@ def _version() -> str:
 
 def _help() -> str:
     lines = ["usage: seccompd [--version] [--help] VERB ...", ""]
-    for verb, (module, text) in VERBS.items():
-        if _available(module):
-            lines.append(f"  {verb:8} {text}")
+    lines += [f"  {verb:8} {text}" for verb, (_, text) in VERBS.items()]
     return "\n".join([*lines, "", "`seccompd VERB --help` says more."])
 
 
@@ -56,22 +49,31 @@ def _dispatch(words: list[str]) -> int:
         print("seccompd", _version())
         return 0
     module, text = VERBS.get(verb, ("", ""))
-    if not module or not _available(module):
-        print(f"seccompd: no such verb: {verb}\n{_help()}", file=sys.stderr)
-        return 2
+    if not module:
+        return _say(f"seccompd: no such verb: {verb}\n{_help()}", 2)
     import argparse
     import importlib
 
+    class Parser(argparse.ArgumentParser):
+        """argparse, with errors in the form that all our errors have."""
+
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(f"{verb}: {message}", hint=f"`seccompd {verb} --help` has the options")
+
     chosen = importlib.import_module(module)
-    parser = argparse.ArgumentParser(prog=f"seccompd {verb}", description=text, allow_abbrev=False)
+    parser = Parser(prog=f"seccompd {verb}", description=text, allow_abbrev=False)
     chosen.add_arguments(parser)
     return int(chosen.main(parser.parse_args(rest)))
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The console script. Returns the exit status; usage errors end in 2, as argparse has them."""
+    """The console script. Returns the exit status, 2 for wrong usage; never raises."""
     try:
-        status = _dispatch(list(sys.argv[1:] if words is None else words))
+        fill_closed_streams()
+        try:
+            status = _dispatch(list(sys.argv[1:] if words is None else words))
+        except SystemExit as end:  # argparse has shown its help
+            status = int(end.code or 0)
         sys.stdout.flush()
         return status
     except SeccompdError as error:
@@ -79,14 +81,65 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has enough; what Python still has of it must not be tried again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()  # whoever read it has enough
         return 141
+    except MemoryError:
+        hint = "`ulimit -v` shows a limit; seccompd takes some 100 MB of address space"
+        return _fail("no memory is left", hint)
+    except ImportError as error:  # a library that cannot be mapped is one, too
+        return _fail(f"a part of seccompd does not load: {error}", "`seccompd doctor` says which")
+    except OSError as error:
+        return _fail(_what(error), _HINTS.get(error.errno or 0))
+
+
+_HINTS: Final = {
+    errno.EMFILE: "`ulimit -n` shows a limit on descriptors: raise it",
+    errno.ENFILE: "the machine has no descriptor left: see /proc/sys/fs/file-max",
+    errno.EAGAIN: "`ulimit -u` or a cgroup limits the number of processes: raise it",
+    errno.ENOMEM: "no memory is left: see `ulimit -v`, or a cgroup's limit",
+    errno.ENOSPC: "the output, or a file of the cache, finds no room",
+}
+
+
+def fill_closed_streams() -> None:
+    """Where 0, 1 or 2 is closed, no descriptor of ours may get that number by chance.
+
+    These are close-on-exec: a command finds its streams closed, as it would without us.
+    """
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        if getattr(sys, name) is None:
+            stream = open(fd, "w" if fd else "r", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def _what(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return f"{error.filename}: {text}" if error.filename else text
+
+
+def _fail(what: str, hint: str | None) -> int:
+    _drop_output()
+    return _say(f"seccompd: {SeccompdError(what, hint=hint)}", 1)
+
+
+def _drop_output() -> None:
+    """What Python still holds for stdout must not be tried again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.close(1)
+        os.open(os.devnull, os.O_WRONLY)  # becomes 1, even where no other may be opened
 
 
 def _say(text: str, status: int) -> int:
     try:
-        print(text, file=sys.stderr, flush=True)
-    except (OSError, AttributeError):
-        pass  # stderr is closed; the status says it
+        # Names that are no UTF-8 come as surrogates: shown as \\xNN.
+        data = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        print(data, file=sys.stderr, flush=True)
+    except (OSError, ValueError, AttributeError):
+        pass  # stderr cannot be written; the status says it
     return status

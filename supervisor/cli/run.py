@@ -6,6 +6,7 @@ import argparse
 
 from supervisor.errors import UsageError
 
+_MOST_FDS = 64
 _NAMESPACES = ("net", "ipc", "uts", "cgroup", "time")
 
 
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audit", metavar="FILE", help="append one JSON object for each call")
     parser.add_argument("--trace", action="store_true", help="print each call on stderr")
     parser.add_argument(
-        "--preserve-fds", type=int, default=0, metavar="N",
+        "--preserve-fds", default="0", metavar="N",
         help="let the command have N more descriptors after 0, 1 and 2",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -50,8 +51,17 @@ def main(args: argparse.Namespace) -> int:
             )
     if unshare and maps == ("none",):
         raise UsageError("--unshare needs a user namespace, which --map none does without")
-    if not 0 <= args.preserve_fds <= 64:
-        raise UsageError("--preserve-fds goes from 0 to 64")
+    keep = args.preserve_fds
+    if not (keep.isascii() and keep.isdecimal()) or int(keep) > _MOST_FDS:
+        raise UsageError(
+            f"--preserve-fds {keep}: not a number from 0 to {_MOST_FDS}",
+            hint="say how many descriptors the command is to have after 0, 1 and 2",
+        )
+    if args.audit == "-":
+        raise UsageError(
+            "--audit -: the records need a file of their own",
+            hint="a file's name; ./- for a file with that name, /dev/fd/N for an open descriptor",
+        )
     from supervisor.intake.command import Options, run
 
     return run(
@@ -62,6 +72,6 @@ def main(args: argparse.Namespace) -> int:
             unshare=unshare,
             audit=args.audit,
             trace=args.trace,
-            preserve_fds=args.preserve_fds,
+            preserve_fds=int(keep),
         )
     )

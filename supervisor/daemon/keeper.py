@@ -7,6 +7,7 @@ reference to the listener, and shares the watch: the ids that the session has re
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import select
@@ -21,6 +22,9 @@ from typing import Any
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.kernel.shim import check, ffi, lib, receive_fds, send_fds
+from supervisor.observe.complaint import complain
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class Keeper:
@@ -38,15 +42,20 @@ class Keeper:
         self._only_refuse = False
         self._zygote_lives = True
         self.failed: str | None = None
-        self._watch_fd = os.memfd_create("seccompd-watch", os.MFD_CLOEXEC)
+        self._stalls = 0
+        self._watch_fd = os.memfd_create("seccompd-watch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self._watch_fd, mmap.PAGESIZE)
+        # A session that has been taken over must not cut away what we look at.
+        fcntl.fcntl(self._watch_fd, fcntl.F_ADD_SEALS, _SEALS)
         self._memory = mmap.mmap(self._watch_fd, mmap.PAGESIZE)
         self._watch: Any = ffi.from_buffer("struct sd_watch *", self._memory, True)
         self._timer = check(lib.sd_deadline_timer(), "timerfd_create")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._zygote_socket = ours
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # None where it was closed when we were started
+                with contextlib.suppress(OSError):
+                    stream.flush()
         self._zygote = os.fork()
         if self._zygote == 0:
             from supervisor.daemon.zygote import child
@@ -135,7 +144,6 @@ class Keeper:
             return
         now = time.monotonic()
         refused = lib.sd_refuse_pending(self._listener, self._watch, self._error)
-        self._complain(f"a session has died; {refused} calls refused, starting another one")
         self._deaths.append(now)
         if (
             len(self._deaths) == self._limits.restarts
@@ -144,14 +152,15 @@ class Keeper:
             self._give_up(f"{len(self._deaths)} sessions have died one after the other")
             return
         self._order()
+        self._complain(f"a session has died; {refused} calls refused, another one is started")
 
     def _give_up(self, why: str) -> None:
         """From here on all is refused: better than to let callers wait, or to let them go."""
         if self.failed is None:
             self.failed = why
-            self._complain(f"{why}; every supervised call is refused from now on")
             if self._listener >= 0:
                 lib.sd_refuse_pending(self._listener, self._watch, self._error)
+            self._complain(f"{why}; every supervised call is refused from now on")
         self._only_refuse = self._listener >= 0
 
     # -- the deadline of a snapshot
@@ -165,6 +174,7 @@ class Keeper:
         deadline = int(self._limits.snapshot * 1e9)
         left = since + deadline - time.monotonic_ns()
         if left > 0:
+            left = min(left, deadline)  # the session may write what it likes
             self._watch.armed_at = since
             check(lib.sd_arm_timer(self._timer, left), "timerfd_settime")
             return
@@ -174,14 +184,15 @@ class Keeper:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""
         watch = self._watch
         tid = watch.reading_tid
-        place = watch.stalls
+        place = self._stalls
         if place < lib.SD_STALLS:
             tgid = ffi.new("uint32_t *")
             start = ffi.new("uint64_t *")
             if lib.sd_task_start(tid, tgid, start) == 0:
                 watch.stalled[place].tgid = tgid[0]
                 watch.stalled[place].start_time = start[0]
-            watch.stalls = place + 1
+            self._stalls += 1
+        watch.stalls = self._stalls
         if self._session is not None:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._session, signal.SIGKILL)
@@ -189,16 +200,15 @@ class Keeper:
             os.close(self._session)
             self._session = None
         refused = lib.sd_refuse_pending(self._listener, watch, self._error)
-        more = "" if place + 1 < lib.SD_STALLS else "; no caller's memory will be read any more"
+        more = "" if self._stalls < lib.SD_STALLS else "; no caller's memory will be read any more"
+        watch.armed_at = 0
+        self._order()
         self._complain(
             f"thread {tid} made the reading of its memory hang; {refused} calls refused{more}"
         )
-        watch.armed_at = 0
-        self._order()
 
     def _complain(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            os.write(2, f"seccompd: {self._config.name}: {text}\n".encode("utf-8", "replace"))
+        complain(f"{self._config.name}: {text}")
 
     def _wait_for_zygote(self) -> None:
         """Waits for the zygote's end, not for ever."""

@@ -6,8 +6,10 @@ privileges that makers are made with), and reads nothing of any target.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -17,8 +19,16 @@ from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import Limits
 from supervisor.kernel import privileges
 from supervisor.kernel.shim import check, lib, receive_fds, send_fds
+from supervisor.observe.complaint import complain
 
 MAKERS = 2
+
+# What a session of root without a user namespace keeps, for the resolvers that it forks: to read
+# callers, to become them in their root directory and mount namespace, and to kill them.
+WITHOUT_NAMESPACE = (
+    "sys_ptrace", "setuid", "setgid", "setpcap", "sys_admin", "sys_chroot", "dac_override",
+    "dac_read_search", "fowner", "fsetid", "chown", "kill",
+)  # fmt: skip
 
 
 def child(
@@ -28,6 +38,7 @@ def child(
     status = 1
     try:
         _settle()
+        _close_all_but({sock.fileno(), watch_fd, timer, config.audit_fd})
         Zygote(sock, config, watch_fd, timer, limits).serve()
         status = 0
     except BaseException as error:
@@ -35,13 +46,14 @@ def child(
         try:
             sock.send(reason.encode("utf-8", "replace")[:2000])
         except OSError:
-            os.write(2, f"seccompd: {reason}\n".encode("utf-8", "replace"))
+            complain(reason)
     finally:
         os._exit(status)
 
 
 def _settle() -> None:
     """A process group out of the terminal's reach, and nothing of CMD's streams but stderr."""
+    privileges.set_dumpable(False)  # an ordinary user's container may see the host's /proc
     privileges.set_parent_death_signal(signal.SIGKILL)
     privileges.set_name("seccompd-zygote")
     os.setpgid(0, 0)
@@ -57,6 +69,15 @@ def _settle() -> None:
     os.close(null)
 
 
+def _close_all_but(kept: set[int | None]) -> None:
+    """What the front's caller had open is none of our business, nor of a session's."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd not in kept:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(fd)
+
+
 class Zygote:
     """Forks sessions when it is told to."""
 
@@ -69,6 +90,7 @@ class Zygote:
         self._timer = timer
         self._limits = limits
         self._sessions: list[int] = []
+        self._resumed = False
 
     def serve(self) -> None:
         """Until the front closes its end."""
@@ -85,14 +107,24 @@ class Zygote:
                 raise RuntimeError(f"an order that nobody knows: {message!r}")
             pidfd = self._fork(fds[0], fds[1] if len(fds) > 1 else None)
             send_fds(self._sock.fileno(), b"session", [pidfd])
+            self._forget_ended()
             self._sessions.append(pidfd)
+            self._resumed = True
             for fd in fds:
                 os.close(fd)
 
+    def _forget_ended(self) -> None:
+        """Sessions that have ended; one that hangs in the kernel is kept, to be ended with us."""
+        left = []
+        for pidfd in self._sessions:
+            if select.select([pidfd], [], [], 0)[0]:
+                os.close(pidfd)
+            else:
+                left.append(pidfd)
+        self._sessions = left
+
     def _goodbye(self) -> None:
         """Sessions end by themselves once nobody is left to serve; who does not, is ended."""
-        import select
-
         for pidfd in self._sessions:
             poller = select.poll()
             poller.register(pidfd, select.POLLIN)
@@ -123,21 +155,21 @@ class Zygote:
                 os.close(userns)
                 # a change of credentials clears it
                 privileges.set_parent_death_signal(signal.SIGKILL)
-            else:
-                privileges.set_dumpable(False)
+            elif self._config.as_root:
+                # Its callers may be anybody, and there is no user namespace to be confined to.
+                privileges.limit_capabilities(WITHOUT_NAMESPACE)
+                privileges.set_parent_death_signal(signal.SIGKILL)
+            privileges.set_dumpable(False)
+            privileges.set_no_new_privileges()
             from supervisor.engine.serve import serve
 
             serve(
                 self._config, listener, self._watch_fd, self._timer, makers, self._limits,
-                resumed=bool(self._sessions),
+                resumed=self._resumed,
             )
             status = 0
         except BaseException as error:
-            os.write(
-                2,
-                f"seccompd: {self._config.name}: the session failed: "
-                f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"),
-            )
+            complain(f"{self._config.name}: the session failed: {type(error).__name__}: {error}")
             if os.environ.get("SECCOMPD_TEST_TRACEBACK"):
                 sys.excepthook(*sys.exc_info())
         finally:

@@ -14,13 +14,16 @@ from typing import Any, Final, Protocol
 import trio
 
 from supervisor.engine.act_mounts import Mounter
-from supervisor.engine.fuse_servers import FuseServers
+from supervisor.engine.act_umounts import Umounts
+from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
-from supervisor.engine.jobs import Job, lend, put, resolved_path
+from supervisor.engine.jobs import Job
 from supervisor.engine.names import LiveNodes
+from supervisor.engine.works import lend, path_of, put
 from supervisor.kernel.procfs import host_node
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
+from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import (
     ChangeNode,
     Decision,
@@ -34,6 +37,7 @@ from supervisor.model import (
     RenameNode,
     Settings,
     Snapshot,
+    Unmount,
     Verdict,
 )
 
@@ -49,6 +53,12 @@ _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
 _PROBE: Final[int] = lib.SD_WORK_PROBE
+_REALISE: Final[dict[str, int]] = {
+    "auto": 0,
+    "node": lib.SD_WORK_NODE,
+    "bind": lib.SD_WORK_BIND,
+    "closed": lib.SD_WORK_BIND | lib.SD_WORK_CLOSED,
+}
 
 
 class _Traits(Protocol):
@@ -78,12 +88,14 @@ class Actor:
         traits: _Traits,
         policy: _Policy,
         maker_socks: list[int],
+        listener: int,
         deadline: float = DEADLINE,
         resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
         report: Callable[..., None] | None = None,
     ) -> None:
+        self._listener = listener
         self._host = traits.nodes == "host" and not maker_socks
         self._may_bind = userns and traits.nodes != "none"
         self._on_error = policy.on_error
@@ -99,16 +111,17 @@ class Actor:
             self._makers,
             self._servers,
             on_error=policy.on_error,
+            listener=listener,
             uids=uids if userns else None,
             gids=gids,
         )
+        self._umounts = Umounts(self._mounter, self._servers, self._makers)
         self.on_wait: Callable[[], None] = _nothing
         self._resolvers.prepare()
 
-    @property
-    def live_nodes(self) -> int:
-        """How many bind mounts of ours there may be; 0: no companion's call concerns us."""
-        return self.names.count
+    def concerned(self, spec: CallSpec) -> bool:
+        """Whether a companion's call may concern us; where nothing of ours is there it does not."""
+        return self.names.any or (spec.family == "umounts" and self._umounts.any)
 
     @property
     def abandoned(self) -> int:
@@ -135,7 +148,7 @@ class Actor:
         *,
         probe_only: bool = False,
     ) -> Outcome:
-        """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH, checked).
+        """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH).
 
         With `redecide` the path is resolved first, and the call granted only if that grants it.
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
@@ -144,16 +157,22 @@ class Actor:
             self._mounter.on_wait = self.on_wait
             try:
                 return await self._mounter.perform(
-                    plan, task, snapshot.tid, valid, redecide, probe_only=probe_only
+                    plan, task, snapshot, valid, redecide, probe_only=probe_only
                 )
             except HelperError as error:
                 return Outcome(self._on_error, str(error))
-        if not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
+        ours = isinstance(plan, Unmount) and self._umounts.concerned(plan)
+        if not ours and not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
             return Outcome(0, left_alone=True)
         if self._makers.lost:
             return Outcome(self._on_error, "maker: lost")
+        self.names.expect(plan)
+        if self._host and not isinstance(plan, Unmount):
+            self.names.bound()  # all that an ordinary user makes are bind mounts
         work = self._works.pop() if self._works else ffi.new("struct sd_work *")
         work.task = task
+        # Whoever reads the caller asks the listener afterwards whether this call still waits.
+        work.listener, work.id = self._listener, snapshot.id
         job = Job(work, plan, valid, redecide, probe_only)
         try:
             for _ in range(_ATTEMPTS):
@@ -161,8 +180,11 @@ class Actor:
                 if resolver is None:
                     resolver = await self._resolvers.take(self.on_wait)
                 outcome = await self._with(resolver, job)
-                if outcome is not None:
-                    return outcome
+                if outcome is None:
+                    continue
+                if isinstance(plan, Unmount) and not outcome.errno:
+                    await self._umounts.written(work, plan, valid, self.on_wait)
+                return outcome
             return Outcome(self._on_error, "path: the caller's groups cannot be taken")
         except HelperError as error:
             return Outcome(self._on_error, str(error))
@@ -207,10 +229,13 @@ class Actor:
         """What did not come to its end at once. None: this resolver cannot become that caller."""
         work = job.work
         until: float | None = None
+        begun = 0
         while result != _DONE:
             maker = job.maker
             if result == _WAIT:
-                until = trio.current_time() + self._deadline if until is None else until
+                if until is None or work.begun != begun:  # an umount may have much to write
+                    begun = work.begun
+                    until = trio.current_time() + (UMOUNT_DEADLINE if begun else self._deadline)
                 if await self._readable(work.waiting, until):
                     result = lib.sd_work_step(work, LINGER_US)
                     continue
@@ -284,6 +309,8 @@ class Actor:
             work.capability = _CAPABILITIES[plan.capability]
             work.call_flags = 0 if plan.follow else _AT_SYMLINK_NOFOLLOW
             put(work, 0, plan.place)
+        elif isinstance(plan, Unmount):
+            self._umounts.fill(work, plan)
         else:
             work.op = lib.SD_WORK_RENAME if isinstance(plan, RenameNode) else lib.SD_WORK_LINK
             work.call_flags = plan.flags
@@ -297,7 +324,7 @@ class Actor:
         call gets the kernel's own answer.
         """
         how = settings.realise if self._may_bind else "node"
-        flags = 0 if how == "auto" else lib.SD_WORK_NODE if how == "node" else lib.SD_WORK_BIND
+        flags: int = _REALISE[how]
         if job.probe_only:
             return flags | _PROBE
         if not self._makers.all:
@@ -323,7 +350,7 @@ class Actor:
     def _second_look(self, job: Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
         work, plan = job.work, job.plan
-        path = resolved_path(work)
+        path = path_of(work)
         if not isinstance(plan, MakeNode) or job.redecide is None:
             raise TypeError("nothing to decide")
         decision = job.decision = job.redecide(Facts(path, work.fsuid, work.fsgid))
@@ -341,7 +368,9 @@ class Actor:
     def _outcome(self, job: Job) -> Outcome:
         work = job.work
         outcome, error = work.outcome, -work.error
-        path = resolved_path(work) if job.redecide is not None else None
+        if isinstance(job.plan, Unmount):
+            self._umounts.done(work)
+        path = path_of(work) if job.redecide is not None else None
         if outcome == lib.SD_WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
@@ -351,16 +380,13 @@ class Actor:
             if error == ESRCH:  # no answer of any of these calls: the caller is exiting
                 error, how = self._on_error, "the caller has gone"
             return Outcome(error, how, path, decision=job.decision)
-        self.names.record(
-            job.plan,
-            made=bool(outcome & lib.SD_WAS_BOUND),
-            gone=bool(outcome & lib.SD_WAS_UNBOUND),
-            moved=bool(outcome & lib.SD_WAS_MOVED),
-        )
+        if outcome & lib.SD_WAS_BOUND:
+            self.names.bound()
         if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
             for maker in self._makers.all:
                 lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
-        return Outcome(0, "bind", path, decision=job.decision)
+        how = "unmounted" if isinstance(job.plan, Unmount) else "bind"
+        return Outcome(0, how, path, decision=job.decision)
 
 
 def _nothing() -> None:

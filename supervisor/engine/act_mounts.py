@@ -30,6 +30,7 @@ from supervisor.model import (
     MountSettings,
     Outcome,
     Remount,
+    Snapshot,
     Source,
     Verdict,
 )
@@ -56,6 +57,7 @@ class Mounter:
         servers: FuseServers,
         *,
         on_error: int,
+        listener: int,
         uids: Sequence[tuple[int, int, int]] | None,
         gids: Sequence[tuple[int, int, int]] | None,
         most: int = MOST_MOUNTS,
@@ -65,19 +67,30 @@ class Mounter:
         self._makers = makers
         self._servers = servers
         self._on_error = on_error
+        self._listener = listener
         self._uids = uids
         self._gids = gids
         self._most = most
         self._deadline = deadline
-        self._devices: list[tuple[int, int]] = []  # of the filesystems that makers mounted
+        # Of the filesystems that makers mounted, with whether their source is no path.
+        self._devices: dict[tuple[int, int], bool] = {}
         self._underway = 0
         self.on_wait: Callable[[], None] = lambda: None
+
+    @property
+    def any(self) -> bool:
+        """Whether the kernel may have mounted something."""
+        return bool(self._devices)
+
+    def devices(self) -> list[int]:
+        """Those of what it mounted and can be asked for without anybody who may not answer."""
+        return [os.makedev(*device) for device, text in self._devices.items() if not text]
 
     async def perform(
         self,
         plan: Mount | Remount,
         task: int,
-        tid: int,
+        snapshot: Snapshot,
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
@@ -85,7 +98,7 @@ class Mounter:
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is. HelperError as path work."""
         call = MountCall(
-            task, tid, valid,
+            task, snapshot.tid, (self._listener, snapshot.id), valid,
             on_error=self._on_error, on_wait=self.on_wait, deadline=self._deadline,
         )  # fmt: skip
         try:
@@ -154,7 +167,9 @@ class Mounter:
         known = len(self._devices) + self._servers.count + self._underway
         if known >= self._most:
             shown = mounted_devices(call.task)
-            self._devices = [d for d in self._devices if d in shown or loop_is_bound(*d)]
+            self._devices = {
+                d: text for d, text in self._devices.items() if d in shown or loop_is_bound(*d)
+            }
             known = len(self._devices) + self._servers.count + self._underway
         return known
 
@@ -186,7 +201,7 @@ class Mounter:
             if mounted.error:
                 raise MountError(-mounted.error, _why(mounted))
             await call.attach(look, tree)
-            self._devices.append((mounted.major, mounted.minor))
+            self._devices[mounted.major, mounted.minor] = source.kind == "text"
         finally:
             if tree >= 0:
                 os.close(tree)
@@ -236,14 +251,14 @@ class Mounter:
         force = attr_of(settings.force)
         flags = attr_of(plan.flags & ~settings.force)
         try:
-            error = await call.adopt(look, server.listener, server.pidfd, force, flags)
+            error = await call.adopt(look, server, self._servers.watches(), force, flags)
         except MountError as failed:
             if failed.how == "path: deadline":
                 raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
             raise
         finally:
             server.deaf()  # one more mount(2) of the program's would never be answered
-        if error == EIO and server.ended():
+        if error == EIO and await self._servers.ended(server):
             # the usual reason is an image that is not what the caller says: EINVAL, as of mount(2)
             status = server.status
             raise MountError(

@@ -13,7 +13,7 @@ from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 
-COMPANION = "node_files"
+COMPANIONS = frozenset({"node_files", "umounts"})
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
 _REFUSED_HERE = frozenset({"mount"})
 
@@ -35,7 +35,7 @@ class Ruling:
     """A decision with what the session needs to act on it.
 
     `reply` is the answer where registers and strings alone settle it, else None. `companion`: the
-    call is notified only for the sake of nodes that are bind mounts of ours.
+    call is notified only for the sake of nodes that are bind mounts of ours, or of our programs.
     """
 
     decision: Decision
@@ -64,6 +64,7 @@ class Judge:
         # Rulings on earlier calls by their keys.
         self.memo: dict[bytes, Ruling] = {}
         self._most = limits.memo
+        self._rulings: dict[tuple[int, int], Ruling] = {}
 
     def rule(self, key: bytes, snapshot: Snapshot) -> Ruling:
         """The ruling on a call that was not seen before."""
@@ -73,12 +74,18 @@ class Judge:
             decision = Decision(Verdict.ERRNO, self._policy.source, reason, self._policy.on_error)
             return Ruling(decision, None, reply_to(decision))
         decision = self._policy.decide(spec.family, snapshot, None)
-        ruling = Ruling(
-            decision,
-            spec,
-            None if decision.needs_facts else self._immediate(decision, spec),
-            companion=spec.family == COMPANION,
-        )
+        # A policy has few decisions, and gives the same object each time.
+        same = (id(decision), id(spec))
+        ruling = self._rulings.get(same)
+        if ruling is None:
+            if len(self._rulings) >= self._most:
+                self._rulings.clear()
+            ruling = self._rulings[same] = Ruling(
+                decision,
+                spec,
+                None if decision.needs_facts else self._immediate(decision, spec),
+                companion=spec.family in COMPANIONS,
+            )
         if len(self.memo) >= self._most:
             self.memo.clear()
         self.memo[key] = ruling

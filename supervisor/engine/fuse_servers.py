@@ -10,20 +10,24 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from supervisor.engine.mount_call import Look
 from supervisor.kernel import fuse_programs
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import check, ffi, lib
 from supervisor.model import Mount, MountSettings
 
+if TYPE_CHECKING:
+    from supervisor.engine.mount_call import Look
+
 MEMORY: Final = 2 << 30
 _MOST_WORDS: Final = 1000
 _LAST_BREATH: Final = 1.0
 _LAST_WRITES: Final = 2.0
+UMOUNT_DEADLINE: Final = 120.0
+_BEAT: Final = 0.1
 _STAGES: Final = {
     lib.SD_PROGRAM_CLONE: "clone",
     lib.SD_PROGRAM_ROOT: "its root directory",
@@ -43,12 +47,15 @@ class Server:
         self.pid: int = program.pid
         self.pidfd: int = program.pidfd
         self.starting: int = program.started
-        self.listener = -1
         self.what = what
         self.image = image
         self.status = 0
+        # Of its mount: the watch that tells when it is nowhere any more (-1: none), and the device.
+        self.watch = -1
+        self.device = 0
+        self.unmounted = False
         self.gone = trio.Event()
-        self._program = program
+        self.program = program
         self._messages: int = program.messages
         self._reaped = False
         self._words = b""
@@ -58,17 +65,16 @@ class Server:
 
         OSError where it does not.
         """
-        there = lib.sd_program_started(self._program)
-        self.listener = self._program.listener
+        there = lib.sd_program_started(self.program)
         if there < 0:
-            check(there, f"{self.what}: {_STAGES.get(self._program.stage, 'start')}")
+            check(there, f"{self.what}: {_STAGES.get(self.program.stage, 'start')}")
         return bool(there)
 
     def deaf(self) -> None:
         """Lets go of the listener: a mount(2) of the program's is answered elsewhere, or not."""
-        if self.listener >= 0:
-            os.close(self.listener)
-        self.listener = self._program.listener = -1
+        if self.program.listener >= 0:
+            os.close(self.program.listener)
+        self.program.listener = -1
 
     def ended(self) -> bool:
         """Whether it has; then it is reaped, and `status` is there."""
@@ -106,6 +112,45 @@ class FuseServers:
     def __init__(self, report: Callable[..., None] | None = None) -> None:
         self._report = report
         self._all: list[Server] = []
+        self._watches = -1
+
+    @property
+    def any(self) -> bool:
+        """Whether one may serve a mount."""
+        return bool(self._all)
+
+    def watches(self) -> int:
+        """The inotify descriptor for the mounts of them all."""
+        if self._watches < 0:
+            self._watches = check(lib.sd_watch_new(), "inotify_init1")
+        return self._watches
+
+    def devices(self) -> list[int]:
+        """Those of their mounts. One that is mounted nowhere may be another's now."""
+        self._look()
+        return [server.device for server in self._all if not server.unmounted]
+
+    def _look(self) -> None:
+        while (watch := lib.sd_watch_next(self._watches)) >= 0:
+            for server in self._all:
+                server.unmounted |= server.watch == watch
+
+    async def written(
+        self, device: int, valid: Callable[[], bool], on_wait: Callable[[], None], *, force: bool
+    ) -> None:
+        """Its mount was unmounted: waits until the program has written all and ended, as long as
+        somebody wants to know. Where it is mounted elsewhere too there is nothing to wait for.
+        `force`: the caller says that the program may hang.
+        """
+        served = [server for server in self._all if server.device == device]
+        self._look()
+        if not served or not served[-1].unmounted:
+            return
+        on_wait()
+        until = trio.current_time() + (_LAST_WRITES if force else UMOUNT_DEADLINE)
+        while not served[-1].gone.is_set() and valid() and trio.current_time() < until:
+            with trio.move_on_after(_BEAT):
+                await served[-1].gone.wait()
 
     @property
     def count(self) -> int:
@@ -143,6 +188,14 @@ class FuseServers:
         check(lib.sd_program_start(program), words[0])
         return Server(program, words[0], (seen.source_dev, seen.source_ino))
 
+    async def ended(self, server: Server) -> bool:
+        """Whether it has ended, or does so now: of one that is ending /proc shows no mounts."""
+        with trio.move_on_after(_LAST_BREATH):
+            while not server.ended():
+                await trio.lowlevel.wait_readable(server.pidfd)
+            return True
+        return False
+
     def keep(self, server: Server) -> None:
         """Its mount is in place."""
         self._all.append(server)
@@ -166,9 +219,8 @@ class FuseServers:
     async def end(self, server: Server) -> str:
         """Ends one that is of no use, and gives what it said."""
         server.kill()
-        with trio.CancelScope(shield=True), trio.move_on_after(_LAST_BREATH):
-            while not server.ended():
-                await trio.lowlevel.wait_readable(server.pidfd)
+        with trio.CancelScope(shield=True):
+            await self.ended(server)
         words = server.words()
         if server.ended():
             server.close()
@@ -180,3 +232,5 @@ class FuseServers:
         """Ends them all: their mounts are of no use any more."""
         for server in self._all:
             server.kill()
+        if self._watches >= 0:
+            os.close(self._watches)

@@ -6,11 +6,12 @@ import contextlib
 import os
 import select
 from collections.abc import Callable, Iterator, Sequence
-from errno import EBADF, EINTR, ENAMETOOLONG, EPIPE, ESRCH
+from errno import EBADF, EINTR, ENAMETOOLONG, ESRCH
 from typing import Any, Final
 
 import trio
 
+from supervisor.engine.fuse_servers import Server
 from supervisor.engine.helpers import Resolvers
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import ffi, lib
@@ -57,13 +58,15 @@ class Look:
 class MountCall:
     """The caller, whose /proc/TID `task` is, and the resolver that looks and attaches for it.
 
-    `deadline` is for what a mount itself may take.
+    `waiting`: the listener and the id of the call, for whoever reads the caller. `deadline` is
+    for what a mount itself may take.
     """
 
     def __init__(
         self,
         task: int,
         tid: int,
+        waiting: tuple[int, int],
         valid: Callable[[], bool],
         *,
         on_error: int,
@@ -77,7 +80,9 @@ class MountCall:
         self.path: bytes | None = None
         self.decision: Decision | None = None
         self._tid = tid
+        self._waiting = ffi.new("struct sd_waiting *", waiting)
         self._on_error = on_error
+        self._attached: Any = ffi.new("struct sd_attached *")
         self._sock = -1
         self._owes = False
 
@@ -134,7 +139,7 @@ class MountCall:
                 flags |= lib.SD_LOOK_DEVICE | lib.SD_LOOK_ROOT
         target = plan.target.path or b""
         error = lib.sd_mount_look(
-            self._sock, self.task, flags, target, len(target), source, len(source)
+            self._sock, self._waiting, self.task, flags, target, len(target), source, len(source)
         )
         if error == -ENAMETOOLONG:  # said before anything was sent
             raise MountError(ENAMETOOLONG)
@@ -162,21 +167,32 @@ class MountCall:
 
     async def attach(self, look: Look, tree: int) -> None:
         """Moves the detached mount to its place."""
-        sent = lib.sd_mount_attach(self._sock, look.mount_ns, look.target, tree)
+        sent = lib.sd_mount_attach(self._sock, self._waiting, look.mount_ns, look.target, tree)
         error = await self._asked(sent, PATH_DEADLINE)
         if error:
             raise MountError(error)
 
-    async def adopt(self, look: Look, listener: int, pidfd: int, force: int, flags: int) -> int:
-        """Makes the mount that a program asks for, and moves it to its place: 0 or an errno."""
-        sent = lib.sd_mount_adopt(
-            self._sock, look.mount_ns, look.target, listener, pidfd, force, flags
-        )
-        return await self._asked(sent, self.deadline, long=True)
+    async def adopt(self, look: Look, server: Server, watch: int, force: int, flags: int) -> int:
+        """Makes the mount that the program asks for, and moves that to its place: 0 or an errno.
+        `watch` is an inotify descriptor; the program learns what it is known by there.
+        """
+        task = os.open(f"/proc/{server.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sent = lib.sd_mount_adopt(
+                self._sock, self._waiting, look.mount_ns, look.target, task, server.program, watch,
+                force, flags,
+            )  # fmt: skip
+        finally:
+            os.close(task)
+        error = await self._asked(sent, self.deadline, long=True)
+        server.watch, server.device = self._attached.watch, self._attached.device
+        return error
 
     async def change(self, look: Look, set_: int, clear: int) -> int:
         """Changes the flags of the mount at the target: 0 or an errno."""
-        sent = lib.sd_mount_change(self._sock, look.mount_ns, look.target, set_, clear)
+        sent = lib.sd_mount_change(
+            self._sock, self._waiting, look.mount_ns, look.target, set_, clear
+        )
         return await self._asked(sent, PATH_DEADLINE)
 
     async def _asked(self, sent: int, deadline: float, *, long: bool = False) -> int:
@@ -186,8 +202,10 @@ class MountCall:
             raise self.failed("path: the resolver has gone")
         if not await self.readable(self._sock, deadline, long=long):
             raise self.failed("path: deadline")
-        answer = lib.sd_mount_answer(self._sock)
-        if answer == -EPIPE:  # no answer of these questions
+        if lib.sd_mount_answer(self._sock, self._attached) < 0:
             raise self.failed("path: the resolver has gone")
         self._owes = False
-        return -int(answer)
+        error = -int(self._attached.error)
+        if error in _EXITING:
+            raise self._refused(error)
+        return error

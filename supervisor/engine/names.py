@@ -15,10 +15,8 @@ from supervisor.model import (
     RenameNode,
 )
 
-_PLACES: Final = 1 << 16
-_FULL: Final = 255
+_PLACES: Final = 1 << 18
 _AT_SYMLINK_FOLLOW: Final = 0x400
-_RENAME_EXCHANGE: Final = 2
 _OWN_FD: Final = re.compile(rb"/(?:proc/(?:thread-)?self/fd|dev/fd)/([0-9]{1,9})")
 
 
@@ -34,27 +32,28 @@ def _places(path: bytes | None) -> tuple[int, int]:
 
 
 class LiveNodes:
-    """How many bind mounts of ours there are, and which last components they may have.
+    """Whether there may be bind mounts of ours, and which last components they may have.
 
-    The names are kept as a counting Bloom filter of a fixed size: it may take a name for one of
-    ours, which costs some path work, but never overlooks one, and it does not grow. `known` False
-    says that there may be nodes which somebody else has made, so nothing is sure.
+    The names are kept as a Bloom filter of a fixed size: it may take a name for one of ours, which
+    costs some path work, but never overlooks one. For the same reason nothing is ever taken out:
+    callers that rename and remove the same names at once leave nobody who knows for certain what
+    went. `known` False says that there may be nodes which somebody else has made.
     """
 
     def __init__(self, *, known: bool = True) -> None:
         self._known = known
-        self._names = bytearray(_PLACES)
-        self._count = 0
+        self._names = bytearray(_PLACES // 8)
+        self._any = False
 
     @property
-    def count(self) -> int:
-        """How many there may be."""
-        return self._count if self._known else max(self._count, 1)
+    def any(self) -> bool:
+        """Whether there may be one."""
+        return self._any or not self._known
 
     def _foreign(self, path: bytes | None) -> bool:
         if not self._known:
             return False
-        return any(not self._names[place] for place in _places(path))
+        return not all(self._names[bit >> 3] & 1 << (bit & 7) for bit in _places(path))
 
     def surely_foreign(self, plan: Plan, task: int) -> bool:
         """Whether nothing of ours can be concerned. Names change through rename alone, which is
@@ -62,7 +61,7 @@ class LiveNodes:
 
         `task` is an O_PATH descriptor of the caller's /proc/TID.
         """
-        if not self.count:
+        if not self.any:
             return True
         if isinstance(plan, RemoveNode):
             return self._foreign(plan.place.path)
@@ -89,36 +88,23 @@ class LiveNodes:
         name = file_name(task, fd)
         return name is not None and self._foreign(name)
 
-    def record(self, plan: Plan, *, made: bool, gone: bool, moved: bool) -> None:
-        """What a work that succeeded has changed: one node more, one less, one under a new name."""
-        self._count += made
-        self._count = max(0, self._count - gone)
+    def expect(self, plan: Plan) -> None:
+        """A plan is about to be carried out: from now on its new name may be one of ours.
+
+        Before and not after it, since others may use the name as soon as it is there.
+        """
         if isinstance(plan, MakeNode):
-            if made:
-                self._add(plan.place.path)
+            self._add(plan.place.path)
         elif isinstance(plan, LinkNode):
-            if made:
-                self._add(plan.new.path)
-        elif isinstance(plan, RemoveNode):
-            if gone:
-                self._drop(plan.place.path)
+            self._add(plan.new.path)
         elif isinstance(plan, RenameNode):
-            if plan.flags & _RENAME_EXCHANGE:  # whichever of them it was
-                self._add(plan.new.path)
-                self._add(plan.old.path)
-                return
-            if gone:
-                self._drop(plan.new.path)
-            if moved:
-                self._drop(plan.old.path)
-                self._add(plan.new.path)
+            self._add(plan.new.path)
+            self._add(plan.old.path)  # of an exchange
+
+    def bound(self) -> None:
+        """A node has been made that is a bind mount; a real one is nothing to us."""
+        self._any = True
 
     def _add(self, path: bytes | None) -> None:
-        for place in _places(path):
-            if self._names[place] < _FULL:
-                self._names[place] += 1
-
-    def _drop(self, path: bytes | None) -> None:
-        for place in _places(path):
-            if 0 < self._names[place] < _FULL:  # a full one no longer knows how many there are
-                self._names[place] -= 1
+        for bit in _places(path):
+            self._names[bit >> 3] |= 1 << (bit & 7)

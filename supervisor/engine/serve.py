@@ -16,6 +16,7 @@ from supervisor.engine.session import Session
 from supervisor.engine.snapshot import Receiver
 from supervisor.kernel.shim import check, ffi, lib
 from supervisor.observe.audit import AuditLog
+from supervisor.observe.complaint import complain
 from supervisor.observe.trace import Tracer
 
 
@@ -45,6 +46,7 @@ def serve(
         traits=config.traits,
         policy=policy,
         maker_socks=makers,
+        listener=listener,
         resumed=resumed,
         uids=config.uids,
         gids=config.gids,
@@ -72,5 +74,7 @@ def serve(
                 undelivered=totals.undelivered,
                 errors=totals.errors,
             )
+            if audit.lost:
+                complain(f"{config.name}: {audit.lost} audit records could not be written")
         if tracer is not None:
             tracer.close()

@@ -26,9 +26,12 @@ from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
-from supervisor.kernel.task import identity, open_task, signals, thread_group
+from supervisor.kernel.syscalls import CallSpec
+from supervisor.kernel.task import open_task, signals, thread_group
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
+from supervisor.observe.complaint import complain
+from supervisor.observe.identity import identity
 from supervisor.observe.trace import Tracer
 
 _BACK_OFF = 0.01
@@ -40,9 +43,8 @@ class PlanActor(Protocol):
 
     on_wait: Callable[[], None]
 
-    @property
-    def live_nodes(self) -> int:
-        """How many bind mounts of ours there may be; 0: no companion's call concerns us."""
+    def concerned(self, spec: CallSpec) -> bool:
+        """Whether a companion's call may concern us; where nothing of ours is there it does not."""
         ...
 
     def rest(self) -> None:
@@ -99,6 +101,7 @@ class Session:
         self._observed = audit is not None or tracer is not None
         self._leader: trio.lowlevel.Task | None = None
         self._waiting = 0
+        self._said: set[type[Exception]] = set()
         self._acting: dict[int, trio.Event] = {}
         self.totals = Totals()
 
@@ -139,9 +142,12 @@ class Session:
                 await self._sleep()
                 continue
             self.totals.calls += 1
-            ruling = memo.get(key)
-            if ruling is None or ruling.reply is None or observed or receiver.unread:
-                await self._serve(key, ruling)
+            ruling, snapshot = memo.get(key), None
+            if ruling is None or receiver.unread:
+                snapshot = receiver.snapshot()
+                ruling = self._rule(key, snapshot)
+            if ruling.reply is None or observed:
+                await self._serve(key, ruling, snapshot)
                 if self._leader is not me:
                     self._waiting -= 1
                     return
@@ -169,17 +175,18 @@ class Session:
             self.totals.undelivered += 1
         return delivered
 
-    async def _serve(self, key: bytes, ruling: Ruling | None) -> None:
+    def _rule(self, key: bytes, snapshot: Snapshot) -> Ruling:
+        if not self._receiver.unread:
+            return self._judge.rule(key, snapshot)
+        decision = self._unread(snapshot.tid)
+        return Ruling(decision, None, reply_to(decision))
+
+    async def _serve(self, key: bytes, ruling: Ruling, snapshot: Snapshot | None) -> None:
         """Carries the call received last through to its answer and its record."""
         start = time.perf_counter_ns()
         receiver = self._receiver
         call = receiver.call
-        if receiver.unread:
-            decision = self._unread(call.tid)
-            ruling = Ruling(decision, None, reply_to(decision))
-        elif ruling is None:
-            ruling = self._judge.rule(key, receiver.snapshot())
-        if ruling.companion and not self._actor.live_nodes:
+        if ruling.companion and ruling.spec and not self._actor.concerned(ruling.spec):
             receiver.answer_last(PROCEED)
             return
         who = self._who(call.tid, key, ruling)
@@ -187,9 +194,11 @@ class Session:
             delivered = self._settle(ruling, ruling.reply)
             if who is not None:
                 outcome = Outcome(-ruling.reply[1], left_alone=bool(ruling.reply[2]))
-                self._record(receiver.snapshot(), ruling, outcome, start, delivered, who, key)
+                snapshot = snapshot or receiver.snapshot()
+                self._record(snapshot, ruling, outcome, start, delivered, who, key)
             return
-        id_, slot, snapshot = call.id, call.slot, receiver.snapshot()
+        id_, slot = call.id, call.slot
+        snapshot = snapshot or receiver.snapshot()
         if self._missed is None:
             outcome = await self._act(snapshot, ruling)
         else:
@@ -241,14 +250,16 @@ class Session:
         except OSError:
             return Outcome(self._on_error, "the caller has gone")
         try:
-            # The identity is bound by the descriptor; that the caller still waits says whose it is.
-            if not self._receiver.valid(snapshot.id):
-                return Outcome(self._on_error, "the caller has gone")
+            # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
+            # caller still waits, which says whose it is.
             return await self._perform(snapshot, ruling, task)
         except UnreadableArgument as error:
             return Outcome(self._unreadable(error.errno))
         except Exception as error:  # fail closed, and say so
             self.totals.errors += 1
+            if type(error) not in self._said:  # each kind once: a caller may provoke it for ever
+                self._said.add(type(error))
+                complain(f"{snapshot.name} refused: {type(error).__name__}: {error}")
             if self._audit is not None:
                 self._audit.event("error", syscall=snapshot.name, error=repr(error))
             return Outcome(self._on_error, f"error: {type(error).__name__}: {error}")

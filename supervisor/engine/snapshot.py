@@ -12,7 +12,7 @@ from typing import Any
 
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.kernel.shim import check, ffi, lib
-from supervisor.kernel.syscalls import CallSpec, Kind, cut
+from supervisor.kernel.syscalls import CallSpec, Kind, Param
 from supervisor.model import Arg, Snapshot
 
 # What the kernel is told: the call's result, or the negative errno, or 1: CONTINUE.
@@ -26,7 +26,18 @@ _NULL = ffi.NULL
 _UNREAD: int = lib.SD_UNREAD
 _NULL_POINTER: int = lib.SD_NULL
 
+# How an argument becomes a value; the shim has already cut it to its width.
+_TEXT, _SIGNED, _PLAIN = range(3)
+_SIGN = 1 << 31
 _STRINGS = {Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA}
+
+
+def _how(param: Param) -> int:
+    if param.kind in _STRINGS:
+        return _TEXT
+    return _SIGNED if param.kind.signed else _PLAIN
+
+
 _WIDTH = {0: lib.SD_LONG, 16: lib.SD_U16, 32: lib.SD_U32}
 
 
@@ -63,7 +74,10 @@ class Receiver:
         self.call = ffi.new("struct sd_call *")
         self.unread = False
         self._keys = ffi.buffer(self.call.key)
-        self._calls = calls
+        self._shapes = {
+            key: (spec.name, tuple(_how(param) for param in spec.params))
+            for key, spec in calls.items()
+        }
         self._watch = watch
         pointer = lib.sd_receiver_new(
             listener, timer, watch, reads_table(calls), len(calls), int(limits.snapshot * 1e9)
@@ -90,29 +104,22 @@ class Receiver:
     def snapshot(self) -> Snapshot:
         """The received call as a value of its own, which outlives the next one."""
         call = self.call
-        spec = self._calls.get((call.arch, call.nr))
-        args: list[Arg] = []
+        arch, nr = call.arch, call.nr
+        name, shape = self._shapes.get((arch, nr)) or (f"syscall_{nr:#x}", ())
+        args: list[Arg] = ffi.unpack(call.args, len(shape))
         strings = 0
-        for i, param in enumerate(spec.params if spec else ()):
-            if param.kind in _STRINGS:
+        for i, how in enumerate(shape):
+            if how == _TEXT:
                 length = call.length[strings]
-                args.append(
-                    ffi.buffer(call.text[strings], length)[:]
-                    if length >= 0
-                    else 0 if length == _NULL_POINTER else length
-                )
+                text = call.text[strings]
+                if length >= 0:
+                    args[i] = ffi.buffer(text, length)[:]
+                else:
+                    args[i] = 0 if length == _NULL_POINTER else length
                 strings += 1
-            else:
-                args.append(cut(call.args[i], param.kind))
-        return Snapshot(
-            id=call.id,
-            tid=call.tid,
-            arch=call.arch,
-            nr=call.nr,
-            ip=call.ip,
-            name=spec.name if spec else f"syscall_{call.nr:#x}",
-            args=tuple(args),
-        )
+            elif how == _SIGNED and args[i] & _SIGN:  # type: ignore[operator]
+                args[i] -= 1 << 32  # type: ignore[operator]
+        return Snapshot(call.id, call.tid, arch, nr, call.ip, name, tuple(args))
 
     def answer_last(self, reply: Reply) -> bool:
         """Answers the call received last; False where the caller has gone."""

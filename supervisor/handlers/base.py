@@ -22,6 +22,7 @@ from supervisor.policy.families import (
     SourceMatch,
     Traits,
     TypeMatch,
+    may_bind,
 )
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "UnreadableArgument",
     "call",
     "flag",
+    "may_bind",
     "number",
     "place",
 ]

@@ -22,6 +22,7 @@ from supervisor.handlers.base import (
     Traits,
     call,
     flag,
+    may_bind,
     number,
     place,
 )
@@ -107,9 +108,11 @@ class NodeFiles(Family):
     # A caller that unlinks through io_uring would meet the EBUSY that this family hides.
     io_uring: ClassVar[bool] = True
 
-    def serves(self, traits: Traits, realises: frozenset[str]) -> tuple[CallSpec, ...]:
+    def serves(
+        self, traits: Traits, realises: frozenset[str], *, mounts: bool  # noqa: ARG002
+    ) -> tuple[CallSpec, ...]:
         """Nothing, the calls on names, or (for bind mounts of the host's nodes) all."""
-        if traits.nodes == "none" or not realises - {"node"}:
+        if not may_bind(traits, realises):
             return ()
         return self.calls if traits.nodes == "host" else _NAMES
 

@@ -8,6 +8,7 @@ be quick to import: what a session needs is loaded in the zygote, while the comm
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -30,6 +31,7 @@ from supervisor.kernel.launch import (
     Namespace,
     Signal,
     Signals,
+    below,
     detach_stream,
     stop_self,
 )
@@ -38,6 +40,8 @@ from supervisor.policy.families import Traits
 
 _DEFAULT_NAMESPACES = Namespace.USER | Namespace.MOUNT | Namespace.PID
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What `seccompd run` was asked for. `maps` is ("auto",), ("none",) or the SPECs."""
@@ -62,7 +66,7 @@ def run(options: Options) -> int:
 
     SeccompdError where it could not be started.
     """
-    _fill_closed_streams()
+    features.demand(namespaces=list(options.maps) != ["none"])
     maps = _maps(options)
     as_root = (
         os.geteuid() == 0
@@ -95,25 +99,13 @@ def run(options: Options) -> int:
         signals = Signals()
         stack.callback(signals.close)
         terminal = _Terminal()
-        stack.callback(terminal.give_back)
+        stack.callback(terminal.close)
         init, userns = _launch(options, maps, policy.filter)
         stack.callback(init.close)
         privileges.set_dumpable(False)
         if os.geteuid() == 0:
             privileges.limit_capabilities({"kill"})
-        return _Front(options, keeper, signals, init, userns).run()
-
-
-def _fill_closed_streams() -> None:
-    """Where 0, 1 or 2 is closed, no descriptor of ours may get that number by chance.
-
-    These are close-on-exec: the command finds its streams closed, as it would without us.
-    """
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        return _Front(options, keeper, signals, terminal, init, userns).run()
 
 
 def _maps(options: Options) -> IdMaps | None:
@@ -133,11 +125,12 @@ def _rows(ranges: Sequence[Range]) -> list[tuple[int, int, int]]:
 
 
 def _open_audit(path: str) -> int:
+    """A descriptor to append to. O_NONBLOCK: a fifo that nobody reads must not hang the start."""
     try:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
         return os.open(path, flags, 0o600)
     except OSError as error:
-        raise SeccompdError(f"cannot be written: {error.strerror}", where=path) from error
+        raise refusals.audit_file(path, error) from error
 
 
 def _launch(options: Options, maps: IdMaps | None, code: bytes) -> tuple[Init, int | None]:
@@ -151,7 +144,7 @@ def _launch(options: Options, maps: IdMaps | None, code: bytes) -> tuple[Init, i
             filter=code,
             namespaces=namespaces,
             identity=None if maps is None else maps.identity,
-            drop_groups=maps is not None and maps.outside_gid() != os.getegid(),
+            drop_groups=maps is not None and _drops_groups(maps),
             preserve_fds=options.preserve_fds,
         )
     )
@@ -178,10 +171,19 @@ def _launch(options: Options, maps: IdMaps | None, code: bytes) -> tuple[Init, i
         raise
 
 
+def _drops_groups(maps: IdMaps) -> bool:
+    """Root's own groups open files of the host, and are never the command's."""
+    if os.geteuid() == 0:
+        return idmap.may_set_groups()
+    return maps.outside_gid() != os.getegid()
+
+
 def _begin(launch: Launch) -> Init:
     try:
         return Init(launch)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+            raise  # a limit of this process, which has nothing to do with namespaces
         raise refusals.namespaces(error) from error
 
 
@@ -198,26 +200,48 @@ class _Terminal:
             except OSError:
                 continue
 
-    def give_back(self) -> None:
-        """Makes our process group the foreground again (our SIGTTOU is blocked)."""
+    def give_back(self, init: int) -> None:
+        """Makes our process group the foreground again (our SIGTTOU is blocked).
+
+        Only after a group that has ended or is the command's, below process `init`: where our
+        shell has put us in the background, the terminal is the shell's.
+        """
         if self._fd is None:
             return
         with contextlib.suppress(OSError):
-            if os.tcgetpgrp(self._fd) != os.getpgrp():
+            group = os.tcgetpgrp(self._fd)
+            if group > 0 and group != os.getpgrp() and (_has_ended(group) or below(group, init)):
                 os.tcsetpgrp(self._fd, os.getpgrp())
-        os.close(self._fd)
-        self._fd = None
+
+    def close(self) -> None:
+        """After the end of the command's last process."""
+        self.give_back(0)
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _has_ended(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 class _Front:
     """The loop of the front, from the launch to the end of the command's last process."""
 
     def __init__(
-        self, options: Options, keeper: Keeper, signals: Signals, init: Init, userns: int | None
+        self, options: Options, keeper: Keeper, signals: Signals, terminal: _Terminal, init: Init,
+        userns: int | None,
     ) -> None:
         self._options = options
         self._keeper = keeper
         self._signals = signals
+        self._terminal = terminal
         self._init = init
         self._userns = userns
         self._started = False
@@ -296,6 +320,8 @@ class _Front:
             self._stop = None
         elif event.kind is Kind.EXITED:
             self._status = event.value
+            # Not only at our end: until then the keyboard is to reach what still runs, and us.
+            self._terminal.give_back(self._init.pid)
 
     def _start(self, listener: int) -> None:
         userns, self._userns = self._userns, None

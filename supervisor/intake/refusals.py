@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from errno import EACCES, EINVAL, ENOENT, ENOEXEC, ENOSPC, EPERM
+import stat
+from errno import EACCES, EBUSY, EINVAL, ENOENT, ENOEXEC, ENOSPC, ENXIO, EPERM
 
 from supervisor.errors import CommandNotExecutable, CommandNotFound, KernelError, SeccompdError
 from supervisor.kernel.launch import Event, Stage
+from supervisor.observe.text import printable
 
 # What goes on without it, and what that means to the user.
 _NOTES = {
@@ -49,6 +51,11 @@ def launch(event: Event, name: str, *, mapped: bool) -> SeccompdError:
     stage = Stage(event.stage)
     if stage is Stage.EXEC:
         return exec_failure(name, event.value, mapped=mapped)
+    if stage is Stage.FILTER and event.value == EBUSY:
+        return KernelError(
+            "another listener is above this process: seccompd inside seccompd cannot supervise",
+            hint="run this one outside of the other (of any program that has a seccomp listener)",
+        )
     return KernelError(
         f"{_FAILURES[stage]}: {os.strerror(event.value)}",
         hint="`seccompd doctor` says what this machine lacks",
@@ -57,25 +64,44 @@ def launch(event: Event, name: str, *, mapped: bool) -> SeccompdError:
 
 def exec_failure(name: str, error: int, *, mapped: bool) -> SeccompdError:
     """The error for a command that execve(2) refused with `error`, as a shell would class it."""
+    shown = printable(os.fsencode(name)) if name else "''"
     path = _find(name)
     # A directory of PATH that is closed to the command's user makes it EACCES, to no use.
     if path is None and (error == ENOENT or "/" not in name):
         if "/" in name:
-            return CommandNotFound("no such file", where=name)
-        return CommandNotFound("command not found", where=name, hint="PATH is " + _path())
+            return CommandNotFound("no such file", where=shown)
+        hint = "PATH is " + printable(os.fsencode(_path()))
+        return CommandNotFound("command not found", where=shown, hint=hint)
     if error == ENOENT:
         return CommandNotFound(
-            "its interpreter does not exist", where=path,
+            "its interpreter does not exist", where=printable(os.fsencode(path or name)),
             hint="look at its #! line, or with `file` at the loader it wants",
         )
-    hint = None
+    if error == EACCES and path is not None and os.path.isdir(path):
+        return CommandNotExecutable(
+            "is a directory", where=shown, hint="name a program that is in it"
+        )
+    reason: str | None = None
     if error == EACCES and mapped and path is not None and os.access(path, os.X_OK):
-        hint = "inside, root is another user: the path has to be open to others (or use --map none)"
+        reason = "inside, root is another user: the path has to be open to others (or --map none)"
     elif error == EACCES:
-        hint = "is it a program, and may you execute it (chmod +x)?"
+        reason = "is it a program, and may you execute it (chmod +x)?"
     elif error == ENOEXEC:
-        hint = "it is no program for this machine, and no script"
-    return CommandNotExecutable(f"cannot be executed: {os.strerror(error)}", where=name, hint=hint)
+        reason = "it is no program for this machine, and no script"
+    what = f"cannot be executed: {os.strerror(error)}"
+    return CommandNotExecutable(what, where=shown, hint=reason)
+
+
+def audit_file(path: str, error: OSError) -> SeccompdError:
+    """The error for an audit file that cannot be opened."""
+    where = printable(os.fsencode(path))
+    try:
+        unread = error.errno == ENXIO and stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        unread = False
+    if unread:
+        return SeccompdError("nobody reads it", where=where, hint="start its reader first")
+    return SeccompdError(f"cannot be written: {error.strerror}", where=where)
 
 
 def _path() -> str:

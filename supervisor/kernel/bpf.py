@@ -57,17 +57,35 @@ NO_LISTENER: Final = FilterRule(
     ),
 )
 
+# <asm-generic/ioctls.h>. The first puts a character into a terminal's input as if it had been
+# typed, the second pastes into a virtual console's.
+TIOCSTI: Final = 0x5412
+TIOCLINUX: Final = 0x541C
 
-def build(rules: Iterable[FilterRule], arches: Sequence[int] = NATIVE_ARCHES) -> bytes:
+# A container shares the terminal that it was started from: what it typed there, the shell outside
+# would read when the container has ended. The kernel takes the request's low 32 bits.
+NO_TYPING: Final = tuple(
+    FilterRule("ioctl", ret_errno(errno.EPERM), (Condition(1, 0xFFFFFFFF, request),))
+    for request in (TIOCSTI, TIOCLINUX)
+)
+
+
+def build(
+    rules: Iterable[FilterRule],
+    arches: Sequence[int] = NATIVE_ARCHES,
+    *,
+    contained: bool = False,
+) -> bytes:
     """The filter: a packed `struct sock_filter[]` in host byte order.
 
     What no rule names is allowed without a look at its arguments, so that the kernel's cache of
-    actions answers it. Another architecture (and x32) gets ENOSYS. NO_LISTENER is always there.
+    actions answers it. Another architecture (and x32) gets ENOSYS. NO_LISTENER is always there,
+    NO_TYPING where the command is `contained`, in a user namespace of its own.
     Raises KernelError where libseccomp cannot express a rule.
     """
     import pyseccomp
 
-    every = [*rules, NO_LISTENER]
+    every = [*rules, NO_LISTENER, *(NO_TYPING if contained else ())]
     whole = None
     for arch in arches:
         part = pyseccomp.SyscallFilter(pyseccomp.ALLOW)

@@ -7,6 +7,7 @@ A user of network accounts whose ranges only a plug-in of libsubid knows names t
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from collections.abc import Iterable, Sequence
@@ -145,6 +146,15 @@ def in_initial_namespace() -> bool:
     return own_namespace() == (Range(0, 0, MOST_IDS),)
 
 
+def may_set_groups() -> bool:
+    """Whether this user namespace, and those made in it, let setgroups(2) be called at all."""
+    try:
+        with open("/proc/self/setgroups", encoding="ascii") as file:
+            return file.read().strip() != "deny"
+    except OSError:
+        return True
+
+
 def single(uid: int, gid: int) -> IdMaps:
     """The map that needs no one's help: the one own id is 0 inside."""
     return IdMaps((Range(0, uid, 1),), (Range(0, gid, 1),))
@@ -238,6 +248,8 @@ def write(pid: int, maps: IdMaps) -> None:
                 f"/proc/{pid}/{kind}_map", "".join(" ".join(r.words()) + "\n" for r in ranges)
             )
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
         raise KernelError(
             f"the id map is refused: {error.strerror}",
             where=str(error.filename),

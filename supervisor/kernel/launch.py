@@ -158,6 +158,17 @@ class Signals:
         os.close(self.fd)
 
 
+def below(pid: int, ancestor: int) -> bool:
+    """Whether process `pid` is a descendant of process `ancestor`."""
+    while pid > 1 and pid != ancestor:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                pid = int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            return False
+    return pid == ancestor
+
+
 def stop_self(number: int) -> None:
     """Stops this process by signal `number`; comes back when it has been continued."""
     check(lib.sd_signals_stop_self(number), "kill")

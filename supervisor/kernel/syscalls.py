@@ -123,6 +123,8 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "renameat2": (316, 353, 276),
     "link": (86, 9, None),
     "linkat": (265, 303, 37),
+    "umount2": (166, 52, 39),
+    "umount": (None, 22, None),
     "chmod": (90, 15, None),
     "fchmod": (91, 94, 52),
     "fchmodat": (268, 306, 53),
@@ -147,6 +149,7 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "fremovexattr": (199, 237, 16),
     "mount": (165, 21, 40),
     "seccomp": (317, 354, 277),
+    "ioctl": (16, 54, 29),
     "io_uring_setup": (425, 425, 425),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 PROC = "/proc"
 
@@ -13,28 +12,36 @@ def open_task(tid: int) -> int:
     return os.open(f"{PROC}/{tid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def status(tid: int) -> dict[str, str]:
-    """The fields of /proc/TID/status; empty where the task has gone.
+def status(tid: int) -> bytes:
+    """/proc/TID/status as it is; empty where the task has gone.
 
     Never read here: cmdline and environ, which are the task's own memory and may stall us.
     """
     try:
         fd = os.open(f"{PROC}/{tid}/status", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return {}
+        return b""
     try:
-        text = os.read(fd, 8192)
+        return os.read(fd, 8192)
     except OSError:
-        return {}
+        return b""
     finally:
         os.close(fd)
-    fields = (line.partition(":") for line in text.decode("utf-8", "surrogateescape").splitlines())
-    return {name: value.strip() for name, _, value in fields}
+
+
+def field(text: bytes, name: bytes) -> bytes:
+    """What stands behind "NAME:<tab>"; empty where the kernel has no such line."""
+    # The first line is Name, which the task chooses itself: the kernel escapes newlines in it.
+    start = text.find(b"\n" + name + b":\t")
+    if start < 0:
+        return b""
+    start += len(name) + 3
+    return text[start : text.find(b"\n", start)]
 
 
 def thread_group(tid: int) -> int | None:
     """The process that the thread belongs to; None where it has gone."""
-    group = status(tid).get("Tgid")
+    group = field(status(tid), b"Tgid")
     return int(group) if group else None
 
 
@@ -43,22 +50,8 @@ def signals(tid: int) -> tuple[int, int]:
 
     A handler that runs blocks its own signal: so a change of the second says that one has begun.
     """
-    fields = status(tid)
-    pending = int(fields.get("SigPnd", "0"), 16) | int(fields.get("ShdPnd", "0"), 16)
-    blocked = int(fields.get("SigBlk", "0"), 16)
-    return pending & ~blocked, blocked
-
-
-def identity(tid: int) -> dict[str, Any]:
-    """Who calls, for a record: ids as the reader's user namespace numbers them."""
-    fields = status(tid)
-    if "Tgid" not in fields:
-        return {"tid": tid}
-    return {
-        "pid": int(fields["Tgid"]),
-        "tid": tid,
-        "ns_pid": int(fields.get("NSpid", str(tid)).split()[-1]),
-        "comm": fields["Name"],
-        "uid": int(fields["Uid"].split()[1]),
-        "gid": int(fields["Gid"].split()[1]),
-    }
+    text = status(tid)
+    pending, shared, blocked = (
+        int(field(text, name) or b"0", 16) for name in (b"SigPnd", b"ShdPnd", b"SigBlk")
+    )
+    return (pending | shared) & ~blocked, blocked

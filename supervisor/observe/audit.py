@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from supervisor.kernel.mounts import names_of, without_magic
@@ -32,11 +33,14 @@ class _Repeat:
     count: int = 0
 
 
+@lru_cache(maxsize=4)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
 def _now() -> str:
-    seconds = time.time()
-    whole = int(seconds)
-    day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{day}.{int((seconds - whole) * 1e6):06d}Z"
+    nanoseconds = time.time_ns()
+    return f"{_to_the_second(nanoseconds // 10**9)}.{nanoseconds // 1000 % 10**6:06d}Z"
 
 
 def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:
@@ -67,6 +71,11 @@ class AuditLog:
         self._clock = clock
         self._next_sweep = float("inf")
         self._said_lost = 0
+
+    @property
+    def lost(self) -> int:
+        """How many records could not be written."""
+        return self._writer.lost
 
     def repeated(self, tid: int, key: bytes) -> bool:
         """Whether this call only repeats a recorded one; it is then counted, and that is all."""

@@ -16,7 +16,8 @@ class LineWriter:
     """Whole lines, in order. `lost` counts those that the reader was too slow for."""
 
     def __init__(self, fd: int) -> None:
-        own = reopen_for_writing(fd)
+        # A regular file never makes us wait, and its offset has to stay the one that CMD shares.
+        own = None if stat.S_ISREG(os.fstat(fd).st_mode) else reopen_for_writing(fd)
         self._fd = os.dup(fd) if own is None else own
         self._may_block = own is None
         self._socket: socket.socket | None = None

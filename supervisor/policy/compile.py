@@ -28,10 +28,11 @@ from supervisor.policy.cubes import (
 )
 from supervisor.policy.families import FamilySpec, NodeMatch, Traits
 from supervisor.policy.match import NodeRange
-from supervisor.policy.mount_compile import REFUSALS, check_silent, mount_rules
+from supervisor.policy.mount_compile import mount_rules
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.source import Source
+from supervisor.policy.values import REFUSALS
 
 # Past so many tests of device numbers the filter notifies more and the session decides.
 _CUBES_MAX: Final = 128
@@ -51,6 +52,7 @@ def compile_policy(
     Raises PolicyFindings with every error in it, KernelError where libseccomp cannot do a filter.
     """
     source = Source(str(file), content)
+    # With errors already, this is what of the policy can still be looked at.
     document = schema.validate(source, schema.model_of(families))
     sets = {
         name: (_mount_rules if name == "mount" else _rules)(
@@ -66,7 +68,9 @@ def compile_policy(
         source=str(file),
         digest=hashlib.sha256(content).hexdigest(),
         on_error=document.on_error,
-        filter=bpf.build(filter_rules(sets, served, families), arches),
+        filter=bpf.build(
+            filter_rules(sets, served, families), arches, contained=traits.nodes != "none"
+        ),
         calls={
             (arch, nr): spec
             for arch in arches
@@ -94,7 +98,6 @@ def _rules(source: Source, family: str, section: Any, file: str) -> RuleSet:
             uids=_tuple(getattr(raw, "uid", None)),
             gids=_tuple(getattr(raw, "gid", None)),
         )
-        check_silent(source, where, rule.verdict, silent=rule.silent)
         rules.append(rule)
     out = RuleSet(tuple(rules), otherwise)
     _races(source, family, section, out)
@@ -218,10 +221,11 @@ def _served(
         for rule in rules.rules
         if rule.verdict is Verdict.EMULATE
     )
+    mounts = any(rules.emulates for rules in sets.values() if isinstance(rules, MountRules))
     out: list[CallSpec] = []
     for name, family in families.items():
         if family.keys is None:
-            out += family.serves(traits, realises)
+            out += family.serves(traits, realises, mounts=mounts)
         elif name in sets:
             out += family.calls
     return out

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from supervisor.model import Decision, MountSettings, Verdict
 from supervisor.policy.mount_values import MountAction, program_for
 from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
 from supervisor.policy.source import Source
-
-REFUSALS: Final = frozenset({Verdict.REFUSE, Verdict.ERRNO, Verdict.KILL})
+from supervisor.policy.values import REFUSALS
 
 Where = tuple[int | str, ...]
-
-
-def check_silent(source: Source, where: Where, verdict: Verdict, *, silent: bool) -> None:
-    """Only a refusal may go unrecorded."""
-    if silent and verdict not in REFUSALS:
-        source.add(
-            source.root.at((*where, "silent"), key=True).mark,
-            "silent is for refusals (refuse, errno, kill): a grant is always recorded",
-        )
 
 
 def mount_rules(
@@ -31,7 +21,6 @@ def mount_rules(
     for index, raw in enumerate(section.rules):
         where: Where = ("syscalls", family, "rules", index)
         rule = _rule(source, where, raw, f"{file}:{source.root.at(where).mark.line}")
-        check_silent(source, where, rule.verdict, silent=rule.silent)
         if rule.verdict is Verdict.CONTINUE and rule.needs_facts:
             _add(
                 source, (*where, "do"),

@@ -318,6 +318,11 @@ class MountRules:
         return self._remount
 
     @property
+    def emulates(self) -> bool:
+        """Whether a rule mounts something."""
+        return any(rule.verdict is Verdict.EMULATE for rule in self.rules)
+
+    @property
     def uses_fuse(self) -> bool:
         """Whether a rule runs FUSE programs."""
         return any(

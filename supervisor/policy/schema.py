@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     create_model,
 )
+from pydantic_core import PydanticCustomError
 
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.model import Verdict
@@ -44,10 +47,11 @@ from supervisor.policy.mount_values import (
     parse_source,
     parse_type,
 )
-from supervisor.policy.source import Source
+from supervisor.policy.source import Node, Source
 from supervisor.policy.values import (
     ERRNOS,
     REALISE,
+    REFUSALS,
     WORDS,
     Action,
     action_parser,
@@ -170,6 +174,14 @@ def _do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> dict[str, Any]:
     }
 
 
+def _of_a_refusal(silent: bool, info: ValidationInfo) -> bool:
+    action = info.data.get("do")
+    if silent and isinstance(action, Action) and action.verdict not in REFUSALS:
+        text = "silent is for refusals (refuse, errno, kill): a grant is always recorded"
+        raise PydanticCustomError("policy_key", "{text}", {"text": text})
+    return silent
+
+
 def _key_type(key: KeyMatch) -> Any:
     if isinstance(key, NodeMatch):
         return Devices
@@ -196,7 +208,11 @@ def _family_model(family: FamilySpec) -> Any:
         ],
         Field(description="what becomes of a call that the rule matches"),
     )
-    fields["silent"] = (bool, Field(False, description="a refusal that is not recorded"))
+    # After `do`: it looks at that.
+    fields["silent"] = (
+        Annotated[bool, AfterValidator(_of_a_refusal)],
+        Field(False, description="a refusal that is not recorded"),
+    )
     fields["accept_race"] = (
         bool,
         Field(False, description="continue although the caller can change what was looked at"),
@@ -274,25 +290,70 @@ def _loosen(node: Any) -> None:
 def validate(source: Source, model: type[BaseModel]) -> Any:
     """The policy as an instance of `model`; every error becomes a finding of the source.
 
-    Raises PolicyFindings where there is any.
+    Where there are errors the instance is what can be read in spite of them, for the checks that
+    follow: what is wrong is replaced or left out so that nothing is found which is not there.
+    Raises PolicyFindings where that cannot be done.
     """
     if source.root.kind != "mapping":
         source.add(source.root.mark, "a policy is a mapping: version, name, syscalls ...")
         source.fail()
+    known = {finding.mark for finding in source.findings}
+    wrong: list[tuple[int | str, ...]] = []
     try:
         return model.model_validate(source.root.value())
     except ValidationError as error:
         for found in error.errors(include_url=False, include_context=True, include_input=False):
             where = tuple(found["loc"])
             kind = found["type"]
-            mark = source.root.at(where, key=kind == "extra_forbidden").mark
-            source.add(mark, _message(kind, where, found, model))
-    source.fail()
-    raise AssertionError("a validation error without a finding")
+            node = source.root.at(where, key=kind in ("extra_forbidden", "policy_key"))
+            wrong.append(where)
+            # An alias, say, is wrong already: that it is no list either is no news.
+            if kind == "missing" or node.mark not in known:
+                source.add(node.mark, _message(kind, where, found, model, node))
+    try:
+        return model.model_validate(_mended(source.root.value(), wrong))
+    except ValidationError:
+        source.fail()
+        raise
+
+
+# What a key of a rule becomes where it cannot be read, so that no race is found by it: a path is a
+# path, whatever it says. Without its devices or its action nothing can be said of a rule.
+_STAND_INS: Mapping[str, object] = {
+    "path": "/**",
+    "uid": 0,
+    "gid": 0,
+    "silent": False,
+    "accept_race": True,
+}
+
+
+def _mended(value: Any, wrong: list[tuple[int | str, ...]]) -> Any:
+    """The values of a policy without what is wrong in them."""
+    for where in wrong:
+        match where:
+            case ("syscalls", family, "rules", int(index), str(key), *_) if key in _STAND_INS:
+                section = value["syscalls"].get(family)
+                if section is not None:
+                    rules = section["rules"] if isinstance(section, dict) else section
+                    rules[index][key] = _STAND_INS[key]
+            case ("syscalls", family, *_):
+                value["syscalls"].pop(family, None)
+            case ("version",):
+                value["version"] = 1
+            case ("syscalls",):
+                value["syscalls"] = {}
+            case (key, *_):
+                value.pop(key, None)
+    return value
 
 
 def _message(
-    kind: str, where: tuple[int | str, ...], found: Mapping[str, Any], model: type[BaseModel]
+    kind: str,
+    where: tuple[int | str, ...],
+    found: Mapping[str, Any],
+    model: type[BaseModel],
+    node: Node,
 ) -> str:
     name = where[-1] if where else "a policy"
     if isinstance(name, int):
@@ -302,9 +363,12 @@ def _message(
         return f"unknown key {name}" + near(str(name), known)
     if kind == "missing":
         return f"the key {name} is missing"
+    if kind == "literal_error" and where == ("version",):
+        said = f"version {node.scalar}" if node.scalar and node.plain else "such a version"
+        return f"{said} is not known; this seccompd reads version 1"
     if kind == "literal_error":
         return f"{name} is {found['ctx']['expected']}"
-    if kind == "policy":
+    if kind in ("policy", "policy_key"):
         return str(found["msg"])
     if kind == "bool_type":
         return f"{name} is true or false"

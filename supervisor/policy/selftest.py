@@ -71,6 +71,7 @@ def run(policy: Path, families: Mapping[str, FamilySpec]) -> tuple[int, list[Fai
     """
     cases = test_file(policy)
     source = Source(str(cases), store.read(cases))
+    source.fail()
     document = source.root.value()
     if not isinstance(document, dict) or not isinstance(document.get("cases"), list):
         source.add(source.root.mark, "a test file has `cases`, a list")

@@ -125,7 +125,9 @@ def core_scalar(text: str) -> bool | int | float | str | None:
 class Source:
     """The text of one policy, its tree, and what was found wrong with it.
 
-    `file` is how messages name it. Findings collect in `findings`; `fail()` raises them.
+    `file` is how messages name it. Findings collect in `findings`; `fail()` raises them. What
+    leaves no tree to look at further (no YAML, not UTF-8, too large) is raised at once; duplicate
+    keys, anchors and the like wait for what else there is to say.
     """
 
     def __init__(self, file: str, content: bytes) -> None:
@@ -145,7 +147,6 @@ class Source:
             self.fail()
         self._lines = re.split(r"\r\n|\r|\n", text)
         self.root = self._tree(text)
-        self.fail()
 
     def add(self, mark: Mark, message: str, severity: str = "error") -> None:
         """Notes a finding."""
@@ -165,15 +166,34 @@ class Source:
         try:
             return self._document(_events(loader)) or nothing
         except yaml.MarkedYAMLError as error:
-            at = error.problem_mark or error.context_mark
-            mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
-            self.add(mark, " ".join(filter(None, (error.context, error.problem))))
+            self._not_yaml(error)
+            self.fail()
         except yaml.YAMLError as error:
             # libyaml gives no mark for a character that YAML does not allow.
             self.add(self._forbidden(text), f"not YAML: {str(error).splitlines()[0]}")
+            self.fail()
         finally:
             loader.dispose()
         return nothing
+
+    def _not_yaml(self, error: Any) -> None:
+        at, context = error.problem_mark or error.context_mark, error.context_mark
+        mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
+        message = ": ".join(filter(None, (error.context, error.problem)))
+        line = self._lines[mark.line - 1] if mark.line <= len(self._lines) else ""
+        if not "".join(self._lines[mark.line - 1 :]).strip():
+            # The end of the file is no place to look at; what it left open is.
+            if context is not None:
+                mark = Mark(context.line + 1, context.column + 1)
+            while mark.line > 1 and not "".join(self._lines[mark.line - 1 :]).strip():
+                mark = Mark(mark.line - 1, len(self._lines[mark.line - 2]) + 1)
+            if "end of stream" not in message:
+                message += " before the end of the file"
+        elif context is not None and context.line + 1 != mark.line:
+            message += f" (begun in line {context.line + 1})"
+        elif line[mark.column - 1 : mark.column] == "\t":
+            message += " (a tab): YAML is indented by spaces"
+        self.add(mark, message)
 
     def _forbidden(self, text: str) -> Mark:
         found = re.search(
@@ -220,7 +240,7 @@ class Source:
             count += 1
             if count > _NODES_MAX:
                 self.add(mark, f"more than {_NODES_MAX} values")
-                return root
+                self.fail()
             if root is None:
                 root = node
             else:
@@ -228,7 +248,7 @@ class Source:
             if node.kind != "scalar":
                 if len(stack) >= _DEPTH_MAX:
                     self.add(mark, f"nested deeper than {_DEPTH_MAX}")
-                    return root
+                    self.fail()
                 stack.append(node)
                 keys.append(None)
         return root

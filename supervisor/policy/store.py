@@ -71,7 +71,7 @@ def find(name_or_path: str, search: Sequence[Path] | None = None) -> Path:
     known = available(directories)
     near = difflib.get_close_matches(name_or_path, known, 1, 0.5)
     hint = (
-        f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}"
+        f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}."
     )
     raise PolicyError(
         f"no policy named {name_or_path!r} in {', '.join(map(str, directories))}",
@@ -79,18 +79,25 @@ def find(name_or_path: str, search: Sequence[Path] | None = None) -> Path:
     )
 
 
-def read(file: Path) -> bytes:
-    """The content of a policy file, at most SIZE_MAX + 1 bytes of it. Raises PolicyError."""
+def read(file: Path, given: str | None = None) -> bytes:
+    """The content of a policy file, at most SIZE_MAX + 1 bytes of it. Raises PolicyError.
+
+    `given` is how the user named it: errors repeat that.
+    """
+    where = given or str(file)
     try:
         # O_NONBLOCK: a fifo in a policy's place must not hang the start.
         fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         with open(fd, "rb") as opened:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise PolicyError("not a regular file", where=str(file))
+                raise PolicyError("not a regular file", where=where)
             return opened.read(SIZE_MAX + 1)
     except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) else str(error)
-        raise PolicyError(f"cannot read the policy: {text}", where=str(file)) from None
+        hint = None
+        if isinstance(error, FileNotFoundError):
+            hint = f"a name without a slash and .yaml is one of: {', '.join(sorted(available()))}."
+        raise PolicyError(f"cannot read the policy: {text}", where=where, hint=hint) from None
 
 
 def load(
@@ -106,7 +113,7 @@ def load(
     Raises PolicyError (PolicyFindings with every error of the file), KernelError.
     """
     file = find(name_or_path, search)
-    content = read(file)
+    content = read(file, name_or_path if "/" in name_or_path else None)
     key = _key(file, content, traits)
     cached = _from_cache(key)
     if cached is not None:

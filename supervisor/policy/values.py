@@ -23,8 +23,9 @@ ERRNOS: Mapping[str, int] = {name: value for value, name in errno.errorcode.item
     "EWOULDBLOCK": errno.EWOULDBLOCK,
     "ENOTSUP": errno.ENOTSUP,
 }
-REALISE = ("auto", "node", "bind")
+REALISE = ("auto", "node", "bind", "closed")
 _ID_MAX = 0xFFFFFFFE
+REFUSALS = frozenset({Verdict.REFUSE, Verdict.ERRNO, Verdict.KILL})
 WORDS = (Verdict.EMULATE, Verdict.CONTINUE, Verdict.REFUSE, Verdict.KILL)
 _RETURN_MAX = (1 << 31) - 1
 

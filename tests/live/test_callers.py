@@ -180,7 +180,7 @@ def test_every_row_under_a_kernel_without_the_newer_features(
 ) -> None:
     done = run(
         person, str(programs / "callers"), str(place), "nodes", "thread", options=BUILD,
-        env={"SECCOMPD_TEST_HIDE": "wait_killable,sync_wake_up,pidfd_thread,fchmodat2"},
+        env={"SECCOMPD_TEST_HIDE": "wait_killable,sync_wake_up"},
     )  # fmt: skip
     assert done.stdout.startswith(NODES)
     assert "thread-mknod 0" in done.stdout

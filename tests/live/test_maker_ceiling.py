@@ -19,7 +19,8 @@ from tests.support.scratch import scratch
 START = 300_000
 NODE, PRIVATE, DROP = 1, 2, 3
 ANYWHERE, DAC = 1, 8
-LAYOUT = "6I5QI64I256s4x"  # struct sd_make
+LAYOUT = "7I4x5QI64I256s4x24Q"  # struct sd_make
+NO_CPU = 0xFFFFFFFF
 
 
 @pytest.fixture
@@ -54,8 +55,8 @@ def ask(
 ) -> int:
     """The maker's answer: 0, an errno, or 1000 for "needs a bind mount"."""
     message = struct.pack(
-        LAYOUT, op, flags, mode, 0o22, uid, gid, os.makedev(*device), 0, 0, 0, 0, len(groups),
-        *groups[:64], *[0] * (64 - len(groups)), name,
+        LAYOUT, op, NO_CPU, flags, mode, 0o22, uid, gid, os.makedev(*device), 0, 0, 0, 0,
+        len(groups), *groups[:64], *[0] * (64 - len(groups)), name, *[0] * 24,
     )  # fmt: skip
     fd = os.open(place, os.O_PATH)
     try:
@@ -120,8 +121,8 @@ def test_a_file_for_a_directory(maker: socket.socket, folder: Path) -> None:
 
 def test_too_many_groups(maker: socket.socket, folder: Path) -> None:
     message = struct.pack(
-        LAYOUT, NODE, 0, stat.S_IFCHR, 0, 0, 0, os.makedev(1, 3), 0, 0, 0, 0, 65,
-        *[0] * 64, b"n",
+        LAYOUT, NODE, NO_CPU, 0, stat.S_IFCHR, 0, 0, 0, os.makedev(1, 3), 0, 0, 0, 0, 65,
+        *[0] * 64, b"n", *[0] * 24,
     )  # fmt: skip
     fd = os.open(folder, os.O_PATH)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]

@@ -168,8 +168,11 @@ def test_what_a_container_mounts_by_itself(person: Person, user: Person, place: 
     assert found == expected
     worked = {what.split()[2] for what, result in found if " 14 " in what and result == "ok"}
     assert worked >= {"tmpfs", "ramfs", "proc", "sysfs", "devpts", "mqueue", "cgroup2"}
-    # each new mount once, and of all others nothing
-    assert (new, records[-1]["calls"]) == (expected_new, expected_new)
+    # each new mount once, and of all others nothing; an umount, but for one that only expires,
+    # may be of a FUSE program's mount
+    umounts = [what for what, _ in found if what.startswith("umount") and what.split()[2] != "4"]
+    assert new == expected_new
+    assert records[-1]["calls"] == new + len(umounts)
     assert {record["answered_by"] for record in records if "syscall" in record} == {"kernel"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,6 +136,51 @@ def test_nothing_is_held(person: Person, place: Path) -> None:
     done
     """
     inside(person, place, script)
+
+
+def test_a_file_system_goes_with_its_nodes(person: Person, place: Path) -> None:
+    """As it would with real ones; but not where it is busy, or has other mounts on it."""
+    script = """
+    exec 2>/dev/null
+    mount -t tmpfs -o mode=755 r /mnt; cd /mnt; mkdir d; ln -s d l
+    before=$(grep -c /mnt /proc/self/mountinfo)
+    new() { mount -t tmpfs -o mode=755 t d; mknod d/null c 1 3; mknod d/zero c 1 5; ln d/zero d/z; }
+    there() { echo > d/null; test "$(head -c 2 d/z | od -An -tx1 | tr -d ' ')" = 0000; }
+    for i in 1 2 3; do new; umount d; test -z "$(ls d)"; done
+    new; umount l; new; umount -l d; new
+    ! (cd d; umount /mnt/d); there
+    mkdir d/x; mount -t tmpfs t d/x; ! umount d; there; umount d/x; there
+    mount -B /dev/full d/null; ! umount d; umount d/null; there
+    setpriv --bounding-set -sys_admin sh -c '! umount d'; there
+    umount d; test "$(grep -c /mnt /proc/self/mountinfo)" = "$before"
+    """
+    inside(person, place, script)
+
+
+def test_a_console_that_nobody_opens(root: Person, place: Path) -> None:
+    (place / "closed.yaml").write_text(POLICY + """\
+    - {devices: [console], do: {emulate: {realise: closed}}}
+""")
+    script = """
+    umask 022
+    closed() { ! (exec 3< console) 2>/dev/null; test "$(stat -c %t:%T console)" = 5:1; }
+    for d in /mnt /mnt/d; do
+      mount -t tmpfs -o mode=755 t /mnt; mkdir -p $d; cd $d
+      mknod console c 5 1; closed; test "$(stat -c %a:%u:%g:%h console)" = 644:0:0:1
+      chmod 666 console; chown 5:6 console; test "$(stat -c %a:%u:%g console)" = 666:5:6; closed
+      mount -o remount,bind,dev $d/console; mount -o remount,bind,dev /mnt; closed
+      mv console c; ln c console; rm c; closed; touch other; mount -B console other
+      ! (exec 3< other) 2>/dev/null; umount other; rm console
+      mknod console c 5 1; closed; rm console other; cd /; umount /mnt
+    done
+    """
+    inside(root, place, script, "closed.yaml")
+    folder = place / "disk"
+    folder.mkdir()
+    folder.chmod(0o777)
+    inside(root, place, f"cd {folder}; mknod console c 5 1; ! (exec 3< console) 2>/dev/null",
+           "closed.yaml")  # fmt: skip
+    assert stat.S_ISREG((folder / "console").lstat().st_mode), "nothing but its placeholder stays"
 
 
 def test_a_policy_without_bind_mounts_pays_nothing(root: Person, place: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -174,13 +175,64 @@ def test_debootstrap(person: Person, place: Path) -> None:
     tree = place / "tree"
     script = (
         f"debootstrap --variant=minbase --cache-dir={cache} {suite} {tree} {apt_mirror()} >&2;"
-        f" chroot {tree} sh -ec {BOOTSTRAPPED!r}; rm -rf {tree}"
+        f" chroot {tree} sh -ec {shlex.quote(BOOTSTRAPPED)}; rm -rf {tree}"
     )
     done = run(person, "sh", "-ec", script, options=BUILD, timeout=280)
     assert (done.returncode, done.stdout) == (0, "3\ninstalled\n"), done.stderr[-2000:]
     assert "Base system installed successfully" in done.stderr
     assert mounts_below(place) == []
     assert not tree.exists(), "its own root can remove all of it"
+
+
+DEVICES = {
+    "console": "5:1", "full": "1:7", "null": "1:3", "ptmx": "5:2", "random": "1:8", "tty": "5:0",
+    "urandom": "1:9", "zero": "1:5",
+}  # fmt: skip
+# Of a directory's character and block devices: NAME MAJOR:MINOR, in hexadecimal.
+LIST = "for n in *; do test -L $n || ! test -c $n -o -b $n || echo $n $(stat -c %t:%T $n); done"
+
+
+@pytest.mark.slow
+def test_mmdebstrap(person: Person, place: Path) -> None:
+    """Its own way of making /dev, into a directory and into an archive; no package is asked for."""
+    assert shutil.which("mmdebstrap"), "mmdebstrap is not installed"
+    (place / "repo").mkdir()
+    (place / "repo" / "Packages").touch()
+    bootstrap = "mmdebstrap --mode=root --variant=custom --skip=check/empty --quiet"
+    source = f"'deb [trusted=yes] copy:{place}/repo ./'"
+    script = (
+        f"cd {place}; {bootstrap} --format=directory '' tree {source} >&2; (cd tree/dev; {LIST});"
+        f" {bootstrap} '' out.tar {source} >&2; tar -tvf out.tar | awk '/^[cb]/ {{print $3, $NF}}';"
+        " rm -rf tree"
+    )
+    done = run(person, "sh", "-ec", script, options=BUILD, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    nodes = [f"{name} {number}" for name, number in DEVICES.items()]
+    packed = [f"{number.replace(':', ',')} ./dev/{name}" for name, number in DEVICES.items()]
+    assert done.stdout.splitlines() == nodes + packed
+    assert not (place / "tree").exists()
+
+
+def test_makedev(person: Person, place: Path) -> None:
+    """`MAKEDEV std`: it makes what is harmless of its list, says what it could not, and goes on."""
+    assert Path("/sbin/MAKEDEV").exists(), "makedev is not installed"
+    script = f"cd {place}; /sbin/MAKEDEV std; echo status $? >&2; {LIST}"
+    done = run(person, "sh", "-c", script, options=BUILD)
+    made = [f"{name} {DEVICES[name]}" for name in sorted(DEVICES) if name not in UNASKED]
+    refused = ["mem", "kmem", "port"]
+    refused += [f"ram{n}" for n in range(17)] + [f"loop{n}" for n in range(8)]
+    lines = done.stdout.splitlines()
+    told = [line for line in lines if line.startswith("makedev ")]
+    assert [line for line in lines if line not in told] == made
+    assert [line.split()[1] for line in told] == refused
+    *errors, status = done.stderr.splitlines()
+    assert errors == [f"mknod: {name}-: Operation not permitted" for name in refused]
+    assert status == "status 0"
+    assert (place / "core").is_symlink()
+
+
+# Devices of `build` that are not in MAKEDEV's list.
+UNASKED = ("console", "ptmx")
 
 
 def test_the_hosts_nodes_are_as_they_were(person: Person, place: Path) -> None:

@@ -121,9 +121,11 @@ def test_network_of_its_own(person: Person) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_dropped_groups(root: Person) -> None:
+@pytest.mark.parametrize("spec", ["auto", "0:0:1", "0:0:65536", "1:700000:10"])
+def test_dropped_groups(root: Person, spec: str) -> None:
+    command = seccompd(root, "run", "--map", spec, "--", "id", "-G")
     done = subprocess.run(
-        ["setpriv", "--groups", "0,4,20", "--", *seccompd(root, "run", "--", "id", "-G")],
+        ["setpriv", "--groups", "0,4,20", "--", *command],
         env=root.environ(), cwd="/", capture_output=True, text=True, check=True,
     )
-    assert done.stdout == "0\n"
+    assert done.stdout == ("1\n" if spec.startswith("1:") else "0\n")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from supervisor.kernel import features
 from tests.support.people import Person
 from tests.support.program import run, seccompd
+from tests.support.scratch import scratch
 
 
 def shell(person: Person, script: str) -> subprocess.CompletedProcess[str]:
@@ -77,11 +80,66 @@ def test_inside_itself(person: Person) -> None:
     """A second listener is not to be had: said clearly, and nothing hangs."""
     done = run(person, *seccompd(Person(), "run", "--", "true"))
     assert done.returncode == 1
-    assert "the kernel refuses the filter: Device or resource busy" in done.stderr
+    assert done.stderr.startswith("seccompd: another listener is above this process: ")
 
 
 @pytest.mark.parametrize("word", ["", " ", "\udcff", "a\nb"])
 def test_odd_names(person: Person, word: str) -> None:
     done = run(person, word)
     assert done.returncode == 127
-    assert "not found" in done.stderr
+    shown = {"": "''", "\udcff": "\\xff", "a\nb": "a\\x0ab"}.get(word, word)
+    assert done.stderr.startswith(f"seccompd: {shown}: command not found\n  hint: ")
+
+
+REQUIRED = [name for name, feature in features.FEATURES.items() if feature.required]
+
+
+@pytest.mark.parametrize("name", [*REQUIRED, "namespaces"])
+def test_a_kernel_without_what_is_needed(person: Person, name: str) -> None:
+    done = run(person, "true", env={"SECCOMPD_TEST_HIDE": name})
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"seccompd: Linux {os.uname().release}: no {name}, ")
+    assert "\n  hint: " in done.stderr
+    assert done.stderr.count("\n") == 2
+
+
+def test_without_namespaces_where_none_is_asked_for(person: Person) -> None:
+    env = {"SECCOMPD_TEST_HIDE": "namespaces"}
+    done = run(person, "sh", "-c", "exit 6", options=("--map", "none"), env=env)
+    assert done.returncode == 6
+
+
+def test_a_fifo_for_records_that_nobody_reads(person: Person) -> None:
+    with scratch() as folder:
+        fifo = folder / "records"
+        os.mkfifo(fifo)
+        fifo.chmod(0o666)
+        done = run(person, "true", options=("--audit", str(fifo)))
+        assert (done.returncode, done.stderr) == (
+            1, f"seccompd: {fifo}: nobody reads it\n  hint: start its reader first\n"
+        )
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            done = run(person, "mknod", "/tmp/x", "c", "8", "9", options=("--audit", str(fifo)))
+            assert done.returncode == 1
+            assert os.read(reader, 65536).startswith(b'{"')
+        finally:
+            os.close(reader)
+
+
+@pytest.mark.parametrize("descriptors", [5, 8, 10, 12])
+def test_hardly_any_descriptors(person: Person, descriptors: int) -> None:
+    run(person, "true")  # compiles the policy
+    done = shell(person, f'ulimit -n {descriptors}; exec "$@" -- true')
+    assert done.returncode == 1
+    assert done.stderr.startswith("seccompd: ")
+    assert "Too many open files" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_hardly_any_memory(root: Person) -> None:
+    """As root: an ordinary user's launch has less to load, and may succeed."""
+    done = shell(root, 'ulimit -v 40000; exec "$@" -- true')
+    assert done.returncode == 1
+    assert done.stderr.startswith("seccompd: ")
+    assert "Traceback" not in done.stderr

@@ -206,12 +206,14 @@ SHELL = textwrap.dedent("""
 class Terminal:
     """A session leader with a terminal, which runs one job as a shell would."""
 
-    def __init__(self, person: Person, command: list[str], mark: str) -> None:
+    def __init__(
+        self, person: Person, command: list[str], mark: str, shell: str = SHELL
+    ) -> None:
         self.text = b""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir("/")
-            argv = [sys.executable, "-c", SHELL, *seccompd(person, "run", "--", *command)]
+            argv = [sys.executable, "-c", shell, *seccompd(person, "run", "--", *command)]
             # setpriv is to be found by its full path: the shell above knows no PATH.
             argv[3:] = ["/usr/bin/env", *argv[3:]]
             os.execve(argv[0], argv, person.environ({MARK: mark}))
@@ -242,11 +244,11 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(person: Person) -> Iterator[Callable[[list[str]], Terminal]]:
+def terminal(person: Person) -> Iterator[Callable[..., Terminal]]:
     made: list[Terminal] = []
 
-    def make(command: list[str]) -> Terminal:
-        made.append(Terminal(person, command, "terminal"))
+    def make(command: list[str], shell: str = SHELL) -> Terminal:
+        made.append(Terminal(person, command, "terminal", shell))
         return made[-1]
 
     yield make
@@ -306,6 +308,48 @@ def test_job_control_of_a_shell_inside(terminal: Callable[[list[str]], Terminal]
     shown.wait_for("shell: status 11")
     assert b"no job control" not in shown.text
     assert b"foreground is the job's True" in shown.text
+
+
+def test_keyboard_after_a_shell_inside_has_ended(
+    terminal: Callable[[list[str]], Terminal],
+) -> None:
+    """It took the terminal for itself, and left a background job: Ctrl-C is to end that."""
+    shown = terminal(["bash", "--norc", "--noprofile", "-i"])
+    shown.send(b"sleep 1000 & echo 're''ady'\n")
+    shown.wait_for("ready")
+    shown.send(b"exit 11\n")
+    shown.wait_for("exit\r\n")
+    settle()
+    shown.send(b"\x03")
+    shown.wait_for("shell: status 130")
+    assert b"foreground is the job's True" in shown.text
+
+
+# A shell that puts its job in the background, and keeps the terminal.
+BACKGROUND = textwrap.dedent("""
+    import os, signal, sys
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    job = os.fork()
+    if job == 0:
+        os.setpgid(0, 0)
+        os.tcsetpgrp(0, os.getpgrp())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+        os.execv(sys.argv[1], sys.argv[1:])
+    os.waitpid(job, os.WUNTRACED)
+    os.tcsetpgrp(0, os.getpgrp())
+    os.killpg(job, signal.SIGCONT)
+    print("shell: continued", flush=True)
+    os.waitpid(job, 0)
+    print("shell: foreground is mine", os.tcgetpgrp(0) == os.getpgrp(), flush=True)
+""")
+
+
+def test_a_job_in_the_background_leaves_the_terminal_alone(
+    terminal: Callable[..., Terminal],
+) -> None:
+    shown = terminal(["sh", "-c", "echo ready; kill -TSTP $$; sleep 0.2"], BACKGROUND)
+    shown.wait_for("shell: continued")
+    shown.wait_for("shell: foreground is mine True")
 
 
 def test_stopped_command_stops_the_front(person: Person) -> None:

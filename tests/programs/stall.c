@@ -1,10 +1,11 @@
 /* A hostile caller: stalls whoever reads its memory or walks its paths, and tells what it got.
  *
- * stall userfault|page|lookup DIR ROUNDS
+ * stall userfault|page|lookup|overlay DIR ROUNDS
  *
  *   userfault  the path lies in a page that a userfaultfd never fills
  *   page       the path lies in a mapped page of a FUSE file that is never read
  *   lookup     the path leads through a FUSE directory whose lookups are never answered
+ *   overlay    the name is in an overlay whose lower layer is such a directory
  *
  * Beside it runs a bystander, a process of the same container that makes nodes in DIR all the time.
  * Prints, a line each: "attacker ERRNO MS" for each round, "bystander CALLS FAILED WORST_MS".
@@ -88,6 +89,11 @@ static void fuse_serve(int fd)
 			fuse_reply(fd, in->unique, 0, &out, sizeof out);
 		} else if (in->opcode == FUSE_LOOKUP && !strcmp(argument, "hang")) {
 			continue;
+		} else if (in->opcode == FUSE_LOOKUP) {
+			fuse_reply(fd, in->unique, -ENOENT, NULL, 0);
+		} else if (in->opcode == FUSE_STATFS) {
+			struct fuse_statfs_out out = {.st = {.namelen = 255, .bsize = 4096}};
+			fuse_reply(fd, in->unique, 0, &out, sizeof out);
 		} else if (in->opcode == FUSE_GETATTR) {
 			struct fuse_attr_out out = {0};
 			fuse_attributes(&out.attr, in->nodeid);
@@ -119,6 +125,24 @@ static pid_t fuse_mount(const char *where)
 		fuse_serve(fd);
 	close(fd);
 	return server;
+}
+
+/* Over the FUSE directory `lower`: a lookup there waits for it, whoever asks. */
+static void overlay_mount(const char *directory, const char *lower)
+{
+	char top[4200], upper[4300], work[4300], options[16384];
+	snprintf(top, sizeof top, "%s/layers", directory);
+	if (mkdir(top, 0755) || mount("stall", top, "tmpfs", 0, NULL))
+		die(top);
+	snprintf(upper, sizeof upper, "%s/upper", top);
+	snprintf(work, sizeof work, "%s/work", top);
+	if (mkdir(upper, 0755) || mkdir(work, 0755))
+		die(upper);
+	snprintf(options, sizeof options, "lowerdir=%s,upperdir=%s,workdir=%s,userxattr", lower, upper,
+		 work);
+	snprintf(top, sizeof top, "%s/overlay", directory);
+	if (mkdir(top, 0755) || mount("stall", top, "overlay", 0, options))
+		die(top);
 }
 
 static char *userfault_page(void)
@@ -186,6 +210,10 @@ int main(int argc, char **argv)
 		server = fuse_mount(where);
 		snprintf(file, sizeof file, "%s/%s", where, !strcmp(how, "page") ? "page" : "hang/node");
 		path = file;
+		if (!strcmp(how, "overlay")) {
+			overlay_mount(directory, where);
+			snprintf(file, sizeof file, "%s/overlay/hang", directory);
+		}
 		if (!strcmp(how, "page")) {
 			int fd = open(file, O_RDONLY);
 			if (fd < 0)

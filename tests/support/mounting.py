@@ -143,7 +143,11 @@ def _serve(config: dict[str, Any]) -> None:
     from supervisor.engine.helpers import spawn_maker
     from supervisor.kernel.shim import check, lib
     from supervisor.model import MountCeiling
+    from tests.support.listener import Waiting
+    from tests.support.policies import mknod
 
+    # Who waits for an answer is somebody else than whom the plans are carried out for.
+    waiting = Waiting(mknod("{do: {errno: ENODEV}}"), ["mknod", "/nowhere/null", "c", "1", "3"])
     userns = os.open(f"/proc/{config['pid']}/ns/user", os.O_RDONLY)
     makers = []
     if config["ceiling"] is not None:
@@ -179,7 +183,8 @@ def _serve(config: dict[str, Any]) -> None:
         on_error = 1
 
     actor = RealActor(
-        userns=True, traits=Said(), policy=Said(), maker_socks=makers, uids=MAP, gids=MAP,
+        userns=True, traits=Said(), policy=Said(), maker_socks=makers,
+        listener=waiting.listener, uids=MAP, gids=MAP,
         report=lambda *a, **k: print(a, k, file=sys.stderr),
     )  # fmt: skip
     actor._mounter._most = config["most"]
@@ -215,7 +220,7 @@ def _serve(config: dict[str, Any]) -> None:
                 text(words.get("source")), place, words.get("fstype", "ext4").encode(),
                 words.get("flags", 0), text(words.get("data")), settings,
             )  # fmt: skip
-        snapshot = Snapshot(1, words["tid"], 0, 0, 0, "mount", ())
+        snapshot = Snapshot(waiting.id, words["tid"], 0, 0, 0, "mount", ())
         try:
             task = os.open(f"/proc/{words['tid']}", os.O_PATH)
         except FileNotFoundError:
@@ -249,6 +254,7 @@ def _serve(config: dict[str, Any]) -> None:
 
     trio.run(main)
     actor.close()
+    waiting.close()
 
 
 def abandoned(text: str) -> list[str]:

@@ -14,9 +14,9 @@ from supervisor.engine.act_mounts import MOST_MOUNTS
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.syscalls import X86_64
-from supervisor.kernel.task import identity
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe import audit
+from supervisor.observe.identity import identity
 from supervisor.policy import store
 from supervisor.policy.families import Traits
 from supervisor.policy.mount_values import FLAG_NAMES, SETTINGS, VIAS
@@ -45,6 +45,14 @@ def test_the_readmes_policy_loads(tmp_path: Path) -> None:
     file.write_text(text)
     policy = store.load(str(file), Traits("host"), families=FAMILIES)
     assert policy.name == "mine"
+
+
+def test_the_sample_of_a_trace_names_the_rule_of_the_readme() -> None:
+    (text,) = [block for block in blocks(TOP / "README.md") if block.startswith("version:")]
+    found = re.findall(r"mine\.yaml:(\d+)", (TOP / "docs/run.md").read_text())
+    assert found
+    for line in found:
+        assert '"null"' in text.splitlines()[int(line) - 1]
 
 
 def test_the_page_on_policies_has_policies_that_load(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def bad(tmp_path: Path) -> Path:
 def test_a_good_policy(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("build", "--filter") == 0
     out = capsys.readouterr().out
-    assert "build.yaml: ok, 1 rules, " in out
+    assert "build.yaml: ok, 2 rules, " in out
     assert "return notify" in out
     assert "instructions on x86_64, none that look at arguments" in out
 

@@ -11,6 +11,7 @@ import pytest
 from supervisor.cli import checks, doctor
 from supervisor.cli.checks import MISSING, NOTE, OK, Finding
 from supervisor.errors import KernelError
+from supervisor.kernel.idmap import IdMaps, Range
 
 MAIN = "from supervisor.cli.main import main; raise SystemExit(main())"
 
@@ -42,7 +43,7 @@ def test_without_what_it_needs_the_status_is_not_0(feature: str) -> None:
     assert "missing" in done.stdout
 
 
-@pytest.mark.parametrize("feature", ["wait_killable", "sync_wake_up", "pidfd_thread"])
+@pytest.mark.parametrize("feature", ["wait_killable", "sync_wake_up"])
 def test_what_has_a_fallback_is_only_noted(feature: str) -> None:
     done = run(feature, "-o", "json")
     assert done.returncode == 0
@@ -53,6 +54,19 @@ def test_what_has_a_fallback_is_only_noted(feature: str) -> None:
     assert states[f"kernel {feature}"]["state"] == NOTE
     assert states[f"kernel {feature}"]["detail"].startswith("hidden for a test")
     assert states[f"kernel {feature}"]["remedy"]
+
+
+def test_ids_are_named_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    uids = (Range(0, 1000, 1), Range(1, 100000, 65536))
+    gids = (Range(0, 1001, 1), *(Range(n, 200000 + 20 * n, 10) for n in range(1, 51, 10)))
+    monkeypatch.setattr(
+        "supervisor.kernel.idmap.automatic", lambda: (IdMaps(uids, gids, helpers=True), None)
+    )
+    detail = findings_of(checks.subordinate_ids)["subordinate ids"].detail
+    assert detail == (
+        "user ids 1000, 100000-165535 (65537); "
+        "group ids 1001, 200020-200029, 200220-200229, 200420-200429, ... (51)"
+    )
 
 
 def test_every_finding_that_is_not_ok_says_what_to_do() -> None:

@@ -24,6 +24,7 @@ from supervisor.model import (
     RenameNode,
     Settings,
     Snapshot,
+    Unmount,
     Verdict,
 )
 
@@ -109,6 +110,18 @@ def test_a_path_that_could_not_be_read_is_the_kernels_errno(
     with pytest.raises(UnreadableArgument) as caught:
         plan(family, name, *args)
     assert caught.value.errno == errno.ENAMETOOLONG
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("umount", (b"a",), Unmount(HERE, 0)),
+        ("umount2", (b"a", 11), Unmount(HERE, 11)),
+        ("umount2", (b"a", 0x100), None),  # EINVAL is the kernel's to say
+    ],
+)
+def test_umounts(name: str, args: tuple[Arg, ...], expected: Plan | None) -> None:
+    assert plan("umounts", name, *args) == expected
 
 
 def test_the_names_of_calls_are_all_planned() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL, ENOENT, ENOEXEC, EPERM
+from errno import EACCES, EBUSY, EINVAL, ENOENT, ENOEXEC, ENXIO, EPERM
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,9 @@ from supervisor.kernel.launch import Event, Kind, Stage
         ("/etc/passwd", EACCES, CommandNotExecutable, "chmod"),
         ("/bin/sh", EACCES, CommandNotExecutable, "another user"),
         ("/bin/sh", ENOEXEC, CommandNotExecutable, "no program"),
+        ("/etc", EACCES, CommandNotExecutable, "/etc: is a directory"),
+        ("", ENOENT, CommandNotFound, "'': command not found"),
+        ("a\n\udcff", ENOENT, CommandNotFound, "a\\x0a\\xff: command not found"),
     ],
 )
 def test_exec(name: str, error: int, kind: type[Exception], text: str) -> None:
@@ -48,6 +51,16 @@ def test_every_stage_has_words(stage: Stage) -> None:
         assert isinstance(error, KernelError)
         said = str(error)
     assert "Operation not permitted" in said
+
+
+def test_another_listener_above() -> None:
+    error = refusals.launch(Event(Kind.FAILED, Stage.FILTER, EBUSY), "true", mapped=True)
+    assert "another listener is above this process" in str(error)
+
+
+def test_an_audit_file_that_is_no_fifo(tmp_path: Path) -> None:
+    text = str(refusals.audit_file(str(tmp_path), OSError(ENXIO, "No such device")))
+    assert text == f"{tmp_path}: cannot be written: No such device"
 
 
 def test_namespaces() -> None:

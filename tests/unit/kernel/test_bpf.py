@@ -152,11 +152,36 @@ def test_a_listener_of_the_targets_own_is_refused(arch: int, upper: int) -> None
         assert ask(program, "seccomp", arch, operation, flags, upper=upper) == bpf.RET_ALLOW
 
 
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+@pytest.mark.parametrize("upper", [0, GARBAGE])
+@pytest.mark.parametrize("nodes", ["host", "private", "none"])
+@pytest.mark.parametrize("rules", [(), ("{do: refuse}",), ("{do: emulate}",)])
+def test_nobody_types_into_the_terminal_from_a_container(
+    arch: int, upper: int, nodes: Nodes, rules: tuple[str, ...]
+) -> None:
+    program = mknod(*rules, nodes=nodes).filter
+    refused = bpf.RET_ALLOW if nodes == "none" else bpf.ret_errno(errno.EPERM)
+    for request in (0x5412, 0x541C):
+        assert ask(program, "ioctl", arch, 0, request, 7, upper=upper) == refused
+    # TCGETS, TIOCSPGRP, TIOCGWINSZ, TIOCSCTTY and what is near
+    for request in (0x5401, 0x5410, 0x5411, 0x5413, 0x541B, 0x541D, 0x540E, 0, 0x80005412):
+        assert ask(program, "ioctl", arch, 0x5412, request, 0x5412, upper=upper) == bpf.RET_ALLOW
+
+
+def test_every_filter_of_a_container_has_it() -> None:
+    for nodes in ("host", "private"):
+        program = policy("version: 1\nsyscalls: {}\n", nodes).filter
+        for arch in NATIVE_ARCHES:
+            assert ask(program, "ioctl", arch, 0, 0x5412) == bpf.ret_errno(errno.EPERM)
+
+
 def test_what_no_rule_is_about_is_decided_without_a_look_at_its_arguments() -> None:
     compiled = mknod('{devices: ["null"], do: emulate}')
     named = {(arch, call) for arch, call in compiled.calls}
     named |= {
-        (arch, nr(name, arch)) for arch in NATIVE_ARCHES for name in ("seccomp", "io_uring_setup")
+        (arch, nr(name, arch))
+        for arch in NATIVE_ARCHES
+        for name in ("seccomp", "io_uring_setup", "ioctl")
     }
     for arch in NATIVE_ARCHES:
         for call in range(470):
@@ -168,7 +193,10 @@ def test_what_no_rule_is_about_is_decided_without_a_look_at_its_arguments() -> N
 
 @pytest.mark.parametrize("arch", NATIVE_ARCHES)
 def test_companions_notify_where_a_node_may_be_a_bind_mount(arch: int) -> None:
-    names = ("unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat")
+    names = (
+        "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat", "umount2",
+        "umount",
+    )  # fmt: skip
     rest = {spec.name for spec in NodeFiles.calls} - set(names)
     cases: tuple[tuple[Nodes, set[str]], ...] = (
         ("host", {*names, *rest}),
@@ -186,6 +214,24 @@ def test_companions_notify_where_a_node_may_be_a_bind_mount(arch: int) -> None:
     only_nodes = mknod("{do: {emulate: {realise: node}}}")
     assert ask(only_nodes.filter, "unlink", arch) == bpf.RET_ALLOW
     assert ask(mknod("{do: refuse}").filter, "unlink", arch) == bpf.RET_ALLOW
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+def test_umounts_notify_where_something_of_ours_may_go_with_them(arch: int) -> None:
+    fuse = "{fstype: ext4, do: {emulate: {via: fuse}}}"
+    kernel = '{fstype: ext4, source: "**", do: emulate}'
+    for compiled, want in (
+        (mounts(fuse), bpf.RET_USER_NOTIF),
+        (mounts(kernel), bpf.RET_USER_NOTIF),
+        (mounts("{fstype: ext4, do: refuse}", otherwise="refuse"), bpf.RET_ALLOW),
+    ):
+        program = compiled.filter
+        assert ask(program, "umount2", arch, 0, 0) == want
+        assert ask(program, "umount2", arch, 0, 3) == want
+        # a look at what expires would take the kernel's mark away
+        assert ask(program, "umount2", arch, 0, 4) == bpf.RET_ALLOW
+        if number("umount", arch) is not None:
+            assert ask(program, "umount", arch) == want
 
 
 @pytest.mark.parametrize("arch", NATIVE_ARCHES)

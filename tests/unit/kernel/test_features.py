@@ -77,6 +77,38 @@ def test_a_hidden_feature_that_does_not_exist_is_an_error(monkeypatch: pytest.Mo
         features.hidden()
 
 
+def test_nothing_is_demanded_that_is_there() -> None:
+    features.demand(namespaces=True)
+
+
+def test_a_kernel_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "version", lambda: (5, 13))
+    with pytest.raises(KernelError, match=r"^Linux .*: this kernel is too old\n  hint: .* 5\.14 "):
+        features.demand(namespaces=False)
+
+
+def test_a_kernel_without_a_required_call_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shim.lib
+
+    class Kernel:
+        def __getattr__(self, name: str) -> int:
+            return int(getattr(real, name))
+
+        def sd_probe(self, feature: int) -> int:
+            return int(feature != real.SD_HAS_OPEN_TREE)
+
+    monkeypatch.setattr(shim, "lib", Kernel())
+    with pytest.raises(KernelError, match=r"no open_tree, .*\n  hint: .*doctor"):
+        features.demand(namespaces=False)
+
+
+def test_namespaces_are_demanded_where_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(features.HIDE, "namespaces,wait_killable,proc")
+    features.demand(namespaces=False)
+    with pytest.raises(KernelError, match="no namespaces"):
+        features.demand(namespaces=True)
+
+
 def test_an_unknown_number_is_refused() -> None:
     assert shim.lib.sd_probe(9999) < 0
 

@@ -2,15 +2,14 @@
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
 
 from supervisor.kernel.syscalls import X86_64, CallSpec, Kind, Param
-from supervisor.kernel.task import identity
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
+from supervisor.observe.identity import identity
 
 SPEC = CallSpec(
     "mknod",
@@ -112,10 +111,8 @@ def test_repeats_are_counted(tmp_path: Path, clock: Clock) -> None:
 def test_a_slow_reader_loses_records_and_is_told(clock: Clock) -> None:
     reader, writer = os.pipe()
     log = AuditLog(writer, policy="p", session="s", clock=clock)
-    start = time.monotonic()
-    for _ in range(3000):  # far more than a pipe holds
+    for _ in range(3000):  # far more than a pipe holds: a writer that waits stays here
         log.record(snapshot(b"x" * 200), SPEC, REFUSED, Outcome(1), 0, who=WHO, delivered=True)
-    assert time.monotonic() - start < 30
     os.set_blocking(reader, False)
     got = b""
     while chunk := _read(reader):

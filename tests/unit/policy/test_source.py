@@ -28,7 +28,7 @@ HEAD = "version: 1\nsyscalls:\n  mknod:\n"
     ("text", "finding"),
     [
         ("", "1:1 the key version is missing"),
-        ("version: 2\nsyscalls: {}", "1:10 version is 1"),
+        ("version: 2\nsyscalls: {}", "1:10 version 2 is not known; this seccompd reads version 1"),
         ("version: 1\nsyscall: {}", "2:1 unknown key syscall: did you mean syscalls?"),
         ("version: 1\nname: a b\nsyscalls: {}", "2:7 name is made of letters"),
         (
@@ -96,6 +96,60 @@ def test_all_mistakes_are_said_at_once_with_an_excerpt() -> None:
         "  4 |     - {devices: [zeor, nul], do: emulat}\n"
         "    |                  ^\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # a duplicate key, a schema error, a bad glob, a grant that is silent, and a race
+        (
+            "version: 2\nname: p\nname: q\nsyscalls:\n  mknod:\n    otherwise: kernel\n    rules:\n"
+            "      - {path: dev, do: emulate, silent: true}\n"
+            "      - {path: /x, do: {errno: EIO}}\n",
+            {
+                "1:10 version 2 is not known",
+                "3:1 the key name is here twice",
+                "6:16 `otherwise: kernel` beside a refusal by path is a race",
+                "8:16 'dev': a path glob begins with /",
+                "8:34 silent is for refusals",
+            },
+        ),
+        (
+            HEAD + "    - {path: [/x, dev], uid: -1, do: refuse}\n"
+            "    - {path: /y, do: continue, accept_race: maybe}\n    - {do: continue}\n",
+            {
+                "4:19 'dev': a path glob",
+                "4:30 no such ids",
+                "5:45 accept_race is true or false",
+                "6:12 `continue` beside a refusal by path is a race",
+            },
+        ),
+        ("version: &a 1\non_error: *a\nsyscalls: {mkond: []}", {"1:10 ", "2:11 ", "3:12 unknown"}),
+        # Without its devices or its action nothing is said of how a rule meets the others.
+        (
+            HEAD + "    - {devices: zeor, do: refuse}\n    - {path: /x, do: refuse}\n"
+            "    - {devices: zero, do: continue}\n",
+            {"4:17 unknown device"},
+        ),
+        ("version: 1\nversion: 1\nsyscalls: [\n", {"2:1 the key", "3:12 while parsing"}),
+        ("a: [1\n\n\n", {"1:4 while parsing a flow sequence"}),
+        ("a:\n\t- b\n", {"2:1 while scanning for the next token"}),
+    ],
+)
+def test_one_mistake_hides_no_other(text: str, expected: set[str]) -> None:
+    found = findings(text)
+    assert len(found) == len(expected), found
+    for part in expected:
+        assert any(one.startswith(part) for one in found), (part, found)
+
+
+def test_every_mistake_shows_its_line() -> None:
+    for text in ("a: [1\n", "a: 'x\n\n", "{a: 1", "a:\n\t- b\n", "a: b: c\n", "- a\nb: 1\n"):
+        with pytest.raises(PolicyFindings) as caught:
+            policy(text)
+        lines = str(caught.value).splitlines()
+        assert len(lines) == 3
+        assert lines[2].endswith("^"), lines
 
 
 def test_a_terminal_sees_no_escapes() -> None:

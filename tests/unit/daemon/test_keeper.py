@@ -1,0 +1,162 @@
+"""The watchdog, with a real zygote, real sessions and a real listener."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from errno import ENODEV, ENOMEDIUM
+from pathlib import Path
+
+import pytest
+
+from supervisor.daemon.keeper import Keeper
+from supervisor.engine.config import SessionConfig
+from supervisor.engine.limits import Limits
+from supervisor.policy.families import Traits
+from tests.support.listener import Listened
+from tests.support.policies import policy
+
+POLICY = policy(
+    "version: 1\non_error: ENOMEDIUM\nsyscalls:\n  mknod:\n    - {do: {errno: ENODEV}}\n", "none"
+)
+CONFIG = SessionConfig("test", POLICY, Traits("none"), None, None, False, None, None, True, False)
+# One errno for each line that it is sent.
+CALLER = """
+import os, sys
+asked, said = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY)
+while os.read(asked, 1):
+    try:
+        os.mknod("/none/x", 0o20666, 0x103)
+    except OSError as error:
+        os.write(said, b"%d\\n" % error.errno)
+"""
+
+
+class Kept:
+    """A keeper with one caller; `loop` polls as the front does."""
+
+    def __init__(self, tmp_path: Path, limits: Limits) -> None:
+        asked, said = tmp_path / "asked", tmp_path / "said"
+        os.mkfifo(asked)
+        os.mkfifo(said)
+        self.keeper = Keeper(CONFIG, limits)
+        self.listened = Listened(POLICY, [sys.executable, "-c", CALLER, str(asked), str(said)])
+        self.asked = os.open(asked, os.O_WRONLY)
+        self.said = os.open(said, os.O_RDONLY)
+        self.keeper.start(os.dup(self.listened.listener), None)
+
+    def loop(self, until: Callable[[], bool]) -> None:
+        for _ in range(3000):
+            if until():
+                return
+            poller = select.poll()
+            for fd in self.keeper.fds():
+                poller.register(fd, select.POLLIN)
+            for fd, _ in poller.poll(10):
+                if fd in self.keeper.fds():
+                    self.keeper.handle(fd)
+        raise AssertionError("it did not come to that")
+
+    def errno(self) -> int:
+        """What one call of the caller comes to."""
+        os.write(self.asked, b"x")
+        self.loop(lambda: bool(select.select([self.said], [], [], 0)[0]))
+        return int(os.read(self.said, 20))
+
+    def session(self) -> int:
+        """The pid of the session that serves now."""
+        self.loop(lambda: len(self.sessions()) == 1)
+        return self.sessions()[0]
+
+    def sessions(self) -> list[int]:
+        return [
+            child
+            for zygote in children(os.getpid()) if name(zygote) == "seccompd-zygote"
+            for child in children(zygote) if name(child).startswith("seccompd-sess")
+        ]  # fmt: skip
+
+    def close(self) -> None:
+        os.close(self.asked)
+        os.close(self.said)
+        self.listened.close()
+        self.keeper.close()
+        del self.keeper  # its map has a descriptor of its own
+        gc.collect()
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    assert threading.active_count() == 1, "it forks"
+    before = set(os.listdir("/proc/self/fd"))
+    found = Kept(tmp_path, Limits(restarts=3))
+    yield found
+    found.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert found.sessions() == []
+
+
+def test_serves(kept: Kept) -> None:
+    assert [kept.errno() for _ in range(3)] == [ENODEV] * 3
+    assert kept.keeper.failed is None
+
+
+def test_starts_another_session(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
+    assert kept.errno() == ENODEV
+    first = kept.session()
+    os.kill(first, signal.SIGKILL)
+    kept.loop(lambda: kept.sessions() not in ([], [first]))
+    assert kept.session() != first
+    assert kept.errno() == ENODEV
+    assert kept.keeper.failed is None
+    assert "a session has died; 0 calls refused" in capfd.readouterr().err
+
+
+def test_gives_up(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        session = kept.session()
+        os.kill(session, signal.SIGKILL)
+        kept.loop(lambda dead=session: dead not in kept.sessions())  # type: ignore[misc]
+    kept.loop(lambda: kept.keeper.failed is not None)
+    assert kept.keeper.failed == "3 sessions have died one after the other"
+    assert [kept.errno() for _ in range(3)] == [ENOMEDIUM] * 3
+    assert kept.sessions() == []
+    assert capfd.readouterr().err.count("is refused from now on") == 1
+
+
+def test_a_zygote_that_dies(kept: Kept) -> None:
+    assert kept.errno() == ENODEV
+    (zygote,) = (pid for pid in children(os.getpid()) if name(pid) == "seccompd-zygote")
+    os.kill(zygote, signal.SIGKILL)
+    kept.loop(lambda: kept.keeper.failed is not None)
+    assert kept.keeper.failed == "the zygote has died"
+    assert [kept.errno() for _ in range(3)] == [ENOMEDIUM] * 3
+
+
+def test_nobody_to_serve(tmp_path: Path) -> None:
+    """A launch that failed: the zygote has nothing to wait for."""
+    before = set(os.listdir("/proc/self/fd"))
+    keeper = Keeper(CONFIG)
+    keeper.close()
+    del keeper
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert [pid for pid in children(os.getpid()) if name(pid) == "seccompd-zygote"] == []

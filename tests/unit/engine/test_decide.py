@@ -1,0 +1,103 @@
+"""Rulings: what a policy's decision means for the session, and when it is taken again."""
+
+from __future__ import annotations
+
+from errno import EBUSY, ENODEV, EPERM
+
+import pytest
+
+from supervisor.engine.decide import Judge, reply_to
+from supervisor.engine.limits import Limits
+from supervisor.engine.snapshot import PROCEED
+from supervisor.kernel.syscalls import X86_64, number
+from supervisor.model import Decision, Facts, Snapshot, Verdict
+from tests.support.policies import BLOCK, call, device, mknod
+
+NULL = '{devices: ["null"], do: emulate}'
+LOOP = "{devices: [loop0], do: {errno: EBUSY}}"
+ZERO = "{devices: [zero], do: {return: 7}}"
+KILL = "{devices: [mem], do: kill}"
+BELOW = '{devices: [full], path: "/srv/**", do: emulate}'
+
+
+def judge(*, kernel_refuses: bool = True, memo: int = 1024) -> Judge:
+    policy = mknod(NULL, LOOP, ZERO, KILL, BELOW)
+    return Judge(policy, kernel_refuses=kernel_refuses, limits=Limits(memo=memo))
+
+
+@pytest.mark.parametrize(
+    ("decision", "reply"),
+    [
+        (Decision(Verdict.CONTINUE, "r"), PROCEED),
+        (Decision(Verdict.REFUSE, "r"), PROCEED),
+        (Decision(Verdict.RETURN, "r", value=5), (5, 0, 0)),
+        (Decision(Verdict.ERRNO, "r", value=ENODEV), (0, -ENODEV, 0)),
+    ],
+)
+def test_replies(decision: Decision, reply: tuple[int, int, int]) -> None:
+    assert reply_to(decision) == reply
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "verdict", "reply"),
+    [
+        (call(b"/dev/null"), Verdict.EMULATE, None),
+        (call(b"/dev/loop0", BLOCK, device(7, 0)), Verdict.ERRNO, (0, -EBUSY, 0)),
+        (call(b"/dev/zero", dev=device(1, 5)), Verdict.RETURN, (7, 0, 0)),
+        (call(b"/dev/mem", dev=device(1, 1)), Verdict.KILL, None),
+        (call(b"/dev/sda", BLOCK, device(8, 0)), Verdict.REFUSE, PROCEED),
+        (call(b"/tmp/full", dev=device(1, 7)), Verdict.REFUSE, PROCEED),
+    ],
+)
+def test_rulings(
+    snapshot: Snapshot, verdict: Verdict, reply: tuple[int, int, int] | None
+) -> None:
+    ruling = judge().rule(b"key", snapshot)
+    assert (ruling.decision.verdict, ruling.reply) == (verdict, reply)
+    assert ruling.refuses == (not verdict.grants)
+
+
+def test_a_refusal_is_never_left_to_a_kernel_that_would_grant() -> None:
+    """The callers may be root of the machine: `continue` would let them have it (rule 13)."""
+    ruling = judge(kernel_refuses=False).rule(b"key", call(b"/dev/sda", BLOCK, device(8, 0)))
+    assert (ruling.decision.verdict, ruling.reply) == (Verdict.REFUSE, None)
+
+
+def test_paths_are_looked_at_twice() -> None:
+    found = judge()
+    snapshot = call(b"/srv/full", dev=device(1, 7))
+    ruling = found.rule(b"key", snapshot)
+    assert (ruling.decision.needs_facts, ruling.reply) == (True, None)
+    assert ruling.spec is not None
+    good = found.again(snapshot, ruling.spec, Facts(b"/srv/full", 0, 0))
+    assert good.verdict is Verdict.EMULATE
+    bad = found.again(snapshot, ruling.spec, Facts(b"/etc/full", 0, 0))
+    assert bad.verdict is Verdict.REFUSE
+
+
+def test_calls_that_no_rule_is_about_get_on_error() -> None:
+    ruling = judge().rule(b"key", Snapshot(1, 1, X86_64, 99999, 0, "?", ()))
+    assert (ruling.spec, ruling.reply) == (None, (0, -EPERM, 0))
+
+
+def test_companions_are_known() -> None:
+    nr = number("unlink", X86_64)
+    assert nr is not None
+    ruling = judge().rule(b"key", Snapshot(1, 1, X86_64, nr, 0, "unlink", (b"x",)))
+    assert ruling.companion
+    assert ruling.decision.verdict is Verdict.EMULATE
+
+
+def test_equal_calls_get_the_earlier_ruling() -> None:
+    found = judge()
+    first = found.rule(b"a", call(b"/dev/null"))
+    assert found.memo[b"a"] is first
+    assert found.rule(b"b", call(b"/tmp/null")) is first, "one decision, one ruling"
+
+
+def test_the_memory_is_bounded() -> None:
+    found = judge(memo=8)
+    for i in range(100):
+        found.rule(b"%d" % i, call(b"/dev/null%d" % i))
+        assert len(found.memo) <= 8
+    assert b"99" in found.memo
