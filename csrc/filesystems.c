@@ -309,8 +309,15 @@ static int again(const struct sd_mounting *mounting, const struct sd_new_mount *
 	if (context < 0)
 		return -errno;
 	int error = 0;
-	if (syscall(SYS_fsconfig, context, 0, new->flags & MS_RDONLY ? "ro" : "rw", NULL, 0))
-		error = -errno;
+	/* those that mount(2) changes, whether it is told so or not */
+	const char *const flags[] = {
+		new->flags & MS_RDONLY ? "ro" : "rw",
+		new->flags & MS_SYNCHRONOUS ? "sync" : "async",
+		new->flags & MS_LAZYTIME ? "lazytime" : "nolazytime",
+	};
+	for (size_t i = 0; i < sizeof flags / sizeof *flags && !error; i++)
+		if (syscall(SYS_fsconfig, context, 0, flags[i], NULL, 0))
+			error = -errno;
 	char *rest = (char *)new->data;
 	while (!error && rest && *rest) {
 		char *word = strsep(&rest, ",");

@@ -213,11 +213,19 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 	return error;
 }
 
+/* A copy has the same flags locked, and nobody sees what is tried on it. */
 static int change(const struct sd_ask *ask, const int *held)
 {
 	if (setns(held[0], CLONE_NEWNS))
 		return -errno;
-	return sd_change_mount(held[1], ask->mode, ask->device, -1);
+	if (!ask->flags)
+		return sd_change_mount(held[1], ask->mode, ask->device, -1);
+	int copy = sd_open_tree(held[1], "");
+	if (copy < 0)
+		return copy;
+	int error = sd_change_mount(copy, ask->mode, ask->device, -1);
+	close(copy);
+	return error;
 }
 
 int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)

@@ -84,9 +84,10 @@ int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, in
 }
 
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
-		    uint64_t set, uint64_t clear)
+		    uint64_t set, uint64_t clear, int only_try)
 {
-	struct sd_ask change = {.op = SD_ASK_MOUNT_CHANGE, .device = clear, .mode = (uint32_t)set};
+	struct sd_ask change = {.op = SD_ASK_MOUNT_CHANGE, .device = clear, .mode = (uint32_t)set,
+				.flags = only_try != 0};
 	int fds[] = {mount_ns, target};
 	return ask(resolver, call, &change, 1, fds, 2);
 }

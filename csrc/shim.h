@@ -381,8 +381,9 @@ struct sd_program;
  * `force` is locked, `set` is not. */
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
 		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set);
+/* `only_try`: whether it could be done; nothing is changed */
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
-		    uint64_t set, uint64_t clear);
+		    uint64_t set, uint64_t clear, int only_try);
 struct sd_attached {
 	int32_t error; /* 0 or -errno */
 	int32_t watch; /* of an adopted mount, in `inotify`; -1: it could not be watched */

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from errno import EPERM
 
 Arg = int | bytes
 
@@ -225,13 +226,14 @@ class Mount:
 class Remount:
     """mount with MS_REMOUNT and without MS_BIND, of what may be a mount of ours.
 
-    `refusal`: why a mount of ours must not be changed like that; "" where it may be.
+    `refusal`: why a mount of ours must not be changed like that, with `error`; "" where it may be.
     """
 
     target: Place
     flags: int
     data: bytes | None
     refusal: str = ""
+    error: int = EPERM
 
 
 @dataclass(frozen=True, slots=True)

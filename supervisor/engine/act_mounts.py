@@ -102,6 +102,8 @@ class Mounter:
             on_error=self._on_error, on_wait=self.on_wait, deadline=self._deadline,
         )  # fmt: skip
         try:
+            if self._uids is None and isinstance(plan, Remount):
+                return Outcome(0, left_alone=True)  # it cannot be one of ours
             if self._uids is None:
                 raise MountError(EPERM, "mount: the target has no user namespace of its own")
             for _ in range(_ATTEMPTS):
@@ -283,11 +285,13 @@ class Mounter:
         if not seen.flags & lib.SD_SEEN_ROOT or device not in self._devices:
             return Outcome(0, left_alone=True)
         if plan.refusal:
-            raise MountError(EPERM, f"remount: {plan.refusal}")
+            raise MountError(plan.error, f"remount: {plan.refusal}")
         # mount(8) hands back the options that mountinfo shows, this one too
         words = [word for word in (plan.data or b"").split(b",") if word != b"idmapped"]
-        # The kernel's order is the superblock first; but what is locked must stop the whole.
-        error = await call.change(look, *remounted(plan.flags))
+        # As the kernel does it: what is locked stops the whole, and so do options that are none;
+        # then the superblock is changed, and the mount's own flags last.
+        changes = remounted(plan.flags)
+        error = await call.change(look, *changes, only_try=True)
         if error:
             raise MountError(error, "remount: a flag is locked" if error == EPERM else "remount")
         new = ffi.new("struct sd_new_mount *")
@@ -296,6 +300,8 @@ class Mounter:
         mounted, _ = await mount_makers.mounted(self._makers, call, new, look.target)
         if mounted.error:
             raise MountError(-mounted.error, "remount")
+        if error := await call.change(look, *changes):
+            raise MountError(error, "remount: of the mount, after the filesystem's")
         return Outcome(0, "remounted", call.path)
 
 

@@ -188,10 +188,12 @@ class MountCall:
         server.watch, server.device = self._attached.watch, self._attached.device
         return error
 
-    async def change(self, look: Look, set_: int, clear: int) -> int:
-        """Changes the flags of the mount at the target: 0 or an errno."""
+    async def change(self, look: Look, set_: int, clear: int, *, only_try: bool = False) -> int:
+        """Changes the flags of the mount at the target, or tells what would come of it: 0 or an
+        errno.
+        """
         sent = lib.sd_mount_change(
-            self._sock, self._waiting, look.mount_ns, look.target, set_, clear
+            self._sock, self._waiting, look.mount_ns, look.target, set_, clear, only_try
         )
         return await self._asked(sent, PATH_DEADLINE)
 

@@ -223,6 +223,11 @@ def split_options(data: bytes) -> list[str]:
     return [option.decode("utf-8", "surrogateescape") for option in out if option]
 
 
+_TOO_LONG: Final = Decision(
+    Verdict.ERRNO, "on_error", "options longer than the kernel takes", EINVAL
+)
+
+
 @dataclass(frozen=True, slots=True)
 class MountRules:
     """The rules of mounts in order, and what becomes of a call that none matches."""
@@ -253,14 +258,14 @@ class MountRules:
         name = fstype.decode("utf-8", "surrogateescape") if isinstance(fstype, bytes) else ""
         options = split_options(data) if isinstance(data, bytes) else []
         rules, reason = self._about(name, flags, options)
+        cut = data == -E2BIG  # the kernel would take some of the options
         if facts is not None:
             found = next((rule.decision() for rule in rules if rule.matches(facts)), None)
-            return found or self._otherwise(reason)
+            return _TOO_LONG if cut else found or self._otherwise(reason)
         decision = self._first(rules, reason)
-        if data == -E2BIG and decision.verdict is not Verdict.CONTINUE:
-            return Decision(
-                Verdict.ERRNO, decision.rule, "options longer than the kernel takes", value=EINVAL
-            )
+        if cut and decision.verdict is Verdict.EMULATE:
+            # It is refused, but only after what is wrong with the target.
+            return replace(decision, settings=MountSettings(text=True))
         return decision
 
     def _about(

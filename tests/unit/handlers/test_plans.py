@@ -149,7 +149,7 @@ def mount(*args: Arg, verdict: Verdict = Verdict.EMULATE, reason: str = "") -> P
         ((0, b"/mnt", b"ext4", 0xC0ED0002, 0), Mount(None, MNT, b"ext4", 2, None, FUSE)),
         ((b"", b"/mnt", 0, 1 << 30, b""), Mount(b"", MNT, b"", 1 << 30, b"", FUSE)),
         ((0, b"/mnt", 0, 33, b"x"), Remount(MNT, 33, b"x", "why")),
-        ((0, b"/mnt", 0, 0xC0ED0020, -errno.E2BIG), Remount(MNT, 32, None, "why")),
+        ((0, b"/mnt", 0, 0xC0ED0020, -errno.E2BIG), Remount(MNT, 32, None, "why", errno.EINVAL)),
     ],
 )
 def test_mounts(args: tuple[Arg, ...], expected: Plan) -> None:
