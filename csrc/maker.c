@@ -314,8 +314,9 @@ static void change_links(const struct maker *maker, const struct sd_make *make)
 }
 
 /* With the capabilities of root that mounting takes, while it takes them. The mount goes to the
- * resolver behind `channel`, which brings it to its place while we tidy up; the answer comes once
- * nothing is held here. 0, or -errno where the session has gone. */
+ * resolver behind `channel`, which brings it to its place. After the answer comes a single byte, once
+ * we have tidied up and hold nothing of it any more; but for AGAIN. 0, or -errno where the session
+ * has gone. */
 static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 {
 	struct sd_mounted mounted = {0};
@@ -332,10 +333,13 @@ static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 	for (int i = 0; i < MOST_GIVEN; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
+	mounted.error = tree;
+	int sent = sd_send_fds(0, &mounted, sizeof mounted, NULL, 0);
 	sd_mounting_clear(&maker->mounting);
 	sd_set_caps(0, maker->permitted);
-	mounted.error = tree;
-	return sd_reply(0, &mounted, sizeof mounted, -1);
+	if (sent >= 0 && !again)
+		sent = sd_send_fds(0, "c", 1, NULL, 0);
+	return sent < 0 ? sent : 0;
 }
 
 static void serve(struct maker *maker)

@@ -154,6 +154,13 @@ int sd_mount_made(int maker, struct sd_mounted *mounted)
 	return got == (int)sizeof *mounted ? 0 : got < 0 ? got : -EPIPE;
 }
 
+int sd_mount_tidied(int maker)
+{
+	char word;
+	ssize_t got = recv(maker, &word, 1, MSG_DONTWAIT);
+	return got == 1 ? 1 : got < 0 && errno == EAGAIN ? 0 : -EPIPE;
+}
+
 int sd_mount_wait(int fd, int listener, int linger_us)
 {
 	struct timespec most = {linger_us / 1000000, linger_us % 1000000 * 1000};

@@ -432,6 +432,9 @@ int sd_mount_begin(int maker, struct sd_new_mount *make, int image, int resolver
 /* AGAIN, of the mount at `target`; the maker alone answers */
 int sd_mount_again(int maker, struct sd_new_mount *make, int target);
 int sd_mount_made(int maker, struct sd_mounted *mounted);
+/* After the answer to sd_mount_begin. 1: the maker holds nothing of the mount any more, and can be
+ * asked again; 0: not yet; -EPIPE: it has gone */
+int sd_mount_tidied(int maker);
 /* 1: `fd` is readable; 0: it is not yet, and either the time is over or another call waits */
 int sd_mount_wait(int fd, int listener, int linger_us);
 /* a node for /dev/fuse, as a detached mount; its answer as above */

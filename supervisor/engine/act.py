@@ -161,6 +161,8 @@ class Actor:
                 )
             except HelperError as error:
                 return Outcome(self._on_error, str(error))
+        if isinstance(plan, Unmount):
+            await self._umounts.prepare(self.on_wait)
         ours = isinstance(plan, Unmount) and self._umounts.concerned(plan)
         if not ours and not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
             return Outcome(0, left_alone=True)
