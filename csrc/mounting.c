@@ -1,5 +1,6 @@
 /* The session's side of mounts: questions to resolvers and makers, and their answers. */
 #include "mounts.h"
+#include "work.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -52,8 +53,12 @@ int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
 {
 	int got = sd_receive_fds(resolver, seen, sizeof *seen, fds, 3);
 	if (got == (int)sizeof *seen && seen->target_length < SD_PATH_MAX &&
-	    seen->source_length < SD_PATH_MAX)
+	    seen->source_length < SD_PATH_MAX) {
+		/* what the layers of a container's own overlay are, nobody knows */
+		if (seen->source_fs && sd_is_on_host(seen->source_fs))
+			seen->flags &= ~(uint32_t)SD_SEEN_FOREIGN;
 		return 0;
+	}
 	for (int i = 0; i < 3; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);

@@ -178,9 +178,9 @@ class Mounter:
     async def _by_kernel(
         self, call: MountCall, look: Look, plan: Mount, settings: MountSettings, source: Source
     ) -> str:
-        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FUSE:
+        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FOREIGN:
             # its server could stop the host's writeback for as long as it wants
-            raise MountError(EPERM, "mount: an image on a FUSE filesystem, for the kernel")
+            raise MountError(EPERM, "mount: an image where somebody may not answer, for the kernel")
         new = ffi.new("struct sd_new_mount *")
         new.kind, new.shift = _KIND[source.kind], _SHIFT[settings.shift]
         if source.device is not None:
