@@ -344,7 +344,7 @@ enum sd_seen_flag {
 	SD_SEEN_IMAGE = 2,  /* the source is a regular file */
 	SD_SEEN_RETIRE = 4, /* this resolver cannot become that caller: ask a fresh one */
 	SD_SEEN_ROOT = 8,   /* the target is the root of a mount */
-	SD_SEEN_FUSE = 16,  /* the image lies on a FUSE filesystem */
+	SD_SEEN_FOREIGN = 16, /* the image lies where somebody may not answer when it is read */
 	SD_SEEN_CALLERS_ROOT = 32, /* the caller's root directory comes with it */
 };
 
@@ -356,6 +356,7 @@ struct sd_seen {
 	uint32_t major, minor;
 	uint64_t caps; /* effective, of the caller */
 	uint64_t source_dev, source_ino;     /* of an image */
+	uint64_t source_fs;                  /* where it lies, if that is an overlay; else 0 */
 	uint32_t target_major, target_minor; /* of the filesystem that the target is on */
 	int32_t target_length, source_length; /* -1: not known */
 	char target[SD_PATH_MAX];
