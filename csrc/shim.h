@@ -45,8 +45,11 @@ struct sd_call {
 	int32_t slot;                 /* in the watch, to be given back with the answer */
 	int32_t length[SD_STRINGS];   /* of each string without its NUL, or -errno */
 	int32_t key_length;
+	int32_t head_length;          /* how much of the key comes before its strings */
 	char text[SD_STRINGS][SD_PATH_MAX];
-	char key[8192 + 64]; /* what a decision may depend on, for a cache: arch, nr, arguments, strings */
+	/* what a decision may depend on, for a cache: arch, nr, the other arguments, then the strings,
+	 * each after its length */
+	char key[8192 + 64];
 };
 
 struct sd_stall {

@@ -142,12 +142,11 @@ class Session:
                 await self._sleep()
                 continue
             self.totals.calls += 1
-            ruling, snapshot = memo.get(key), None
+            ruling = memo.get(key)
             if ruling is None or receiver.unread:
-                snapshot = receiver.snapshot()
-                ruling = self._rule(key, snapshot)
+                ruling = self._rule(key)
             if ruling.reply is None or observed:
-                await self._serve(key, ruling, snapshot)
+                await self._serve(key, ruling)
                 if self._leader is not me:
                     self._waiting -= 1
                     return
@@ -175,13 +174,16 @@ class Session:
             self.totals.undelivered += 1
         return delivered
 
-    def _rule(self, key: bytes, snapshot: Snapshot) -> Ruling:
-        if not self._receiver.unread:
-            return self._judge.rule(key, snapshot)
-        decision = self._unread(snapshot.tid)
-        return Ruling(decision, None, reply_to(decision))
+    def _rule(self, key: bytes) -> Ruling:
+        """The ruling on the call received last, which no earlier one was equal to."""
+        receiver = self._receiver
+        if receiver.unread:
+            decision = self._unread(receiver.call.tid)
+            return Ruling(decision, None, reply_to(decision))
+        head = receiver.call.head_length
+        return self._judge.by_string(key, head) or self._judge.rule(key, receiver.snapshot(), head)
 
-    async def _serve(self, key: bytes, ruling: Ruling, snapshot: Snapshot | None) -> None:
+    async def _serve(self, key: bytes, ruling: Ruling) -> None:
         """Carries the call received last through to its answer and its record."""
         start = time.perf_counter_ns()
         receiver = self._receiver
@@ -194,11 +196,10 @@ class Session:
             delivered = self._settle(ruling, ruling.reply)
             if who is not None:
                 outcome = Outcome(-ruling.reply[1], left_alone=bool(ruling.reply[2]))
-                snapshot = snapshot or receiver.snapshot()
-                self._record(snapshot, ruling, outcome, start, delivered, who, key)
+                self._record(receiver.snapshot(), ruling, outcome, start, delivered, who, key)
             return
         id_, slot = call.id, call.slot
-        snapshot = snapshot or receiver.snapshot()
+        snapshot = receiver.snapshot()
         if self._missed is None:
             outcome = await self._act(snapshot, ruling)
         else:
