@@ -233,6 +233,8 @@ enum sd_work_flag {
 	SD_WORK_NODE = 4,      /* a real node, even where it could not be opened */
 	SD_WORK_BIND = 8,      /* a bind mount, even where a real node would do */
 	SD_WORK_CLOSED = 16,   /* one that cannot be opened; with BIND, and by a maker */
+	/* with WANT_PATH: granted where the path has no symlink, and need not be decided again there */
+	SD_WORK_AS_WRITTEN = 32,
 };
 
 enum sd_work_result {

@@ -26,6 +26,7 @@ from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.syscalls import CallSpec
 from supervisor.kernel.task import open_task, signals, thread_group
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
@@ -59,6 +60,7 @@ class PlanActor(Protocol):
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
+        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH)."""
@@ -196,7 +198,10 @@ class Session:
             delivered = self._settle(ruling, ruling.reply)
             if who is not None:
                 outcome = Outcome(-ruling.reply[1], left_alone=bool(ruling.reply[2]))
-                self._record(receiver.snapshot(), ruling, outcome, start, delivered, who, key)
+                self._record(
+                    receiver.snapshot(), ruling.spec, ruling.decision, outcome, start, delivered,
+                    who, key,
+                )  # fmt: skip
             return
         id_, slot = call.id, call.slot
         snapshot = receiver.snapshot()
@@ -204,8 +209,8 @@ class Session:
             outcome = await self._act(snapshot, ruling)
         else:
             outcome = await self._act_once(self._missed, snapshot, ruling, key)
-        final = replace(ruling, decision=outcome.decision) if outcome.decision else ruling
-        reply = self._reply(final.decision, outcome)
+        decision = outcome.decision or ruling.decision
+        reply = self._reply(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
         before = signals(snapshot.tid) if self._missed is not None else (0, 0)
         delivered = receiver.answer(id_, slot, reply)
@@ -216,7 +221,7 @@ class Session:
         elif self._missed is not None and not before[0] and signals(snapshot.tid) == before:
             self._missed.delivered(snapshot.tid, snapshot.ip, key)
         if who is not None and not (ruling.companion and outcome.left_alone):
-            self._record(snapshot, final, outcome, start, delivered, who, None)
+            self._record(snapshot, ruling.spec, decision, outcome, start, delivered, who, None)
 
     @staticmethod
     def _reply(decision: Decision, outcome: Outcome) -> Reply:
@@ -312,6 +317,7 @@ class Session:
             task,
             valid,
             redecide if decision.needs_facts else None,
+            as_written=decision.as_written,
             probe_only=decision.verdict is Verdict.REFUSE,
         )
         final = outcome.decision
@@ -343,7 +349,8 @@ class Session:
     def _record(
         self,
         snapshot: Snapshot,
-        ruling: Ruling,
+        spec: CallSpec | None,
+        decision: Decision,
         outcome: Outcome,
         start: int,
         delivered: bool,
@@ -351,14 +358,14 @@ class Session:
         key: bytes | None,
     ) -> None:
         if self._tracer is not None:
-            self._tracer.show(snapshot, ruling.spec, ruling.decision, outcome)
+            self._tracer.show(snapshot, spec, decision, outcome)
         if self._audit is None or not who:
             return
         seconds = (time.perf_counter_ns() - start) / 1e9
         self._audit.record(
             snapshot,
-            ruling.spec,
-            ruling.decision,
+            spec,
+            decision,
             outcome,
             seconds,
             who=who,
