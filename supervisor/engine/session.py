@@ -193,7 +193,7 @@ class Session:
         if ruling.companion and not self._actor.live_nodes:
             receiver.answer_last(PROCEED)
             return
-        who = self._who(call.tid, key, ruling)
+        who = self._who(call.tid, key, ruling) if self._observed else None
         if ruling.reply is not None:
             delivered = self._settle(ruling, ruling.reply)
             if who is not None:
@@ -233,7 +233,7 @@ class Session:
 
     def _who(self, tid: int, key: bytes, ruling: Ruling) -> Mapping[str, Any] | None:
         """The caller's identity for a record, taken while it waits; None: nothing is written."""
-        if not self._observed or ruling.decision.silent:
+        if ruling.decision.silent:
             return None
         if self._audit is not None and ruling.reply is not None and self._audit.repeated(tid, key):
             return {} if self._tracer is not None else None
