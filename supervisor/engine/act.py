@@ -53,6 +53,10 @@ _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
 _PROBE: Final[int] = lib.SD_WORK_PROBE
+_WANT_PATH: Final[int] = lib.SD_WORK_WANT_PATH
+_AS_WRITTEN: Final[int] = lib.SD_WORK_WANT_PATH | lib.SD_WORK_AS_WRITTEN
+_WAS_NODE: Final[int] = lib.SD_WAS_NODE
+_make: Final = lib.sd_work_make
 _REALISE: Final[dict[str, int]] = {
     "auto": 0,
     "node": lib.SD_WORK_NODE,
@@ -146,11 +150,13 @@ class Actor:
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
+        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH).
 
-        With `redecide` the path is resolved first, and the call granted only if that grants it.
+        With `redecide` the path is resolved first, and the call granted only if that grants it;
+        `as_written`: it would, for the path that the caller wrote (see Decision).
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
         """
         if isinstance(plan, Mount | Remount):
@@ -171,11 +177,10 @@ class Actor:
         self.names.expect(plan)
         if self._host and not isinstance(plan, Unmount):
             self.names.bound()  # all that an ordinary user makes are bind mounts
-        work = self._works.pop() if self._works else ffi.new("struct sd_work *")
+        work = self._works.pop() if self._works else self._new_work()
         work.task = task
-        # Whoever reads the caller asks the listener afterwards whether this call still waits.
-        work.listener, work.id = self._listener, snapshot.id
-        job = Job(work, plan, valid, redecide, probe_only)
+        work.id = snapshot.id
+        job = Job(work, plan, valid, redecide, as_written, probe_only)
         try:
             for _ in range(_ATTEMPTS):
                 resolver = self._resolvers.idle()
@@ -196,6 +201,12 @@ class Actor:
 
     # -- one work
 
+    def _new_work(self) -> Any:
+        work = ffi.new("struct sd_work *")
+        # Whoever reads the caller asks the listener afterwards whether this call still waits.
+        work.listener = self._listener
+        return work
+
     async def _with(self, resolver: Helper, job: Job) -> Outcome | None:
         """None: this resolver cannot become that caller, another one can."""
         work = job.work
@@ -204,9 +215,6 @@ class Actor:
             maker = job.maker = self._makers.pick()
             work.resolver = resolver.sock
             lend(work, maker)
-            if not job.valid():
-                result = _DONE
-                return Outcome(self._on_error, "the caller has gone")
             result = self._start(job)
             if result != _DONE:
                 outcome = await self._go_on(job, result)
@@ -292,10 +300,11 @@ class Actor:
         if isinstance(plan, MakeNode):
             flags = self._realise(job, plan, plan.settings)
             if job.redecide is not None and not flags & _PROBE:
-                flags |= lib.SD_WORK_WANT_PATH
-            path = plan.place.path or b""
-            result = lib.sd_work_make(
-                work, flags, plan.mode, *plan.device, plan.place.dirfd, path, len(path), LINGER_US
+                flags |= _AS_WRITTEN if job.as_written else _WANT_PATH
+            place = plan.place
+            path = place.path or b""
+            result = _make(
+                work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
         work.length[1] = -1
@@ -373,7 +382,7 @@ class Actor:
         if isinstance(job.plan, Unmount):
             self._umounts.done(work)
         path = path_of(work) if job.redecide is not None else None
-        if outcome == lib.SD_WAS_NODE and not error:
+        if outcome == _WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
             return Outcome(0, left_alone=True)

@@ -66,6 +66,7 @@ class Actor:
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
+        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         assert isinstance(plan, MakeNode)
