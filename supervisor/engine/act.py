@@ -19,8 +19,7 @@ from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.jobs import Job
 from supervisor.engine.names import LiveNodes
-from supervisor.engine.works import lend, path_of, put
-from supervisor.kernel.procfs import host_node
+from supervisor.engine.works import HostNodes, lend, path_of, put
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
 from supervisor.kernel.syscalls import CallSpec
@@ -107,7 +106,7 @@ class Actor:
         self._resolvers = Resolvers()
         self._makers = Makers(maker_socks)
         self._works: list[Any] = []
-        self._host_nodes: dict[tuple[str, int, int], bytes] = {}
+        self._host_nodes = HostNodes()
         self.names = LiveNodes(known=not resumed)
         self._servers = FuseServers(report)
         self._mounter = Mounter(
@@ -339,24 +338,11 @@ class Actor:
         if job.probe_only:
             return flags | _PROBE
         if not self._makers.all:
-            path = self._host_node(plan) if self._host and how != "node" else b""
+            path = self._host_nodes.path(plan) if self._host and how != "node" else b""
             ffi.memmove(job.work.host_node, path + b"\0", len(path) + 1)
             if not path:
                 flags |= _PROBE
         return flags
-
-    def _host_node(self, plan: MakeNode) -> bytes:
-        kind = "c" if plan.mode & 0o170000 == 0o020000 else "b"
-        key = (kind, *plan.device)
-        path = self._host_nodes.get(key)
-        if path is None:
-            found = host_node(*key)
-            path = found.encode() if found else b""
-            if len(path) >= lib.SD_HOST_NODE_MAX:
-                path = b""
-            if path:  # a device that is not there yet may come
-                self._host_nodes[key] = path
-        return path
 
     def _second_look(self, job: Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
