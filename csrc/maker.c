@@ -29,7 +29,7 @@
 
 #define CAP(name) (1ULL << (name))
 
-enum { NOBODY = 0xfffffffe, PROBE_DEVICE = 0x103 };
+enum { NOBODY = 0xfffffffe, PROBE_DEVICE = 0x103, MOST_GIVEN = 2 };
 
 struct known_fs {
 	uint64_t fs_id;
@@ -51,42 +51,6 @@ struct maker {
 	uint32_t fsuid, fsgid, mask; /* ours now */
 	struct sd_mounting mounting;
 };
-
-static int outside(const struct sd_range *ranges, uint32_t count, uint32_t id, uint32_t *result)
-{
-	if (!count) { /* no user namespace */
-		*result = id;
-		return 0;
-	}
-	for (uint32_t i = 0; i < count; i++) {
-		if (id >= ranges[i].inside && id - ranges[i].inside < ranges[i].count) {
-			*result = ranges[i].outside + (id - ranges[i].inside);
-			return 0;
-		}
-	}
-	return -EPERM;
-}
-
-static int is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id)
-{
-	for (uint32_t i = 0; i < count; i++)
-		if (id >= ranges[i].outside && id - ranges[i].outside < ranges[i].count)
-			return 1;
-	return !count;
-}
-
-static int device_allowed(const struct sd_ceiling *ceiling, uint32_t mode, uint64_t device)
-{
-	uint32_t type = S_ISCHR(mode) ? 'c' : S_ISBLK(mode) ? 'b' : 0;
-	for (uint32_t i = 0; type && i < ceiling->device_count; i++) {
-		const struct sd_devices *d = &ceiling->devices[i];
-		if (d->type == type && major(device) >= d->major_low &&
-		    major(device) <= d->major_high && minor(device) >= d->minor_low &&
-		    minor(device) <= d->minor_high)
-			return 1;
-	}
-	return 0;
-}
 
 static void change_mask(struct maker *maker, uint32_t mask)
 {
@@ -121,11 +85,11 @@ static int take_ids(struct maker *maker, const struct sd_make *make)
 {
 	const struct sd_ceiling *c = maker->ceiling;
 	uint32_t uid, gid, groups[SD_GROUPS], count = 0;
-	if (outside(c->uids, c->uid_count, make->fsuid, &uid) ||
-	    outside(c->gids, c->gid_count, make->fsgid, &gid) || make->group_count > SD_GROUPS)
+	if (sd_outside(c->uids, c->uid_count, make->fsuid, &uid) ||
+	    sd_outside(c->gids, c->gid_count, make->fsgid, &gid) || make->group_count > SD_GROUPS)
 		return -EPERM;
 	for (uint32_t i = 0; i < make->group_count; i++)
-		if (!outside(c->gids, c->gid_count, make->groups[i], &groups[count]))
+		if (!sd_outside(c->gids, c->gid_count, make->groups[i], &groups[count]))
 			count++;
 	if (count != maker->group_count || memcmp(groups, maker->groups, count * sizeof *groups)) {
 		int error = sd_set_caps(CAP(CAP_SETGID), maker->permitted);
@@ -186,8 +150,8 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 		return error;
 	uint64_t caps = CAP(CAP_MKNOD);
 	/* the caller's own right reaches as far as its map, and no further */
-	if (is_mapped(c->uids, c->uid_count, parent.st_uid) &&
-	    is_mapped(c->gids, c->gid_count, parent.st_gid)) {
+	if (sd_is_mapped(c->uids, c->uid_count, parent.st_uid) &&
+	    sd_is_mapped(c->gids, c->gid_count, parent.st_gid)) {
 		if (make->flags & SD_TOLD_DAC)
 			caps |= CAP(CAP_DAC_OVERRIDE);
 		if (make->flags & SD_TOLD_FSETID)
@@ -313,20 +277,33 @@ static void change_links(const struct maker *maker, const struct sd_make *make)
 	}
 }
 
-/* With the capabilities of root that mounting takes, while it takes them. 0, or -errno where the
- * session has gone. */
-static int answer_mount(struct maker *maker, struct sd_new_mount *new, int fd)
+/* With the capabilities of root that mounting takes, while it takes them. The mount goes to the
+ * resolver behind `channel`, which brings it to its place. After the answer comes a single byte, once
+ * we have tidied up and hold nothing of it any more; but for AGAIN. 0, or -errno where the session
+ * has gone. */
+static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 {
 	struct sd_mounted mounted = {0};
-	int tree = -1;
-	if (become(maker, 0, 0) || sd_set_caps(maker->permitted, maker->permitted))
-		mounted.error = -EPERM;
-	else
-		sd_mount_filesystem(&maker->mounting, new, fd, &mounted, &tree);
+	int again = new->kind == SD_NEW_AGAIN, channel = again ? -1 : fds[0];
+	int tree = -EPERM;
+	sd_follow(new->cpu);
+	if (!become(maker, 0, 0) && !sd_set_caps(maker->permitted, maker->permitted))
+		tree = sd_mount_filesystem(&maker->mounting, new, again ? fds[0] : fds[1], &mounted);
+	if (tree > 0) {
+		int sent = sd_send_fds(channel, "t", 1, &tree, 1);
+		close(tree);
+		tree = sent < 0 ? sent : 0;
+	}
+	for (int i = 0; i < MOST_GIVEN; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	mounted.error = tree;
+	int sent = sd_send_fds(0, &mounted, sizeof mounted, NULL, 0);
+	sd_mounting_clear(&maker->mounting);
 	sd_set_caps(0, maker->permitted);
-	if (fd >= 0)
-		close(fd);
-	return sd_reply(0, &mounted, sizeof mounted, tree);
+	if (sent >= 0 && !again)
+		sent = sd_send_fds(0, "c", 1, NULL, 0);
+	return sent < 0 ? sent : 0;
 }
 
 static void serve(struct maker *maker)
@@ -337,15 +314,18 @@ static void serve(struct maker *maker)
 	} asked;
 	for (;;) {
 		struct sd_made made = {-EINVAL};
-		int fd = -1, give = -1;
-		int size = sd_receive_fds(0, &asked, sizeof asked, &fd, 1);
+		int fds[MOST_GIVEN], give = -1;
+		int size = sd_receive_fds(0, &asked, sizeof asked, fds, MOST_GIVEN);
 		if (size <= 0)
 			_exit(0);
 		if (asked.mount.op == SD_MAKE_MOUNT && size == (int)sizeof asked.mount) {
-			if (answer_mount(maker, &asked.mount, fd) < 0)
+			if (answer_mount(maker, &asked.mount, fds) < 0)
 				_exit(1);
 			continue;
 		}
+		int fd = fds[0];
+		if (fds[1] >= 0)
+			close(fds[1]);
 		struct sd_make make = asked.make;
 		make.name[sizeof make.name - 1] = 0;
 		if (make.op == SD_MAKE_DROP || make.op == SD_MAKE_LINK) {
@@ -358,7 +338,7 @@ static void serve(struct maker *maker)
 		sd_follow(make.cpu);
 		if (size != (int)sizeof make || !make.name[0])
 			made.error = -EINVAL;
-		else if (!device_allowed(maker->ceiling, make.mode, make.device))
+		else if (!sd_device_allowed(maker->ceiling, make.mode, make.device))
 			made.error = -EPERM;
 		else if (make.op == SD_MAKE_NODE)
 			made.error = real_node(maker, &make, fd);

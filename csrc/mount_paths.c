@@ -5,11 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/magic.h>
 #include <linux/stat.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -23,26 +23,13 @@
 #define STATX_ATTR_MOUNT_ROOT 0x00002000
 #endif
 
-enum { TARGET, MOUNT_NS, SOURCE, GIVEN };
-enum { MOUNTINFO_MAX = 65536 };
+enum { TARGET, MOUNT_NS, ROOT, SOURCE, GIVEN };
 
 /* Without a question to a FUSE server. */
 static int look_at(int fd, struct statx *found)
 {
 	return syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
 		       STATX_TYPE, found) ? -errno : 0;
-}
-
-/* The name of what is open, below the root directory that we have now; -1: none. `task` is some
- * /proc/PID: no procfs but that one can be relied on here. */
-static int32_t name_of(int task, int fd, char *name)
-{
-	char link[32];
-	snprintf(link, sizeof link, "../self/fd/%d", fd);
-	ssize_t length = readlinkat(task, link, name, SD_PATH_MAX);
-	if (length <= 0 || length >= SD_PATH_MAX || name[0] != '/')
-		return -1;
-	return (int32_t)length;
 }
 
 /* Opens anew what an O_PATH descriptor stands for, with the rights that we have now. */
@@ -58,6 +45,24 @@ static int walk(struct sd_home *home, struct sd_caller *caller, const struct sd_
 {
 	const char *path = sd_ask_text(ask, which);
 	return *path ? sd_walk(home, caller, which, path, 0, 1) : -ENOENT;
+}
+
+/* The device of the overlay that a file is on; a file there has that of its layer. 0: not known. */
+static uint64_t overlay_of(int fd, const char *name, size_t length)
+{
+	char parent[SD_PATH_MAX];
+	uint64_t device = 0;
+	while (length > 1 && name[length - 1] != '/')
+		length--;
+	memcpy(parent, name, length);
+	parent[length] = 0;
+	int dir = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return 0;
+	uint64_t mount = sd_mount_of(dir, &device);
+	int same = mount && mount == sd_mount_of(fd, NULL);
+	close(dir);
+	return same ? device : 0;
 }
 
 static int see_source(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
@@ -81,8 +86,8 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 		seen->flags |= SD_SEEN_IMAGE;
 		seen->source_dev = found.st_dev;
 		seen->source_ino = found.st_ino;
-		if (fs.f_type == FUSE_SUPER_MAGIC)
-			seen->flags |= SD_SEEN_FUSE;
+		if (!sd_is_local((uint64_t)fs.f_type))
+			seen->flags |= SD_SEEN_FOREIGN;
 	} else if (!error) {
 		error = -ENOTBLK;
 	}
@@ -95,7 +100,9 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 			*give = opened;
 	}
 	if (!error)
-		seen->source_length = name_of(caller->task, fd, seen->source);
+		seen->source_length = sd_name_of(caller->task, fd, seen->source);
+	if (!error && fs.f_type == OVERLAYFS_SUPER_MAGIC && seen->source_length > 0)
+		seen->source_fs = overlay_of(fd, seen->source, (size_t)seen->source_length);
 	close(fd);
 	return error;
 }
@@ -106,6 +113,7 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 	struct statx found;
 	seen->fsuid = caller->fsuid;
 	seen->fsgid = caller->fsgid;
+	seen->caps = caller->caps;
 	give[TARGET] = walk(home, caller, ask, 0);
 	if (give[TARGET] < 0)
 		return give[TARGET];
@@ -121,11 +129,16 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 	seen->target_minor = found.stx_dev_minor;
 	if (found.stx_attributes & STATX_ATTR_MOUNT_ROOT)
 		seen->flags |= SD_SEEN_ROOT;
-	seen->target_length = name_of(caller->task, give[TARGET], seen->target);
+	seen->target_length = sd_name_of(caller->task, give[TARGET], seen->target);
 	if (ask->call_flags & SD_LOOK_SOURCE)
 		seen->source_error = see_source(home, caller, ask, seen, &give[SOURCE]);
-	give[MOUNT_NS] = caller->mount_ns; /* opened before it was said whose it is */
+	give[MOUNT_NS] = caller->mount_ns; /* opened before it was said whose it is, as the root */
 	caller->mount_ns = -1;
+	if (ask->call_flags & SD_LOOK_ROOT) {
+		give[ROOT] = caller->root;
+		caller->root = -1;
+		seen->flags |= SD_SEEN_CALLERS_ROOT;
+	}
 	return 0;
 }
 
@@ -144,7 +157,7 @@ static int answer_look(struct sd_home *home, const struct sd_ask *ask, int *held
 	static struct sd_seen seen;
 	struct sd_caller caller = {.task = held[0]};
 	int listener = take_listener(ask, held);
-	int give[GIVEN] = {-1, -1, -1}, all[GIVEN], count = 0;
+	int give[GIVEN] = {-1, -1, -1, -1}, all[GIVEN], count = 0;
 	memset(&seen, 0, offsetof(struct sd_seen, target));
 	seen.target_length = seen.source_length = -1;
 	if (home->plain || held[0] < 0 || listener < 0) {
@@ -160,7 +173,7 @@ static int answer_look(struct sd_home *home, const struct sd_ask *ask, int *held
 			seen.error = result ? result : see(home, &caller, ask, &seen, give);
 		sd_leave(home, &caller);
 	}
-	/* SOURCE comes last, and is the only one that may be missing */
+	/* whether there is a ROOT the flags say; SOURCE, which may be missing, comes last */
 	for (int i = 0; i < GIVEN && !seen.error && !(seen.flags & SD_SEEN_RETIRE); i++)
 		if (give[i] >= 0)
 			all[count++] = give[i];
@@ -187,70 +200,32 @@ static int attach(int mount_ns, int target, int tree)
 	return sd_move_tree(tree, target);
 }
 
-/* Whether something is mounted at /mnt there: 1, 0 or -errno. */
-static int is_mounted(int mountinfo)
+/* The mount that a maker sends, or -ECANCELED where it sends none. */
+static int receive(int channel)
 {
-	static char text[MOUNTINFO_MAX];
-	size_t size = 0;
-	if (lseek(mountinfo, 0, SEEK_SET))
-		return -errno;
-	for (ssize_t got = 1; got > 0 && size < sizeof text - 1; size += (size_t)got) {
-		got = read(mountinfo, text + size, sizeof text - 1 - size);
-		if (got < 0)
+	struct pollfd both[] = {
+		{.fd = channel, .events = POLLIN},
+		{.fd = 0, .events = POLLIN}, /* the session does not ask twice: it has gone */
+	};
+	char word;
+	int tree = -1;
+	while (poll(both, 2, -1) < 0)
+		if (errno != EINTR)
 			return -errno;
-	}
-	text[size] = 0;
-	return strstr(text, " / /mnt ") != NULL;
+	if (!both[0].revents)
+		_exit(0);
+	sd_receive_fds(channel, &word, 1, &tree, 1);
+	return tree < 0 ? -ECANCELED : tree;
 }
 
-/* Until the program has mounted: 0, or -errno where it ends before that. */
-static int wait_for_mount(int task, int pidfd)
+static int attach_sent(const struct sd_ask *ask, const int *held, int listener)
 {
-	int mountinfo = openat(task, "mountinfo", O_RDONLY | O_CLOEXEC);
-	if (mountinfo < 0)
-		return -EIO; /* it has ended already */
-	int there;
-	for (;;) {
-		/* an event is told once, so it is asked for before the look */
-		struct pollfd all[] = {
-			{.fd = mountinfo, .events = POLLPRI},
-			{.fd = pidfd, .events = POLLIN},
-			{.fd = 0, .events = POLLIN}, /* the session does not ask twice: it has gone */
-		};
-		there = is_mounted(mountinfo);
-		if (there)
-			break;
-		if (poll(all, 3, -1) < 0 && errno != EINTR)
-			there = -errno;
-		else if (all[1].revents)
-			there = -EIO;
-		else if (all[2].revents)
-			_exit(0);
-		if (there)
-			break;
-	}
-	close(mountinfo);
-	return there < 0 ? -EIO : 0;
-}
-
-/* Takes the program's mount out of the program's mount namespace: only then does it end with the
- * last umount of the target's. */
-static int take_from(int task)
-{
-	int mount_ns = openat(task, "ns/mnt", O_RDONLY | O_CLOEXEC);
-	if (mount_ns < 0)
-		return -errno;
-	int error = setns(mount_ns, CLONE_NEWNS) ? -errno : 0;
-	close(mount_ns);
-	if (error)
-		return error;
-	int tree = sd_open_tree(AT_FDCWD, "/mnt");
-	if (umount2("/mnt", MNT_DETACH) && tree >= 0) {
-		error = -errno;
-		close(tree);
-		return error;
-	}
-	return tree;
+	int tree = receive(held[2]);
+	if (tree < 0)
+		return tree;
+	int error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
+	close(tree);
+	return error;
 }
 
 static int lock_namespace(int task)
@@ -262,17 +237,16 @@ static int lock_namespace(int task)
 	return lock_ns;
 }
 
-static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held, int listener)
+static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held, int listener,
+		 struct sd_attached *attached)
 {
-	int error = wait_for_mount(held[2], held[3]);
-	if (error)
-		return error;
-	int tree = take_from(held[2]);
-	if (setns(home->mount_ns, CLONE_NEWNS))
-		_exit(1);
+	struct statx found;
+	int error = 0, tree = sd_fuse_mount(held[5], held[3], held[4], &attached->watch);
 	if (tree < 0)
 		return tree;
 	uint64_t force = ask->device, set = ask->mode;
+	if (!look_at(tree, &found))
+		attached->device = makedev(found.stx_dev_major, found.stx_dev_minor);
 	if (force) {
 		if (home->lock_ns < 0)
 			home->lock_ns = lock_namespace(held[2]);
@@ -289,33 +263,41 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 	return error;
 }
 
+/* A copy has the same flags locked, and nobody sees what is tried on it. */
 static int change(const struct sd_ask *ask, const int *held)
 {
 	if (setns(held[0], CLONE_NEWNS))
 		return -errno;
-	return sd_change_mount(held[1], ask->mode, ask->device, -1);
+	if (!ask->flags)
+		return sd_change_mount(held[1], ask->mode, ask->device, -1);
+	int copy = sd_open_tree(held[1], "");
+	if (copy < 0)
+		return copy;
+	int error = sd_change_mount(copy, ask->mode, ask->device, -1);
+	close(copy);
+	return error;
 }
 
 int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 {
-	int32_t error = -EPERM;
+	struct sd_attached attached = {-EPERM, -1, 0};
 	int result = 0;
 	if (ask->op == SD_ASK_MOUNT_LOOK) {
 		result = answer_look(home, ask, held);
 	} else {
 		int listener = take_listener(ask, held);
 		if (home->plain || held[0] < 0 || held[1] < 0)
-			error = -EBADF;
+			attached.error = -EBADF;
 		else if (sd_id_valid(listener, ask->id))
-			error = -ESRCH;
+			attached.error = -ESRCH;
 		else
-			error = sd_act_as_self(home);
-		if (!error && ask->op == SD_ASK_MOUNT_ATTACH)
-			error = attach(held[0], held[1], held[2]);
-		else if (!error && ask->op == SD_ASK_MOUNT_ADOPT)
-			error = adopt(home, ask, held, listener);
-		else if (!error && ask->op == SD_ASK_MOUNT_CHANGE)
-			error = change(ask, held);
+			attached.error = sd_act_as_self(home);
+		if (!attached.error && ask->op == SD_ASK_MOUNT_ATTACH)
+			attached.error = attach_sent(ask, held, listener);
+		else if (!attached.error && ask->op == SD_ASK_MOUNT_ADOPT)
+			attached.error = adopt(home, ask, held, listener, &attached);
+		else if (!attached.error && ask->op == SD_ASK_MOUNT_CHANGE)
+			attached.error = change(ask, held);
 		/* one that cannot come home is of no use, and would hold what it stands on */
 		if (!home->plain && setns(home->mount_ns, CLONE_NEWNS))
 			_exit(1);
@@ -327,6 +309,6 @@ int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 			close(held[i]);
 	/* the answer comes once nothing is held any more: the caller's next umount finds it free */
 	if (ask->op != SD_ASK_MOUNT_LOOK)
-		result = sd_send_fds(0, &error, sizeof error, NULL, 0);
+		result = sd_send_fds(0, &attached, sizeof attached, NULL, 0);
 	return result < 0 ? result : 0;
 }

@@ -9,7 +9,7 @@
 
 #define SD_HIDDEN __attribute__((visibility("hidden")))
 
-enum { SD_GROUPS = 64, SD_HELD = 5, SD_LOCAL = 24 };
+enum { SD_GROUPS = 64, SD_HELD = 7, SD_LOCAL = 24 };
 
 /* A descriptor travels ahead of its message, alone in one of a single byte: so its sender has
  * closed its own copy before the message is there, and an umount after it finds nothing held. */
@@ -56,6 +56,7 @@ enum sd_told_flag {
 	SD_TOLD_BOUND = 64,      /* one node more */
 	SD_TOLD_UNBOUND = 128,   /* one node less: `node_dev`, `node_ino` */
 	SD_TOLD_LINKED = 256,    /* one name more for `node_dev`, `node_ino` */
+	SD_TOLD_BEGUN = 2048,    /* of an umount: not the answer yet, which may take long */
 	SD_TOLD_FOREIGN = 1024,  /* a file system that a maker must not touch: it may not answer */
 };
 
@@ -66,7 +67,7 @@ struct sd_told {
 	uint32_t mode, uid, gid;      /* of the placeholder */
 	uint64_t node_dev, node_ino;
 	uint64_t fs_type, fs_id;      /* of the directory, as statfs(2) has them */
-	uint64_t fs_dev;              /* of an overlay */
+	uint64_t fs_dev;              /* of an overlay, or of the FUSE program's that was unmounted */
 	uint32_t group_count;
 	uint32_t groups[SD_GROUPS];
 	char name[256];               /* the last component of what was resolved */
@@ -82,7 +83,7 @@ enum sd_make_op {
 	SD_MAKE_DROP,     /* no answer */
 	SD_MAKE_LINK,     /* no answer */
 	SD_MAKE_AT,       /* [where a path starts] -> [parent], with SD_NEEDS_BIND */
-	SD_MAKE_MOUNT,    /* [image] or [mount] or [] -> [tree]: struct sd_new_mount */
+	SD_MAKE_MOUNT,    /* [channel], [channel, image], of AGAIN [mount]: struct sd_new_mount */
 };
 
 enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */
@@ -106,6 +107,14 @@ enum { SD_NEEDS_BIND = 1 }; /* the maker's answer beside 0 and -errno */
 struct sd_made {
 	int32_t error;
 };
+
+/* ---- ceiling.c ---- */
+
+/* The id on the host of one inside; without ranges there is no user namespace. 0 or -EPERM. */
+SD_HIDDEN int sd_outside(const struct sd_range *ranges, uint32_t count, uint32_t id,
+			 uint32_t *result);
+SD_HIDDEN int sd_is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id);
+SD_HIDDEN int sd_device_allowed(const struct sd_ceiling *ceiling, uint32_t mode, uint64_t device);
 
 /* ---- spawn.c ---- */
 
@@ -222,7 +231,11 @@ SD_HIDDEN int sd_try_node(int parent, const char *name, uint32_t mode, uint64_t 
 struct stat;
 /* Whether `fd` is a mount of ours: then `node` is what it shows. */
 SD_HIDDEN int sd_is_ours(int fd, struct stat *node);
-SD_HIDDEN uint64_t sd_mount_of(int fd); /* 0: not known */
+/* Which mount, and which filesystem's, without a question to a FUSE server. 0: not known. */
+SD_HIDDEN uint64_t sd_mount_of(int fd, uint64_t *device);
+/* The name of what is open, below the root directory that we have now; -1: none. `task` is some
+ * /proc/PID: no procfs but that one can be relied on here. */
+SD_HIDDEN int32_t sd_name_of(int task, int fd, char *name);
 SD_HIDDEN void sd_count_closed(struct sd_caller *caller, struct sd_home *home,
 			       const struct stat *node, int more);
 /* umount.c; where nodes have gone, told->path has the device and inode of each, in 64 bits each */

@@ -48,8 +48,10 @@ struct sd_call {
 	int32_t slot;                 /* in the watch, to be given back with the answer */
 	int32_t length[SD_STRINGS];   /* of each string without its NUL, SD_NULL, or -errno */
 	int32_t key_length;
+	int32_t head_length;          /* how much of the key comes before its strings */
 	char text[SD_STRINGS][SD_PATH_MAX];
-	/* what a decision may depend on, for a cache: arch, nr, arguments, strings */
+	/* what a decision may depend on, for a cache: arch, nr, the other arguments, then the strings,
+	 * each after its length */
 	char key[SD_STRINGS * SD_PATH_MAX + 128];
 };
 
@@ -237,7 +239,9 @@ enum sd_work_op {
 	SD_WORK_RENAME = 3,
 	SD_WORK_LINK = 4,
 	SD_WORK_CHANGE = 5,
-	SD_WORK_UMOUNT = 6, /* `resolved`: the device and inode of each node that has gone */
+	/* The second path is a list of struct sd_mounted_device. `resolved`: the device and inode of
+	 * each node that has gone; `fs_dev`: which of the list was unmounted. */
+	SD_WORK_UMOUNT = 6,
 };
 
 enum sd_work_flag {
@@ -246,6 +250,8 @@ enum sd_work_flag {
 	SD_WORK_NODE = 4,      /* a real node, even where it could not be opened */
 	SD_WORK_BIND = 8,      /* a bind mount, even where a real node would do */
 	SD_WORK_CLOSED = 16,   /* one that cannot be opened; with BIND, and by a maker */
+	/* with WANT_PATH: granted where the path has no symlink, and need not be decided again there */
+	SD_WORK_AS_WRITTEN = 32,
 };
 
 enum sd_work_result {
@@ -263,6 +269,11 @@ enum sd_work_outcome {
 	SD_WAS_BOUND = 4,
 	SD_WAS_UNBOUND = 8, /* `node_dev`, `node_ino`: for sd_maker_tell */
 	SD_WAS_LINKED = 16, /* likewise */
+};
+
+struct sd_mounted_device { /* of a mount of ours */
+	uint64_t device;
+	uint64_t program; /* a FUSE program serves it; else MNT_FORCE has no meaning there */
 };
 
 struct sd_work {
@@ -287,6 +298,7 @@ struct sd_work {
 	int32_t failure;
 	uint32_t wanted;
 	int32_t pending;  /* a descriptor whose message is still to come */
+	int32_t begun;    /* an umount is under way, and takes as long as there is to be written */
 	int32_t guess;    /* at DECIDE: `resolved` holds if the path has no symlink, as will be seen */
 	uint32_t told_flags, umask, group_count;
 	uint32_t file_mode, file_uid, file_gid; /* of the placeholder */
@@ -328,6 +340,7 @@ enum sd_look_flag {
 	SD_LOOK_SOURCE = 1, /* the source is a path */
 	SD_LOOK_WRITE = 2,  /* it is to be opened for writing too */
 	SD_LOOK_DEVICE = 4, /* a device is to be opened as well, not only an image */
+	SD_LOOK_ROOT = 8,   /* the caller's root directory is wanted */
 };
 
 enum sd_seen_flag {
@@ -335,7 +348,8 @@ enum sd_seen_flag {
 	SD_SEEN_IMAGE = 2,  /* the source is a regular file */
 	SD_SEEN_RETIRE = 4, /* this resolver cannot become that caller: ask a fresh one */
 	SD_SEEN_ROOT = 8,   /* the target is the root of a mount */
-	SD_SEEN_FUSE = 16,  /* the image lies on a FUSE filesystem */
+	SD_SEEN_FOREIGN = 16, /* the image lies where somebody may not answer when it is read */
+	SD_SEEN_CALLERS_ROOT = 32, /* the caller's root directory comes with it */
 };
 
 struct sd_seen {
@@ -344,7 +358,9 @@ struct sd_seen {
 	uint32_t flags;
 	uint32_t fsuid, fsgid;
 	uint32_t major, minor;
+	uint64_t caps; /* effective, of the caller */
 	uint64_t source_dev, source_ino;     /* of an image */
+	uint64_t source_fs;                  /* where it lies, if that is an overlay; else 0 */
 	uint32_t target_major, target_minor; /* of the filesystem that the target is on */
 	int32_t target_length, source_length; /* -1: not known */
 	char target[SD_PATH_MAX];
@@ -362,22 +378,33 @@ struct sd_waiting {
 int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_t flags,
 		  const char *target, size_t target_length, const char *source,
 		  size_t source_length);
-/* fds: target, mount namespace, source; -1 where there is none */
+/* fds: target, mount namespace, source, root directory; -1 where there is none */
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
-int sd_mount_attach(int resolver, const struct sd_waiting *call, int mount_ns, int target, int tree);
-/* `force` is locked, `set` is not */
+struct sd_program;
+/* Makes the mount that `program`, whose /proc/PID `task` is, asks for, and moves it to its place.
+ * `force` is locked, `set` is not. */
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
-		   int pidfd, uint64_t force, uint64_t set);
+		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set);
+/* `only_try`: whether it could be done; nothing is changed */
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
-		    uint64_t set, uint64_t clear);
-/* the answer to those three: 0 or -errno; -EPIPE: the resolver has gone */
-int sd_mount_answer(int resolver);
+		    uint64_t set, uint64_t clear, int only_try);
+struct sd_attached {
+	int32_t error; /* 0 or -errno; -ECANCELED: the maker sent nothing */
+	int32_t watch; /* of an adopted mount, in `inotify`; -1: it could not be watched */
+	uint64_t device;
+};
+
+/* the answer to those, and to sd_mount_begin: 0, or -EPIPE: the resolver has gone */
+int sd_mount_answer(int resolver, struct sd_attached *attached);
+/* An inotify descriptor, and a watch whose filesystem is no longer mounted anywhere; -EAGAIN: none */
+int sd_watch_new(void);
+int sd_watch_next(int inotify);
 
 enum sd_new_kind { SD_NEW_DEVICE = 1, SD_NEW_IMAGE = 2, SD_NEW_TEXT = 3, SD_NEW_AGAIN = 4 };
 enum sd_new_shift { SD_SHIFT_FALSE = 0, SD_SHIFT_AUTO = 1, SD_SHIFT_TRUE = 2 };
 
 struct sd_new_mount {
-	uint32_t op;          /* filled in by sd_mount_make */
+	uint32_t op, cpu;     /* filled in when it is sent */
 	uint32_t kind;        /* AGAIN: the superblock of a mount of ours gets other flags and data */
 	uint32_t shift;
 	uint32_t major, minor;
@@ -403,23 +430,47 @@ struct sd_mounted {
 	uint32_t major, minor; /* of the filesystem */
 };
 
-int sd_mount_make(int maker, struct sd_new_mount *make, int fd);
-/* 1: the answer is there; 0: only its descriptor yet, ask again; -errno */
-int sd_mount_made(int maker, struct sd_mounted *mounted, int *tree);
+/* Asks the maker for a mount (of an image: its descriptor), and the resolver to bring it to its
+ * place as soon as the maker has it. Both answer: sd_mount_made, sd_mount_answer. */
+int sd_mount_begin(int maker, struct sd_new_mount *make, int image, int resolver,
+		   const struct sd_waiting *call, int mount_ns, int target);
+/* AGAIN, of the mount at `target`; the maker alone answers */
+int sd_mount_again(int maker, struct sd_new_mount *make, int target);
+int sd_mount_made(int maker, struct sd_mounted *mounted);
+/* After the answer to sd_mount_begin. 1: the maker holds nothing of the mount any more, and can be
+ * asked again; 0: not yet; -EPIPE: it has gone */
+int sd_mount_tidied(int maker);
+/* 1: `fd` is readable; 0: it is not yet, and either the time is over or another call waits */
+int sd_mount_wait(int fd, int listener, int linger_us);
 /* a node for /dev/fuse, as a detached mount; its answer as above */
 int sd_mount_fuse_node(int maker, uint32_t uid, uint32_t gid);
 int sd_mount_fuse_made(int maker, int *tree);
 
+/* ---- devices.c ---- */
+
+enum { SD_DEVICE_NAME_MAX = 128 };
+
+/* The kernel's own name of a block device, below /dev: its length, or -errno. No container can
+ * choose it, as it can the name of a node. */
+int sd_device_name(uint32_t major, uint32_t minor, char *name);
+
 /* ---- programs.c: FUSE servers ---- */
 
 struct sd_program {
-	const char *const *argv; /* ends with NULL; the image is descriptor 3 of the program */
+	const char *const *argv; /* ends with NULL; the image is /dev/image */
 	int32_t image;
 	int32_t fuse;      /* a detached mount of a node for /dev/fuse; -1: the host's */
+	int32_t mount_ns;  /* the caller's, where the image comes from */
+	int32_t root;      /* the caller's root directory: the program is the container's own; or -1 */
 	uint64_t memory;   /* most address space in bytes; 0: no limit */
+	/* of a program of the container's: who it is, and the most that it may do */
+	uint64_t caps;
+	uint32_t uid, gid;
 	/* what it came to */
 	int32_t pid, pidfd;
 	int32_t messages;  /* what it writes to its standard streams */
+	int32_t started;   /* readable when it is known whether the program runs */
+	int32_t listener;  /* of its mount(2) */
 	int32_t stage;     /* where it failed, enum sd_program_stage */
 };
 
@@ -427,15 +478,16 @@ enum sd_program_stage {
 	SD_PROGRAM_CLONE = 1,
 	SD_PROGRAM_ROOT,
 	SD_PROGRAM_DEVICE,
-	SD_PROGRAM_PROC,
 	SD_PROGRAM_RIGHTS,
 	SD_PROGRAM_FILTER,
 	SD_PROGRAM_EXEC,
 };
 
-/* Runs it in namespaces of its own, as root of the user namespace that this process is in, with the
- * capability to mount there and no other. 0 or -errno. */
+/* Starts it in namespaces of its own, below the user namespace that this process is in. It has no
+ * capability to mount: its mount(2) is answered by sd_mount_adopt. 0 or -errno. */
 int sd_program_start(struct sd_program *program);
+/* 1: it runs; 0: not known yet; -errno: it does not, because of `stage` */
+int sd_program_started(struct sd_program *program);
 
 /* ---- probe.c: what the kernel can do ---- */
 

@@ -95,6 +95,11 @@ static int heard_resolver(struct sd_work *work)
 		return sd_done(work, work->failure, 0);
 	default:
 		sd_drop(&fd);
+		if (told.flags & SD_TOLD_BEGUN) {
+			work->begun = 1;
+			return SD_WORK_WAIT;
+		}
+		work->fs_dev = told.fs_dev;
 		work->node_dev = told.node_dev;
 		work->node_ino = told.node_ino;
 		work->resolved_length = told.path_length;
@@ -194,7 +199,7 @@ int sd_work_start(struct sd_work *work, int linger_us)
 	uint32_t op = SD_ASK_RESOLVE;
 	enum sd_stage stage = RESOLVING;
 	work->parent = work->placeholder = work->pending = work->home = -1;
-	work->guess = 0;
+	work->guess = work->begun = 0;
 	work->error = 0;
 	work->outcome = 0;
 	work->resolved_length = -1;

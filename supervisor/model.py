@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from errno import EPERM
 
 Arg = int | bytes
 
@@ -147,8 +148,10 @@ class Decision:
 
     `rule` is where the rule stands ("build.yaml:7"), or "otherwise" with the policy's file.
     `needs_facts` says that the decision holds only if it is taken again with Facts, and comes
-    out as a grant there too. `silent` refusals are not recorded. `audit`: the decision is recorded
-    and nothing comes of it; the call goes the way that it would have gone without seccompd.
+    out as a grant there too. `as_written`: it would come out the same for the very path that the
+    caller wrote, so it need not be taken again where that path leads through no symbolic link.
+    `silent` refusals are not recorded. `audit`: the decision is recorded and nothing comes of it;
+    the call goes the way that it would have gone without seccompd.
     """
 
     verdict: Verdict
@@ -159,6 +162,7 @@ class Decision:
     needs_facts: bool = False
     silent: bool = False
     audit: bool = False
+    as_written: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,13 +242,14 @@ class Mount:
 class Remount:
     """mount with MS_REMOUNT and without MS_BIND, of what may be a mount of ours.
 
-    `refusal`: why a mount of ours must not be changed like that; "" where it may be.
+    `refusal`: why a mount of ours must not be changed like that, with `error`; "" where it may be.
     """
 
     target: Place
     flags: int
     data: bytes | None
     refusal: str = ""
+    error: int = EPERM
 
 
 @dataclass(frozen=True, slots=True)

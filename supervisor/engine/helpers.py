@@ -16,7 +16,7 @@ from typing import Any, Final
 import trio
 
 from supervisor.kernel import spawn
-from supervisor.kernel.shim import ffi
+from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
 from supervisor.model import MountCeiling
 
@@ -103,14 +103,17 @@ class Resolvers:
         self._end(helper)
         self._lot.unpark()
 
-    def rest(self) -> None:
-        """Nobody calls: of the idle ones one is enough, and it is there at once."""
+    def rest(self) -> bool:
+        """Nobody calls: of the idle ones one is enough, and it is there at once.
+
+        False: one that was let go, now or earlier, has not ended yet.
+        """
         while len(self._idle) > 1:
             helper = self._idle.pop(0)
             self._end(helper)
             if helper in self._abandoned and helper.pidfd >= 0:
                 select.select([helper.pidfd], [], [], _LAST_BREATH)  # it waits for us, nothing else
-        self._reap()
+        return not self.abandoned
 
     def _end(self, helper: Helper) -> None:
         os.close(helper.sock)
@@ -151,11 +154,21 @@ class Resolvers:
 
 
 class Maker:
-    """One maker, and whether it owes an answer to somebody."""
+    """One maker, and whether it owes an answer to somebody. `tidying`: it owes that to nobody but
+    whoever wants it next, and to an umount: it lets go of what a mount took.
+    """
 
     def __init__(self, sock: int) -> None:
         self.sock = sock
         self.busy: Any = ffi.new("int32_t *", 0)
+        self.tidying = False
+
+    def tidied(self) -> bool:
+        """Whether it is done with that, or has gone; looks, and does not wait."""
+        if self.tidying and lib.sd_mount_tidied(self.sock) != 0:
+            self.tidying = False
+            self.busy[0] = 0  # who asks one that has gone will see so
+        return not self.tidying
 
 
 class Makers:
@@ -164,6 +177,7 @@ class Makers:
     def __init__(self, socks: Sequence[int]) -> None:
         self.all = [Maker(sock) for sock in socks]
         self._given = len(self.all)
+        self._watched: list[Maker] = []
         self._lot = trio.lowlevel.ParkingLot()
 
     @property
@@ -174,13 +188,28 @@ class Makers:
     def pick(self) -> Maker | None:
         """An idle one where there is one; None where there is none at all."""
         for maker in self.all:
-            if not maker.busy[0]:
+            if not maker.busy[0] or (maker.tidying and maker.tidied()):
                 return maker
         return self.all[0] if self.all else None
 
     async def wait(self) -> None:
         """Until one may have become idle."""
-        await self._lot.park()
+        maker = next((maker for maker in self.all if maker.tidying), None)
+        if maker is None or maker in self._watched:  # one may watch it, the others are told
+            await self._lot.park()
+            return
+        self._watched.append(maker)
+        try:
+            await trio.lowlevel.wait_readable(maker.sock)
+            maker.tidied()
+        finally:
+            self._watched.remove(maker)
+            self.done()
+
+    async def tidied(self) -> None:
+        """Until none holds anything of a mount that was made."""
+        while [maker for maker in self.all if not maker.tidied()]:
+            await self.wait()
 
     def done(self) -> None:
         """A work has ended: whoever waits looks again."""

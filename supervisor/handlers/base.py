@@ -22,6 +22,7 @@ from supervisor.policy.families import (
     SourceMatch,
     Traits,
     TypeMatch,
+    may_bind,
 )
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "UnreadableArgument",
     "call",
     "flag",
+    "may_bind",
     "number",
     "place",
 ]
@@ -81,7 +83,7 @@ class Named:
     __slots__ = ("_args",)
 
     def __init__(self, spec: CallSpec, args: Iterable[Arg]) -> None:
-        self._args = {param.name: arg for param, arg in zip(spec.params, args, strict=True)}
+        self._args = dict(zip(spec.names, args, strict=True))
 
     def __contains__(self, name: str) -> bool:
         return name in self._args

@@ -8,7 +8,7 @@ kernel's too: what was mounted here belongs to the caller's mount namespace as a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from errno import E2BIG, EFAULT
+from errno import E2BIG, EFAULT, EINVAL
 from typing import ClassVar, Final
 
 from supervisor.handlers.base import (
@@ -124,13 +124,15 @@ class Mounts(Family):
         flags = without_magic(flags)
         where = Place(AT_FDCWD, target)
         if flags & MS_REMOUNT:
-            known = None if data == -E2BIG else _text(data)
-            return Remount(where, flags, known, decision.reason)
+            if data == -E2BIG:
+                return Remount(where, flags, None, decision.reason, EINVAL)
+            return Remount(where, flags, _text(data), decision.reason)
         settings = decision.settings
         if decision.verdict is not Verdict.EMULATE or not isinstance(settings, MountSettings):
             # A refusal comes after what is wrong with the target, and before all else.
             settings = MountSettings(text=True)
-        return Mount(_text(source), where, _text(fstype) or b"", flags, _text(data), settings)
+        options = None if data == -E2BIG else _text(data)  # such a call is refused in the end
+        return Mount(_text(source), where, _text(fstype) or b"", flags, options, settings)
 
 
 def _text(value: Arg) -> bytes | None:

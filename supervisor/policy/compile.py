@@ -28,6 +28,7 @@ from supervisor.policy.cubes import (
 from supervisor.policy.draft import Draft, Sets, read_draft
 from supervisor.policy.families import FamilySpec, NodeMatch, Traits
 from supervisor.policy.match import NodeRange
+from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import Rule, RuleSet
 
 # Past so many tests of device numbers the filter notifies more and the session decides.
@@ -97,10 +98,11 @@ def _served(
         for rule in rules.rules
         if rule.verdict is Verdict.EMULATE and not rule.audit
     )
+    mounts = any(rules.emulates for rules in sets.values() if isinstance(rules, MountRules))
     out: list[CallSpec] = []
     for name, family in families.items():
         if family.keys is None:
-            out += family.serves(traits, realises)
+            out += family.serves(traits, realises, mounts=mounts)
         elif name in sets:
             out += family.calls
     return out

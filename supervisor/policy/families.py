@@ -117,6 +117,11 @@ CALLER_KEYS: Final[Mapping[str, KeyMatch]] = {
 }
 
 
+def may_bind(traits: Traits, realises: frozenset[str]) -> bool:
+    """Whether a node may be a bind mount."""
+    return traits.nodes != "none" and bool(realises - {"node"})
+
+
 class FamilySpec:
     """The declarations of one family; subclassed in supervisor.handlers."""
 
@@ -130,10 +135,13 @@ class FamilySpec:
     # Whether io_uring has the same operations: a policy that gates them must refuse io_uring.
     io_uring: ClassVar[bool] = False
 
-    def serves(self, traits: Traits, realises: frozenset[str]) -> tuple[CallSpec, ...]:
+    def serves(
+        self, traits: Traits, realises: frozenset[str], *, mounts: bool
+    ) -> tuple[CallSpec, ...]:
         """The calls a policy needs from a companion.
 
-        `realises` holds the `realise` setting of every rule that may make a node.
+        `realises` holds the `realise` setting of every rule that may make a node; `mounts` is
+        whether a rule mounts something.
         """
         raise NotImplementedError
 

@@ -252,13 +252,17 @@ class MountRules:
         name = fstype.decode("utf-8", "surrogateescape") if isinstance(fstype, bytes) else ""
         options = split_options(data) if isinstance(data, bytes) else []
         rules, reason = self._about(name, flags, options)
+        cut = data == -E2BIG  # the kernel would take some of the options
         if facts is not None:
             found = next((rule.decision() for rule in rules if rule.matches(facts)), None)
+            if cut:
+                why = "options longer than the kernel takes"
+                return replace(self._of_ours(Verdict.ERRNO, why, EINVAL), rule="on_error")
             return found or self._otherwise(reason)
         decision = self._first(rules, reason)
-        if data == -E2BIG and decision.verdict is not Verdict.CONTINUE:
-            why = "options longer than the kernel takes"
-            return replace(self._of_ours(Verdict.ERRNO, why, EINVAL), rule=decision.rule)
+        if cut and decision.verdict is Verdict.EMULATE:
+            # It is refused, but only after what is wrong with the target.
+            return replace(decision, settings=MountSettings(text=True))
         return decision
 
     def _about(
@@ -320,6 +324,11 @@ class MountRules:
                     reason = f"{objection} is not allowed by {rule.place}"
                     return replace(self._remount, reason=reason)
         return self._remount
+
+    @property
+    def emulates(self) -> bool:
+        """Whether a rule mounts something."""
+        return any(rule.verdict is Verdict.EMULATE and not rule.audit for rule in self.rules)
 
     @property
     def uses_fuse(self) -> bool:

@@ -51,3 +51,23 @@ def test_a_refusal_is_one(person: Person, policy: Path) -> None:
     assert answers[:4] == ["EPERM", "ENOENT", "EPERM", "EINVAL"]
     # a remount of what is no mount, a bind mount and its flags: as ever
     assert answers[4:] == ["EINVAL", "ok", "ok"]
+
+
+def test_without_a_namespace_nothing_is_mounted(root: Person, policy: Path) -> None:
+    """There is no user namespace to mount for; what is none of ours is the kernel's."""
+    policy.write_text(
+        "version: 1\nsyscalls:\n  mount:\n    otherwise: kernel\n    rules:\n"
+        "      - {fstype: ext4, source: '**', do: emulate}\n"
+    )
+    script = """
+    mount -t tmpfs t /mnt; mount -o remount,ro,size=1m /mnt; grep " /mnt " /proc/self/mountinfo
+    ! mount -i -t ext4 /dev/null /mnt; umount /mnt
+    """
+    done = run(
+        root, "unshare", "-m", "sh", "-euc", script,
+        options=("--map", "none", "--policy", str(policy)),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert " ro," in done.stdout
+    assert "size=1024k" in done.stdout
+    assert "permission denied" in done.stderr

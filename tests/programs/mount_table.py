@@ -21,6 +21,7 @@ LIBC.syscall.restype = ctypes.c_long
 MOUNT, UMOUNT2, MNT_DETACH = 165, 166, 2
 CLONE_NEWNS = 0x20000
 RDONLY, NOSUID, NODEV, REMOUNT, BIND, MOVE = 1, 2, 4, 32, 4096, 8192
+SYNC, LAZY = 16, 1 << 25
 REC, UNBINDABLE, PRIVATE, SLAVE, SHARED = 16384, 1 << 17, 1 << 18, 1 << 19, 1 << 20
 MAGIC = 0xC0ED0000
 BAD = 8
@@ -61,7 +62,8 @@ def shown(target: str) -> str:
         if fields[4] == where:
             dash = fields.index("-")
             options = sorted(set(fields[5].split(",")) - {"idmapped"})
-            return f"{fields[dash + 1]} {','.join(options)}"
+            whole = sorted(set(fields[-1].split(",")) & {"ro", "rw", "sync", "lazytime"})
+            return f"{fields[dash + 1]} {','.join(options)} {','.join(whole)}"
     return "not there"
 
 
@@ -167,6 +169,9 @@ row("source too long", LONG, "a", "ext4")
 row("source too long, no target", LONG, "x", "ext4")
 row("target too long", "device", LONG, "ext4")
 row("target too long, type unreadable", "device", LONG, BAD)
+row("options too long, no target", "device", "x", "ext4", 0, "noload," * 700)
+row("options too long, target a file", "device", "image/x", "ext4", 0, "noload," * 700)
+row("options too long, target unreadable", "device", BAD, "ext4", 0, "noload," * 700)
 # other calls
 row("bind", "b", "a", None, BIND)
 row("bind, no source", None, "a", None, BIND)
@@ -229,6 +234,8 @@ def _() -> str:
     for flags, data in (
         (REMOUNT | RDONLY, None), (REMOUNT, None), (REMOUNT | NOSUID | NODEV, ""),
         (REMOUNT | BIND | RDONLY | NODEV, None), (REMOUNT, "foo=1"), (MAGIC | REMOUNT, None),
+        (REMOUNT | RDONLY | NOSUID | SYNC, "foo=1"), (REMOUNT | SYNC | LAZY, None),
+        (REMOUNT | LAZY, "noload"), (REMOUNT | RDONLY | BIND, None), (REMOUNT, None),
     ):  # fmt: skip
         out.append(f"{name_of(mount('none', 'a', None, flags | NODEV, data))} {shown('a')}")
     errors.append(umount("a"))

@@ -24,6 +24,7 @@ from supervisor.model import (
     RenameNode,
     Settings,
     Snapshot,
+    Unmount,
     Verdict,
 )
 
@@ -111,6 +112,18 @@ def test_a_path_that_could_not_be_read_is_the_kernels_errno(
     assert caught.value.errno == errno.ENAMETOOLONG
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("umount", (b"a",), Unmount(HERE, 0)),
+        ("umount2", (b"a", 11), Unmount(HERE, 11)),
+        ("umount2", (b"a", 0x100), None),  # EINVAL is the kernel's to say
+    ],
+)
+def test_umounts(name: str, args: tuple[Arg, ...], expected: Plan | None) -> None:
+    assert plan("umounts", name, *args) == expected
+
+
 def test_the_names_of_calls_are_all_planned() -> None:
     for spec in FAMILIES["node_files"].calls:
         args: tuple[Arg, ...] = tuple(
@@ -136,7 +149,7 @@ def mount(*args: Arg, verdict: Verdict = Verdict.EMULATE, reason: str = "") -> P
         ((0, b"/mnt", b"ext4", 0xC0ED0002, 0), Mount(None, MNT, b"ext4", 2, None, FUSE)),
         ((b"", b"/mnt", 0, 1 << 30, b""), Mount(b"", MNT, b"", 1 << 30, b"", FUSE)),
         ((0, b"/mnt", 0, 33, b"x"), Remount(MNT, 33, b"x", "why")),
-        ((0, b"/mnt", 0, 0xC0ED0020, -errno.E2BIG), Remount(MNT, 32, None, "why")),
+        ((0, b"/mnt", 0, 0xC0ED0020, -errno.E2BIG), Remount(MNT, 32, None, "why", errno.EINVAL)),
     ],
 )
 def test_mounts(args: tuple[Arg, ...], expected: Plan) -> None:

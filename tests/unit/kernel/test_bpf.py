@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import errno
 import random
 import stat
+import sys
 from typing import Any
 
 import pytest
 
+from supervisor.errors import KernelError
 from supervisor.handlers.node_files import NodeFiles
 from supervisor.kernel import bpf
 from supervisor.kernel.simulate import action_text, disassemble, run
@@ -217,6 +220,24 @@ def test_companions_notify_where_a_node_may_be_a_bind_mount(arch: int) -> None:
 
 
 @pytest.mark.parametrize("arch", NATIVE_ARCHES)
+def test_umounts_notify_where_something_of_ours_may_go_with_them(arch: int) -> None:
+    fuse = "{fstype: ext4, do: {emulate: {via: fuse}}}"
+    kernel = '{fstype: ext4, source: "**", do: emulate}'
+    for compiled, want in (
+        (mounts(fuse), bpf.RET_USER_NOTIF),
+        (mounts(kernel), bpf.RET_USER_NOTIF),
+        (mounts("{fstype: ext4, do: refuse}", otherwise="refuse"), bpf.RET_ALLOW),
+    ):
+        program = compiled.filter
+        assert ask(program, "umount2", arch, 0, 0) == want
+        assert ask(program, "umount2", arch, 0, 3) == want
+        # a look at what expires would take the kernel's mark away
+        assert ask(program, "umount2", arch, 0, 4) == bpf.RET_ALLOW
+        if number("umount", arch) is not None:
+            assert ask(program, "umount", arch) == want
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
 def test_io_uring_is_refused_where_it_would_go_past_a_rule(arch: int) -> None:
     by_path = mknod("{path: /dev/**, do: emulate}", nodes="none")
     assert ask(by_path.filter, "io_uring_setup", arch) == ENOSYS
@@ -308,3 +329,13 @@ def test_a_person_can_read_it() -> None:
     ):
         assert part in text
     assert action_text(bpf.RET_KILL_PROCESS) == "kill"
+
+
+def test_no_libseccomp_to_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pyseccomp does where the linker's cache knows none."""
+    monkeypatch.delitem(sys.modules, "pyseccomp", raising=False)
+    monkeypatch.setattr(ctypes.util, "find_library", lambda _: None)
+    with pytest.raises(KernelError, match="apt-get install libseccomp2"):
+        bpf.build([])
+    monkeypatch.undo()
+    assert bpf.build([])

@@ -159,11 +159,16 @@ def test_unreadable_pointers_are_the_kernels_errno() -> None:
             (mount_call(fstype=-errno.EINVAL), errno.EINVAL),
             (mount_call(source=-errno.EFAULT, data=-errno.EFAULT), errno.EFAULT),
             (mount_call(data=-errno.EFAULT), errno.EFAULT),
-            (mount_call(data=-errno.E2BIG), errno.EINVAL),
         ):
             decision = first(policy, call)
             assert (decision.verdict, decision.value) == (Verdict.ERRNO, error)
         assert first(policy, mount_call(source=-errno.ESRCH)).verdict is Verdict.REFUSE
+    # what is wrong with the target comes first
+    long = mount_call(data=-errno.E2BIG)
+    look = first(mounts(KERNEL), long)
+    assert (look.verdict, look.needs_facts, settings(look).text) == (Verdict.EMULATE, True, True)
+    decision = second(mounts(KERNEL), long)
+    assert (decision.verdict, decision.value) == (Verdict.ERRNO, errno.EINVAL)
     cut = first(mounts(KERNEL), mount_call(fstype=b"tmpfs", data=-errno.E2BIG))
     assert cut.verdict is Verdict.CONTINUE, "what the kernel cuts for itself is its own affair"
 
