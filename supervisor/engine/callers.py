@@ -152,4 +152,6 @@ class SecondLook:
         decision = self.found or first
         if decision.audit and not (self.found is None and outcome.how):
             outcome = Outcome(0, path=outcome.path, left_alone=True, decision=decision)
-        return replace(outcome, facts=self.facts)
+        if self.facts is None:
+            return outcome
+        return replace(outcome, facts=self.facts, path=outcome.path or self.facts.path)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from errno import EFAULT
 from typing import Any, Final
 
+from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.capabilities import NUMBERS
 from supervisor.kernel.mounts import MS
 from supervisor.kernel.simulate import Run
@@ -20,7 +21,7 @@ from supervisor.kernel.simulate import run as run_filter
 from supervisor.kernel.strace import argument, read_argument, split_call, sum_of
 from supervisor.kernel.syscalls import ARCH_NAMES, AT_FDCWD, X86_64, CallSpec, Kind, cut, number
 from supervisor.kernel.text import unprintable
-from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Source
+from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Source, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.cubes import encode
 from supervisor.policy.families import FamilySpec
@@ -82,6 +83,15 @@ class Asked:
             return first, None
         facts = self.facts or self.known(first)
         return policy.decide(self.spec.family, self.snapshot, facts), facts
+
+    def granted(self, policy: CompiledPolicy) -> bool:
+        """Whether the policy has the call carried out."""
+        if self.spec.family not in policy.families:
+            return False
+        if self.filtered(policy.filter).action != RET_USER_NOTIF:
+            return False
+        decision, _ = self.decided(policy)
+        return decision.verdict is Verdict.EMULATE and not decision.audit
 
     def known(self, first: Decision) -> Facts:
         """What path work would have found out, as far as the caller's description says."""
@@ -297,7 +307,7 @@ def _text(value: Any) -> str:
 def _recorded_value(value: Any, kind: Kind) -> Arg:
     if isinstance(value, dict):
         return -ERRNOS.get(value["error"], EFAULT)
-    if isinstance(value, str):
+    if isinstance(value, str) and kind.is_string:
         return unprintable(value)
     if value is None and kind.is_string:
         return 0

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from supervisor.policy.source import core_scalar
 
 # What needs no quotes in a flow collection, whatever stands around it.
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*(?: [A-Za-z0-9_.:*-]+)?|[0-9]{1,10}")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|(?:char|block) [0-9]+:[0-9]+")
 
 
 def quoted(text: str) -> str:
     """A text as a YAML scalar that is read as that very text."""
-    if _PLAIN.fullmatch(text) and isinstance(core_scalar(text), str) and ": " not in text:
+    if _PLAIN.fullmatch(text) and isinstance(core_scalar(text), str):
         return text
     # JSON's strings are YAML's: escapes stay within ASCII, and no character ends the scalar.
     return json.dumps(text, ensure_ascii=False) if text.isprintable() else _escaped(text)
@@ -50,7 +50,8 @@ def glob_of(path: bytes) -> str:
 def text_glob_of(text: bytes) -> str:
     """The same for globs over texts (options, sources that are no path), which have no escapes."""
     shown = text.decode("utf-8", "surrogateescape")
-    out = re.sub(r"([*?\[])", r"[\1]", shown)
+    # A dollar in front would be a named list.
+    out = re.sub(r"([*?\[]|\A\$)", r"[\1]", shown)
     return re.sub("[\udc80-\udcff]", "?", out)
 
 
