@@ -106,6 +106,18 @@ struct sd_made {
 	int32_t error;
 };
 
+/* ---- ceiling.c ---- */
+
+enum sd_allowed { SD_NOT_ALLOWED, SD_CLOSED, SD_OPEN };
+
+SD_HIDDEN enum sd_allowed sd_allowed(const struct sd_ceiling *ceiling, uint32_t mode,
+				     uint64_t device);
+/* An id inside as the initial namespace numbers it: 0, or -EPERM where it is not mapped. */
+SD_HIDDEN int sd_outside(const struct sd_range *ranges, uint32_t count, uint32_t id,
+			 uint32_t *result);
+/* Whether an id of the initial namespace is mapped. */
+SD_HIDDEN int sd_is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id);
+
 /* ---- spawn.c ---- */
 
 /* Forks a helper that has nothing but its socket, as descriptor 0. In the child returns 0. */

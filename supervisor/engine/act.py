@@ -296,6 +296,7 @@ class Actor:
             ffi.memmove(job.work.host_node, path + b"\0", len(path) + 1)
             if not path:
                 flags |= _PROBE
+                job.lack = "the host has no node of this device"
         return flags
 
     def _host_node(self, plan: MakeNode) -> bytes:
@@ -324,7 +325,7 @@ class Actor:
             return Outcome(self._on_error, "the caller has gone", decision=decision)
         work.flags = self._realise(job, plan, decision.settings)
         if work.flags & _PROBE:
-            return Outcome(EPERM, "no node of the host's", path, decision=decision)
+            return Outcome(EPERM, job.lack, path, decision=decision)
         return None
 
     def _outcome(self, job: _Job) -> Outcome:
@@ -338,7 +339,7 @@ class Actor:
         if outcome & lib.SD_WAS_LEFT_ALONE:
             return Outcome(0, left_alone=True)
         if error:
-            how = ""
+            how = job.lack if error == EPERM else ""
             if error == ESRCH:  # no answer of any of these calls: the caller is exiting
                 error, how = self._on_error, "the caller has gone"
             return Outcome(error, how, path, decision=job.decision)
@@ -360,7 +361,7 @@ class Actor:
 class _Job:
     """One call on its way."""
 
-    __slots__ = ("decision", "maker", "plan", "probe_only", "redecide", "valid", "work")
+    __slots__ = ("decision", "lack", "maker", "plan", "probe_only", "redecide", "valid", "work")
 
     def __init__(
         self,
@@ -377,6 +378,7 @@ class _Job:
         self.probe_only = probe_only
         self.maker: Maker | None = None
         self.decision: Decision | None = None
+        self.lack = ""
 
 
 def _nothing() -> None:

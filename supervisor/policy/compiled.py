@@ -14,11 +14,10 @@ from typing import Any, Final
 
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
 from supervisor.model import Decision, Facts, Snapshot, Verdict
-from supervisor.policy.match import NodeRange
 from supervisor.policy.rules import RuleSet
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 
@@ -31,7 +30,8 @@ class CompiledPolicy:
     `on_error` is the errno (> 0) of everything that goes wrong on the way to an answer.
     `filter` is a packed `struct sock_filter[]`, in host byte order.
     `calls` has, by (audit architecture, number), each call that the filter may notify.
-    `ceiling` has the device ranges that any `emulate` rule may make.
+    `ceiling` has the device ranges that any `emulate` rule may make, each with whether all rules
+    that make it say `realise: closed`.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
     """
 
@@ -41,7 +41,7 @@ class CompiledPolicy:
     on_error: int
     filter: bytes
     calls: Mapping[tuple[int, int], CallSpec]
-    ceiling: tuple[NodeRange, ...]
+    ceiling: tuple[tuple[str, int, int, int, int, bool], ...]
     families: Mapping[str, RuleSet]
     # For each call the positions of mode, dev and path among its arguments.
     _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
@@ -119,7 +119,7 @@ class CompiledPolicy:
             on_error=data["on_error"],
             filter=base64.b64decode(data["filter"], validate=True),
             calls={(arch, nr): specs[family, name] for arch, nr, family, name in data["calls"]},
-            ceiling=tuple((kind, a, b, c, d) for kind, a, b, c, d in data["ceiling"]),
+            ceiling=tuple((kind, a, b, c, d, only) for kind, a, b, c, d, only in data["ceiling"]),
             families={name: RuleSet.from_json(rows) for name, rows in data["families"].items()},
         )
 
