@@ -110,11 +110,15 @@ struct sd_made {
 
 /* ---- ceiling.c ---- */
 
-/* The id on the host of one inside; without ranges there is no user namespace. 0 or -EPERM. */
+enum sd_allowed { SD_NOT_ALLOWED, SD_CLOSED, SD_OPEN };
+
+SD_HIDDEN enum sd_allowed sd_allowed(const struct sd_ceiling *ceiling, uint32_t mode,
+				     uint64_t device);
+/* An id inside as the initial namespace numbers it: 0, or -EPERM where it is not mapped. */
 SD_HIDDEN int sd_outside(const struct sd_range *ranges, uint32_t count, uint32_t id,
 			 uint32_t *result);
+/* Whether an id of the initial namespace is mapped. */
 SD_HIDDEN int sd_is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id);
-SD_HIDDEN int sd_device_allowed(const struct sd_ceiling *ceiling, uint32_t mode, uint64_t device);
 
 /* ---- spawn.c ---- */
 

@@ -204,6 +204,7 @@ struct sd_range { /* as uid_map has it */
 struct sd_devices {
 	uint32_t type; /* 'c' or 'b' */
 	uint32_t major_low, major_high, minor_low, minor_high;
+	uint32_t closed; /* made only where nobody can open them, if there is a user namespace */
 };
 
 struct sd_mount_rule {  /* one fstype, and what it may be mounted from */

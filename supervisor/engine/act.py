@@ -342,6 +342,7 @@ class Actor:
             ffi.memmove(job.work.host_node, path + b"\0", len(path) + 1)
             if not path:
                 flags |= _PROBE
+                job.lack = "the host has no node of this device"
         return flags
 
     def _second_look(self, job: Job) -> Outcome | None:
@@ -359,7 +360,7 @@ class Actor:
             raise TypeError("a node with the settings of something else")
         work.flags = self._realise(job, plan, decision.settings)
         if work.flags & _PROBE:
-            return Outcome(EPERM, "no node of the host's", path, decision=decision)
+            return Outcome(EPERM, job.lack, path, decision=decision)
         return None
 
     def _outcome(self, job: Job) -> Outcome:
@@ -373,7 +374,7 @@ class Actor:
         if outcome & lib.SD_WAS_LEFT_ALONE:
             return Outcome(0, left_alone=True)
         if error:
-            how = ""
+            how = job.lack if error == EPERM else ""
             if error == ESRCH:  # no answer of any of these calls: the caller is exiting
                 error, how = self._on_error, "the caller has gone"
             return Outcome(error, how, path, decision=job.decision)

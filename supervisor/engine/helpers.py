@@ -30,7 +30,7 @@ class HelperError(Exception):
 
 
 def spawn_maker(
-    ceiling: Sequence[tuple[str, int, int, int, int]],
+    ceiling: Sequence[tuple[str, int, int, int, int, bool]],
     ids: Sequence[tuple[int, int, int]] | None,
     gids: Sequence[tuple[int, int, int]] | None = None,
     mounts: Sequence[MountCeiling] = (),
@@ -38,8 +38,9 @@ def spawn_maker(
 ) -> int:
     """A maker below `ceiling` for a user namespace with these maps; the socket that it answers on.
 
-    The devices are (type, lowest major, highest major, lowest minor, highest minor). The child is
-    the caller's own, to be reaped by it; it ends when the last copy of the socket is closed.
+    The devices are (type, lowest major, highest major, lowest minor, highest minor, closed). The
+    child is the caller's own, to be reaped by it; it ends when the last copy of the socket is
+    closed.
     """
     helper = spawn.spawn_maker(
         ceiling, ids or (), gids if gids is not None else ids or (), mounts, userns

@@ -13,7 +13,8 @@ class Job:
     """One call on its way."""
 
     __slots__ = (
-        "as_written", "decision", "maker", "plan", "probe_only", "redecide", "valid", "work",
+        "as_written", "decision", "lack", "maker", "plan", "probe_only", "redecide", "valid",
+        "work",
     )  # fmt: skip
 
     def __init__(
@@ -33,3 +34,4 @@ class Job:
         self.probe_only = probe_only
         self.maker: Maker | None = None
         self.decision: Decision | None = None
+        self.lack = ""  # why nothing can be made

@@ -14,12 +14,11 @@ from typing import Any, Final
 
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
 from supervisor.model import Decision, Facts, MountCeiling, Snapshot, Verdict
-from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 # What a mknod makes that is no device (the filter lets those pass).
@@ -34,8 +33,9 @@ class CompiledPolicy:
     `on_error` is the errno (> 0) of everything that goes wrong on the way to an answer.
     `filter` is a packed `struct sock_filter[]`, in host byte order.
     `calls` has, by (audit architecture, number), each call that the filter may notify.
-    `ceiling` has the device ranges that any `emulate` rule may make, `mounts` what any may have the
-    kernel mount; `fuse` says whether any runs FUSE programs.
+    `ceiling` has the device ranges that any `emulate` rule may make, each with whether all rules
+    that make it say `realise: closed`; `mounts` what any may have the kernel mount; `fuse` says
+    whether any runs FUSE programs.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
     """
 
@@ -45,7 +45,7 @@ class CompiledPolicy:
     on_error: int
     filter: bytes
     calls: Mapping[tuple[int, int], CallSpec]
-    ceiling: tuple[NodeRange, ...]
+    ceiling: tuple[tuple[str, int, int, int, int, bool], ...]
     families: Mapping[str, RuleSet | MountRules]
     # For each call the positions of mode, dev and path among its arguments.
     _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
@@ -158,7 +158,7 @@ class CompiledPolicy:
             on_error=data["on_error"],
             filter=base64.b64decode(data["filter"], validate=True),
             calls={(arch, nr): specs[family, name] for arch, nr, family, name in data["calls"]},
-            ceiling=tuple((kind, a, b, c, d) for kind, a, b, c, d in data["ceiling"]),
+            ceiling=tuple((kind, a, b, c, d, only) for kind, a, b, c, d, only in data["ceiling"]),
             families={
                 name: (MountRules if "mounts" in rows else RuleSet).from_json(rows)
                 for name, rows in data["families"].items()

@@ -145,8 +145,10 @@ def test_gives_up(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_zygote_that_dies(kept: Kept) -> None:
     assert kept.errno() == ENODEV
     (zygote,) = (pid for pid in children(os.getpid()) if name(pid) == "seccompd-zygote")
+    session = kept.session()
     os.kill(zygote, signal.SIGKILL)
     kept.loop(lambda: kept.keeper.failed is not None)
+    kept.loop(lambda: not name(session))  # it dies of the zygote's death, and answers until then
     assert kept.keeper.failed == "the zygote has died"
     assert [kept.errno() for _ in range(3)] == [ENOMEDIUM] * 3
 
