@@ -144,7 +144,7 @@ class Mounter:
     ) -> Outcome:
         if isinstance(plan, Remount):
             return await self._remount(call, look, plan)
-        source = _source(look, plan)
+        source = _source(call, look, plan)
         settings = plan.settings
         if redecide is not None:
             seen = look.seen
@@ -362,7 +362,7 @@ def _fill(field: Any, text: bytes, size: int, errno: int) -> None:
     ffi.memmove(field, text, len(text))
 
 
-def _source(look: Look, plan: Mount) -> Source:
+def _source(call: MountCall, look: Look, plan: Mount) -> Source:
     """What it is mounted from. The errors are those of mount(2)."""
     seen = look.seen
     if plan.settings.text:
@@ -370,7 +370,7 @@ def _source(look: Look, plan: Mount) -> Source:
     if not plan.source:
         raise MountError(EINVAL)
     if seen.source_error:
-        raise MountError(-seen.source_error)
+        raise call.refused(-seen.source_error)
     if seen.flags & lib.SD_SEEN_DEVICE:
         device = (seen.major, seen.minor)
         return Source("device", block_device_name(*device), device)
