@@ -9,9 +9,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -24,8 +22,7 @@
 #define STATX_ATTR_MOUNT_ROOT 0x00002000
 #endif
 
-enum { TARGET, MOUNT_NS, SOURCE, GIVEN };
-enum { MOUNTINFO_MAX = 65536 };
+enum { TARGET, MOUNT_NS, ROOT, SOURCE, GIVEN };
 
 /* Without a question to a FUSE server. */
 static int look_at(int fd, struct statx *found)
@@ -95,6 +92,7 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 	struct statx found;
 	seen->fsuid = caller->fsuid;
 	seen->fsgid = caller->fsgid;
+	seen->caps = caller->caps;
 	give[TARGET] = walk(home, caller, ask, 0);
 	if (give[TARGET] < 0)
 		return give[TARGET];
@@ -113,8 +111,13 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 	seen->target_length = sd_name_of(caller->task, give[TARGET], seen->target);
 	if (ask->call_flags & SD_LOOK_SOURCE)
 		seen->source_error = see_source(home, caller, ask, seen, &give[SOURCE]);
-	give[MOUNT_NS] = caller->mount_ns; /* opened before it was said whose it is */
+	give[MOUNT_NS] = caller->mount_ns; /* opened before it was said whose it is, as the root */
 	caller->mount_ns = -1;
+	if (ask->call_flags & SD_LOOK_ROOT) {
+		give[ROOT] = caller->root;
+		caller->root = -1;
+		seen->flags |= SD_SEEN_CALLERS_ROOT;
+	}
 	return 0;
 }
 
@@ -133,7 +136,7 @@ static int answer_look(struct sd_home *home, const struct sd_ask *ask, int *held
 	static struct sd_seen seen;
 	struct sd_caller caller = {.task = held[0]};
 	int listener = take_listener(ask, held);
-	int give[GIVEN] = {-1, -1, -1}, all[GIVEN], count = 0;
+	int give[GIVEN] = {-1, -1, -1, -1}, all[GIVEN], count = 0;
 	memset(&seen, 0, offsetof(struct sd_seen, target));
 	seen.target_length = seen.source_length = -1;
 	if (home->plain || held[0] < 0 || listener < 0) {
@@ -149,7 +152,7 @@ static int answer_look(struct sd_home *home, const struct sd_ask *ask, int *held
 			seen.error = result ? result : see(home, &caller, ask, &seen, give);
 		sd_leave(home, &caller);
 	}
-	/* SOURCE comes last, and is the only one that may be missing */
+	/* whether there is a ROOT the flags say; SOURCE, which may be missing, comes last */
 	for (int i = 0; i < GIVEN && !seen.error && !(seen.flags & SD_SEEN_RETIRE); i++)
 		if (give[i] >= 0)
 			all[count++] = give[i];
@@ -204,74 +207,6 @@ static int attach_sent(const struct sd_ask *ask, const int *held, int listener)
 	return error;
 }
 
-/* Whether something is mounted at /mnt there: 1, 0 or -errno. */
-static int is_mounted(int mountinfo)
-{
-	static char text[MOUNTINFO_MAX];
-	size_t size = 0;
-	if (lseek(mountinfo, 0, SEEK_SET))
-		return -errno;
-	for (ssize_t got = 1; got > 0 && size < sizeof text - 1; size += (size_t)got) {
-		got = read(mountinfo, text + size, sizeof text - 1 - size);
-		if (got < 0)
-			return -errno;
-	}
-	text[size] = 0;
-	return strstr(text, " / /mnt ") != NULL;
-}
-
-/* Until the program has mounted: 0, or -errno where it ends before that. */
-static int wait_for_mount(int task, int pidfd)
-{
-	int mountinfo = openat(task, "mountinfo", O_RDONLY | O_CLOEXEC);
-	if (mountinfo < 0)
-		return -EIO; /* it has ended already */
-	int there;
-	for (;;) {
-		/* an event is told once, so it is asked for before the look */
-		struct pollfd all[] = {
-			{.fd = mountinfo, .events = POLLPRI},
-			{.fd = pidfd, .events = POLLIN},
-			{.fd = 0, .events = POLLIN}, /* the session does not ask twice: it has gone */
-		};
-		there = is_mounted(mountinfo);
-		if (there)
-			break;
-		if (poll(all, 3, -1) < 0 && errno != EINTR)
-			there = -errno;
-		else if (all[1].revents)
-			there = -EIO;
-		else if (all[2].revents)
-			_exit(0);
-		if (there)
-			break;
-	}
-	close(mountinfo);
-	return there < 0 ? -EIO : 0;
-}
-
-/* Takes the program's mount out of the program's mount namespace: only then does it end with the
- * last umount of the target's. */
-static int take_from(int task, int inotify, struct sd_attached *attached)
-{
-	int mount_ns = openat(task, "ns/mnt", O_RDONLY | O_CLOEXEC);
-	if (mount_ns < 0)
-		return -errno;
-	int error = setns(mount_ns, CLONE_NEWNS) ? -errno : 0;
-	close(mount_ns);
-	if (error)
-		return error;
-	/* tells the session when it is mounted nowhere any more; nothing is to be said of the root */
-	attached->watch = inotify_add_watch(inotify, "/mnt", IN_DELETE_SELF);
-	int tree = sd_open_tree(AT_FDCWD, "/mnt");
-	if (umount2("/mnt", MNT_DETACH) && tree >= 0) {
-		error = -errno;
-		close(tree);
-		return error;
-	}
-	return tree;
-}
-
 static int lock_namespace(int task)
 {
 	int proc = openat(task, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -285,30 +220,25 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 		 struct sd_attached *attached)
 {
 	struct statx found;
-	int error = wait_for_mount(held[2], held[3]);
+	uint64_t force = ask->device, set = ask->mode;
+	/* once in our life, and the program has not begun yet */
+	if (home->lock_ns < 0)
+		home->lock_ns = lock_namespace(held[2]);
+	if (home->lock_ns < 0)
+		return -EPERM;
+	int error = sd_fuse_mount(held[5], held[3], held[4], force, &attached->watch);
 	if (error)
 		return error;
-	int tree = take_from(held[2], held[4], attached);
-	if (setns(home->mount_ns, CLONE_NEWNS))
-		_exit(1);
+	int tree = sd_copy_stage(force ? home->lock_ns : -1, home->mount_ns);
+	sd_clear_stage();
 	if (tree < 0)
 		return tree;
-	uint64_t force = ask->device, set = ask->mode;
 	if (!look_at(tree, &found))
 		attached->device = makedev(found.stx_dev_major, found.stx_dev_minor);
-	if (force) {
-		if (home->lock_ns < 0)
-			home->lock_ns = lock_namespace(held[2]);
-		error = home->lock_ns < 0 ? -EPERM : sd_change_mount(tree, force, 0, -1);
-		if (!error)
-			error = sd_lock_flags(home->lock_ns, home->mount_ns, &tree);
-	}
-	if (!error)
-		error = sd_change_mount(tree, set, 0, -1);
+	error = sd_change_mount(tree, force | set, 0, -1);
 	if (!error)
 		error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
-	if (tree >= 0)
-		close(tree);
+	close(tree);
 	return error;
 }
 

@@ -53,23 +53,30 @@ int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_
 
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
 {
-	int got = sd_receive_fds(resolver, seen, sizeof *seen, fds, 3);
-	if (got == (int)sizeof *seen && seen->target_length < SD_PATH_MAX &&
-	    seen->source_length < SD_PATH_MAX)
-		return 0;
-	for (int i = 0; i < 3; i++)
-		if (fds[i] >= 0)
-			close(fds[i]);
-	fds[0] = fds[1] = fds[2] = -1;
-	return got < 0 ? got : -EPIPE;
+	int got[4];
+	int size = sd_receive_fds(resolver, seen, sizeof *seen, got, 4);
+	if (size != (int)sizeof *seen || seen->target_length >= SD_PATH_MAX ||
+	    seen->source_length >= SD_PATH_MAX) {
+		for (int i = 0; i < 4; i++)
+			if (got[i] >= 0)
+				close(got[i]);
+		fds[0] = fds[1] = fds[2] = fds[3] = -1;
+		return size < 0 ? size : -EPIPE;
+	}
+	int root = (seen->flags & SD_SEEN_CALLERS_ROOT) != 0;
+	fds[0] = got[0];
+	fds[1] = got[1];
+	fds[2] = got[2 + root];
+	fds[3] = root ? got[2] : got[3];
+	return 0;
 }
 
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
-		   int pidfd, int inotify, uint64_t force, uint64_t set)
+		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set)
 {
 	struct sd_ask adopt = {.op = SD_ASK_MOUNT_ADOPT, .device = force, .mode = (uint32_t)set};
-	int fds[] = {mount_ns, target, task, pidfd, inotify};
-	return ask(resolver, call, &adopt, 1, fds, 5);
+	int fds[] = {mount_ns, target, task, program->pidfd, inotify, program->listener};
+	return ask(resolver, call, &adopt, 1, fds, 6);
 }
 
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,

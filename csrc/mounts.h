@@ -1,5 +1,5 @@
-/* What the files about mounts share: lock.c, mount_paths.c (resolver), filesystems.c (maker),
- * programs.c (FUSE). */
+/* What the files about mounts share: lock.c, mount_paths.c and fuse_mount.c (resolver),
+ * filesystems.c (maker), programs.c and program_root.c (FUSE). */
 #ifndef SECCOMPD_MOUNTS_H
 #define SECCOMPD_MOUNTS_H
 
@@ -28,22 +28,19 @@ SD_HIDDEN int sd_move_tree(int tree, int target);
 /* Makes SD_LOCK_STAGE, and a mount namespace whose user namespace nobody is in, where all that is mounted
  * on it comes too, with its flags locked. Once in a process; `proc` is a descriptor of /proc. */
 SD_HIDDEN int sd_lock_namespace(int proc);
-/* Moves a detached mount, or one of ours, there. */
+/* Moves a mount of ours there. */
 SD_HIDDEN int sd_stage(int tree);
 /* A detached copy of what is mounted there, its flags locked unless `lock_ns` is -1: a descriptor or
  * -errno. Needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. */
 SD_HIDDEN int sd_copy_stage(int lock_ns, int home_ns);
 SD_HIDDEN void sd_clear_stage(void);
-/* Puts in place of the detached `*tree` a copy of it whose flags are locked; of an error only -1 is
- * left. */
-SD_HIDDEN int sd_lock_flags(int lock_ns, int home_ns, int *tree);
-
 /* ---- mount_paths.c: the resolver's questions about mounts ---- */
 
 enum sd_mount_ask_op {
-	SD_ASK_MOUNT_LOOK = 32, /* [task] -> [target, mount namespace, source] */
+	SD_ASK_MOUNT_LOOK = 32, /* [task] -> [target, mount namespace, source, root directory] */
 	SD_ASK_MOUNT_ATTACH,    /* [mount namespace, target, channel]: a maker sends the mount there */
-	SD_ASK_MOUNT_ADOPT,     /* [mount namespace, target, the program's /proc/PID, its pidfd, inotify] */
+	/* [mount namespace, target, the program's /proc/PID, its pidfd, inotify, its listener] */
+	SD_ASK_MOUNT_ADOPT,
 	SD_ASK_MOUNT_CHANGE,    /* [mount namespace, target]: the flags of a mount */
 };
 
@@ -54,6 +51,22 @@ SD_HIDDEN int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, in
 
 /* As sd_device_name; `sys_block` is /sys/dev/block, or -1. */
 SD_HIDDEN int sd_device_name_at(int sys_block, uint32_t major, uint32_t minor, char *name);
+
+/* ---- fuse_mount.c: the resolver's ---- */
+
+/* Waits for the mount(2) of a FUSE program, and makes it on our stage, with those flags of `force`
+ * that can be locked: 0 or -errno. -EIO: the program has ended. Where the session has gone, so do
+ * we. `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
+SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t *watch);
+
+/* ---- program_root.c ---- */
+
+/* The descriptors of a program that is about to be executed. */
+enum { SD_IMAGE = 3, SD_FUSE_NODE, SD_MOUNT_NS, SD_ROOT, SD_STARTED, SD_AFTER };
+
+/* Makes it a root directory, in a mount namespace that is our own, and goes there. 0 or -errno, and
+ * the stage then. All but SD_STARTED are closed. */
+SD_HIDDEN int sd_program_root(const struct sd_program *program, int32_t *stage);
 
 /* ---- filesystems.c: the maker's ---- */
 

@@ -1,18 +1,20 @@
 /* FUSE servers: a program that parses an image which nobody trusts.
  *
- * It runs in the target's user namespace, since whoever opens /dev/fuse and mounts has to be there,
- * but in mount, pid, network, ipc and uts namespaces of its own: it sees /usr, its image and nothing
- * of the container's, and no process but itself. Of capabilities it has what mounting takes and what
- * the image takes to be opened again; a filter keeps it from all ways to other namespaces. It is
- * pid 1 there, so that all it forks ends with it, and it ends with the session.
+ * It runs in the target's user namespace, since whoever opens /dev/fuse has to be there, but in
+ * mount, pid, network, ipc and uts namespaces of its own: it sees its image, the programs and
+ * libraries of the host or of its container, nothing else of either, and no process but itself. It
+ * has no capability but that of opening the image once more; its mount(2) is made for it (see
+ * fuse_mount.c), and a filter keeps it from all ways to other namespaces. It is pid 1 there, so that
+ * all it forks ends with it, and it ends with the session.
  *
- * The child shares our memory until it executes: a fork would copy the tables of a process of some
- * 60 MB. So it touches nothing but its own stack, and what is static here. */
+ * Until it executes a program of the host's, the child shares our memory: a fork would copy the
+ * tables of a process of some 60 MB. So it touches nothing but its own stack, and what is static
+ * here. A program of the container's may take for ever to be found and read; nobody must wait for
+ * that, so there it is a fork. */
 #include "mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -22,18 +24,13 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#ifndef AT_RECURSIVE
-#define AT_RECURSIVE 0x8000
-#endif
 
 #if defined(__x86_64__)
 #define OUR_ARCH AUDIT_ARCH_X86_64
@@ -43,8 +40,7 @@
 #error "no audit architecture"
 #endif
 
-enum { STACK = 256 * 1024, IMAGE = 3, FUSE_NODE = 4, MOST_FILES = 256 };
-enum { ATTR_NOSUID = 0x2, ATTR_NODEV = 0x4 };
+enum { STACK = 256 * 1024, MOST_FILES = 256 };
 
 #define DENY(name) \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), \
@@ -68,6 +64,12 @@ static struct sock_filter FILTER[] = {
 	/* io_uring_setup; and the new mount interface, so that libraries take mount(2) */
 	LACK(425), LACK(428), LACK(429), LACK(430), LACK(431), LACK(432), LACK(433), LACK(442),
 	LACK(435), /* clone3 hides its flags in memory */
+	/* to have no groups: ntfs-3g insists on saying so, and it is so already */
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_setgroups, 0, 4),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 0),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone, 0, 3),
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
 	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x7e020080, 0, 1), /* CLONE_NEW* */
@@ -75,94 +77,24 @@ static struct sock_filter FILTER[] = {
 	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 };
 
+/* Below that one, which refuses other architectures. */
+static struct sock_filter MOUNT_FILTER[] = {
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mount, 0, 1),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+
 struct child {
 	const struct sd_program *program;
 	int messages; /* the writing end */
 	int null;
-	volatile int stage, error;
+	int started;
 };
 
-static int bind_here(const char *from, const char *to)
-{
-	struct sd_mount_attr attr = {.set = SD_ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV};
-	if (mount(from, to, NULL, MS_BIND | MS_REC, NULL))
-		return -1;
-	return (int)syscall(SYS_mount_setattr, AT_FDCWD, to, AT_RECURSIVE, &attr, sizeof attr);
-}
-
-static int make_file(const char *path)
-{
-	int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
-	return fd < 0 ? -1 : close(fd);
-}
-
-/* A tree with the host's programs and libraries in it, read-only; the working directory is it. */
-static int make_root(void)
-{
-	static const char *const LIBRARIES[] = {"/bin", "/sbin", "/lib", "/lib32", "/lib64",
-						"/libx32"};
-	static const char *const DIRECTORIES[] = {"usr", "etc", "dev", "mnt", "proc", "tmp"};
-	char link[PATH_MAX];
-	struct stat found;
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
-	    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL))
-		return -1;
-	/* a tree of the new /proc, since the next mount covers it */
-	int proc = sd_open_tree(AT_FDCWD, "/proc");
-	if (proc < 0 || umount2("/proc", MNT_DETACH) ||
-	    mount("seccompd", "/proc", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=1m") ||
-	    chdir("/proc"))
-		return -1;
-	for (size_t i = 0; i < sizeof DIRECTORIES / sizeof *DIRECTORIES; i++)
-		if (mkdir(DIRECTORIES[i], 0755))
-			return -1;
-	if (syscall(SYS_move_mount, proc, "", AT_FDCWD, "proc", MOVE_MOUNT_F_EMPTY_PATH) ||
-	    close(proc) || bind_here("/usr", "usr"))
-		return -1;
-	for (size_t i = 0; i < sizeof LIBRARIES / sizeof *LIBRARIES; i++) {
-		const char *name = LIBRARIES[i] + 1;
-		if (lstat(LIBRARIES[i], &found))
-			continue;
-		if (S_ISLNK(found.st_mode)) {
-			ssize_t length = readlink(LIBRARIES[i], link, sizeof link - 1);
-			link[length < 0 ? 0 : length] = 0;
-			if (symlink(link, name))
-				return -1;
-		} else if (mkdir(name, 0755) || bind_here(LIBRARIES[i], name)) {
-			return -1;
-		}
-	}
-	if (!stat("/etc/ld.so.cache", &found) &&
-	    (make_file("etc/ld.so.cache") || bind_here("/etc/ld.so.cache", "etc/ld.so.cache")))
-		return -1;
-	return symlink("/proc/self/fd", "dev/fd");
-}
-
-static int make_devices(void)
-{
-	static const char *const DEVICES[] = {"/dev/null", "/dev/zero", "/dev/random",
-					      "/dev/urandom"};
-	for (size_t i = 0; i < sizeof DEVICES / sizeof *DEVICES; i++)
-		if (make_file(DEVICES[i] + 1) ||
-		    mount(DEVICES[i], DEVICES[i] + 1, NULL, MS_BIND, NULL))
-			return -1;
-	if (make_file("dev/fuse"))
-		return -1;
-	int target = open("dev/fuse", O_PATH | O_CLOEXEC);
-	struct stat found;
-	int result;
-	if (target < 0)
-		return -1;
-	if (fstat(FUSE_NODE, &found) || !S_ISCHR(found.st_mode))
-		result = mount("/dev/fuse", "dev/fuse", NULL, MS_BIND, NULL);
-	else
-		result = sd_move_tree(FUSE_NODE, target);
-	int error = errno;
-	close(target);
-	close(FUSE_NODE);
-	errno = error;
-	return result ? -1 : 0;
-}
+struct failure {
+	int32_t stage, error;
+};
 
 static int limit(int which, uint64_t most)
 {
@@ -170,10 +102,23 @@ static int limit(int which, uint64_t most)
 	return setrlimit((__rlimit_resource_t)which, &both);
 }
 
+/* A program of the container's is its caller, less the groups. The raw calls act on this thread. */
+static int become(const struct sd_program *program)
+{
+	if (program->root < 0)
+		return 0;
+	/* EPERM: the namespace has setgroups off, and the groups are those of all in it */
+	if (syscall(SYS_setgroups, 0, NULL) && errno != EPERM)
+		return -1;
+	return syscall(SYS_setresgid, program->gid, program->gid, program->gid) ||
+	       syscall(SYS_setresuid, program->uid, program->uid, program->uid) ? -1 : 0;
+}
+
 static int give_up_rights(const struct sd_program *program)
 {
-	static const int KEEP[] = {CAP_SYS_ADMIN, CAP_DAC_OVERRIDE};
-	const uint64_t keep = 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_DAC_OVERRIDE;
+	uint64_t keep = 1ULL << CAP_DAC_OVERRIDE;
+	if (program->root >= 0)
+		keep &= program->caps;
 	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
 	struct __user_cap_data_struct data[2] = {{(uint32_t)keep, (uint32_t)keep, (uint32_t)keep},
 						 {0, 0, 0}};
@@ -188,36 +133,49 @@ static int give_up_rights(const struct sd_program *program)
 	}
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
 		  SECBIT_NO_SETUID_FIXUP_LOCKED, 0, 0, 0) ||
-	    syscall(SYS_capset, &head, data))
+	    become(program) || syscall(SYS_capset, &head, data))
 		return -1;
-	for (size_t i = 0; i < sizeof KEEP / sizeof *KEEP; i++)
-		if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, KEEP[i], 0, 0))
-			return -1;
+	if (keep && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0))
+		return -1;
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
 static int filtered(void)
 {
+	struct sock_fprog mounts = {sizeof MOUNT_FILTER / sizeof *MOUNT_FILTER, MOUNT_FILTER};
 	struct sock_fprog code = {sizeof FILTER / sizeof *FILTER, FILTER};
+	int listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+				    SECCOMP_FILTER_FLAG_NEW_LISTENER, &mounts);
+	if (listener < 0 || sd_send_fds(SD_STARTED, "l", 1, &listener, 1) != 1 || close(listener))
+		return -1;
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &code, 0, 0);
 }
 
-/* The image becomes 3, the node for /dev/fuse 4, the rest is closed. */
-static int order_descriptors(const struct child *child)
+/* What is handed on gets the number it is known by, the rest is closed. */
+static int order_descriptors(struct child *child)
 {
 	const struct sd_program *program = child->program;
-	int image = fcntl(program->image, F_DUPFD, 32);
-	int fuse = program->fuse >= 0 ? fcntl(program->fuse, F_DUPFD, 32) : -1;
-	int messages = fcntl(child->messages, F_DUPFD, 32), null = fcntl(child->null, F_DUPFD, 32);
-	if (image < 0 || messages < 0 || null < 0 || dup2(null, 0) < 0 || dup2(messages, 1) < 0 ||
-	    dup2(messages, 2) < 0 || dup2(image, IMAGE) < 0)
-		return -1;
-	if (fuse >= 0 ? dup2(fuse, FUSE_NODE) < 0 : (close(FUSE_NODE), 0))
-		return -1;
+	const int given[SD_AFTER] = {
+		child->null, child->messages, child->messages, program->image, program->fuse,
+		program->mount_ns, program->root, child->started,
+	};
+	int high[SD_AFTER];
+	for (int number = 0; number < SD_AFTER; number++) {
+		high[number] = given[number] < 0 ? -1 : fcntl(given[number], F_DUPFD, 32);
+		if (given[number] >= 0 && high[number] < 0)
+			return -1;
+	}
+	for (int number = 0; number < SD_AFTER; number++) {
+		if (high[number] < 0)
+			close(number);
+		else if (dup2(high[number], number) < 0)
+			return -1;
+	}
+	child->started = SD_STARTED;
 	/* a program that opens it once more finds it as it was given */
-	int flags = fcntl(IMAGE, F_GETFL);
-	fcntl(IMAGE, F_SETFL, flags & ~O_NONBLOCK);
-	return (int)syscall(SYS_close_range, FUSE_NODE + 1, ~0U, 0);
+	int flags = fcntl(SD_IMAGE, F_GETFL);
+	fcntl(SD_IMAGE, F_SETFL, flags & ~O_NONBLOCK);
+	return syscall(SYS_close_range, SD_AFTER, ~0U, 0) || fcntl(SD_STARTED, F_SETFD, FD_CLOEXEC);
 }
 
 static int child_main(void *given)
@@ -226,72 +184,105 @@ static int child_main(void *given)
 						  "HOME=/", NULL};
 	struct child *child = given;
 	const struct sd_program *program = child->program;
+	struct failure failure = {.stage = SD_PROGRAM_ROOT};
 	sigset_t none;
 	for (int number = 1; number < NSIG; number++)
 		signal(number, SIG_DFL);
-	child->stage = SD_PROGRAM_ROOT;
-	if (setsid() < 0 || order_descriptors(child) || make_root())
-		goto failed;
-	child->stage = SD_PROGRAM_DEVICE;
-	if (make_devices())
-		goto failed;
-	child->stage = SD_PROGRAM_ROOT;
-	if (syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH) || chdir("/"))
-		goto failed;
-	child->stage = SD_PROGRAM_RIGHTS;
 	umask(022);
+	if (setsid() < 0 || order_descriptors(child))
+		goto failed;
+	int error = sd_program_root(program, &failure.stage);
+	if (error) {
+		errno = -error;
+		goto failed;
+	}
+	failure.stage = SD_PROGRAM_RIGHTS;
 	if (give_up_rights(program))
 		goto failed;
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	/* last, for changes of credentials clear it */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	child->stage = SD_PROGRAM_FILTER;
+	failure.stage = SD_PROGRAM_FILTER;
 	if (filtered())
 		goto failed;
-	child->stage = SD_PROGRAM_EXEC;
+	failure.stage = SD_PROGRAM_EXEC;
 	execve(program->argv[0], (char *const *)program->argv, (char *const *)ENVIRONMENT);
 failed:
-	child->error = errno;
+	failure.error = errno;
+	sd_send_fds(child->started, &failure, sizeof failure, NULL, 0);
 	_exit(127);
+}
+
+static void let_go(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
 }
 
 int sd_program_start(struct sd_program *program)
 {
 	static char stack[STACK] __attribute__((aligned(64)));
-	struct child child = {.program = program, .stage = SD_PROGRAM_CLONE};
+	struct child child = {.program = program, .messages = -1, .started = -1};
+	int messages[2] = {-1, -1}, started[2] = {-1, -1}, error = 0, pidfd = -1, pid = -1;
+	int together = program->root < 0 ? CLONE_VM | CLONE_VFORK : 0;
 	sigset_t all, before;
-	int messages[2], error = 0, pidfd = -1;
-	program->pid = program->pidfd = program->messages = -1;
-	if (pipe2(messages, O_CLOEXEC | O_NONBLOCK))
-		return -errno;
-	child.messages = messages[1];
+	program->pid = program->pidfd = program->messages = program->listener = -1;
+	program->started = -1;
+	program->stage = SD_PROGRAM_CLONE;
 	child.null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	/* a handler of ours must not run in the child, which has our memory */
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
-	int pid = clone(child_main, stack + sizeof stack,
-			CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID |
-			CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD, &child, &pidfd);
-	if (pid < 0)
+	if (child.null < 0 || pipe2(messages, O_CLOEXEC | O_NONBLOCK) ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, started))
 		error = -errno;
-	sigprocmask(SIG_SETMASK, &before, NULL);
-	close(messages[1]);
-	if (child.null >= 0)
-		close(child.null);
-	if (!error && child.error)
-		error = -child.error;
-	program->stage = child.stage;
+	child.messages = messages[1];
+	child.started = started[1];
+	if (!error) {
+		/* a handler of ours must not run in the child, which may have our memory */
+		sigfillset(&all);
+		sigprocmask(SIG_SETMASK, &all, &before);
+		pid = clone(child_main, stack + sizeof stack,
+			    together | CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET |
+			    CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD, &child, &pidfd);
+		if (pid < 0)
+			error = -errno;
+		sigprocmask(SIG_SETMASK, &before, NULL);
+	}
+	let_go(&child.null);
+	let_go(&messages[1]);
+	let_go(&started[1]);
 	if (error) {
-		close(messages[0]);
-		if (pid > 0) {
-			waitpid(pid, NULL, 0);
-			close(pidfd);
-		}
+		let_go(&messages[0]);
+		let_go(&started[0]);
 		return error;
 	}
 	program->pid = pid;
 	program->pidfd = pidfd;
 	program->messages = messages[0];
+	program->started = started[0];
 	return 0;
+}
+
+/* First comes the listener, and then either what went wrong, or the end: the program has the other
+ * descriptor no more. */
+int sd_program_started(struct sd_program *program)
+{
+	struct failure failure;
+	for (;;) {
+		int fd, got = sd_receive_fds(program->started, &failure, sizeof failure, &fd, 1);
+		if (got == -EAGAIN)
+			return 0;
+		if (fd >= 0 && got == 1 && program->listener < 0) {
+			program->listener = fd;
+			continue;
+		}
+		if (fd >= 0)
+			close(fd);
+		if (got == (int)sizeof failure && failure.error > 0) {
+			program->stage = failure.stage;
+			return -failure.error;
+		}
+		program->stage = SD_PROGRAM_EXEC;
+		return got == 0 && program->listener >= 0 ? 1 : -EIO;
+	}
 }

@@ -336,6 +336,7 @@ enum sd_look_flag {
 	SD_LOOK_SOURCE = 1, /* the source is a path */
 	SD_LOOK_WRITE = 2,  /* it is to be opened for writing too */
 	SD_LOOK_DEVICE = 4, /* a device is to be opened as well, not only an image */
+	SD_LOOK_ROOT = 8,   /* the caller's root directory is wanted */
 };
 
 enum sd_seen_flag {
@@ -344,6 +345,7 @@ enum sd_seen_flag {
 	SD_SEEN_RETIRE = 4, /* this resolver cannot become that caller: ask a fresh one */
 	SD_SEEN_ROOT = 8,   /* the target is the root of a mount */
 	SD_SEEN_FUSE = 16,  /* the image lies on a FUSE filesystem */
+	SD_SEEN_CALLERS_ROOT = 32, /* the caller's root directory comes with it */
 };
 
 struct sd_seen {
@@ -352,6 +354,7 @@ struct sd_seen {
 	uint32_t flags;
 	uint32_t fsuid, fsgid;
 	uint32_t major, minor;
+	uint64_t caps; /* effective, of the caller */
 	uint64_t source_dev, source_ino;     /* of an image */
 	uint32_t target_major, target_minor; /* of the filesystem that the target is on */
 	int32_t target_length, source_length; /* -1: not known */
@@ -370,11 +373,13 @@ struct sd_waiting {
 int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_t flags,
 		  const char *target, size_t target_length, const char *source,
 		  size_t source_length);
-/* fds: target, mount namespace, source; -1 where there is none */
+/* fds: target, mount namespace, source, root directory; -1 where there is none */
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
-/* `force` is locked, `set` is not */
+struct sd_program;
+/* Makes the mount that `program`, whose /proc/PID `task` is, asks for, and moves it to its place.
+ * `force` is locked, `set` is not. */
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
-		   int pidfd, int inotify, uint64_t force, uint64_t set);
+		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set);
 /* `only_try`: whether it could be done; nothing is changed */
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
 		    uint64_t set, uint64_t clear, int only_try);
@@ -447,13 +452,20 @@ int sd_device_name(uint32_t major, uint32_t minor, char *name);
 /* ---- programs.c: FUSE servers ---- */
 
 struct sd_program {
-	const char *const *argv; /* ends with NULL; the image is descriptor 3 of the program */
+	const char *const *argv; /* ends with NULL; the image is /dev/image */
 	int32_t image;
 	int32_t fuse;      /* a detached mount of a node for /dev/fuse; -1: the host's */
+	int32_t mount_ns;  /* the caller's, where the image comes from */
+	int32_t root;      /* the caller's root directory: the program is the container's own; or -1 */
 	uint64_t memory;   /* most address space in bytes; 0: no limit */
+	/* of a program of the container's: who it is, and the most that it may do */
+	uint64_t caps;
+	uint32_t uid, gid;
 	/* what it came to */
 	int32_t pid, pidfd;
 	int32_t messages;  /* what it writes to its standard streams */
+	int32_t started;   /* readable when it is known whether the program runs */
+	int32_t listener;  /* of its mount(2) */
 	int32_t stage;     /* where it failed, enum sd_program_stage */
 };
 
@@ -461,15 +473,16 @@ enum sd_program_stage {
 	SD_PROGRAM_CLONE = 1,
 	SD_PROGRAM_ROOT,
 	SD_PROGRAM_DEVICE,
-	SD_PROGRAM_PROC,
 	SD_PROGRAM_RIGHTS,
 	SD_PROGRAM_FILTER,
 	SD_PROGRAM_EXEC,
 };
 
-/* Runs it in namespaces of its own, as root of the user namespace that this process is in, with the
- * capability to mount there and no other. 0 or -errno. */
+/* Starts it in namespaces of its own, below the user namespace that this process is in. It has no
+ * capability to mount: its mount(2) is answered by sd_mount_adopt. 0 or -errno. */
 int sd_program_start(struct sd_program *program);
+/* 1: it runs; 0: not known yet; -errno: it does not, because of `stage` */
+int sd_program_started(struct sd_program *program);
 
 /* ---- probe.c: what the kernel can do ---- */
 

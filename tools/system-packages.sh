@@ -57,6 +57,13 @@ for goal in "$@"; do
 		need fuse2fs command_there fuse2fs
 		need squashfs-tools command_there mksquashfs
 		need squashfuse command_there squashfuse
+		need ntfs-3g command_there mkntfs
+		need exfat-fuse command_there mount.exfat-fuse
+		need exfatprogs command_there mkfs.exfat
+		need xfsprogs command_there mkfs.xfs
+		need btrfs-progs command_there mkfs.btrfs
+		need erofs-utils command_there mkfs.erofs
+		need dosfstools command_there mkfs.vfat
 		need passwd command_there useradd
 		need procps command_there ps
 		;;

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from errno import EBUSY, EINTR, EINVAL, EIO, ENODEV, ENOSPC, ENOTBLK, EPERM, ETIMEDOUT
 from typing import Any, Final
 
+import trio
+
 from supervisor.engine import mount_makers
 from supervisor.engine.fuse_servers import FuseServers, Server
 from supervisor.engine.helpers import Makers, Resolvers
@@ -217,8 +219,10 @@ class Mounter:
         new.flags = plan.flags | settings.force
         new.force, new.set = attr_of(settings.force), attr_of(plan.flags)
         data = plan.data
-        if plan.fstype == b"hugetlbfs" and self._uids is not None:
+        if plan.fstype == b"hugetlbfs" and self._uids is not None and settings.shift != "true":
+            # instead of an idmapped mount, which would shift them once more
             data = shifted(data or b"", self._uids, self._gids or self._uids)
+            new.shift = lib.SD_SHIFT_FALSE
         new.data_length = -1 if data is None else len(data)
         _fill(new.fstype, plan.fstype, lib.SD_FSTYPE_MAX, ENODEV)
         _fill(new.data, data or b"", lib.SD_PATH_MAX, EINVAL)
@@ -252,8 +256,7 @@ class Mounter:
             raise MountError(ENOTBLK if plan.source else EINVAL)
         node = await self._fuse_node(call)
         try:
-            image = (look.seen.source_dev, look.seen.source_ino)
-            server = self._servers.start(plan, settings, (look.source, image), node)
+            server = self._servers.start(plan, settings, look, node)
         except (OSError, ValueError) as error:
             errno = EIO if isinstance(error, ValueError) else error.errno or EIO
             raise MountError(errno, f"fuse: {error}") from error
@@ -261,6 +264,7 @@ class Mounter:
             if node >= 0:
                 mount_makers.forget_node(self._makers, node)
         try:
+            await self._started(call, server)
             await self._adopt(call, look, plan, settings, server)
         except BaseException as error:
             words = await self._servers.end(server)
@@ -269,6 +273,17 @@ class Mounter:
             raise
         self._servers.keep(server)
         return f"fuse, pid {server.pid}"
+
+    async def _started(self, call: MountCall, server: Server) -> None:
+        """Until it runs. A container's program may take for ever to be read."""
+        began = trio.current_time()
+        try:
+            while not server.started():
+                if not await call.readable(server.starting, call.deadline, long=True):
+                    raise MountError(ETIMEDOUT, "fuse: the program was not started in time")
+        except OSError as error:
+            raise MountError(error.errno or EIO, f"fuse: {error}") from error
+        call.deadline -= trio.current_time() - began
 
     async def _adopt(
         self, call: MountCall, look: Look, plan: Mount, settings: MountSettings, server: Server
@@ -281,6 +296,8 @@ class Mounter:
             if failed.how == "path: deadline":
                 raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
             raise
+        finally:
+            server.deaf()  # one more mount(2) of the program's would never be answered
         if error == EIO and await self._servers.ended(server):
             # the usual reason is an image that is not what the caller says: EINVAL, as of mount(2)
             status = server.status

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -18,6 +18,9 @@ from supervisor.kernel import fuse_programs
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import check, ffi, lib
 from supervisor.model import Mount, MountSettings
+
+if TYPE_CHECKING:
+    from supervisor.engine.mount_call import Look
 
 MEMORY: Final = 2 << 30
 _MOST_WORDS: Final = 1000
@@ -29,7 +32,6 @@ _STAGES: Final = {
     lib.SD_PROGRAM_CLONE: "clone",
     lib.SD_PROGRAM_ROOT: "its root directory",
     lib.SD_PROGRAM_DEVICE: "/dev/fuse",
-    lib.SD_PROGRAM_PROC: "/proc",
     lib.SD_PROGRAM_RIGHTS: "its rights",
     lib.SD_PROGRAM_FILTER: "its filter",
     lib.SD_PROGRAM_EXEC: "exec",
@@ -37,13 +39,14 @@ _STAGES: Final = {
 
 
 class Server:
-    """One program that runs, or has ended and is not reaped yet."""
+    """One program that starts, runs, or has ended and is not reaped yet. `program` is a started
+    struct sd_program, `image` the device and the inode of what it serves.
+    """
 
-    def __init__(
-        self, pid: int, pidfd: int, messages: int, what: str, image: tuple[int, int]
-    ) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
+    def __init__(self, program: Any, what: str, image: tuple[int, int]) -> None:
+        self.pid: int = program.pid
+        self.pidfd: int = program.pidfd
+        self.starting: int = program.started
         self.what = what
         self.image = image
         self.status = 0
@@ -52,9 +55,26 @@ class Server:
         self.device = 0
         self.unmounted = False
         self.gone = trio.Event()
-        self._messages = messages
+        self.program = program
+        self._messages: int = program.messages
         self._reaped = False
         self._words = b""
+
+    def started(self) -> bool:
+        """Whether it runs; where that is not known yet, `starting` becomes readable.
+
+        OSError where it does not.
+        """
+        there = lib.sd_program_started(self.program)
+        if there < 0:
+            check(there, f"{self.what}: {_STAGES.get(self.program.stage, 'start')}")
+        return bool(there)
+
+    def deaf(self) -> None:
+        """Lets go of the listener: a mount(2) of the program's is answered elsewhere, or not."""
+        if self.program.listener >= 0:
+            os.close(self.program.listener)
+        self.program.listener = -1
 
     def ended(self) -> bool:
         """Whether it has; then it is reaped, and `status` is there."""
@@ -81,8 +101,9 @@ class Server:
 
     def close(self) -> None:
         """Lets go of it."""
-        os.close(self.pidfd)
-        os.close(self._messages)
+        self.deaf()
+        for fd in (self.pidfd, self._messages, self.starting):
+            os.close(fd)
 
 
 class FuseServers:
@@ -146,14 +167,12 @@ class FuseServers:
             return True
         return False
 
-    def start(
-        self, plan: Mount, settings: MountSettings, source: tuple[int, tuple[int, int]], node: int
-    ) -> Server:
-        """Starts the program on an image: its descriptor, and its device and inode.
+    def start(self, plan: Mount, settings: MountSettings, look: Look, node: int) -> Server:
+        """Starts the program on the source that `look` opened. `node`: a mount for its /dev/fuse.
 
         OSError, or ValueError for a template that is wrong.
         """
-        image, which = source
+        seen = look.seen
         options = [word for word in (plan.data or b"").decode("utf-8", "surrogateescape").split(",")
                    if word]  # fmt: skip
         if (plan.flags | settings.force) & MS_RDONLY:
@@ -163,11 +182,11 @@ class FuseServers:
         argv = ffi.new("char *[]", [*kept, ffi.NULL])
         program: Any = ffi.new("struct sd_program *")
         program.argv = argv
-        program.image, program.fuse, program.memory = image, node, MEMORY
-        error = lib.sd_program_start(program)
-        if error < 0:
-            check(error, f"{words[0]}: {_STAGES.get(program.stage, 'start')}")
-        return Server(program.pid, program.pidfd, program.messages, words[0], which)
+        program.image, program.fuse, program.memory = look.source, node, MEMORY
+        program.mount_ns, program.root = look.mount_ns, look.root if settings.inside else -1
+        program.uid, program.gid, program.caps = seen.fsuid, seen.fsgid, seen.caps
+        check(lib.sd_program_start(program), words[0])
+        return Server(program, words[0], (seen.source_dev, seen.source_ino))
 
     async def ended(self, server: Server) -> bool:
         """Whether it has ended, or does so now: of one that is ending /proc shows no mounts."""
@@ -203,7 +222,10 @@ class FuseServers:
         with trio.CancelScope(shield=True):
             await self.ended(server)
         words = server.words()
-        server.close()
+        if server.ended():
+            server.close()
+        else:  # a path of the container's that hangs holds it; until it is gone, it counts
+            self.keep(server)
         return words
 
     def close(self) -> None:

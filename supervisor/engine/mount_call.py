@@ -39,7 +39,7 @@ class Look:
 
     def __init__(self, seen: Any, fds: Sequence[int]) -> None:
         self.seen = seen
-        self.target, self.mount_ns, self.source = fds
+        self.target, self.mount_ns, self.source, self.root = fds
 
     def text(self, which: str) -> bytes | None:
         """The path of the "target" or the "source" below the caller's root, where it has one."""
@@ -48,10 +48,10 @@ class Look:
 
     def close(self) -> None:
         """Lets go of them."""
-        for fd in (self.target, self.mount_ns, self.source):
+        for fd in (self.target, self.mount_ns, self.source, self.root):
             if fd >= 0:
                 os.close(fd)
-        self.target = self.mount_ns = self.source = -1
+        self.target = self.mount_ns = self.source = self.root = -1
 
 
 class MountCall:
@@ -138,7 +138,7 @@ class MountCall:
             if not (plan.flags | plan.settings.force) & MS_RDONLY:
                 flags |= lib.SD_LOOK_WRITE
             if plan.settings.via == "fuse":
-                flags |= lib.SD_LOOK_DEVICE
+                flags |= lib.SD_LOOK_DEVICE | lib.SD_LOOK_ROOT
         target = plan.target.path or b""
         error = lib.sd_mount_look(
             self._sock, self._waiting, self.task, flags, target, len(target), source, len(source)
@@ -154,7 +154,7 @@ class MountCall:
         if not await self.readable(self._sock, PATH_DEADLINE):
             raise self.failed("path: deadline")
         seen = ffi.new("struct sd_seen *")
-        fds = ffi.new("int[3]")
+        fds = ffi.new("int[4]")
         if lib.sd_mount_seen(self._sock, seen, fds) < 0:
             raise self.failed("path: the resolver has gone")
         if seen.flags & lib.SD_SEEN_RETIRE:
@@ -189,16 +189,15 @@ class MountCall:
         return await self._asked(0, self.deadline)
 
     async def adopt(self, look: Look, server: Server, watch: int, force: int, flags: int) -> int:
-        """Waits for what the program mounts, and moves that to its place: 0 or an errno. `watch`
-        is an inotify descriptor; the program learns what it is known by there.
+        """Makes the mount that the program asks for, and moves that to its place: 0 or an errno.
+        `watch` is an inotify descriptor; the program learns what it is known by there.
         """
-        pid, pidfd = server.pid, server.pidfd
-        task = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        task = os.open(f"/proc/{server.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             sent = lib.sd_mount_adopt(
-                self._sock, self._waiting, look.mount_ns, look.target, task, pidfd, watch,
+                self._sock, self._waiting, look.mount_ns, look.target, task, server.program, watch,
                 force, flags,
-            )
+            )  # fmt: skip
         finally:
             os.close(task)
         error = await self._asked(sent, self.deadline, long=True)

@@ -18,7 +18,7 @@ PROGRAMS: Final[Mapping[str, tuple[str, ...]]] = {
 
 # Everybody in the container may use the mount; the kernel checks permissions, not the program.
 OPTIONS: Final = "allow_other,default_permissions"
-SOURCE: Final = "/proc/self/fd/3"
+SOURCE: Final = "/dev/image"
 TARGET: Final = "/mnt"
 
 

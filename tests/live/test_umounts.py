@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse
 # which ext4 leaves alone.
 SLOW = (
     "/usr/bin/fuse2fs $@; sleep 1; "
-    "printf DONE | dd of=/proc/self/fd/3 conv=notrunc status=none"
+    "printf DONE | dd of=/dev/image conv=notrunc status=none"
 )
 RULES = """
 version: 1

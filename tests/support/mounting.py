@@ -209,7 +209,7 @@ def _serve(config: dict[str, Any]) -> None:
         settings = MountSettings(
             via=words.get("via", "kernel"), program=tuple(words.get("program", ())),
             shift=words.get("shift", "auto"), force=words.get("force", 0),
-            text=words.get("text", False),
+            text=words.get("text", False), inside=words.get("inside", False),
         )  # fmt: skip
         place = Place(-100, words["target"].encode())
         plan: Mount | Remount
