@@ -76,7 +76,7 @@ int sd_go_direct(struct sd_work *work)
 	work->told_flags = caller.caps & 1ULL << CAP_DAC_OVERRIDE ? SD_TOLD_DAC : 0;
 	work->told_flags |= caller.caps & 1ULL << CAP_FSETID ? SD_TOLD_FSETID : 0;
 	work->parent = base;
-	if (want_path) {
+	if (want_path && !(work->flags & SD_WORK_AS_WRITTEN)) {
 		work->guess = 1;
 		work->stage = GUESSING;
 		return SD_WORK_DECIDE;

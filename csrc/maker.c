@@ -52,42 +52,6 @@ struct maker {
 	struct sd_mounting mounting;
 };
 
-static int outside(const struct sd_range *ranges, uint32_t count, uint32_t id, uint32_t *result)
-{
-	if (!count) { /* no user namespace */
-		*result = id;
-		return 0;
-	}
-	for (uint32_t i = 0; i < count; i++) {
-		if (id >= ranges[i].inside && id - ranges[i].inside < ranges[i].count) {
-			*result = ranges[i].outside + (id - ranges[i].inside);
-			return 0;
-		}
-	}
-	return -EPERM;
-}
-
-static int is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id)
-{
-	for (uint32_t i = 0; i < count; i++)
-		if (id >= ranges[i].outside && id - ranges[i].outside < ranges[i].count)
-			return 1;
-	return !count;
-}
-
-static int device_allowed(const struct sd_ceiling *ceiling, uint32_t mode, uint64_t device)
-{
-	uint32_t type = S_ISCHR(mode) ? 'c' : S_ISBLK(mode) ? 'b' : 0;
-	for (uint32_t i = 0; type && i < ceiling->device_count; i++) {
-		const struct sd_devices *d = &ceiling->devices[i];
-		if (d->type == type && major(device) >= d->major_low &&
-		    major(device) <= d->major_high && minor(device) >= d->minor_low &&
-		    minor(device) <= d->minor_high)
-			return 1;
-	}
-	return 0;
-}
-
 static void change_mask(struct maker *maker, uint32_t mask)
 {
 	if (mask != maker->mask)
@@ -121,11 +85,11 @@ static int take_ids(struct maker *maker, const struct sd_make *make)
 {
 	const struct sd_ceiling *c = maker->ceiling;
 	uint32_t uid, gid, groups[SD_GROUPS], count = 0;
-	if (outside(c->uids, c->uid_count, make->fsuid, &uid) ||
-	    outside(c->gids, c->gid_count, make->fsgid, &gid) || make->group_count > SD_GROUPS)
+	if (sd_outside(c->uids, c->uid_count, make->fsuid, &uid) ||
+	    sd_outside(c->gids, c->gid_count, make->fsgid, &gid) || make->group_count > SD_GROUPS)
 		return -EPERM;
 	for (uint32_t i = 0; i < make->group_count; i++)
-		if (!outside(c->gids, c->gid_count, make->groups[i], &groups[count]))
+		if (!sd_outside(c->gids, c->gid_count, make->groups[i], &groups[count]))
 			count++;
 	if (count != maker->group_count || memcmp(groups, maker->groups, count * sizeof *groups)) {
 		int error = sd_set_caps(CAP(CAP_SETGID), maker->permitted);
@@ -186,8 +150,8 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 		return error;
 	uint64_t caps = CAP(CAP_MKNOD);
 	/* the caller's own right reaches as far as its map, and no further */
-	if (is_mapped(c->uids, c->uid_count, parent.st_uid) &&
-	    is_mapped(c->gids, c->gid_count, parent.st_gid)) {
+	if (sd_is_mapped(c->uids, c->uid_count, parent.st_uid) &&
+	    sd_is_mapped(c->gids, c->gid_count, parent.st_gid)) {
 		if (make->flags & SD_TOLD_DAC)
 			caps |= CAP(CAP_DAC_OVERRIDE);
 		if (make->flags & SD_TOLD_FSETID)
@@ -374,7 +338,7 @@ static void serve(struct maker *maker)
 		sd_follow(make.cpu);
 		if (size != (int)sizeof make || !make.name[0])
 			made.error = -EINVAL;
-		else if (!device_allowed(maker->ceiling, make.mode, make.device))
+		else if (!sd_device_allowed(maker->ceiling, make.mode, make.device))
 			made.error = -EPERM;
 		else if (make.op == SD_MAKE_NODE)
 			made.error = real_node(maker, &make, fd);

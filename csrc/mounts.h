@@ -12,9 +12,6 @@
 #define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
 #define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
 #endif
-#ifndef FUSE_SUPER_MAGIC
-#define FUSE_SUPER_MAGIC 0x65735546
-#endif
 
 enum sd_mount_attr_flag { SD_ATTR_RDONLY = 0x1, SD_ATTR_IDMAP = 0x100000 };
 

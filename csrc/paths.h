@@ -108,6 +108,14 @@ struct sd_made {
 	int32_t error;
 };
 
+/* ---- ceiling.c ---- */
+
+/* The id on the host of one inside; without ranges there is no user namespace. 0 or -EPERM. */
+SD_HIDDEN int sd_outside(const struct sd_range *ranges, uint32_t count, uint32_t id,
+			 uint32_t *result);
+SD_HIDDEN int sd_is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id);
+SD_HIDDEN int sd_device_allowed(const struct sd_ceiling *ceiling, uint32_t mode, uint64_t device);
+
 /* ---- spawn.c ---- */
 
 /* Forks a helper that has nothing but its socket, as descriptor 0. In the child returns 0. */

@@ -48,8 +48,10 @@ struct sd_call {
 	int32_t slot;                 /* in the watch, to be given back with the answer */
 	int32_t length[SD_STRINGS];   /* of each string without its NUL, SD_NULL, or -errno */
 	int32_t key_length;
+	int32_t head_length;          /* how much of the key comes before its strings */
 	char text[SD_STRINGS][SD_PATH_MAX];
-	/* what a decision may depend on, for a cache: arch, nr, arguments, strings */
+	/* what a decision may depend on, for a cache: arch, nr, the other arguments, then the strings,
+	 * each after its length */
 	char key[SD_STRINGS * SD_PATH_MAX + 128];
 };
 
@@ -248,6 +250,8 @@ enum sd_work_flag {
 	SD_WORK_NODE = 4,      /* a real node, even where it could not be opened */
 	SD_WORK_BIND = 8,      /* a bind mount, even where a real node would do */
 	SD_WORK_CLOSED = 16,   /* one that cannot be opened; with BIND, and by a maker */
+	/* with WANT_PATH: granted where the path has no symlink, and need not be decided again there */
+	SD_WORK_AS_WRITTEN = 32,
 };
 
 enum sd_work_result {
@@ -344,7 +348,7 @@ enum sd_seen_flag {
 	SD_SEEN_IMAGE = 2,  /* the source is a regular file */
 	SD_SEEN_RETIRE = 4, /* this resolver cannot become that caller: ask a fresh one */
 	SD_SEEN_ROOT = 8,   /* the target is the root of a mount */
-	SD_SEEN_FUSE = 16,  /* the image lies on a FUSE filesystem */
+	SD_SEEN_FOREIGN = 16, /* the image lies where somebody may not answer when it is read */
 	SD_SEEN_CALLERS_ROOT = 32, /* the caller's root directory comes with it */
 };
 
@@ -356,6 +360,7 @@ struct sd_seen {
 	uint32_t major, minor;
 	uint64_t caps; /* effective, of the caller */
 	uint64_t source_dev, source_ino;     /* of an image */
+	uint64_t source_fs;                  /* where it lies, if that is an overlay; else 0 */
 	uint32_t target_major, target_minor; /* of the filesystem that the target is on */
 	int32_t target_length, source_length; /* -1: not known */
 	char target[SD_PATH_MAX];

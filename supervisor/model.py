@@ -137,7 +137,9 @@ class Decision:
 
     `rule` is where the rule stands ("build.yaml:7"), or "otherwise" with the policy's file.
     `needs_facts` says that the decision holds only if it is taken again with Facts, and comes
-    out as a grant there too. `silent` refusals are not recorded.
+    out as a grant there too. `as_written`: it would come out the same for the very path that the
+    caller wrote, so it need not be taken again where that path leads through no symbolic link.
+    `silent` refusals are not recorded.
     """
 
     verdict: Verdict
@@ -147,6 +149,7 @@ class Decision:
     settings: Settings | MountSettings = Settings()
     needs_facts: bool = False
     silent: bool = False
+    as_written: bool = False
 
 
 @dataclass(frozen=True, slots=True)

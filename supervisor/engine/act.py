@@ -19,8 +19,7 @@ from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.jobs import Job
 from supervisor.engine.names import LiveNodes
-from supervisor.engine.works import lend, path_of, put
-from supervisor.kernel.procfs import host_node
+from supervisor.engine.works import HostNodes, lend, path_of, put
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
 from supervisor.kernel.syscalls import CallSpec
@@ -53,6 +52,10 @@ _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
 _PROBE: Final[int] = lib.SD_WORK_PROBE
+_WANT_PATH: Final[int] = lib.SD_WORK_WANT_PATH
+_AS_WRITTEN: Final[int] = lib.SD_WORK_WANT_PATH | lib.SD_WORK_AS_WRITTEN
+_WAS_NODE: Final[int] = lib.SD_WAS_NODE
+_make: Final = lib.sd_work_make
 _REALISE: Final[dict[str, int]] = {
     "auto": 0,
     "node": lib.SD_WORK_NODE,
@@ -103,7 +106,7 @@ class Actor:
         self._resolvers = Resolvers()
         self._makers = Makers(maker_socks)
         self._works: list[Any] = []
-        self._host_nodes: dict[tuple[str, int, int], bytes] = {}
+        self._host_nodes = HostNodes()
         self.names = LiveNodes(known=not resumed)
         self._servers = FuseServers(report)
         self._mounter = Mounter(
@@ -128,9 +131,9 @@ class Actor:
         """How many resolvers hang and do not die."""
         return self._resolvers.abandoned
 
-    def rest(self) -> None:
-        """Lets go of helpers that were needed for a burst alone."""
-        self._resolvers.rest()
+    def rest(self) -> bool:
+        """Lets go of helpers that were needed for a burst alone; False: not all have ended yet."""
+        return self._resolvers.rest()
 
     def close(self) -> None:
         """Ends the helpers."""
@@ -146,11 +149,13 @@ class Actor:
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
+        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH).
 
-        With `redecide` the path is resolved first, and the call granted only if that grants it.
+        With `redecide` the path is resolved first, and the call granted only if that grants it;
+        `as_written`: it would, for the path that the caller wrote (see Decision).
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
         """
         if isinstance(plan, Mount | Remount):
@@ -171,11 +176,10 @@ class Actor:
         self.names.expect(plan)
         if self._host and not isinstance(plan, Unmount):
             self.names.bound()  # all that an ordinary user makes are bind mounts
-        work = self._works.pop() if self._works else ffi.new("struct sd_work *")
+        work = self._works.pop() if self._works else self._new_work()
         work.task = task
-        # Whoever reads the caller asks the listener afterwards whether this call still waits.
-        work.listener, work.id = self._listener, snapshot.id
-        job = Job(work, plan, valid, redecide, probe_only)
+        work.id = snapshot.id
+        job = Job(work, plan, valid, redecide, as_written, probe_only)
         try:
             for _ in range(_ATTEMPTS):
                 resolver = self._resolvers.idle()
@@ -196,6 +200,12 @@ class Actor:
 
     # -- one work
 
+    def _new_work(self) -> Any:
+        work = ffi.new("struct sd_work *")
+        # Whoever reads the caller asks the listener afterwards whether this call still waits.
+        work.listener = self._listener
+        return work
+
     async def _with(self, resolver: Helper, job: Job) -> Outcome | None:
         """None: this resolver cannot become that caller, another one can."""
         work = job.work
@@ -204,9 +214,6 @@ class Actor:
             maker = job.maker = self._makers.pick()
             work.resolver = resolver.sock
             lend(work, maker)
-            if not job.valid():
-                result = _DONE
-                return Outcome(self._on_error, "the caller has gone")
             result = self._start(job)
             if result != _DONE:
                 outcome = await self._go_on(job, result)
@@ -292,10 +299,11 @@ class Actor:
         if isinstance(plan, MakeNode):
             flags = self._realise(job, plan, plan.settings)
             if job.redecide is not None and not flags & _PROBE:
-                flags |= lib.SD_WORK_WANT_PATH
-            path = plan.place.path or b""
-            result = lib.sd_work_make(
-                work, flags, plan.mode, *plan.device, plan.place.dirfd, path, len(path), LINGER_US
+                flags |= _AS_WRITTEN if job.as_written else _WANT_PATH
+            place = plan.place
+            path = place.path or b""
+            result = _make(
+                work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
         work.length[1] = -1
@@ -330,24 +338,11 @@ class Actor:
         if job.probe_only:
             return flags | _PROBE
         if not self._makers.all:
-            path = self._host_node(plan) if self._host and how != "node" else b""
+            path = self._host_nodes.path(plan) if self._host and how != "node" else b""
             ffi.memmove(job.work.host_node, path + b"\0", len(path) + 1)
             if not path:
                 flags |= _PROBE
         return flags
-
-    def _host_node(self, plan: MakeNode) -> bytes:
-        kind = "c" if plan.mode & 0o170000 == 0o020000 else "b"
-        key = (kind, *plan.device)
-        path = self._host_nodes.get(key)
-        if path is None:
-            found = host_node(*key)
-            path = found.encode() if found else b""
-            if len(path) >= lib.SD_HOST_NODE_MAX:
-                path = b""
-            if path:  # a device that is not there yet may come
-                self._host_nodes[key] = path
-        return path
 
     def _second_look(self, job: Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
@@ -373,7 +368,7 @@ class Actor:
         if isinstance(job.plan, Unmount):
             self._umounts.done(work)
         path = path_of(work) if job.redecide is not None else None
-        if outcome == lib.SD_WAS_NODE and not error:
+        if outcome == _WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
             return Outcome(0, left_alone=True)

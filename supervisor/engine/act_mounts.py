@@ -229,9 +229,9 @@ class Mounter:
         return new
 
     async def _by_kernel(self, call: MountCall, look: Look, new: Any, source: Source) -> str:
-        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FUSE:
+        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FOREIGN:
             # its server could stop the host's writeback for as long as it wants
-            raise MountError(EPERM, "mount: an image on a FUSE filesystem, for the kernel")
+            raise MountError(EPERM, "mount: an image where somebody may not answer, for the kernel")
         new.kind = _KIND[source.kind]
         if source.device is not None:
             new.major, new.minor = source.device

@@ -103,14 +103,17 @@ class Resolvers:
         self._end(helper)
         self._lot.unpark()
 
-    def rest(self) -> None:
-        """Nobody calls: of the idle ones one is enough, and it is there at once."""
+    def rest(self) -> bool:
+        """Nobody calls: of the idle ones one is enough, and it is there at once.
+
+        False: one that was let go, now or earlier, has not ended yet.
+        """
         while len(self._idle) > 1:
             helper = self._idle.pop(0)
             self._end(helper)
             if helper in self._abandoned and helper.pidfd >= 0:
                 select.select([helper.pidfd], [], [], _LAST_BREATH)  # it waits for us, nothing else
-        self._reap()
+        return not self.abandoned
 
     def _end(self, helper: Helper) -> None:
         os.close(helper.sock)

@@ -36,6 +36,7 @@ from supervisor.observe.trace import Tracer
 
 _BACK_OFF = 0.01
 _LAST_WORK = 0.5
+_REST = 0.5
 
 
 class PlanActor(Protocol):
@@ -47,8 +48,8 @@ class PlanActor(Protocol):
         """Whether a companion's call may concern us; where nothing of ours is there it does not."""
         ...
 
-    def rest(self) -> None:
-        """Nobody has called for a while."""
+    def rest(self) -> bool:
+        """Nobody has called for a while. False: it wants to be asked again soon."""
         ...
 
     async def perform(
@@ -59,6 +60,7 @@ class PlanActor(Protocol):
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
+        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH)."""
@@ -101,6 +103,7 @@ class Session:
         self._observed = audit is not None or tracer is not None
         self._leader: trio.lowlevel.Task | None = None
         self._waiting = 0
+        self._nap = trio.CancelScope()
         self._said: set[type[Exception]] = set()
         self._acting: dict[int, trio.Event] = {}
         self.totals = Totals()
@@ -142,14 +145,17 @@ class Session:
                 await self._sleep()
                 continue
             self.totals.calls += 1
-            ruling, snapshot = memo.get(key), None
+            ruling = memo.get(key)
             if ruling is None or receiver.unread:
-                snapshot = receiver.snapshot()
-                ruling = self._rule(key, snapshot)
+                ruling = self._rule(key)
             if ruling.reply is None or observed:
-                await self._serve(key, ruling, snapshot)
+                await self._serve(key, ruling)
                 if self._leader is not me:
                     self._waiting -= 1
+                    if not self._waiting:
+                        # The leader went to sleep while there was work: now it is to linger, and
+                        # to find that nobody calls.
+                        self._nap.cancel()
                     return
             else:
                 self._settle(ruling, ruling.reply)
@@ -158,10 +164,10 @@ class Session:
                 await trio.lowlevel.checkpoint()
 
     async def _sleep(self) -> None:
-        if not self._waiting:
-            self._actor.rest()
         until = self._audit.sweep() if self._audit else float("inf")
-        with trio.move_on_after(until):
+        if not self._waiting and not self._actor.rest():
+            until = min(until, _REST)
+        with trio.move_on_after(until) as self._nap:
             await trio.lowlevel.wait_readable(self._receiver.listener)
 
     # -- one call
@@ -175,13 +181,16 @@ class Session:
             self.totals.undelivered += 1
         return delivered
 
-    def _rule(self, key: bytes, snapshot: Snapshot) -> Ruling:
-        if not self._receiver.unread:
-            return self._judge.rule(key, snapshot)
-        decision = self._unread(snapshot.tid)
-        return Ruling(decision, None, reply_to(decision))
+    def _rule(self, key: bytes) -> Ruling:
+        """The ruling on the call received last, which no earlier one was equal to."""
+        receiver = self._receiver
+        if receiver.unread:
+            decision = self._unread(receiver.call.tid)
+            return Ruling(decision, None, reply_to(decision))
+        head = receiver.call.head_length
+        return self._judge.by_string(key, head) or self._judge.rule(key, receiver.snapshot(), head)
 
-    async def _serve(self, key: bytes, ruling: Ruling, snapshot: Snapshot | None) -> None:
+    async def _serve(self, key: bytes, ruling: Ruling) -> None:
         """Carries the call received last through to its answer and its record."""
         start = time.perf_counter_ns()
         receiver = self._receiver
@@ -189,16 +198,18 @@ class Session:
         if ruling.companion and ruling.spec and not self._actor.concerned(ruling.spec):
             receiver.answer_last(PROCEED)
             return
-        who = self._who(call.tid, key, ruling)
+        who = self._who(call.tid, key, ruling) if self._observed else None
         if ruling.reply is not None:
             delivered = self._settle(ruling, ruling.reply)
             if who is not None:
                 outcome = Outcome(-ruling.reply[1], left_alone=bool(ruling.reply[2]))
-                snapshot = snapshot or receiver.snapshot()
-                self._record(snapshot, ruling, outcome, start, delivered, who, key)
+                self._record(
+                    receiver.snapshot(), ruling.spec, ruling.decision, outcome, start, delivered,
+                    who, key,
+                )  # fmt: skip
             return
         id_, slot = call.id, call.slot
-        snapshot = snapshot or receiver.snapshot()
+        snapshot = receiver.snapshot()
         if self._missed is None:
             outcome = await self._act(snapshot, ruling)
         else:
@@ -215,8 +226,7 @@ class Session:
         elif self._missed is not None and not before[0] and signals(snapshot.tid) == before:
             self._missed.delivered(snapshot.tid, snapshot.ip, key)
         if who is not None and not (ruling.companion and outcome.left_alone):
-            final = replace(ruling, decision=decision)
-            self._record(snapshot, final, outcome, start, delivered, who, None)
+            self._record(snapshot, ruling.spec, decision, outcome, start, delivered, who, None)
 
     @staticmethod
     def _reply(decision: Decision, outcome: Outcome) -> Reply:
@@ -228,7 +238,7 @@ class Session:
 
     def _who(self, tid: int, key: bytes, ruling: Ruling) -> Mapping[str, Any] | None:
         """The caller's identity for a record, taken while it waits; None: nothing is written."""
-        if not self._observed or ruling.decision.silent:
+        if ruling.decision.silent:
             return None
         if self._audit is not None and ruling.reply is not None and self._audit.repeated(tid, key):
             return {} if self._tracer is not None else None
@@ -312,6 +322,7 @@ class Session:
             task,
             valid,
             redecide if decision.needs_facts else None,
+            as_written=decision.as_written,
             probe_only=decision.verdict is Verdict.REFUSE,
         )
         final = outcome.decision
@@ -343,7 +354,8 @@ class Session:
     def _record(
         self,
         snapshot: Snapshot,
-        ruling: Ruling,
+        spec: CallSpec | None,
+        decision: Decision,
         outcome: Outcome,
         start: int,
         delivered: bool,
@@ -351,14 +363,14 @@ class Session:
         key: bytes | None,
     ) -> None:
         if self._tracer is not None:
-            self._tracer.show(snapshot, ruling.spec, ruling.decision, outcome)
+            self._tracer.show(snapshot, spec, decision, outcome)
         if self._audit is None or not who:
             return
         seconds = (time.perf_counter_ns() - start) / 1e9
         self._audit.record(
             snapshot,
-            ruling.spec,
-            ruling.decision,
+            spec,
+            decision,
             outcome,
             seconds,
             who=who,

@@ -6,8 +6,29 @@ import struct
 from typing import Any
 
 from supervisor.engine.helpers import Maker
+from supervisor.kernel.procfs import host_node
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import Place
+from supervisor.model import MakeNode, Place
+
+
+class HostNodes:
+    """Where the host's own nodes are; what was found is remembered."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int, int], bytes] = {}
+
+    def path(self, plan: MakeNode) -> bytes:
+        """The host's node of this device; empty where there is none that a work has room for."""
+        kind = "c" if plan.mode & 0o170000 == 0o020000 else "b"
+        key = (kind, *plan.device)
+        path = self._found.get(key)
+        if path is None:
+            path = (host_node(*key) or "").encode()
+            if len(path) >= lib.SD_HOST_NODE_MAX:
+                path = b""
+            if path:  # a device that is not there yet may come
+                self._found[key] = path
+        return path
 
 
 def put(work: Any, which: int, place: Place) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ from supervisor.policy.rules import RuleSet
 FORMAT: Final = 2
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
+# What a mknod makes that is no device (the filter lets those pass).
+_NO_DEVICE: Final = ("", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +85,39 @@ class CompiledPolicy:
             return _COMPANION
         if isinstance(rules, MountRules):
             return rules.decide(snapshot.args, facts)
-        mode_at, dev_at, path_at = self._where[snapshot.arch, snapshot.nr]
-        args = snapshot.args
-        device: tuple[str, int, int] | None = None
-        if mode_at is not None and dev_at is not None:
-            mode, dev = args[mode_at], args[dev_at]
-            if isinstance(mode, bytes) or isinstance(dev, bytes):
-                raise TypeError("mode and dev are integers")
-            kind = _TYPES.get(stat.S_IFMT(mode))
-            if kind is None:
-                return rules.otherwise
-            # new_decode_dev of the kernel: 12 bits of major between two parts of the minor.
-            device = (kind, (dev >> 8) & 0xFFF, (dev & 0xFF) | ((dev >> 12) & 0xFFF00))
-        return rules.decide(device, args[path_at] if path_at is not None else 0, facts)
+        device = self._device(snapshot)
+        if device is _NO_DEVICE:
+            return rules.otherwise
+        path_at = self._where[snapshot.arch, snapshot.nr][2]
+        return rules.decide(device, snapshot.args[path_at] if path_at is not None else 0, facts)
+
+    def narrowed(self, family: str, snapshot: Snapshot) -> Decision | Callable[[bytes], Decision]:
+        """What the policy comes to for every call with the registers of `snapshot`.
+
+        That is the first look of `decide`: either the same for all of them, or a function of the
+        path as it is written (b"" where it could not be read: either way nobody knows the path).
+        """
+        rules = self.families.get(family)
+        if rules is None:
+            return _COMPANION
+        if isinstance(rules, MountRules):
+            raise TypeError("a mount is decided by more than one string")
+        device = self._device(snapshot)
+        return rules.otherwise if device is _NO_DEVICE else rules.narrowed(device)
+
+    def _device(self, snapshot: Snapshot) -> tuple[str, int, int] | None:
+        """The device that a call is about; None where it is about none."""
+        mode_at, dev_at, _ = self._where[snapshot.arch, snapshot.nr]
+        if mode_at is None or dev_at is None:
+            return None
+        mode, dev = snapshot.args[mode_at], snapshot.args[dev_at]
+        if isinstance(mode, bytes) or isinstance(dev, bytes):
+            raise TypeError("mode and dev are integers")
+        kind = _TYPES.get(stat.S_IFMT(mode))
+        if kind is None:
+            return _NO_DEVICE
+        # new_decode_dev of the kernel: 12 bits of major between two parts of the minor.
+        return kind, (dev >> 8) & 0xFFF, (dev & 0xFF) | ((dev >> 12) & 0xFFF00)
 
     def to_json(self) -> dict[str, Any]:
         """The policy as JSON's types."""
