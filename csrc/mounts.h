@@ -25,16 +25,12 @@ SD_HIDDEN int sd_move_tree(int tree, int target);
 /* Makes SD_LOCK_STAGE, and a mount namespace whose user namespace nobody is in, where all that is mounted
  * on it comes too, with its flags locked. Once in a process; `proc` is a descriptor of /proc. */
 SD_HIDDEN int sd_lock_namespace(int proc);
-/* Moves a detached mount, or one of ours, there. */
+/* Moves a mount of ours there. */
 SD_HIDDEN int sd_stage(int tree);
 /* A detached copy of what is mounted there, its flags locked unless `lock_ns` is -1: a descriptor or
  * -errno. Needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. */
 SD_HIDDEN int sd_copy_stage(int lock_ns, int home_ns);
 SD_HIDDEN void sd_clear_stage(void);
-/* Puts in place of the detached `*tree` a copy of it whose flags are locked; of an error only -1 is
- * left. */
-SD_HIDDEN int sd_lock_flags(int lock_ns, int home_ns, int *tree);
-
 /* ---- mount_paths.c: the resolver's questions about mounts ---- */
 
 enum sd_mount_ask_op {
@@ -55,10 +51,10 @@ SD_HIDDEN int sd_device_name_at(int sys_block, uint32_t major, uint32_t minor, c
 
 /* ---- fuse_mount.c: the resolver's ---- */
 
-/* Waits for the mount(2) of a FUSE program, and makes it, in our own mount namespace: a
- * detached mount or -errno. -EIO: the program has ended. Where the session has gone, so do we.
- * `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
-SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, int32_t *watch);
+/* Waits for the mount(2) of a FUSE program, and makes it on our stage, with those flags of `force`
+ * that can be locked: 0 or -errno. -EIO: the program has ended. Where the session has gone, so do
+ * we. `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
+SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t *watch);
 
 /* ---- program_root.c ---- */
 
