@@ -244,6 +244,7 @@ enum sd_work_result {
 	SD_WORK_RETIRE = 3, /* this resolver cannot serve this caller: start again with a fresh one */
 	SD_WORK_LOST = 4,   /* the helper behind `waiting` has gone */
 	SD_WORK_BUSY = 5,   /* another work waits for this maker: sd_work_go, perhaps with another */
+	SD_WORK_LONG = 6,   /* it takes a resolver after all: fill in that and `task`, sd_work_go */
 };
 
 enum sd_work_outcome {
@@ -257,10 +258,11 @@ enum sd_work_outcome {
 struct sd_work {
 	int32_t op;
 	uint32_t flags;
-	int32_t resolver, maker; /* sockets; maker -1: none */
+	int32_t resolver, maker; /* sockets; -1: none (see SD_WORK_LONG) */
 	int32_t *maker_busy;     /* shared by all works of that maker: one question at a time */
 	int32_t listener;
 	uint64_t id;             /* of the call: it must still wait when its caller has been read */
+	uint32_t tid;            /* of MAKE */
 	int32_t task;            /* /proc/TID, O_PATH */
 	uint32_t mode;
 	uint32_t major, minor;
@@ -304,6 +306,8 @@ int sd_work_resolve(struct sd_work *work, int linger_us);
 int sd_maker_tell(int maker, uint32_t outcome, uint64_t node_dev, uint64_t node_ino);
 /* After the maker was lost: takes the placeholder back, if there is one; then DONE with `error`. */
 int sd_work_undo(struct sd_work *work, int error, int linger_us);
+/* Closes the files of callers that were kept open for their next call. */
+void sd_forget_callers(void);
 /* Who still owes this work an answer, and is of no use to others until then: its socket, or -1. */
 int sd_work_owed(const struct sd_work *work);
 /* Lets go of what a work that did not end holds. */

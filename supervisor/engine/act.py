@@ -7,6 +7,7 @@ without the scheduler. Every error ends in an errno, never in `continue`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from errno import EPERM, ESRCH
 from typing import Any, Final, Protocol
@@ -15,19 +16,16 @@ import trio
 
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.names import LiveNodes
-from supervisor.engine.works import gone_of, lend, path_of, put
-from supervisor.kernel.procfs import host_node
+from supervisor.engine.works import NOT_BEGUN, HostNodes, Job, fill, gone_of, lend, path_of
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
+from supervisor.kernel.task import open_task
 from supervisor.model import (
-    ChangeNode,
     Decision,
     Facts,
     MakeNode,
     Outcome,
     Plan,
-    RemoveNode,
-    RenameNode,
     Settings,
     Snapshot,
     Unmount,
@@ -38,14 +36,13 @@ LINGER_US: Final = 300
 DEADLINE: Final = 2.0
 _GRACE: Final = 0.5
 _ATTEMPTS: Final = 3
-_MOST_IDLE_WORKS: Final = 4
-_CAPABILITIES: Final = {"chown": 0, "fowner": 3}  # of capability.h
-_AT_SYMLINK_NOFOLLOW: Final = 0x100
+_MOST_IDLE_JOBS: Final = 4
 _DONE: Final[int] = lib.SD_WORK_DONE
 _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
 _PROBE: Final[int] = lib.SD_WORK_PROBE
+_LONG: Final[int] = lib.SD_WORK_LONG
 _WANT_PATH: Final[int] = lib.SD_WORK_WANT_PATH
 _AS_WRITTEN: Final[int] = lib.SD_WORK_WANT_PATH | lib.SD_WORK_AS_WRITTEN
 _WAS_NODE: Final[int] = lib.SD_WAS_NODE
@@ -96,8 +93,8 @@ class Actor:
         self._deadline = deadline
         self._resolvers = Resolvers()
         self._makers = Makers(maker_socks)
-        self._works: list[Any] = []
-        self._host_nodes: dict[tuple[str, int, int], bytes] = {}
+        self._jobs: list[Job] = []
+        self._host_nodes = HostNodes()
         self.names = LiveNodes(known=not resumed)
         self.on_wait: Callable[[], None] = _nothing
         self._resolvers.prepare()
@@ -113,8 +110,9 @@ class Actor:
         return self._resolvers.abandoned
 
     def rest(self) -> None:
-        """Lets go of helpers that were needed for a burst alone."""
+        """Lets go of what was needed for a burst alone."""
         self._resolvers.rest()
+        lib.sd_forget_callers()
 
     def close(self) -> None:
         """Ends the helpers."""
@@ -129,13 +127,11 @@ class Actor:
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
-        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH).
 
-        With `redecide` the path is resolved first, and the call granted only if that grants it;
-        `as_written`: it would, for the path that the caller wrote (see Decision).
+        With `redecide` the path is resolved first, and the call granted only if that grants it.
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
         """
         if not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
@@ -145,10 +141,69 @@ class Actor:
         self.names.expect(plan)
         if self._host:
             self.names.bound()  # all that an ordinary user makes are bind mounts
-        work = self._works.pop() if self._works else self._new_work()
-        work.task = task
-        work.id = snapshot.id
-        job = _Job(work, plan, valid, redecide, as_written, probe_only)
+        job = self._new_job(plan, snapshot)
+        job.work.task = task
+        job.valid, job.redecide, job.probe_only = valid, redecide, probe_only
+        if redecide is not None:
+            job.wanted = _WANT_PATH
+        return await self._carry_out(job)
+
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
+        """The short way of a node that is granted, which takes a maker alone: what it came to.
+
+        None: nothing has begun, and `perform` is to do it. A job: it takes longer, and `finish` has
+        to be awaited.
+        """
+        if (
+            not isinstance(plan, MakeNode)
+            or decision.verdict is not Verdict.EMULATE
+            or (decision.needs_facts and not decision.as_written)
+        ):
+            return None
+        maker = self._makers.pick()
+        if maker is None or maker.busy[0]:
+            return None
+        self.names.expect(plan)
+        job = self._new_job(plan, snapshot)
+        if decision.needs_facts:
+            job.wanted = _AS_WRITTEN
+        job.maker = maker
+        lend(job.work, maker)
+        job.work.resolver = -1
+        job.result = self._start(job)
+        if job.result != _DONE:
+            return job
+        outcome = self._outcome(job)
+        self._jobs.append(job)
+        return outcome
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        """Goes on with what `at_once` has begun; the rest is as in `perform`."""
+        job.valid, job.redecide = valid, redecide
+        outcome = await self._with(None, job)
+        if outcome is not None:
+            self._jobs.append(job)
+            return outcome
+        try:
+            job.work.task = open_task(job.work.tid)
+        except OSError:
+            lib.sd_work_close(job.work)
+            return Outcome(self._on_error, "the caller has gone")
+        try:
+            return await self._carry_out(job)
+        finally:
+            os.close(job.work.task)
+
+    # -- one work
+
+    def _new_job(self, plan: Plan, snapshot: Snapshot) -> Job:
+        job = self._jobs.pop() if self._jobs else Job(self._listener)
+        job.begin(plan, snapshot)
+        return job
+
+    async def _carry_out(self, job: Job) -> Outcome:
         try:
             for _ in range(_ATTEMPTS):
                 resolver = self._resolvers.idle()
@@ -161,46 +216,49 @@ class Actor:
         except HelperError as error:
             return Outcome(self._on_error, str(error))
         finally:
-            if len(self._works) < _MOST_IDLE_WORKS:
-                self._works.append(work)
+            lib.sd_work_close(job.work)
+            if len(self._jobs) < _MOST_IDLE_JOBS:
+                self._jobs.append(job)
 
-    # -- one work
-
-    def _new_work(self) -> Any:
-        work = ffi.new("struct sd_work *")
-        # Whoever reads the caller asks the listener afterwards whether this call still waits.
-        work.listener = self._listener
-        return work
-
-    async def _with(self, resolver: Helper, job: _Job) -> Outcome | None:
-        """None: this resolver cannot become that caller, another one can."""
+    async def _with(self, resolver: Helper | None, job: Job) -> Outcome | None:
+        """None: this resolver cannot become that caller, another one can; or it takes one."""
         work = job.work
         result = _LOST
         try:
-            maker = job.maker = self._makers.pick()
-            work.resolver = resolver.sock
-            lend(work, maker)
-            result = self._start(job)
+            work.resolver = -1 if resolver is None else resolver.sock
+            result, job.result = job.result, NOT_BEGUN
+            if result == NOT_BEGUN:
+                job.maker = self._makers.pick()
+                lend(work, job.maker)
+                result = self._start(job)
+            elif result == _LONG and resolver is not None:
+                result = lib.sd_work_go(work, LINGER_US)
             if result != _DONE:
                 outcome = await self._go_on(job, result)
                 result = _RETIRE if outcome is None else _WAIT
                 return outcome
             return self._outcome(job)
         finally:
-            if result == _DONE:
-                self._resolvers.give(resolver)
-            else:  # it went to sleep, failed, or was cancelled: who still owes an answer?
-                owed = lib.sd_work_owed(work)
-                lib.sd_work_close(work)
-                if result == _RETIRE or owed == resolver.sock:
-                    self._resolvers.abandon(resolver)
-                else:
-                    self._resolvers.give(resolver)
-                if job.maker is not None and owed == job.maker.sock:
-                    self._makers.lose(job.maker)
-                self._makers.done()
+            if job.result != _LONG:
+                self._let_go(job, resolver, result)
 
-    async def _go_on(self, job: _Job, result: int) -> Outcome | None:
+    def _let_go(self, job: Job, resolver: Helper | None, result: int) -> None:
+        """Gives the helpers back, or up: who still owes an answer is of no use to anybody else."""
+        owed = -1
+        if result != _DONE:  # it went to sleep, failed, or was cancelled
+            owed = lib.sd_work_owed(job.work)
+            lib.sd_work_close(job.work)
+            if job.maker is not None and owed == job.maker.sock:
+                self._makers.lose(job.maker)
+            self._makers.done()
+        if resolver is None:
+            return
+        if result == _RETIRE or owed == resolver.sock:
+            self._resolvers.abandon(resolver)
+        else:
+            self._resolvers.give(resolver)
+
+    async def _go_on(self, job: Job, result: int) -> Outcome | None:
         """What did not come to its end at once. None: this resolver cannot become that caller."""
         work = job.work
         until: float | None = None
@@ -235,6 +293,9 @@ class Actor:
                     result = lib.sd_work_go(work, LINGER_US)
             elif result == _RETIRE:
                 return None
+            elif result == _LONG:
+                job.result = _LONG
+                return None
             elif maker is not None and work.waiting == maker.sock:
                 result = self._without_maker(job, maker)
             else:
@@ -248,7 +309,7 @@ class Actor:
             return True
         return False
 
-    def _without_maker(self, job: _Job, maker: Maker) -> int:
+    def _without_maker(self, job: Job, maker: Maker) -> int:
         """It has gone, or does not answer: what was placed for its node is taken back."""
         self._makers.lose(maker)
         job.maker = None
@@ -256,43 +317,24 @@ class Actor:
         result: int = lib.sd_work_undo(job.work, -self._on_error, LINGER_US)
         return result
 
-    def _start(self, job: _Job) -> int:
+    def _start(self, job: Job) -> int:
         work, plan = job.work, job.plan
         result: int
         if isinstance(plan, MakeNode):
             flags = self._realise(job, plan, plan.settings)
-            if job.redecide is not None and not flags & _PROBE:
-                flags |= _AS_WRITTEN if job.as_written else _WANT_PATH
+            if not flags & _PROBE:
+                flags |= job.wanted
             place = plan.place
             path = place.path or b""
             result = _make(
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        work.length[1] = -1
-        work.call_flags = work.flags = 0
-        work.host_node[0] = b"\0"
-        if isinstance(plan, RemoveNode):
-            work.op = lib.SD_WORK_REMOVE
-            put(work, 0, plan.place)
-        elif isinstance(plan, ChangeNode):
-            work.op = lib.SD_WORK_CHANGE
-            work.capability = _CAPABILITIES[plan.capability]
-            work.call_flags = 0 if plan.follow else _AT_SYMLINK_NOFOLLOW
-            put(work, 0, plan.place)
-        elif isinstance(plan, Unmount):
-            work.op = lib.SD_WORK_UMOUNT
-            work.call_flags = plan.flags
-            put(work, 0, plan.place)
-        else:
-            work.op = lib.SD_WORK_RENAME if isinstance(plan, RenameNode) else lib.SD_WORK_LINK
-            work.call_flags = plan.flags
-            put(work, 0, plan.old)
-            put(work, 1, plan.new)
+        fill(work, plan)
         result = lib.sd_work_start(work, LINGER_US)
         return result
 
-    def _realise(self, job: _Job, plan: MakeNode, settings: Settings) -> int:
+    def _realise(self, job: Job, plan: MakeNode, settings: Settings) -> int:
         """The flags of how the node is to be made; one that cannot be made is only tried, and the
         call gets the kernel's own answer.
         """
@@ -301,26 +343,13 @@ class Actor:
         if job.probe_only:
             return flags | _PROBE
         if not self._makers.all:
-            path = self._host_node(plan) if self._host and how != "node" else b""
+            path = self._host_nodes.path(plan) if self._host and how != "node" else b""
             ffi.memmove(job.work.host_node, path + b"\0", len(path) + 1)
             if not path:
                 flags |= _PROBE
         return flags
 
-    def _host_node(self, plan: MakeNode) -> bytes:
-        kind = "c" if plan.mode & 0o170000 == 0o020000 else "b"
-        key = (kind, *plan.device)
-        path = self._host_nodes.get(key)
-        if path is None:
-            found = host_node(*key)
-            path = found.encode() if found else b""
-            if len(path) >= lib.SD_HOST_NODE_MAX:
-                path = b""
-            if path:  # a device that is not there yet may come
-                self._host_nodes[key] = path
-        return path
-
-    def _second_look(self, job: _Job) -> Outcome | None:
+    def _second_look(self, job: Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
         work, plan = job.work, job.plan
         path = path_of(work)
@@ -336,12 +365,12 @@ class Actor:
             return Outcome(EPERM, "no node of the host's", path, decision=decision)
         return None
 
-    def _outcome(self, job: _Job) -> Outcome:
+    def _outcome(self, job: Job) -> Outcome:
         work = job.work
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
             self._unmounted(work)
-        path = path_of(work) if job.redecide is not None else None
+        path = path_of(work) if job.wanted else None
         if outcome == _WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
@@ -364,32 +393,6 @@ class Actor:
         for maker in self._makers.all:
             for device, inode in pairs:
                 lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, device, inode)
-
-
-class _Job:
-    """One call on its way."""
-
-    __slots__ = (
-        "as_written", "decision", "maker", "plan", "probe_only", "redecide", "valid", "work",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        work: Any,
-        plan: Plan,
-        valid: Callable[[], bool],
-        redecide: Callable[[Facts], Decision] | None,
-        as_written: bool,
-        probe_only: bool,
-    ) -> None:
-        self.work = work
-        self.plan = plan
-        self.valid = valid
-        self.redecide = redecide
-        self.as_written = as_written
-        self.probe_only = probe_only
-        self.maker: Maker | None = None
-        self.decision: Decision | None = None
 
 
 def _nothing() -> None:

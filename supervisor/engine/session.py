@@ -24,6 +24,7 @@ from supervisor.engine.decide import Judge, Ruling, reply_to
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
+from supervisor.engine.works import Job
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.syscalls import CallSpec
@@ -52,6 +53,16 @@ class PlanActor(Protocol):
         """Nobody has called for a while."""
         ...
 
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
+        """The short way, where there is one. None: `perform` it. A job: `finish` it."""
+        ...
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        """Goes on with what `at_once` has begun; the rest is as in `perform`."""
+        ...
+
     async def perform(
         self,
         plan: Plan,
@@ -60,7 +71,6 @@ class PlanActor(Protocol):
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
-        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH)."""
@@ -252,13 +262,7 @@ class Session:
     async def _act(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
         """Carries a call out. Every error is a refusal."""
         try:
-            task = open_task(snapshot.tid)
-        except OSError:
-            return Outcome(self._on_error, "the caller has gone")
-        try:
-            # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
-            # caller still waits, which says whose it is.
-            return await self._perform(snapshot, ruling, task)
+            return await self._perform(snapshot, ruling)
         except UnreadableArgument as error:
             return Outcome(self._unreadable(error.errno))
         except Exception as error:  # fail closed, and say so
@@ -269,8 +273,6 @@ class Session:
             if self._audit is not None:
                 self._audit.event("error", syscall=snapshot.name, error=repr(error))
             return Outcome(self._on_error, f"error: {type(error).__name__}: {error}")
-        finally:
-            os.close(task)
 
     def _unreadable(self, errno: int) -> int:
         """EFAULT and ENAMETOOLONG are what the kernel would say; all else is a failure of ours."""
@@ -296,10 +298,17 @@ class Session:
             del self._acting[snapshot.tid]
             done.set()
 
-    async def _perform(self, snapshot: Snapshot, ruling: Ruling, task: int) -> Outcome:
+    async def _perform(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
         decision, spec = ruling.decision, ruling.spec
         if decision.verdict is Verdict.KILL or spec is None:
             return self._kill(snapshot)
+        plan = FAMILIES[spec.family].plan(snapshot, decision)
+        if plan is None:
+            assert ruling.companion, "only what the filter notifies for our sake can be left alone"
+            return Outcome(0, left_alone=True)
+        begun = self._actor.at_once(plan, snapshot, decision)
+        if isinstance(begun, Outcome):
+            return begun
 
         def valid() -> bool:
             return self._receiver.valid(snapshot.id)
@@ -307,19 +316,23 @@ class Session:
         def redecide(facts: Facts) -> Decision:
             return self._judge.again(snapshot, spec, facts)
 
-        plan = FAMILIES[spec.family].plan(snapshot, decision)
-        if plan is None:
-            assert ruling.companion, "only what the filter notifies for our sake can be left alone"
-            return Outcome(0, left_alone=True)
-        outcome = await self._actor.perform(
-            plan,
-            snapshot,
-            task,
-            valid,
-            redecide if decision.needs_facts else None,
-            as_written=decision.as_written,
-            probe_only=decision.verdict is Verdict.REFUSE,
-        )
+        again = redecide if decision.needs_facts else None
+        if begun is not None:
+            outcome = await self._actor.finish(begun, valid, again)
+        else:
+            # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
+            # caller still waits, which says whose it is.
+            try:
+                task = open_task(snapshot.tid)
+            except OSError:
+                return Outcome(self._on_error, "the caller has gone")
+            try:
+                probe_only = decision.verdict is Verdict.REFUSE
+                outcome = await self._actor.perform(
+                    plan, snapshot, task, valid, again, probe_only=probe_only
+                )
+            finally:
+                os.close(task)
         final = outcome.decision
         if final is None or final.verdict is Verdict.EMULATE:
             return outcome

@@ -15,6 +15,7 @@ import trio
 from supervisor.engine.decide import Judge
 from supervisor.engine.session import Session
 from supervisor.engine.snapshot import Receiver
+from supervisor.engine.works import Job
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.model import Decision, Facts, MakeNode, Outcome, Plan, Snapshot
 from supervisor.policy.compiled import CompiledPolicy
@@ -56,6 +57,14 @@ class Actor:
     def rest(self) -> None:
         pass
 
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> None:
+        pass
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        raise AssertionError("nothing has begun")
+
     async def perform(
         self,
         plan: Plan,
@@ -64,7 +73,6 @@ class Actor:
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
-        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         assert isinstance(plan, MakeNode)
