@@ -97,6 +97,21 @@ int sd_deadline_timer(void); /* a timerfd that does not block */
 int sd_arm_timer(int timer, uint64_t in_ns);
 int sd_task_start(int tid, uint32_t *tgid, uint64_t *start_time);
 
+/* ---- callers.c: who calls ---- */
+
+struct sd_identity { /* all zero but what is said */
+	uint32_t tid, tgid;
+	int32_t own_tid;    /* in its own pid namespace; -1: not known */
+	uint32_t uid, gid;  /* effective, as our user namespace numbers them */
+	int32_t comm_length;
+	char comm[64];
+};
+
+/* For a record. `by_pidfd`: the kernel has PIDFD_GET_INFO, and it is not hidden. 0 or -errno. */
+int sd_identify(uint32_t tid, int by_pidfd, struct sd_identity *who);
+/* Closes the files of callers that are kept open for their next call. */
+void sd_forget_callers(void);
+
 /* ---- session.c: what a session process does once ---- */
 
 int sd_join_user_namespace(int userns, uint32_t uid, uint32_t gid);
@@ -306,8 +321,6 @@ int sd_work_resolve(struct sd_work *work, int linger_us);
 int sd_maker_tell(int maker, uint32_t outcome, uint64_t node_dev, uint64_t node_ino);
 /* After the maker was lost: takes the placeholder back, if there is one; then DONE with `error`. */
 int sd_work_undo(struct sd_work *work, int error, int linger_us);
-/* Closes the files of callers that were kept open for their next call. */
-void sd_forget_callers(void);
 /* Who still owes this work an answer, and is of no use to others until then: its socket, or -1. */
 int sd_work_owed(const struct sd_work *work);
 /* Lets go of what a work that did not end holds. */
@@ -330,6 +343,7 @@ enum sd_feature {
 	SD_HAS_OPEN_TREE,     /* 5.2 */
 	SD_HAS_MOVE_MOUNT,    /* 5.2 */
 	SD_HAS_MOUNT_SETATTR, /* 5.12 */
+	SD_HAS_PIDFD_INFO,    /* PIDFD_GET_INFO and PIDFD_THREAD, 6.13 */
 };
 
 /* 1: there; 0: not there; -errno: the kernel refused to let it be tried */

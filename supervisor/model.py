@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 Arg = int | bytes
 
@@ -34,8 +35,7 @@ class Verdict(StrEnum):
         return self in (Verdict.CONTINUE, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One received call, read exactly once.
 
     `args` has one entry for each parameter of the system call, already cut to the width of its
@@ -166,8 +166,7 @@ class Unmount:
 Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Unmount
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a carried out plan came to.
 
     `errno` 0 is success. `left_alone` means that the call does not concern anything of ours and

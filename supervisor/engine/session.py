@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from errno import EFAULT, ENAMETOOLONG, ENOBUFS, ENOTCONN, EPERM
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
@@ -27,12 +27,10 @@ from supervisor.engine.snapshot import PROCEED, Receiver, Reply
 from supervisor.engine.works import Job
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
-from supervisor.kernel.syscalls import CallSpec
 from supervisor.kernel.task import open_task, signals, thread_group
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.complaint import complain
-from supervisor.observe.identity import identity
 from supervisor.observe.trace import Tracer
 
 _BACK_OFF = 0.01
@@ -157,13 +155,16 @@ class Session:
             ruling = memo.get(key)
             if ruling is None or receiver.unread:
                 ruling = self._rule(key)
-            if ruling.reply is None or observed:
+            reply = ruling.reply
+            if reply is None:
                 await self._serve(key, ruling)
                 if self._leader is not me:
                     self._waiting -= 1
                     return
+            elif observed:
+                self._settle_and_record(key, ruling, reply)
             else:
-                self._settle(ruling, ruling.reply)
+                self._settle(ruling, reply)
             turns += 1
             if self._waiting and turns % self._limits.drain == 0:
                 await trio.lowlevel.checkpoint()
@@ -186,6 +187,15 @@ class Session:
             self.totals.undelivered += 1
         return delivered
 
+    def _settle_and_record(self, key: bytes, ruling: Ruling, reply: Reply) -> None:
+        start = time.perf_counter_ns()
+        who = self._who(self._receiver.call.tid, key, ruling)
+        delivered = self._settle(ruling, reply)
+        if who is not None:
+            outcome = Outcome(-reply[1], left_alone=bool(reply[2]))
+            snapshot = self._receiver.snapshot()
+            self._record(snapshot, ruling, ruling.decision, outcome, start, delivered, who, key)
+
     def _rule(self, key: bytes) -> Ruling:
         """The ruling on the call received last, which no earlier one was equal to."""
         receiver = self._receiver
@@ -204,15 +214,6 @@ class Session:
             receiver.answer_last(PROCEED)
             return
         who = self._who(call.tid, key, ruling) if self._observed else None
-        if ruling.reply is not None:
-            delivered = self._settle(ruling, ruling.reply)
-            if who is not None:
-                outcome = Outcome(-ruling.reply[1], left_alone=bool(ruling.reply[2]))
-                self._record(
-                    receiver.snapshot(), ruling.spec, ruling.decision, outcome, start, delivered,
-                    who, key,
-                )  # fmt: skip
-            return
         id_, slot = call.id, call.slot
         snapshot = receiver.snapshot()
         if self._missed is None:
@@ -231,7 +232,7 @@ class Session:
         elif self._missed is not None and not before[0] and signals(snapshot.tid) == before:
             self._missed.delivered(snapshot.tid, snapshot.ip, key)
         if who is not None and not (ruling.companion and outcome.left_alone):
-            self._record(snapshot, ruling.spec, decision, outcome, start, delivered, who, None)
+            self._record(snapshot, ruling, decision, outcome, start, delivered, who, None)
 
     @staticmethod
     def _reply(decision: Decision, outcome: Outcome) -> Reply:
@@ -241,13 +242,15 @@ class Session:
             return PROCEED
         return (decision.value if decision.verdict is Verdict.RETURN else 0, 0, 0)
 
-    def _who(self, tid: int, key: bytes, ruling: Ruling) -> Mapping[str, Any] | None:
+    def _who(self, tid: int, key: bytes, ruling: Ruling) -> str | None:
         """The caller's identity for a record, taken while it waits; None: nothing is written."""
         if ruling.decision.silent:
             return None
-        if self._audit is not None and ruling.reply is not None and self._audit.repeated(tid, key):
-            return {} if self._tracer is not None else None
-        return identity(tid)
+        if self._audit is None:
+            return ""
+        if ruling.reply is not None and self._audit.repeated(tid, key):
+            return "" if self._tracer is not None else None
+        return self._audit.who(tid)
 
     def _unread(self, tid: int) -> Decision:
         reason = (
@@ -337,7 +340,7 @@ class Session:
         if final is None or final.verdict is Verdict.EMULATE:
             return outcome
         if final.verdict is Verdict.KILL:
-            return replace(self._kill(snapshot), path=outcome.path, decision=final)
+            return self._kill(snapshot)._replace(path=outcome.path, decision=final)
         if final.verdict is Verdict.REFUSE and not self._judge.kernel_refuses:
             return outcome
         _, error, proceed = reply_to(final)
@@ -362,22 +365,22 @@ class Session:
     def _record(
         self,
         snapshot: Snapshot,
-        spec: CallSpec | None,
+        ruling: Ruling,
         decision: Decision,
         outcome: Outcome,
         start: int,
         delivered: bool,
-        who: Mapping[str, Any],
+        who: str,
         key: bytes | None,
     ) -> None:
         if self._tracer is not None:
-            self._tracer.show(snapshot, spec, decision, outcome)
+            self._tracer.show(snapshot, ruling.spec, decision, outcome)
         if self._audit is None or not who:
             return
         seconds = (time.perf_counter_ns() - start) / 1e9
         self._audit.record(
             snapshot,
-            spec,
+            ruling.spec,
             decision,
             outcome,
             seconds,
