@@ -100,6 +100,21 @@ int sd_deadline_timer(void); /* a timerfd that does not block */
 int sd_arm_timer(int timer, uint64_t in_ns);
 int sd_task_start(int tid, uint32_t *tgid, uint64_t *start_time);
 
+/* ---- callers.c: who calls ---- */
+
+struct sd_identity { /* all zero but what is said */
+	uint32_t tid, tgid;
+	int32_t own_tid;    /* in its own pid namespace; -1: not known */
+	uint32_t uid, gid;  /* effective, as our user namespace numbers them */
+	int32_t comm_length;
+	char comm[64];
+};
+
+/* For a record. `by_pidfd`: the kernel has PIDFD_GET_INFO, and it is not hidden. 0 or -errno. */
+int sd_identify(uint32_t tid, int by_pidfd, struct sd_identity *who);
+/* Closes the files of callers that are kept open for their next call. */
+void sd_forget_callers(void);
+
 /* ---- session.c: what a session process does once ---- */
 
 int sd_join_user_namespace(int userns, uint32_t uid, uint32_t gid);
@@ -262,6 +277,7 @@ enum sd_work_result {
 	SD_WORK_RETIRE = 3, /* this resolver cannot serve this caller: start again with a fresh one */
 	SD_WORK_LOST = 4,   /* the helper behind `waiting` has gone */
 	SD_WORK_BUSY = 5,   /* another work waits for this maker: sd_work_go, perhaps with another */
+	SD_WORK_LONG = 6,   /* it takes a resolver after all: fill in that and `task`, sd_work_go */
 };
 
 enum sd_work_outcome {
@@ -280,10 +296,11 @@ struct sd_mounted_device { /* of a mount of ours */
 struct sd_work {
 	int32_t op;
 	uint32_t flags;
-	int32_t resolver, maker; /* sockets; maker -1: none */
+	int32_t resolver, maker; /* sockets; -1: none (see SD_WORK_LONG) */
 	int32_t *maker_busy;     /* shared by all works of that maker: one question at a time */
 	int32_t listener;
 	uint64_t id;             /* of the call: it must still wait when its caller has been read */
+	uint32_t tid;            /* of MAKE */
 	int32_t task;            /* /proc/TID, O_PATH */
 	uint32_t mode;
 	uint32_t major, minor;
@@ -507,6 +524,7 @@ enum sd_feature {
 	SD_HAS_OPEN_TREE,     /* 5.2 */
 	SD_HAS_MOVE_MOUNT,    /* 5.2 */
 	SD_HAS_MOUNT_SETATTR, /* 5.12 */
+	SD_HAS_PIDFD_INFO,    /* PIDFD_GET_INFO and PIDFD_THREAD, 6.13 */
 };
 
 /* 1: there; 0: not there; -errno: the kernel refused to let it be tried */

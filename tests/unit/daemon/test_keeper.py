@@ -24,7 +24,9 @@ from tests.support.policies import policy
 POLICY = policy(
     "version: 1\non_error: ENOMEDIUM\nsyscalls:\n  mknod:\n    - {do: {errno: ENODEV}}\n", "none"
 )
-CONFIG = SessionConfig("test", POLICY, Traits("none"), None, None, False, None, None, True, False)
+CONFIG = SessionConfig(
+    "test", POLICY, Traits("none"), None, None, False, None, None, True, False, False
+)
 # One errno for each line that it is sent.
 CALLER = """
 import os, sys
