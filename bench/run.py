@@ -319,10 +319,12 @@ def main() -> int:
         for item in items(bench):
             if wanted(item.what):
                 attempt(partial(bench.compare, item))
-        groups = (("decide alone", decisions), ("run -- true", start_up), ("mount", mounts.measure))
-        for name, group in groups:
+        for name, group in (("decide alone", decisions), ("run -- true", start_up)):
             if wanted(name):
                 attempt(partial(group, bench))
+        if wanted("mount"):
+            for one in mounts.measure(bench):
+                attempt(one)
         if wanted("memory"):
             try:
                 processes = memory(bench)

@@ -29,16 +29,16 @@ struct loop_config {
 };
 #endif
 
-enum { LOOP_MAJOR = 7, ATTEMPTS = 16, NAME_MAX_DEVICE = 128 };
+enum { LOOP_MAJOR = 7, ATTEMPTS = 16 };
 
-static const char STAGE[] = "/stage";
+static const char PLAIN[] = "/plain"; /* what is mounted there goes nowhere else */
 static const char LOOP_NAME[] = "seccompd";
 
 int sd_mounting_prepare(struct sd_mounting *mounting, const struct sd_ceiling *ceiling)
 {
 	mounting->ceiling = ceiling;
 	mounting->lock_ns = mounting->loop_control = mounting->sys_block = -1;
-	mounting->home_ns = -1;
+	mounting->home_ns = mounting->loop = -1;
 	if (!ceiling->mount_count)
 		return 0;
 	mounting->home_ns = open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);
@@ -54,7 +54,7 @@ int sd_mounting_settle(struct sd_mounting *mounting, int proc)
 {
 	if (!mounting->ceiling->mount_count)
 		return 0;
-	if (mkdir(STAGE, 0755) || mkdir("/dev", 0755))
+	if (mkdir("/stage", 0755) || mkdir(PLAIN, 0755) || mkdir("/dev", 0755))
 		return -errno;
 	mounting->lock_ns = sd_lock_namespace(proc);
 	return mounting->lock_ns < 0 ? mounting->lock_ns : 0;
@@ -70,33 +70,10 @@ static const struct sd_mount_rule *next_rule(const struct sd_ceiling *ceiling, c
 	return NULL;
 }
 
-/* What the kernel calls a block device, without "/dev/". */
-static int device_name(const struct sd_mounting *mounting, uint32_t major, uint32_t minor,
-		       char *name)
-{
-	char path[64], text[1024];
-	snprintf(path, sizeof path, "%u:%u/uevent", major, minor);
-	int fd = mounting->sys_block < 0 ? -1 : openat(mounting->sys_block, path, O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-	if (fd >= 0)
-		close(fd);
-	text[got < 0 ? 0 : got] = 0;
-	const char *at = strstr(text, "DEVNAME=");
-	if (!at)
-		return -ENXIO;
-	at += 8;
-	size_t length = strcspn(at, "\n");
-	if (!length || length >= NAME_MAX_DEVICE || at[0] == '/' || strstr(at, ".."))
-		return -ENXIO;
-	memcpy(name, at, length);
-	name[length] = 0;
-	return 0;
-}
-
 static int device_granted(const struct sd_mount_rule *rule, const struct sd_new_mount *new,
 			  const char *name)
 {
-	char path[NAME_MAX_DEVICE + 8];
+	char path[SD_NODE_MAX];
 	for (uint32_t i = 0; i < rule->device_count; i++) {
 		const struct sd_devices *d = &rule->devices[i];
 		if (new->major >= d->major_low && new->major <= d->major_high &&
@@ -126,10 +103,14 @@ static int granted(const struct sd_mounting *mounting, const struct sd_new_mount
 	return 0;
 }
 
-/* A node of ours for a device, below /dev; its name is what mountinfo will show. */
+/* A node of ours for a device, below /dev; its name is what mountinfo will show. It stays for the
+ * next time: there are no more of them than devices in the ceiling. */
 static int make_node(char *path, const char *name, dev_t device)
 {
-	snprintf(path, NAME_MAX_DEVICE + 8, "/dev/%s", name);
+	struct stat found;
+	snprintf(path, SD_NODE_MAX, "/dev/%s", name);
+	if (!lstat(path, &found) && S_ISBLK(found.st_mode) && found.st_rdev == device)
+		return 0;
 	char *slash = strchr(path + 5, '/');
 	if (slash) {
 		*slash = 0;
@@ -148,11 +129,7 @@ static int open_loop(char *path, int number, int read_only)
 	if (error)
 		return error;
 	int loop = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
-	if (loop >= 0)
-		return loop;
-	error = -errno;
-	unlink(path);
-	return error;
+	return loop < 0 ? -errno : loop;
 }
 
 /* The device that `image` is attached to already. Two of them would be two filesystems that write to
@@ -160,7 +137,7 @@ static int open_loop(char *path, int number, int read_only)
 static int known_loop(struct sd_mounting *mounting, const struct stat *image, int read_only,
 		      char *path)
 {
-	for (uint32_t i = 0; i < 64; i++) {
+	for (uint32_t i = 0; i < SD_LOOPS; i++) {
 		const struct sd_loop *known = &mounting->loops[i];
 		struct loop_info64 info;
 		if (!known->ino || known->ino != image->st_ino || known->dev != image->st_dev ||
@@ -174,9 +151,20 @@ static int known_loop(struct sd_mounting *mounting, const struct stat *image, in
 		    !strcmp((const char *)info.lo_file_name, LOOP_NAME))
 			return loop;
 		close(loop);
-		unlink(path);
 	}
 	return -ENOENT;
+}
+
+static void remember_loop(struct sd_mounting *mounting, const struct stat *image, int number,
+			  int read_only)
+{
+	struct sd_loop *loop = &mounting->loops[mounting->loop_count % SD_LOOPS];
+	for (uint32_t i = 0; i < SD_LOOPS; i++) /* what it was attached to before it is no longer */
+		if (mounting->loops[i].ino && mounting->loops[i].number == number)
+			loop = &mounting->loops[i];
+	if (loop == &mounting->loops[mounting->loop_count % SD_LOOPS])
+		mounting->loop_count++;
+	*loop = (struct sd_loop){image->st_dev, image->st_ino, number, read_only};
 }
 
 /* A loop device on `image`, which goes with its last user. */
@@ -203,13 +191,11 @@ static int attach_loop(struct sd_mounting *mounting, int image, int read_only, c
 		};
 		memcpy(config.info.lo_file_name, LOOP_NAME, sizeof LOOP_NAME);
 		if (!ioctl(loop, LOOP_CONFIGURE, &config)) {
-			mounting->loops[mounting->loop_count++ % 64] =
-				(struct sd_loop){found.st_dev, found.st_ino, number, read_only};
+			remember_loop(mounting, &found, number, read_only);
 			return loop;
 		}
 		int error = -errno;
 		close(loop);
-		unlink(path);
 		if (error != -EBUSY) /* somebody else was quicker */
 			return error;
 	}
@@ -221,44 +207,21 @@ static int attach_loop(struct sd_mounting *mounting, int image, int read_only, c
 static int mount_on_stage(const struct sd_new_mount *new, const char *source)
 {
 	static const unsigned long LOCKED = MS_NOSUID | MS_NODEV | MS_NOEXEC;
+	/* the superblock is read-only from the start, and the mount becomes so later */
+	int later = new->flags & MS_RDONLY && !(new->force & SD_ATTR_RDONLY);
 	const char *data = new->data_length < 0 ? NULL : new->data;
-	unsigned long flags = new->flags & ~LOCKED;
-	if (mount(source, STAGE, new->fstype, flags | (new->force & LOCKED), data))
+	unsigned long flags = (new->flags & ~LOCKED) | (new->force & LOCKED);
+	if (mount(source, later ? PLAIN : SD_LOCK_STAGE, new->fstype, flags, data))
 		return -errno;
-	if (!(new->flags & MS_RDONLY) || new->force & SD_ATTR_RDONLY)
+	if (!later)
 		return 0;
-	/* the superblock stays read-only, and the mount becomes so later */
-	int stage = open(STAGE, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int error = stage < 0 ? -errno : sd_change_mount(stage, 0, SD_ATTR_RDONLY, -1);
-	if (stage >= 0)
-		close(stage);
-	if (error && umount2(STAGE, MNT_DETACH))
-		_exit(1);
-	return error;
-}
-
-/* A detached mount of it. Flags to be locked are on their way through the other namespace. */
-static int mount_here(struct sd_mounting *mounting, const struct sd_new_mount *new,
-		      struct sd_mounted *mounted, const char *source)
-{
-	int tree;
-	if (!new->force) {
-		int error = mount_on_stage(new, source);
-		tree = error ? error : sd_open_tree(AT_FDCWD, STAGE);
-		if (!error && umount2(STAGE, MNT_DETACH))
-			_exit(1);
-		return tree;
-	}
-	if (setns(mounting->lock_ns, CLONE_NEWNS))
-		return -errno;
-	int error = mount_on_stage(new, source);
-	if (!error) {
-		tree = sd_copy_locked(mounting->lock_ns, mounting->home_ns);
-		if (tree < 0)
-			mounted->flags |= SD_MOUNTED_LOCK;
-		return tree;
-	}
-	if (setns(mounting->home_ns, CLONE_NEWNS))
+	int plain = open(PLAIN, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int error = plain < 0 ? -errno : sd_change_mount(plain, 0, SD_ATTR_RDONLY, -1);
+	if (!error)
+		error = sd_stage(plain);
+	if (plain >= 0)
+		close(plain);
+	if (error && umount2(PLAIN, MNT_DETACH))
 		_exit(1);
 	return error;
 }
@@ -271,17 +234,40 @@ static int finish(const struct sd_mounting *mounting, const struct sd_new_mount 
 	if (new->force & ~(uint64_t)(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC))
 		set |= new->force; /* of those that cannot be locked */
 	if (new->shift != SD_SHIFT_FALSE && mounting->userns >= 0) {
-		int error = sd_change_mount(tree, SD_ATTR_IDMAP, 0, mounting->userns);
-		if (!error)
+		int error = sd_change_mount(tree, set | SD_ATTR_IDMAP, 0, mounting->userns);
+		if (!error) {
 			mounted->flags |= SD_MOUNTED_SHIFTED;
-		else if (error != -EINVAL && error != -EPERM)
+			return 0;
+		}
+		if (error != -EINVAL && error != -EPERM)
 			return error;
 	}
-	if (new->shift == SD_SHIFT_TRUE && !(mounted->flags & SD_MOUNTED_SHIFTED)) {
+	if (new->shift == SD_SHIFT_TRUE) {
 		mounted->flags |= SD_MOUNTED_NO_SHIFT;
 		return -EINVAL;
 	}
 	return sd_change_mount(tree, set, 0, -1);
+}
+
+/* A detached mount of it, ready for its place. The original stays on the stage. */
+static int mount_here(struct sd_mounting *mounting, const struct sd_new_mount *new,
+		      struct sd_mounted *mounted, const char *source)
+{
+	int error = mount_on_stage(new, source);
+	if (error)
+		return error;
+	mounting->staged = 1;
+	int tree = sd_copy_stage(new->force ? mounting->lock_ns : -1, mounting->home_ns);
+	if (tree < 0) {
+		if (new->force)
+			mounted->flags |= SD_MOUNTED_LOCK;
+		return tree;
+	}
+	error = finish(mounting, new, mounted, tree);
+	if (!error)
+		return tree;
+	close(tree);
+	return error;
 }
 
 static void remember(struct sd_mounting *mounting, struct sd_mounted *mounted, int tree)
@@ -291,7 +277,7 @@ static void remember(struct sd_mounting *mounting, struct sd_mounted *mounted, i
 		return;
 	mounted->major = major(found.st_dev);
 	mounted->minor = minor(found.st_dev);
-	mounting->made[mounting->made_count++ % 64] = found.st_dev;
+	mounting->made[mounting->made_count++ % SD_LOOPS] = found.st_dev;
 }
 
 /* Other flags and data for a superblock that came from here. */
@@ -301,7 +287,7 @@ static int again(const struct sd_mounting *mounting, const struct sd_new_mount *
 	int known = 0;
 	if (fd < 0 || fstat(fd, &found))
 		return -EBADF;
-	for (int i = 0; i < 64; i++)
+	for (int i = 0; i < SD_LOOPS; i++)
 		known |= mounting->made[i] && mounting->made[i] == found.st_dev;
 	if (!known)
 		return -EPERM;
@@ -335,54 +321,49 @@ static int again(const struct sd_mounting *mounting, const struct sd_new_mount *
 	return error;
 }
 
-void sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, int fd,
-			 struct sd_mounted *mounted, int *tree)
+int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, int fd,
+			struct sd_mounted *mounted)
 {
-	char path[NAME_MAX_DEVICE + 8] = "", name[NAME_MAX_DEVICE] = "";
-	int loop = -1;
+	char name[SD_DEVICE_NAME_MAX] = "", path[SD_NODE_MAX] = "";
 	new->fstype[sizeof new->fstype - 1] = 0;
 	new->source[sizeof new->source - 1] = 0;
 	new->data[sizeof new->data - 1] = 0;
-	if (new->kind == SD_NEW_AGAIN) {
-		mounted->error = again(mounting, new, fd);
-		return;
-	}
+	if (new->kind == SD_NEW_AGAIN)
+		return again(mounting, new, fd);
 	if (new->kind == SD_NEW_DEVICE)
-		device_name(mounting, new->major, new->minor, name);
+		sd_device_name_at(mounting->sys_block, new->major, new->minor, name);
 	if (!granted(mounting, new, name)) {
 		mounted->flags = SD_MOUNTED_CEILING;
-		mounted->error = -EPERM;
-		return;
+		return -EPERM;
 	}
 	if (new->flags & (MS_REMOUNT | MS_BIND | MS_MOVE | MS_SHARED | MS_PRIVATE | MS_SLAVE |
-			  MS_UNBINDABLE)) {
-		mounted->error = -EINVAL;
-		return;
-	}
-	int error = 0;
+			  MS_UNBINDABLE))
+		return -EINVAL;
 	if (new->kind == SD_NEW_IMAGE) {
-		loop = attach_loop(mounting, fd, (new->flags & MS_RDONLY) != 0, path);
-		error = loop < 0 ? loop : 0;
-		if (error)
+		mounting->loop = attach_loop(mounting, fd, (new->flags & MS_RDONLY) != 0, path);
+		if (mounting->loop < 0) {
 			mounted->flags |= SD_MOUNTED_LOOP;
+			return mounting->loop;
+		}
 	} else if (new->kind == SD_NEW_DEVICE) {
 		if (!*name)
 			snprintf(name, sizeof name, "block-%u:%u", new->major, new->minor);
-		error = make_node(path, name, makedev(new->major, new->minor));
+		int error = make_node(path, name, makedev(new->major, new->minor));
+		if (error)
+			return error;
 	}
-	if (!error) {
-		*tree = mount_here(mounting, new, mounted, *path ? path : new->source);
-		error = *tree < 0 ? *tree : finish(mounting, new, mounted, *tree);
-	}
-	if (*path)
-		unlink(path);
-	if (loop >= 0)
-		close(loop);
-	if (!error)
-		remember(mounting, mounted, *tree);
-	if (error && *tree >= 0) {
-		close(*tree);
-		*tree = -1;
-	}
-	mounted->error = error;
+	int tree = mount_here(mounting, new, mounted, *path ? path : new->source);
+	if (tree >= 0)
+		remember(mounting, mounted, tree);
+	return tree;
+}
+
+void sd_mounting_clear(struct sd_mounting *mounting)
+{
+	if (mounting->staged)
+		sd_clear_stage();
+	if (mounting->loop >= 0)
+		close(mounting->loop);
+	mounting->staged = 0;
+	mounting->loop = -1;
 }

@@ -15,10 +15,12 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static const char STAGE[] = "/stage";
+/* not that of lock.c, which is seen elsewhere */
+static const char STAGE[] = "/fuse";
 /* What makes of mount(2) another call than that of a new mount. */
 static const unsigned long OTHER = MS_REMOUNT | MS_BIND | MS_MOVE | MS_SHARED | MS_PRIVATE |
 				   MS_SLAVE | MS_UNBINDABLE;
@@ -91,10 +93,12 @@ static int mount_here(struct wish *wish, int fuse)
 	if (snprintf(wish->data + length, sizeof wish->data - length, "fd=%d", fuse) >=
 	    (int)(sizeof wish->data - length))
 		return -EINVAL;
+	if (mkdir(STAGE, 0755) && errno != EEXIST)
+		return -errno;
 	return mount(wish->source, STAGE, wish->type, wish->flags, wish->data) ? -errno : 0;
 }
 
-/* Mounts what it asked for at /stage. 0 or -errno. */
+/* Mounts what it asked for at STAGE. 0 or -errno. */
 static int grant(int listener, const struct seccomp_notif *call)
 {
 	static struct wish wish;

@@ -1,7 +1,8 @@
 /* Mount flags that stay. Whoever has a mount in a mount namespace of its own can change its flags,
  * the container's root included, unless they were there when the mount came from another user
- * namespace: then the kernel locks them. So a mount is taken through a mount namespace that belongs
- * to a user namespace which nobody is in, copied from there into one of ours, and handed on. */
+ * namespace: then the kernel locks them. So there is a mount namespace that belongs to a user
+ * namespace which nobody is in. What is mounted on our stage is propagated to that one's, and a copy
+ * is taken from there. It is made once: to leave a namespace behind takes a grace period of RCU. */
 #include "mounts.h"
 
 #include <errno.h>
@@ -14,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char STAGE[] = "/stage";
+static const char SHARED[] = "/stage";
 
 int sd_open_tree(int dir, const char *path)
 {
@@ -39,18 +40,29 @@ int sd_move_tree(int tree, int target)
 		       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) ? -errno : 0;
 }
 
-/* Needs STAGE in the root directory, and to be in no chroot. The child opens the namespace itself:
+static int share(void)
+{
+	if (mount(SHARED, SHARED, NULL, MS_BIND, NULL) ||
+	    mount(NULL, SHARED, NULL, MS_SHARED, NULL) || mkdir(SD_LOCK_STAGE, 0755))
+		return -errno;
+	return 0;
+}
+
+/* Needs SHARED in the root directory, and to be in no chroot. The child opens the namespace itself:
  * it is not dumpable, so nobody else may. */
 int sd_lock_namespace(int proc)
 {
 	int pair[2], fd = -1;
 	char word = 0;
+	int error = share();
+	if (error)
+		return error;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
 	pid_t pid = fork();
 	if (!pid) {
-		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) ||
-		    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		/* what is shared here is a slave there: it follows, and nothing comes back */
+		if (unshare(CLONE_NEWUSER | CLONE_NEWNS))
 			_exit(1);
 		fd = openat(proc, "self/ns/mnt", O_RDONLY | O_CLOEXEC);
 		_exit(fd < 0 || sd_send_fds(pair[1], "n", 1, &fd, 1) != 1);
@@ -63,9 +75,9 @@ int sd_lock_namespace(int proc)
 	return fd >= 0 ? fd : got < 0 ? got : -EPERM;
 }
 
-static int staged(int tree)
+int sd_stage(int tree)
 {
-	int stage = open(STAGE, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int stage = open(SD_LOCK_STAGE, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (stage < 0)
 		return -errno;
 	int error = sd_move_tree(tree, stage);
@@ -73,29 +85,39 @@ static int staged(int tree)
 	return error;
 }
 
-int sd_copy_locked(int lock_ns, int home_ns)
+void sd_clear_stage(void)
 {
-	/* the copy is ours, so the kernel takes it for one that crossed a border */
-	int tree = unshare(CLONE_NEWNS) ? -errno : sd_open_tree(AT_FDCWD, STAGE);
-	int error = setns(lock_ns, CLONE_NEWNS) || umount2(STAGE, MNT_DETACH) ? -errno : 0;
-	/* elsewhere than at home nothing of us may go on */
-	if (setns(home_ns, CLONE_NEWNS))
+	/* what stays there would be the next one's, and would keep a device busy for ever */
+	if (umount2(SD_LOCK_STAGE, MNT_DETACH))
 		_exit(1);
-	if (error && tree >= 0)
+}
+
+int sd_copy_stage(int lock_ns, int home_ns)
+{
+	/* a copy would be a peer or a slave of the original, for as long as that is there */
+	struct sd_mount_attr private = {.propagation = MS_PRIVATE};
+	int tree = lock_ns >= 0 && setns(lock_ns, CLONE_NEWNS) ? -errno
+							       : sd_open_tree(AT_FDCWD, SD_LOCK_STAGE);
+	/* elsewhere than at home nothing of us may go on */
+	if (lock_ns >= 0 && setns(home_ns, CLONE_NEWNS))
+		_exit(1);
+	if (tree >= 0 &&
+	    syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &private, sizeof private)) {
+		int error = -errno;
 		close(tree);
-	return error ? error : tree;
+		return error;
+	}
+	return tree;
 }
 
 int sd_lock_flags(int lock_ns, int home_ns, int *tree)
 {
-	int error = setns(lock_ns, CLONE_NEWNS) ? -errno : staged(*tree);
+	int error = sd_stage(*tree);
 	close(*tree);
 	*tree = -1;
-	if (!error) {
-		*tree = sd_copy_locked(lock_ns, home_ns);
-		return *tree < 0 ? *tree : 0;
-	}
-	if (setns(home_ns, CLONE_NEWNS))
-		_exit(1);
-	return error;
+	if (error)
+		return error;
+	*tree = sd_copy_stage(lock_ns, home_ns);
+	sd_clear_stage();
+	return *tree < 0 ? *tree : 0;
 }

@@ -29,7 +29,7 @@
 
 #define CAP(name) (1ULL << (name))
 
-enum { NOBODY = 0xfffffffe, PROBE_DEVICE = 0x103 };
+enum { NOBODY = 0xfffffffe, PROBE_DEVICE = 0x103, MOST_GIVEN = 2 };
 
 struct known_fs {
 	uint64_t fs_id;
@@ -313,20 +313,29 @@ static void change_links(const struct maker *maker, const struct sd_make *make)
 	}
 }
 
-/* With the capabilities of root that mounting takes, while it takes them. 0, or -errno where the
- * session has gone. */
-static int answer_mount(struct maker *maker, struct sd_new_mount *new, int fd)
+/* With the capabilities of root that mounting takes, while it takes them. The mount goes to the
+ * resolver behind `channel`, which brings it to its place while we tidy up; the answer comes once
+ * nothing is held here. 0, or -errno where the session has gone. */
+static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 {
 	struct sd_mounted mounted = {0};
-	int tree = -1;
-	if (become(maker, 0, 0) || sd_set_caps(maker->permitted, maker->permitted))
-		mounted.error = -EPERM;
-	else
-		sd_mount_filesystem(&maker->mounting, new, fd, &mounted, &tree);
+	int again = new->kind == SD_NEW_AGAIN, channel = again ? -1 : fds[0];
+	int tree = -EPERM;
+	sd_follow(new->cpu);
+	if (!become(maker, 0, 0) && !sd_set_caps(maker->permitted, maker->permitted))
+		tree = sd_mount_filesystem(&maker->mounting, new, again ? fds[0] : fds[1], &mounted);
+	if (tree > 0) {
+		int sent = sd_send_fds(channel, "t", 1, &tree, 1);
+		close(tree);
+		tree = sent < 0 ? sent : 0;
+	}
+	for (int i = 0; i < MOST_GIVEN; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	sd_mounting_clear(&maker->mounting);
 	sd_set_caps(0, maker->permitted);
-	if (fd >= 0)
-		close(fd);
-	return sd_reply(0, &mounted, sizeof mounted, tree);
+	mounted.error = tree;
+	return sd_reply(0, &mounted, sizeof mounted, -1);
 }
 
 static void serve(struct maker *maker)
@@ -337,15 +346,18 @@ static void serve(struct maker *maker)
 	} asked;
 	for (;;) {
 		struct sd_made made = {-EINVAL};
-		int fd = -1, give = -1;
-		int size = sd_receive_fds(0, &asked, sizeof asked, &fd, 1);
+		int fds[MOST_GIVEN], give = -1;
+		int size = sd_receive_fds(0, &asked, sizeof asked, fds, MOST_GIVEN);
 		if (size <= 0)
 			_exit(0);
 		if (asked.mount.op == SD_MAKE_MOUNT && size == (int)sizeof asked.mount) {
-			if (answer_mount(maker, &asked.mount, fd) < 0)
+			if (answer_mount(maker, &asked.mount, fds) < 0)
 				_exit(1);
 			continue;
 		}
+		int fd = fds[0];
+		if (fds[1] >= 0)
+			close(fds[1]);
 		struct sd_make make = asked.make;
 		make.name[sizeof make.name - 1] = 0;
 		if (make.op == SD_MAKE_DROP || make.op == SD_MAKE_LINK) {

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/stat.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -178,6 +179,34 @@ static int attach(int mount_ns, int target, int tree)
 	return sd_move_tree(tree, target);
 }
 
+/* The mount that a maker sends, or -ECANCELED where it sends none. */
+static int receive(int channel)
+{
+	struct pollfd both[] = {
+		{.fd = channel, .events = POLLIN},
+		{.fd = 0, .events = POLLIN}, /* the session does not ask twice: it has gone */
+	};
+	char word;
+	int tree = -1;
+	while (poll(both, 2, -1) < 0)
+		if (errno != EINTR)
+			return -errno;
+	if (!both[0].revents)
+		_exit(0);
+	sd_receive_fds(channel, &word, 1, &tree, 1);
+	return tree < 0 ? -ECANCELED : tree;
+}
+
+static int attach_sent(const struct sd_ask *ask, const int *held, int listener)
+{
+	int tree = receive(held[2]);
+	if (tree < 0)
+		return tree;
+	int error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
+	close(tree);
+	return error;
+}
+
 static int lock_namespace(int task)
 {
 	int proc = openat(task, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -243,7 +272,7 @@ int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 		else
 			attached.error = sd_act_as_self(home);
 		if (!attached.error && ask->op == SD_ASK_MOUNT_ATTACH)
-			attached.error = attach(held[0], held[1], held[2]);
+			attached.error = attach_sent(ask, held, listener);
 		else if (!attached.error && ask->op == SD_ASK_MOUNT_ADOPT)
 			attached.error = adopt(home, ask, held, listener, &attached);
 		else if (!attached.error && ask->op == SD_ASK_MOUNT_CHANGE)

@@ -3,11 +3,14 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 static int ask(int sock, const struct sd_waiting *call, struct sd_ask *ask, size_t text,
@@ -68,13 +71,6 @@ int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
 	return 0;
 }
 
-int sd_mount_attach(int resolver, const struct sd_waiting *call, int mount_ns, int target, int tree)
-{
-	struct sd_ask attach = {.op = SD_ASK_MOUNT_ATTACH};
-	int fds[] = {mount_ns, target, tree};
-	return ask(resolver, call, &attach, 1, fds, 3);
-}
-
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
 		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set)
 {
@@ -122,26 +118,47 @@ int sd_watch_next(int inotify)
 	}
 }
 
-int sd_mount_make(int maker, struct sd_new_mount *make, int fd)
+static int make(int maker, struct sd_new_mount *make, const int *fds, size_t count)
 {
 	make->op = SD_MAKE_MOUNT;
-	int sent = sd_send_fds(maker, make, sizeof *make, &fd, fd >= 0);
+	make->cpu = (uint32_t)sched_getcpu();
+	int sent = sd_send_fds(maker, make, sizeof *make, fds, count);
 	return sent < 0 ? sent : 0;
 }
 
-int sd_mount_made(int maker, struct sd_mounted *mounted, int *tree)
+int sd_mount_begin(int maker, struct sd_new_mount *new, int image, int resolver,
+		   const struct sd_waiting *call, int mount_ns, int target)
 {
-	int fd;
-	int got = sd_receive_fds(maker, mounted, sizeof *mounted, &fd, 1);
-	if (got == 1 && fd >= 0 && *tree < 0) {
-		*tree = fd;
-		return 0;
-	}
-	if (fd >= 0)
-		close(fd);
-	if (got != (int)sizeof *mounted)
-		return got < 0 ? got : -EPIPE;
-	return 1;
+	struct sd_ask attach = {.op = SD_ASK_MOUNT_ATTACH};
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	int error = make(maker, new, (int[]){pair[0], image}, image < 0 ? 1 : 2);
+	close(pair[0]);
+	/* where the first failed, the second one ends by itself */
+	int fds[] = {mount_ns, target, pair[1]};
+	int asked = ask(resolver, call, &attach, 1, fds, 3);
+	close(pair[1]);
+	return error ? error : asked;
+}
+
+int sd_mount_again(int maker, struct sd_new_mount *new, int target)
+{
+	new->kind = SD_NEW_AGAIN;
+	return make(maker, new, &target, 1);
+}
+
+int sd_mount_made(int maker, struct sd_mounted *mounted)
+{
+	int got = sd_receive_fds(maker, mounted, sizeof *mounted, NULL, 0);
+	return got == (int)sizeof *mounted ? 0 : got < 0 ? got : -EPIPE;
+}
+
+int sd_mount_wait(int fd, int listener, int linger_us)
+{
+	struct timespec most = {linger_us / 1000000, linger_us % 1000000 * 1000};
+	struct pollfd both[] = {{.fd = fd, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
+	return ppoll(both, 2, &most, NULL) > 0 && both[0].revents;
 }
 
 /* A node for /dev/fuse that a target's root may open, where the host's may not be opened by it. */

@@ -83,7 +83,7 @@ enum sd_make_op {
 	SD_MAKE_DROP,     /* no answer */
 	SD_MAKE_LINK,     /* no answer */
 	SD_MAKE_AT,       /* [where a path starts] -> [parent], with SD_NEEDS_BIND */
-	SD_MAKE_MOUNT,    /* [image] or [mount] or [] -> [tree]: struct sd_new_mount */
+	SD_MAKE_MOUNT,    /* [channel], [channel, image], of AGAIN [mount]: struct sd_new_mount */
 };
 
 enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */

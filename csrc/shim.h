@@ -375,7 +375,6 @@ int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_
 		  size_t source_length);
 /* fds: target, mount namespace, source, root directory; -1 where there is none */
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
-int sd_mount_attach(int resolver, const struct sd_waiting *call, int mount_ns, int target, int tree);
 struct sd_program;
 /* Makes the mount that `program`, whose /proc/PID `task` is, asks for, and moves it to its place.
  * `force` is locked, `set` is not. */
@@ -385,12 +384,12 @@ int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, in
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
 		    uint64_t set, uint64_t clear, int only_try);
 struct sd_attached {
-	int32_t error; /* 0 or -errno */
+	int32_t error; /* 0 or -errno; -ECANCELED: the maker sent nothing */
 	int32_t watch; /* of an adopted mount, in `inotify`; -1: it could not be watched */
 	uint64_t device;
 };
 
-/* the answer to those three: 0, or -EPIPE: the resolver has gone */
+/* the answer to those, and to sd_mount_begin: 0, or -EPIPE: the resolver has gone */
 int sd_mount_answer(int resolver, struct sd_attached *attached);
 /* An inotify descriptor, and a watch whose filesystem is no longer mounted anywhere; -EAGAIN: none */
 int sd_watch_new(void);
@@ -400,7 +399,7 @@ enum sd_new_kind { SD_NEW_DEVICE = 1, SD_NEW_IMAGE = 2, SD_NEW_TEXT = 3, SD_NEW_
 enum sd_new_shift { SD_SHIFT_FALSE = 0, SD_SHIFT_AUTO = 1, SD_SHIFT_TRUE = 2 };
 
 struct sd_new_mount {
-	uint32_t op;          /* filled in by sd_mount_make */
+	uint32_t op, cpu;     /* filled in when it is sent */
 	uint32_t kind;        /* AGAIN: the superblock of a mount of ours gets other flags and data */
 	uint32_t shift;
 	uint32_t major, minor;
@@ -426,12 +425,26 @@ struct sd_mounted {
 	uint32_t major, minor; /* of the filesystem */
 };
 
-int sd_mount_make(int maker, struct sd_new_mount *make, int fd);
-/* 1: the answer is there; 0: only its descriptor yet, ask again; -errno */
-int sd_mount_made(int maker, struct sd_mounted *mounted, int *tree);
+/* Asks the maker for a mount (of an image: its descriptor), and the resolver to bring it to its
+ * place as soon as the maker has it. Both answer: sd_mount_made, sd_mount_answer. */
+int sd_mount_begin(int maker, struct sd_new_mount *make, int image, int resolver,
+		   const struct sd_waiting *call, int mount_ns, int target);
+/* AGAIN, of the mount at `target`; the maker alone answers */
+int sd_mount_again(int maker, struct sd_new_mount *make, int target);
+int sd_mount_made(int maker, struct sd_mounted *mounted);
+/* 1: `fd` is readable; 0: it is not yet, and either the time is over or another call waits */
+int sd_mount_wait(int fd, int listener, int linger_us);
 /* a node for /dev/fuse, as a detached mount; its answer as above */
 int sd_mount_fuse_node(int maker, uint32_t uid, uint32_t gid);
 int sd_mount_fuse_made(int maker, int *tree);
+
+/* ---- devices.c ---- */
+
+enum { SD_DEVICE_NAME_MAX = 128 };
+
+/* The kernel's own name of a block device, below /dev: its length, or -errno. No container can
+ * choose it, as it can the name of a node. */
+int sd_device_name(uint32_t major, uint32_t minor, char *name);
 
 /* ---- programs.c: FUSE servers ---- */
 

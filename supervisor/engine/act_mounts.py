@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
 from errno import EBUSY, EINTR, EINVAL, EIO, ENODEV, ENOSPC, ENOTBLK, EPERM, ETIMEDOUT
 from typing import Any, Final
@@ -37,6 +38,7 @@ from supervisor.model import (
 
 MOST_MOUNTS: Final = 64
 _ATTEMPTS: Final = 3
+_MOST_KNOWN: Final = 64
 _SHIFT: Final = {
     "false": lib.SD_SHIFT_FALSE, "auto": lib.SD_SHIFT_AUTO, "true": lib.SD_SHIFT_TRUE,
 }  # fmt: skip
@@ -74,7 +76,9 @@ class Mounter:
         self._deadline = deadline
         # Of the filesystems that makers mounted, with whether their source is no path.
         self._devices: dict[tuple[int, int], bool] = {}
-        self._underway = 0
+        self._times: Counter[tuple[int, int]] = Counter()  # how often each of them
+        self._underway = self._calls = 0
+        self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
         self.on_wait: Callable[[], None] = lambda: None
 
     @property
@@ -100,7 +104,9 @@ class Mounter:
         call = MountCall(
             task, snapshot.tid, (self._listener, snapshot.id), valid,
             on_error=self._on_error, on_wait=self.on_wait, deadline=self._deadline,
+            alone=not self._calls,
         )  # fmt: skip
+        self._calls += 1
         try:
             if self._uids is None and isinstance(plan, Remount):
                 return Outcome(0, left_alone=True)  # it cannot be one of ours
@@ -108,23 +114,31 @@ class Mounter:
                 raise MountError(EPERM, "mount: the target has no user namespace of its own")
             for _ in range(_ATTEMPTS):
                 helper = self._resolvers.idle() or await self._resolvers.take(self.on_wait)
-                with call.through(self._resolvers, helper):
-                    look = await call.look(plan)
+                call.use(helper)
+                try:
+                    call.ask(plan)
+                    new = self._prepared_early(plan)
+                    look = await call.look()
                     if look is None:
                         continue
                     try:
-                        return await self._with(call, look, plan, redecide, probe_only)
+                        return await self._with(call, look, plan, new, redecide, probe_only)
                     finally:
                         look.close()
+                finally:
+                    call.done_with(self._resolvers, helper)
             raise call.failed("path: the caller's groups cannot be taken")
         except MountError as error:
             return Outcome(error.errno, error.how, call.path, decision=call.decision)
+        finally:
+            self._calls -= 1
 
     async def _with(
         self,
         call: MountCall,
         look: Look,
         plan: Mount | Remount,
+        new: Any,
         redecide: Callable[[Facts], Decision] | None,
         probe_only: bool,
     ) -> Outcome:
@@ -144,7 +158,7 @@ class Mounter:
         if self._live(call) >= self._most:
             raise MountError(ENOSPC, f"mount: {self._most} mounts are the limit of a session")
         image = (look.seen.source_dev, look.seen.source_ino)
-        if source.kind == "image" and not await self._released(call, image):
+        if source.kind == "image" and self._servers.count and not await self._released(call, image):
             # two programs, or a program and the kernel, would write to the same blocks
             raise MountError(EBUSY, "mount: a FUSE program serves this image")
         call.check()
@@ -153,60 +167,84 @@ class Mounter:
             if settings.via == "fuse":
                 how = await self._by_program(call, look, plan, settings)
             else:
-                how = await self._by_kernel(call, look, plan, settings, source)
+                if new is None or settings is not plan.settings:
+                    new = self._prepared(plan, settings)
+                how = await self._by_kernel(call, look, new, source)
         finally:
             self._underway -= 1
         return Outcome(0, how, call.path, decision=call.decision)
 
     async def _released(self, call: MountCall, image: tuple[int, int]) -> bool:
-        if not self._servers.count:
-            return True
         call.on_wait()
         return await self._servers.released(image)
 
     def _live(self, call: MountCall) -> int:
         """How many mounts there may be. What went by an umount nobody has told us of."""
-        known = len(self._devices) + self._servers.count + self._underway
+        known = self._times.total() + self._servers.count + self._underway
         if known >= self._most:
             shown = mounted_devices(call.task)
-            self._devices = {
-                d: text for d, text in self._devices.items() if d in shown or loop_is_bound(*d)
-            }
-            known = len(self._devices) + self._servers.count + self._underway
+            for device, times in self._times.items():
+                self._times[device] = min(times, max(shown[device], loop_is_bound(*device)))
+            self._times = +self._times
+            self._devices = {d: text for d, text in self._devices.items() if self._times[d]}
+            known = self._times.total() + self._servers.count + self._underway
         return known
 
     # -- the kernel's own drivers
 
-    async def _by_kernel(
-        self, call: MountCall, look: Look, plan: Mount, settings: MountSettings, source: Source
-    ) -> str:
-        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FUSE:
-            # its server could stop the host's writeback for as long as it wants
-            raise MountError(EPERM, "mount: an image on a FUSE filesystem, for the kernel")
+    def _prepared_early(self, plan: Mount | Remount) -> Any:
+        """While the resolver looks; None where that is of no use. Errors come after the look's."""
+        if not isinstance(plan, Mount) or plan.settings.via != "kernel":
+            return None
+        try:
+            return self._prepared(plan, plan.settings)
+        except MountError:
+            return None
+
+    def _prepared(self, plan: Mount, settings: MountSettings) -> Any:
+        """A struct sd_new_mount with all that is known before the source is: of equal calls it is a
+        copy.
+        """
+        key = (plan.fstype, plan.flags, plan.data, settings)
+        first = self._known.get(key)
+        if first is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            first = self._known[key] = self._filled(plan, settings)
+        return ffi.new("struct sd_new_mount *", first[0])
+
+    def _filled(self, plan: Mount, settings: MountSettings) -> Any:
         new = ffi.new("struct sd_new_mount *")
-        new.kind, new.shift = _KIND[source.kind], _SHIFT[settings.shift]
-        if source.device is not None:
-            new.major, new.minor = source.device
+        new.shift = _SHIFT[settings.shift]
         new.flags = plan.flags | settings.force
         new.force, new.set = attr_of(settings.force), attr_of(plan.flags)
-        _fill(new.fstype, plan.fstype, lib.SD_FSTYPE_MAX, ENODEV)
-        _fill(new.source, source.name if source.kind == "text" else b"", lib.SD_PATH_MAX, EINVAL)
         data = plan.data
         if plan.fstype == b"hugetlbfs" and self._uids is not None and settings.shift != "true":
             # instead of an idmapped mount, which would shift them once more
             data = shifted(data or b"", self._uids, self._gids or self._uids)
             new.shift = lib.SD_SHIFT_FALSE
         new.data_length = -1 if data is None else len(data)
+        _fill(new.fstype, plan.fstype, lib.SD_FSTYPE_MAX, ENODEV)
         _fill(new.data, data or b"", lib.SD_PATH_MAX, EINVAL)
-        mounted, tree = await mount_makers.mounted(self._makers, call, new, look.source)
-        try:
-            if mounted.error:
-                raise MountError(-mounted.error, _why(mounted))
-            await call.attach(look, tree)
-            self._devices[mounted.major, mounted.minor] = source.kind == "text"
-        finally:
-            if tree >= 0:
-                os.close(tree)
+        return new
+
+    async def _by_kernel(self, call: MountCall, look: Look, new: Any, source: Source) -> str:
+        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FUSE:
+            # its server could stop the host's writeback for as long as it wants
+            raise MountError(EPERM, "mount: an image on a FUSE filesystem, for the kernel")
+        new.kind = _KIND[source.kind]
+        if source.device is not None:
+            new.major, new.minor = source.device
+        if source.kind == "text":
+            _fill(new.source, source.name, lib.SD_PATH_MAX, EINVAL)
+        mounted, error = await mount_makers.mounted(self._makers, call, look, new)
+        if mounted.error:
+            raise MountError(-mounted.error, _why(mounted))
+        if error:
+            raise MountError(error)
+        device = (mounted.major, mounted.minor)
+        self._devices[device] = source.kind == "text"
+        self._times[device] += 1
         return "kernel, idmapped" if mounted.flags & lib.SD_MOUNTED_SHIFTED else "kernel"
 
     # -- FUSE
@@ -297,7 +335,7 @@ class Mounter:
         new = ffi.new("struct sd_new_mount *")
         new.kind, new.flags = lib.SD_NEW_AGAIN, plan.flags
         _fill(new.data, b",".join(words), lib.SD_PATH_MAX, EINVAL)
-        mounted, _ = await mount_makers.mounted(self._makers, call, new, look.target)
+        mounted, _ = await mount_makers.mounted(self._makers, call, look, new)
         if mounted.error:
             raise MountError(-mounted.error, "remount")
         if error := await call.change(look, *changes):

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.snapshot import PROCEED, Reply
 from supervisor.kernel.syscalls import CallSpec
-from supervisor.model import Decision, Facts, Snapshot, Verdict
+from supervisor.model import Arg, Decision, Facts, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 
 COMPANIONS = frozenset({"node_files", "umounts"})
+_MOUNT = "mount"
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
-_REFUSED_HERE = frozenset({"mount"})
+_REFUSED_HERE = frozenset({_MOUNT})
 
 
 def reply_to(decision: Decision) -> Reply:
@@ -63,6 +64,8 @@ class Judge:
         self.kernel_refuses = kernel_refuses
         # Rulings on earlier calls by their keys.
         self.memo: dict[bytes, Ruling] = {}
+        # Second looks at mounts, whose rules take longest, and which are the same again and again.
+        self._mounts: dict[tuple[tuple[Arg, ...], Facts], Decision] = {}
         self._most = limits.memo
         self._rulings: dict[tuple[int, int], Ruling] = {}
 
@@ -93,7 +96,16 @@ class Judge:
 
     def again(self, snapshot: Snapshot, spec: CallSpec, facts: Facts) -> Decision:
         """The decision with all that path work has found out."""
-        return self._policy.decide(spec.family, snapshot, facts)
+        if spec.family != _MOUNT:
+            return self._policy.decide(spec.family, snapshot, facts)
+        key = (snapshot.args, facts)
+        decision = self._mounts.get(key)
+        if decision is None:
+            decision = self._policy.decide(spec.family, snapshot, facts)
+            if len(self._mounts) >= self._most:
+                self._mounts.clear()
+            self._mounts[key] = decision
+        return decision
 
     def leaves_refusals(self, spec: CallSpec) -> bool:
         """Whether a REFUSE of this call is the kernel's to do."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from errno import EBADF, EINTR, ENAMETOOLONG, ESRCH
 from typing import Any, Final
 
 import trio
 
 from supervisor.engine.fuse_servers import Server
-from supervisor.engine.helpers import Resolvers
+from supervisor.engine.helpers import Maker, Resolvers
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
@@ -21,7 +19,8 @@ from supervisor.model import Decision, Mount, Remount
 
 PATH_DEADLINE: Final = 2.0
 MOUNT_DEADLINE: Final = 20.0
-_LINGER: Final = 0.0003
+_LINGER_US: Final = 300
+_LINGER_ALONE_US: Final = 3000
 _EXITING: Final = (ESRCH, EBADF)
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
 
@@ -59,7 +58,7 @@ class MountCall:
     """The caller, whose /proc/TID `task` is, and the resolver that looks and attaches for it.
 
     `waiting`: the listener and the id of the call, for whoever reads the caller. `deadline` is
-    for what a mount itself may take.
+    for what a mount itself may take. `alone`: there is no other mount that could be kept waiting.
     """
 
     def __init__(
@@ -72,6 +71,7 @@ class MountCall:
         on_error: int,
         on_wait: Callable[[], None],
         deadline: float,
+        alone: bool,
     ) -> None:
         self.task = task
         self.valid = valid
@@ -81,23 +81,24 @@ class MountCall:
         self.decision: Decision | None = None
         self._tid = tid
         self._waiting = ffi.new("struct sd_waiting *", waiting)
+        self._listener = waiting[0]
+        self._linger_us = _LINGER_ALONE_US if alone else _LINGER_US
         self._on_error = on_error
         self._attached: Any = ffi.new("struct sd_attached *")
         self._sock = -1
         self._owes = False
 
-    @contextlib.contextmanager
-    def through(self, resolvers: Resolvers, helper: Helper) -> Iterator[None]:
-        """With this resolver. One that still owes an answer at the end is left behind."""
+    def use(self, helper: Helper) -> None:
+        """Works with this resolver from here on."""
         self._sock, self._owes = helper.sock, False
-        try:
-            yield
-        finally:
-            self._sock = -1
-            if self._owes:
-                resolvers.abandon(helper)
-            else:
-                resolvers.give(helper)
+
+    def done_with(self, resolvers: Resolvers, helper: Helper) -> None:
+        """Gives it back. One that still owes an answer is left behind."""
+        self._sock = -1
+        if self._owes:
+            resolvers.abandon(helper)
+        else:
+            resolvers.give(helper)
 
     def failed(self, how: str) -> MountError:
         """What is no errno of the kernel's."""
@@ -111,9 +112,10 @@ class MountCall:
     async def readable(self, fd: int, deadline: float, *, long: bool = False) -> bool:
         """False at the deadline. A long wait ends with the caller, or with a signal for it.
 
-        Most answers come at once: quicker than trio could be woken up by them.
+        Most answers come soon: quicker than trio could be woken up by them. A call of somebody else
+        ends that at once.
         """
-        if not long and select.select([fd], [], [], _LINGER)[0]:
+        if not long and lib.sd_mount_wait(fd, self._listener, self._linger_us) > 0:
             return True
         self.on_wait()
         until = trio.current_time() + deadline
@@ -128,8 +130,8 @@ class MountCall:
             if signals(self._tid)[0]:
                 raise MountError(EINTR, "mount: a signal for the caller")
 
-    async def look(self, plan: Mount | Remount) -> Look | None:
-        """None: this resolver cannot become that caller, another one can."""
+    def ask(self, plan: Mount | Remount) -> None:
+        """Has the resolver look at the target, and at the source where that is a path."""
         flags, source = 0, b""
         if isinstance(plan, Mount) and plan.source is not None and not plan.settings.text:
             flags, source = lib.SD_LOOK_SOURCE, plan.source
@@ -144,7 +146,12 @@ class MountCall:
         if error == -ENAMETOOLONG:  # said before anything was sent
             raise MountError(ENAMETOOLONG)
         self._owes = True
-        if error < 0 or not await self.readable(self._sock, PATH_DEADLINE):
+        if error < 0:
+            raise self.failed("path: the resolver has gone")
+
+    async def look(self) -> Look | None:
+        """What it saw. None: this resolver cannot become that caller, another one can."""
+        if not await self.readable(self._sock, PATH_DEADLINE):
             raise self.failed("path: deadline")
         seen = ffi.new("struct sd_seen *")
         fds = ffi.new("int[4]")
@@ -165,12 +172,21 @@ class MountCall:
         """Neither ESRCH nor EBADF is an answer of mount(2): the caller is exiting."""
         return self.failed("the caller has gone") if errno in _EXITING else MountError(errno)
 
-    async def attach(self, look: Look, tree: int) -> None:
-        """Moves the detached mount to its place."""
-        sent = lib.sd_mount_attach(self._sock, self._waiting, look.mount_ns, look.target, tree)
-        error = await self._asked(sent, PATH_DEADLINE)
-        if error:
-            raise MountError(error)
+    def begin(self, maker: Maker, look: Look, new: Any) -> None:
+        """Asks the maker for `new` (struct sd_new_mount), and the resolver to bring to its place
+        what the maker sends it.
+        """
+        self._owes = True
+        sent = lib.sd_mount_begin(
+            maker.sock, new, look.source if new.kind == lib.SD_NEW_IMAGE else -1,
+            self._sock, self._waiting, look.mount_ns, look.target,
+        )  # fmt: skip
+        if sent < 0:
+            raise self.failed("mount: a helper has gone")
+
+    async def attached(self) -> int:
+        """Waits until it is there: 0 or an errno; ECANCELED where the maker sent nothing."""
+        return await self._asked(0, self.deadline)
 
     async def adopt(self, look: Look, server: Server, watch: int, force: int, flags: int) -> int:
         """Makes the mount that the program asks for, and moves that to its place: 0 or an errno.

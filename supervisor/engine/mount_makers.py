@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
 from errno import EPIPE
 from typing import Any
 
 import trio
 
 from supervisor.engine.helpers import Maker, Makers
-from supervisor.engine.mount_call import PATH_DEADLINE, MountCall, MountError
+from supervisor.engine.mount_call import PATH_DEADLINE, Look, MountCall, MountError
 from supervisor.kernel.shim import ffi, lib
 
 _BEAT = 0.1
 
 
-@contextlib.asynccontextmanager
-async def _borrowed(
-    makers: Makers, call: MountCall
-) -> AsyncIterator[tuple[Maker, Callable[[], None]]]:
-    """The last maker: all mounts of a session are one's, so that it knows them again. It is lost if
-    it still owes an answer at the end, which the second value says it does not.
-    """
+async def _borrow(makers: Makers, call: MountCall) -> Maker:
+    """The last maker: all mounts of a session are one's, so that it knows them again."""
+    while makers.all and makers.all[-1].busy[0]:
+        await _until_idle(makers, call)
+    if not makers.all:
+        raise call.failed("mount: no maker, for seccompd is not root")
+    maker = makers.all[-1]
+    maker.busy[0] = 1
+    return maker
+
+
+async def _until_idle(makers: Makers, call: MountCall) -> None:
     until = trio.current_time() + call.deadline
     while makers.all and makers.all[-1].busy[0]:
         call.on_wait()
@@ -32,51 +35,49 @@ async def _borrowed(
             raise call.failed("maker: deadline")
         with trio.move_on_after(_BEAT):
             await makers.wait()
-    if not makers.all:
-        raise call.failed("mount: no maker, for seccompd is not root")
-    maker = makers.all[-1]
-    maker.busy[0] = 1
-    answered = False
-
-    def done() -> None:
-        nonlocal answered
-        answered = True
-
-    try:
-        yield maker, done
-    finally:
-        if answered:
-            maker.busy[0] = 0
-            makers.done()
-        else:
-            makers.lose(maker)
 
 
-async def mounted(makers: Makers, call: MountCall, new: Any, fd: int) -> tuple[Any, int]:
-    """A maker's answer to `new` (struct sd_new_mount), and the detached mount or -1."""
+def _give_back(makers: Makers, maker: Maker, *, answered: bool) -> None:
+    """One that still owes an answer is lost."""
+    if answered:
+        maker.busy[0] = 0
+        makers.done()
+    else:
+        makers.lose(maker)
+
+
+async def mounted(makers: Makers, call: MountCall, look: Look, new: Any) -> tuple[Any, int]:
+    """A maker's answer to `new` (struct sd_new_mount); 0, or the errno of bringing it to its place.
+    Of SD_NEW_AGAIN the maker alone changes what is at the target.
+    """
+    again = new.kind == lib.SD_NEW_AGAIN
     answer = ffi.new("struct sd_mounted *")
-    tree = ffi.new("int *", -1)
+    error, answered = 0, False
+    maker = await _borrow(makers, call)
     try:
-        async with _borrowed(makers, call) as (maker, done):
-            there = lib.sd_mount_make(maker.sock, new, fd)
-            while there == 0:
-                if not await call.readable(maker.sock, call.deadline):
-                    raise call.failed("maker: deadline")
-                there = lib.sd_mount_made(maker.sock, answer, tree)
-            if there < 0:
+        if again:
+            if lib.sd_mount_again(maker.sock, new, look.target) < 0:
                 raise call.failed("maker: lost")
-            done()
-    except BaseException:
-        if tree[0] >= 0:
-            os.close(tree[0])
-        raise
-    return answer, tree[0]
+        else:
+            call.begin(maker, look, new)
+            # while the maker tidies up, which it answers after
+            error = await call.attached()
+        if not await call.readable(maker.sock, call.deadline):
+            raise call.failed("maker: deadline")
+        if lib.sd_mount_made(maker.sock, answer) < 0:
+            raise call.failed("maker: lost")
+        answered = True
+    finally:
+        _give_back(makers, maker, answered=answered)
+    return answer, error
 
 
 async def fuse_node(makers: Makers, call: MountCall, uid: int, gid: int) -> int:
     """A detached mount of a node for /dev/fuse that the target's `uid` may open."""
     tree = ffi.new("int *", -1)
-    async with _borrowed(makers, call) as (maker, done):
+    answered = False
+    maker = await _borrow(makers, call)
+    try:
         there = lib.sd_mount_fuse_node(maker.sock, uid, gid)
         while there == 0:
             if not await call.readable(maker.sock, PATH_DEADLINE):
@@ -84,7 +85,9 @@ async def fuse_node(makers: Makers, call: MountCall, uid: int, gid: int) -> int:
             there = lib.sd_mount_fuse_made(maker.sock, tree)
         if there == -EPIPE:
             raise call.failed("maker: lost")
-        done()
+        answered = True
+    finally:
+        _give_back(makers, maker, answered=answered)
     if there < 0:
         raise MountError(-there, "fuse: no node for /dev/fuse")
     return int(tree[0])

@@ -203,8 +203,8 @@ class Session:
             outcome = await self._act(snapshot, ruling)
         else:
             outcome = await self._act_once(self._missed, snapshot, ruling, key)
-        final = replace(ruling, decision=outcome.decision) if outcome.decision else ruling
-        reply = self._reply(final.decision, outcome)
+        decision = outcome.decision or ruling.decision
+        reply = self._reply(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
         before = signals(snapshot.tid) if self._missed is not None else (0, 0)
         delivered = receiver.answer(id_, slot, reply)
@@ -215,6 +215,7 @@ class Session:
         elif self._missed is not None and not before[0] and signals(snapshot.tid) == before:
             self._missed.delivered(snapshot.tid, snapshot.ip, key)
         if who is not None and not (ruling.companion and outcome.left_alone):
+            final = replace(ruling, decision=decision)
             self._record(snapshot, final, outcome, start, delivered, who, None)
 
     @staticmethod

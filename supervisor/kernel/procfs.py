@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from typing import Final
+
+from supervisor.kernel.shim import ffi, lib
 
 _LOOP_MAJOR: Final = 7
 _TYPES: Final = {"c": ("char", stat.S_IFCHR), "b": ("block", stat.S_IFBLK)}
@@ -54,18 +57,13 @@ def host_node(kind: str, major: int, minor: int) -> str | None:
 
 
 def block_device_name(major: int, minor: int) -> bytes:
-    """The kernel's own name of a block device, below /dev; b"" where it has none.
+    """The kernel's own name of a block device, with /dev; b"" where it has none.
 
     No container can choose it, as it can the name of a node.
     """
-    try:
-        with open(f"/sys/dev/block/{major}:{minor}/uevent", "rb") as lines:
-            for line in lines:
-                if line.startswith(b"DEVNAME="):
-                    return b"/dev/" + line.removeprefix(b"DEVNAME=").strip()
-    except OSError:
-        pass  # no such device, or no sysfs: rules with numbers may know it
-    return b""
+    name = ffi.new("char[]", lib.SD_DEVICE_NAME_MAX)
+    length = lib.sd_device_name(major, minor, name)
+    return b"/dev/" + ffi.buffer(name, length)[:] if length > 0 else b""
 
 
 def loop_is_bound(major: int, minor: int) -> bool:
@@ -73,15 +71,15 @@ def loop_is_bound(major: int, minor: int) -> bool:
     return major == _LOOP_MAJOR and os.path.exists(f"/sys/dev/block/7:{minor}/loop/backing_file")
 
 
-def mounted_devices(task: int) -> set[tuple[int, int]]:
-    """The filesystems that a task's mount namespace shows; `task` is as above."""
-    found = set()
+def mounted_devices(task: int) -> Counter[tuple[int, int]]:
+    """The filesystems that a task's mount namespace shows, and how often; `task` is as above."""
+    found: Counter[tuple[int, int]] = Counter()
     try:
         fd = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
         with open(fd, "rb") as lines:
             for line in lines:
                 major, _, minor = line.split(b" ", 3)[2].partition(b":")
-                found.add((int(major), int(minor)))
+                found[int(major), int(minor)] += 1
     except OSError:
         pass  # it has gone
     return found
