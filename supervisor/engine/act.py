@@ -70,6 +70,9 @@ class _Policy(Protocol):
     @property
     def on_error(self) -> int: ...
 
+    @property
+    def max_mounts(self) -> int: ...
+
 
 class Actor:
     """Carries out the plans of one session.
@@ -112,6 +115,7 @@ class Actor:
             self._servers,
             on_error=policy.on_error,
             listener=listener,
+            most=policy.max_mounts,
             uids=uids if userns else None,
             gids=gids,
         )

@@ -19,7 +19,7 @@ from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 2
+FORMAT: Final = 3
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 
@@ -67,6 +67,11 @@ class CompiledPolicy:
     def fuse(self) -> bool:
         """Whether a rule mounts by a FUSE program."""
         return any(rules.uses_fuse for rules in self._mount_rules())
+
+    @property
+    def max_mounts(self) -> int:
+        """How many mounts a session may have at a time."""
+        return max((rules.max_mounts for rules in self._mount_rules()), default=0)
 
     def _mount_rules(self) -> list[MountRules]:
         return [rules for rules in self.families.values() if isinstance(rules, MountRules)]
