@@ -352,7 +352,10 @@ void sd_work_close(struct sd_work *work);
 
 /* ---- mounting.c: what a session asks resolvers and makers about mounts ---- */
 
-enum { SD_FSTYPE_MAX = 64 };
+enum {
+	SD_FSTYPE_MAX = 64,
+	SD_MOST_MOUNTS = 256, /* that a maker knows again */
+};
 
 enum sd_look_flag {
 	SD_LOOK_SOURCE = 1, /* the source is a path */
@@ -427,6 +430,7 @@ struct sd_new_mount {
 	uint32_t shift;
 	uint32_t major, minor;
 	int32_t data_length;  /* -1: a NULL pointer */
+	uint32_t most;        /* of filesystems from here that may be mounted at a time, this one too */
 	uint64_t flags;       /* MS_*, for the superblock and its atime */
 	uint64_t force, set;  /* MOUNT_ATTR_*: locked, and not locked */
 	char fstype[SD_FSTYPE_MAX];
@@ -440,6 +444,8 @@ enum sd_mounted_flag {
 	SD_MOUNTED_CEILING = 4,  /* it is beyond the ceiling */
 	SD_MOUNTED_LOOP = 8,     /* there is no loop device to be had */
 	SD_MOUNTED_LOCK = 16,    /* its flags could not be locked */
+	SD_MOUNTED_FULL = 64,    /* it is one too many */
+	SD_MOUNTED_STRANGER = 32, /* of AGAIN: it did not come from here, or that one has gone */
 };
 
 struct sd_mounted {

@@ -64,6 +64,9 @@ class _Policy(Protocol):
     @property
     def on_error(self) -> int: ...
 
+    @property
+    def max_mounts(self) -> int: ...
+
 
 class Actor:
     """Carries out the plans of one session.
@@ -102,14 +105,10 @@ class Actor:
         self.names = LiveNodes(known=not resumed)
         self._servers = FuseServers(report)
         self._mounter = Mounter(
-            self._resolvers,
-            self._makers,
-            self._servers,
-            on_error=policy.on_error,
-            listener=listener,
-            uids=uids if userns else None,
-            gids=gids,
-        )
+            self._resolvers, self._makers, self._servers,
+            on_error=policy.on_error, listener=listener, most=policy.max_mounts,
+            uids=uids if userns else None, gids=gids,
+        )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)
         self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare()

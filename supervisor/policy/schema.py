@@ -25,28 +25,18 @@ from pydantic_core import PydanticCustomError
 
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.model import Verdict
-from supervisor.policy.devices import NAMES
 from supervisor.policy.families import (
     FamilySpec,
-    KeyMatch,
-    NodeMatch,
-    OptionMatch,
-    PathMatch,
-    SourceMatch,
     TypeMatch,
 )
-from supervisor.policy.match import IdRange, NodeRange
+from supervisor.policy.key_types import TEXT, Errno, key_type
 from supervisor.policy.mount_values import (
-    FLAG_NAMES,
     FORCE_NAMES,
     SHIFTS,
     VIAS,
-    Options,
     parse_emulate,
-    parse_options,
-    parse_source,
-    parse_type,
 )
+from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 from supervisor.policy.source import Node, Source
 from supervisor.policy.values import (
     ERRNOS,
@@ -55,77 +45,11 @@ from supervisor.policy.values import (
     WORDS,
     Action,
     action_parser,
-    filled,
     listed,
     near,
-    parse_errno,
-    parse_glob,
-    parse_ids,
-    parse_node,
 )
 
 _DOORS = Literal["run", "oci", "lxc", "attach"]
-_TEXT = {"type": "string"}
-Devices = Annotated[
-    list[
-        Annotated[
-            NodeRange,
-            BeforeValidator(parse_node),
-            WithJsonSchema(
-                {
-                    "anyOf": [
-                        {"enum": list(NAMES)},
-                        {
-                            "type": "string",
-                            "pattern": r"^((char|block) +[0-9*-]+:[0-9*-]+|[A-Za-z]+[0-9*-]+)$",
-                        },
-                    ]
-                }
-            ),
-        ]
-    ],
-    BeforeValidator(filled),
-]
-Globs = Annotated[
-    list[Annotated[str, BeforeValidator(parse_glob), WithJsonSchema(_TEXT)]],
-    BeforeValidator(filled),
-]
-Ids = Annotated[
-    list[
-        Annotated[
-            IdRange,
-            BeforeValidator(parse_ids),
-            WithJsonSchema({"anyOf": [{"type": "integer"}, _TEXT]}),
-        ]
-    ],
-    BeforeValidator(filled),
-]
-Types = Annotated[
-    list[Annotated[str, BeforeValidator(parse_type), WithJsonSchema(_TEXT)]],
-    BeforeValidator(filled),
-]
-Sources = Annotated[
-    list[Annotated[NodeRange | str, BeforeValidator(parse_source), WithJsonSchema(_TEXT)]],
-    BeforeValidator(filled),
-]
-_MANY_WORDS: dict[str, Any] = {
-    "type": "array", "items": {"anyOf": [{"enum": list(FLAG_NAMES)}, _TEXT]}
-}  # fmt: skip
-AllowedOptions = Annotated[
-    Options,
-    BeforeValidator(parse_options),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "properties": {"allow": _MANY_WORDS},
-            "required": ["allow"],
-            "additionalProperties": False,
-        }
-    ),
-]
-Errno = Annotated[int, BeforeValidator(parse_errno), WithJsonSchema({"enum": list(ERRNOS)})]
-
-
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -143,7 +67,7 @@ def _emulate_schema(*, mounts: bool) -> dict[str, Any]:
         "via": {"enum": list(VIAS)},
         "shift": {"enum": [*SHIFTS, True, False]},
         "force": {"type": "array", "items": {"enum": list(FORCE_NAMES)}},
-        "program": {"anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": _TEXT}]},
+        "program": {"anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": TEXT}]},
         "from": {"enum": ["host", "container"]},
         "devices": {"type": "boolean"},
     }
@@ -182,21 +106,9 @@ def _of_a_refusal(silent: bool, info: ValidationInfo) -> bool:
     return silent
 
 
-def _key_type(key: KeyMatch) -> Any:
-    if isinstance(key, NodeMatch):
-        return Devices
-    if isinstance(key, TypeMatch):
-        return Types
-    if isinstance(key, SourceMatch):
-        return Sources
-    if isinstance(key, OptionMatch):
-        return AllowedOptions
-    return Globs if isinstance(key, PathMatch) else Ids
-
-
 def _family_model(family: FamilySpec) -> Any:
     fields: dict[str, Any] = {
-        name: (_key_type(key) | None, Field(None, description=key.doc))
+        name: (key_type(key) | None, Field(None, description=key.doc))
         for name, key in (family.keys or {}).items()
     }
     mounts = any(isinstance(key, TypeMatch) for key in (family.keys or {}).values())
@@ -225,6 +137,11 @@ def _family_model(family: FamilySpec) -> Any:
         ),
         "rules": (list.__class_getitem__(rule), Field(default_factory=list)),
     }
+    if mounts:
+        parts["max_mounts"] = (
+            int,
+            Field(MAX_MOUNTS, ge=0, le=MOST_MOUNTS, description="at a time, in one session"),
+        )
     section: Any = create_model(f"{family.name}_section", __base__=_Strict, **parts)
     return Annotated[
         section,
