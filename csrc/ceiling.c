@@ -1,4 +1,4 @@
-/* What a maker was born with, and no question can go beyond: ids and devices. (Of mounts see
+/* What a maker may ever be asked for: devices, and ids of the target's user namespace. (Of mounts see
  * filesystems.c.) */
 #include "paths.h"
 
@@ -29,15 +29,19 @@ int sd_is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id)
 	return !count;
 }
 
-int sd_device_allowed(const struct sd_ceiling *ceiling, uint32_t mode, uint64_t device)
+enum sd_allowed sd_allowed(const struct sd_ceiling *ceiling, uint32_t mode, uint64_t device)
 {
 	uint32_t type = S_ISCHR(mode) ? 'c' : S_ISBLK(mode) ? 'b' : 0;
+	enum sd_allowed found = SD_NOT_ALLOWED;
 	for (uint32_t i = 0; type && i < ceiling->device_count; i++) {
 		const struct sd_devices *d = &ceiling->devices[i];
-		if (d->type == type && major(device) >= d->major_low &&
-		    major(device) <= d->major_high && minor(device) >= d->minor_low &&
-		    minor(device) <= d->minor_high)
-			return 1;
+		if (d->type != type || major(device) < d->major_low ||
+		    major(device) > d->major_high || minor(device) < d->minor_low ||
+		    minor(device) > d->minor_high)
+			continue;
+		if (!d->closed || !ceiling->uid_count)
+			return SD_OPEN;
+		found = SD_CLOSED;
 	}
-	return 0;
+	return found;
 }

@@ -103,9 +103,18 @@ static int take_ids(struct maker *maker, const struct sd_make *make)
 	return become(maker, uid, gid);
 }
 
-/* Whether nodes of this filesystem cannot be opened since it belongs to a user namespace. The
- * kernel says so to somebody whom no such namespace maps: EOVERFLOW, long before it would look for
- * a capability; and without CAP_MKNOD it never creates anything here. */
+/* Whether nobody may make a file here whom a user namespace does not map. The kernel says so to
+ * somebody whom none maps: EOVERFLOW, long before it would look for a capability; and without
+ * CAP_MKNOD it never creates anything here. */
+static int wants_mapped_ids(struct maker *maker, const struct sd_make *make, int dir)
+{
+	/* CAP_DAC_OVERRIDE, or a directory that is not for everybody would say EACCES before */
+	if (become(maker, NOBODY, NOBODY) || sd_set_caps(CAP(CAP_DAC_OVERRIDE), maker->permitted))
+		return -EPERM;
+	return syscall(SYS_mknodat, dir, make->name, S_IFCHR, PROBE_DEVICE) && errno == EOVERFLOW;
+}
+
+/* Whether nodes of this filesystem cannot be opened since it belongs to a user namespace. */
 static int owned_by_user_namespace(struct maker *maker, const struct sd_make *make, int dir,
 				   dev_t dev)
 {
@@ -117,15 +126,36 @@ static int owned_by_user_namespace(struct maker *maker, const struct sd_make *ma
 	int lasting = make->fs_type == TMPFS_MAGIC && make->fs_id;
 	if (lasting && known->fs_id == make->fs_id && known->dev == dev)
 		return known->theirs;
-	/* CAP_DAC_OVERRIDE, or a directory that is not for everybody would say EACCES before */
-	if (become(maker, NOBODY, NOBODY) || sd_set_caps(CAP(CAP_DAC_OVERRIDE), maker->permitted))
-		return -EPERM;
-	int theirs = syscall(SYS_mknodat, dir, make->name, S_IFCHR, PROBE_DEVICE) &&
-		     errno == EOVERFLOW;
+	int theirs = wants_mapped_ids(maker, make, dir);
+	if (theirs < 0)
+		return theirs;
 	/* the id of a tmpfs is a random number of its own; others may come again */
 	if (lasting)
 		*known = (struct known_fs){make->fs_id, dev, theirs};
 	return theirs;
+}
+
+/* Whether no device can be opened here, whoever asks for it and whatever a mount's flags are. Of a
+ * device that may only be made closed this is certain or it is not made, so nothing that the asker
+ * says is believed: it is a tmpfs of a user namespace, and the kernel refuses to open null. An
+ * idmapped mount of another file system wants mapped ids, too, but opens it. */
+static int opens_nothing(struct maker *maker, const struct sd_make *make, int dir)
+{
+	struct open_how how = {
+		.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
+	};
+	struct statfs fs;
+	if (fstatfs(dir, &fs) || fs.f_type != TMPFS_MAGIC || fs.f_flags & ST_NODEV ||
+	    wants_mapped_ids(maker, make, dir) != 1 || take_ids(maker, make) ||
+	    sd_set_caps(CAP(CAP_MKNOD) | CAP(CAP_DAC_OVERRIDE), maker->permitted) ||
+	    sd_try_node(dir, make->name, S_IFCHR | 0600, PROBE_DEVICE))
+		return 0;
+	int fd = (int)syscall(SYS_openat2, dir, make->name, &how, sizeof how);
+	int refused = fd < 0 && errno == EACCES;
+	if (fd >= 0)
+		close(fd);
+	return !unlinkat(dir, make->name, 0) && refused;
 }
 
 static int real_node(struct maker *maker, const struct sd_make *make, int dir)
@@ -140,7 +170,10 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 		return -errno;
 	if (!S_ISDIR(parent.st_mode))
 		return -ENOTDIR;
-	if (!(make->flags & SD_MAKE_ANYWHERE)) {
+	if (sd_allowed(c, make->mode, make->device) == SD_CLOSED) {
+		if (!opens_nothing(maker, make, dir))
+			return -EPERM;
+	} else if (!(make->flags & SD_MAKE_ANYWHERE)) {
 		int theirs = owned_by_user_namespace(maker, make, dir, parent.st_dev);
 		if (theirs)
 			return theirs < 0 ? theirs : SD_NEEDS_BIND;
@@ -225,6 +258,9 @@ static int private_node(struct maker *maker, const struct sd_make *make, int *tr
 {
 	struct stat node;
 	char new_name[32], name[32];
+	/* our own tmpfs is one of the host's */
+	if (sd_allowed(maker->ceiling, make->mode, make->device) != SD_OPEN)
+		return -EPERM;
 	int error = take_ids(maker, make);
 	if (error)
 		return error;
@@ -338,7 +374,7 @@ static void serve(struct maker *maker)
 		sd_follow(make.cpu);
 		if (size != (int)sizeof make || !make.name[0])
 			made.error = -EINVAL;
-		else if (!sd_device_allowed(maker->ceiling, make.mode, make.device))
+		else if (!sd_allowed(maker->ceiling, make.mode, make.device))
 			made.error = -EPERM;
 		else if (make.op == SD_MAKE_NODE)
 			made.error = real_node(maker, &make, fd);

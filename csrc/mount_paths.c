@@ -241,25 +241,25 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 		 struct sd_attached *attached)
 {
 	struct statx found;
-	int error = 0, tree = sd_fuse_mount(held[5], held[3], held[4], &attached->watch);
+	uint64_t force = ask->device, set = ask->mode;
+	/* once in our life, and the program has not begun yet */
+	if (home->lock_ns < 0)
+		home->lock_ns = lock_namespace(held[2]);
+	if (home->lock_ns < 0)
+		return -EPERM;
+	int error = sd_fuse_mount(held[5], held[3], held[4], force, &attached->watch);
+	if (error)
+		return error;
+	int tree = sd_copy_stage(force ? home->lock_ns : -1, home->mount_ns);
+	sd_clear_stage();
 	if (tree < 0)
 		return tree;
-	uint64_t force = ask->device, set = ask->mode;
 	if (!look_at(tree, &found))
 		attached->device = makedev(found.stx_dev_major, found.stx_dev_minor);
-	if (force) {
-		if (home->lock_ns < 0)
-			home->lock_ns = lock_namespace(held[2]);
-		error = home->lock_ns < 0 ? -EPERM : sd_change_mount(tree, force, 0, -1);
-		if (!error)
-			error = sd_lock_flags(home->lock_ns, home->mount_ns, &tree);
-	}
-	if (!error)
-		error = sd_change_mount(tree, set, 0, -1);
+	error = sd_change_mount(tree, force | set, 0, -1);
 	if (!error)
 		error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
-	if (tree >= 0)
-		close(tree);
+	close(tree);
 	return error;
 }
 

@@ -1,5 +1,5 @@
 /* What the files about mounts share: lock.c, mount_paths.c and fuse_mount.c (resolver),
- * filesystems.c (maker), programs.c and program_root.c (FUSE). */
+ * filesystems.c and superblocks.c (maker), programs.c and program_root.c (FUSE). */
 #ifndef SECCOMPD_MOUNTS_H
 #define SECCOMPD_MOUNTS_H
 
@@ -25,16 +25,12 @@ SD_HIDDEN int sd_move_tree(int tree, int target);
 /* Makes SD_LOCK_STAGE, and a mount namespace whose user namespace nobody is in, where all that is mounted
  * on it comes too, with its flags locked. Once in a process; `proc` is a descriptor of /proc. */
 SD_HIDDEN int sd_lock_namespace(int proc);
-/* Moves a detached mount, or one of ours, there. */
+/* Moves a mount of ours there. */
 SD_HIDDEN int sd_stage(int tree);
 /* A detached copy of what is mounted there, its flags locked unless `lock_ns` is -1: a descriptor or
  * -errno. Needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. */
 SD_HIDDEN int sd_copy_stage(int lock_ns, int home_ns);
 SD_HIDDEN void sd_clear_stage(void);
-/* Puts in place of the detached `*tree` a copy of it whose flags are locked; of an error only -1 is
- * left. */
-SD_HIDDEN int sd_lock_flags(int lock_ns, int home_ns, int *tree);
-
 /* ---- mount_paths.c: the resolver's questions about mounts ---- */
 
 enum sd_mount_ask_op {
@@ -55,10 +51,10 @@ SD_HIDDEN int sd_device_name_at(int sys_block, uint32_t major, uint32_t minor, c
 
 /* ---- fuse_mount.c: the resolver's ---- */
 
-/* Waits for the mount(2) of a FUSE program, and makes it, in our own mount namespace: a
- * detached mount or -errno. -EIO: the program has ended. Where the session has gone, so do we.
- * `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
-SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, int32_t *watch);
+/* Waits for the mount(2) of a FUSE program, and makes it on our stage, with those flags of `force`
+ * that can be locked: 0 or -errno. -EIO: the program has ended. Where the session has gone, so do
+ * we. `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
+SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t *watch);
 
 /* ---- program_root.c ---- */
 
@@ -71,11 +67,16 @@ SD_HIDDEN int sd_program_root(const struct sd_program *program, int32_t *stage);
 
 /* ---- filesystems.c: the maker's ---- */
 
-enum { SD_LOOPS = 64, SD_NODE_MAX = SD_DEVICE_NAME_MAX + 8 };
+enum { SD_NODE_MAX = SD_DEVICE_NAME_MAX + 8 };
 
 struct sd_loop { /* an image and the device that it is attached to */
 	uint64_t dev, ino;
 	int number, read_only;
+};
+
+struct sd_superblock { /* a filesystem: its device, and the watch that tells of its end */
+	uint64_t dev;
+	int watch;
 };
 
 struct sd_mounting {
@@ -84,10 +85,10 @@ struct sd_mounting {
 	int userns; /* of the target; -1: none */
 	int loop_control;
 	int sys_block; /* /sys/dev/block */
-	uint32_t made_count;
-	uint64_t made[SD_LOOPS]; /* devices of the superblocks we mounted, the last ones */
+	int inotify; /* -1: not yet */
+	struct sd_superblock made[SD_MOST_MOUNTS];
 	uint32_t loop_count;
-	struct sd_loop loops[SD_LOOPS]; /* the last ones */
+	struct sd_loop loops[SD_MOST_MOUNTS]; /* the last ones */
 	/* until sd_mounting_clear */
 	int staged; /* the mount is on the stage */
 	int loop;   /* the image's device, or -1 */
@@ -101,5 +102,15 @@ SD_HIDDEN int sd_mounting_settle(struct sd_mounting *mounting, int proc);
 SD_HIDDEN int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, int fd,
 				  struct sd_mounted *mounted);
 SD_HIDDEN void sd_mounting_clear(struct sd_mounting *mounting);
+
+/* ---- superblocks.c ---- */
+
+/* The filesystem `dev`, which is mounted at `path`, came from here. 0 or -errno. */
+SD_HIDDEN int sd_remember_superblock(struct sd_mounting *mounting, const char *path, uint64_t dev);
+/* How many there are. */
+SD_HIDDEN uint32_t sd_superblocks(struct sd_mounting *mounting);
+/* Other flags and data for the one that `fd` is on, if it came from here. 0 or -errno. */
+SD_HIDDEN int sd_reconfigure(struct sd_mounting *mounting, const struct sd_new_mount *new, int fd,
+			     struct sd_mounted *mounted);
 
 #endif

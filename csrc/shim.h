@@ -100,6 +100,21 @@ int sd_deadline_timer(void); /* a timerfd that does not block */
 int sd_arm_timer(int timer, uint64_t in_ns);
 int sd_task_start(int tid, uint32_t *tgid, uint64_t *start_time);
 
+/* ---- callers.c: who calls ---- */
+
+struct sd_identity { /* all zero but what is said */
+	uint32_t tid, tgid;
+	int32_t own_tid;    /* in its own pid namespace; -1: not known */
+	uint32_t uid, gid;  /* effective, as our user namespace numbers them */
+	int32_t comm_length;
+	char comm[64];
+};
+
+/* For a record. `by_pidfd`: the kernel has PIDFD_GET_INFO, and it is not hidden. 0 or -errno. */
+int sd_identify(uint32_t tid, int by_pidfd, struct sd_identity *who);
+/* Closes the files of callers that are kept open for their next call. */
+void sd_forget_callers(void);
+
 /* ---- session.c: what a session process does once ---- */
 
 int sd_join_user_namespace(int userns, uint32_t uid, uint32_t gid);
@@ -204,6 +219,7 @@ struct sd_range { /* as uid_map has it */
 struct sd_devices {
 	uint32_t type; /* 'c' or 'b' */
 	uint32_t major_low, major_high, minor_low, minor_high;
+	uint32_t closed; /* made only where nobody can open them, if there is a user namespace */
 };
 
 struct sd_mount_rule {  /* one fstype, and what it may be mounted from */
@@ -261,6 +277,7 @@ enum sd_work_result {
 	SD_WORK_RETIRE = 3, /* this resolver cannot serve this caller: start again with a fresh one */
 	SD_WORK_LOST = 4,   /* the helper behind `waiting` has gone */
 	SD_WORK_BUSY = 5,   /* another work waits for this maker: sd_work_go, perhaps with another */
+	SD_WORK_LONG = 6,   /* it takes a resolver after all: fill in that and `task`, sd_work_go */
 };
 
 enum sd_work_outcome {
@@ -279,10 +296,11 @@ struct sd_mounted_device { /* of a mount of ours */
 struct sd_work {
 	int32_t op;
 	uint32_t flags;
-	int32_t resolver, maker; /* sockets; maker -1: none */
+	int32_t resolver, maker; /* sockets; -1: none (see SD_WORK_LONG) */
 	int32_t *maker_busy;     /* shared by all works of that maker: one question at a time */
 	int32_t listener;
 	uint64_t id;             /* of the call: it must still wait when its caller has been read */
+	uint32_t tid;            /* of MAKE */
 	int32_t task;            /* /proc/TID, O_PATH */
 	uint32_t mode;
 	uint32_t major, minor;
@@ -334,7 +352,10 @@ void sd_work_close(struct sd_work *work);
 
 /* ---- mounting.c: what a session asks resolvers and makers about mounts ---- */
 
-enum { SD_FSTYPE_MAX = 64 };
+enum {
+	SD_FSTYPE_MAX = 64,
+	SD_MOST_MOUNTS = 256, /* that a maker knows again */
+};
 
 enum sd_look_flag {
 	SD_LOOK_SOURCE = 1, /* the source is a path */
@@ -409,6 +430,7 @@ struct sd_new_mount {
 	uint32_t shift;
 	uint32_t major, minor;
 	int32_t data_length;  /* -1: a NULL pointer */
+	uint32_t most;        /* of filesystems from here that may be mounted at a time, this one too */
 	uint64_t flags;       /* MS_*, for the superblock and its atime */
 	uint64_t force, set;  /* MOUNT_ATTR_*: locked, and not locked */
 	char fstype[SD_FSTYPE_MAX];
@@ -422,6 +444,8 @@ enum sd_mounted_flag {
 	SD_MOUNTED_CEILING = 4,  /* it is beyond the ceiling */
 	SD_MOUNTED_LOOP = 8,     /* there is no loop device to be had */
 	SD_MOUNTED_LOCK = 16,    /* its flags could not be locked */
+	SD_MOUNTED_FULL = 64,    /* it is one too many */
+	SD_MOUNTED_STRANGER = 32, /* of AGAIN: it did not come from here, or that one has gone */
 };
 
 struct sd_mounted {
@@ -506,6 +530,7 @@ enum sd_feature {
 	SD_HAS_OPEN_TREE,     /* 5.2 */
 	SD_HAS_MOVE_MOUNT,    /* 5.2 */
 	SD_HAS_MOUNT_SETATTR, /* 5.12 */
+	SD_HAS_PIDFD_INFO,    /* PIDFD_GET_INFO and PIDFD_THREAD, 6.13 */
 };
 
 /* 1: there; 0: not there; -errno: the kernel refused to let it be tried */

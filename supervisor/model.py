@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from errno import EPERM
+from typing import NamedTuple
 
 Arg = int | bytes
 
@@ -35,8 +36,7 @@ class Verdict(StrEnum):
         return self in (Verdict.CONTINUE, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One received call, read exactly once.
 
     `args` has one entry for each parameter of the system call, already cut to the width of its
@@ -263,8 +263,7 @@ class Unmount:
 Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount | Unmount
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a carried out plan came to.
 
     `errno` 0 is success. `left_alone` means that the call does not concern anything of ours and

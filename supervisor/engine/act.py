@@ -7,9 +7,10 @@ without the scheduler. Every error ends in an errno, never in `continue`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from errno import EPERM, ESRCH
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -17,15 +18,15 @@ from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.act_umounts import Umounts
 from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
-from supervisor.engine.jobs import Job
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.names import LiveNodes
-from supervisor.engine.works import HostNodes, lend, path_of, put
-from supervisor.kernel.shim import ffi, lib
+from supervisor.engine.realise import PROBE, Realiser
+from supervisor.engine.works import NOT_BEGUN, Job, fill, lend, let_go, path_of
+from supervisor.kernel.shim import lib
 from supervisor.kernel.spawn import Helper
 from supervisor.kernel.syscalls import CallSpec
+from supervisor.kernel.task import open_task
 from supervisor.model import (
-    ChangeNode,
     Decision,
     Facts,
     MakeNode,
@@ -33,8 +34,6 @@ from supervisor.model import (
     Outcome,
     Plan,
     Remount,
-    RemoveNode,
-    RenameNode,
     Settings,
     Snapshot,
     Unmount,
@@ -44,24 +43,16 @@ from supervisor.model import (
 LINGER_US: Final = 300
 _GRACE: Final = 0.5
 _ATTEMPTS: Final = 3
-_MOST_IDLE_WORKS: Final = 4
-_CAPABILITIES: Final = {"chown": 0, "fowner": 3}  # of capability.h
-_AT_SYMLINK_NOFOLLOW: Final = 0x100
+_MOST_IDLE_JOBS: Final = 4
 _DONE: Final[int] = lib.SD_WORK_DONE
 _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
-_PROBE: Final[int] = lib.SD_WORK_PROBE
+_LONG: Final[int] = lib.SD_WORK_LONG
 _WANT_PATH: Final[int] = lib.SD_WORK_WANT_PATH
 _AS_WRITTEN: Final[int] = lib.SD_WORK_WANT_PATH | lib.SD_WORK_AS_WRITTEN
 _WAS_NODE: Final[int] = lib.SD_WAS_NODE
 _make: Final = lib.sd_work_make
-_REALISE: Final[dict[str, int]] = {
-    "auto": 0,
-    "node": lib.SD_WORK_NODE,
-    "bind": lib.SD_WORK_BIND,
-    "closed": lib.SD_WORK_BIND | lib.SD_WORK_CLOSED,
-}
 
 
 class _Traits(Protocol):
@@ -72,6 +63,9 @@ class _Traits(Protocol):
 class _Policy(Protocol):
     @property
     def on_error(self) -> int: ...
+
+    @property
+    def max_mounts(self) -> int: ...
 
 
 class Actor:
@@ -98,28 +92,24 @@ class Actor:
         report: Callable[..., None] | None = None,
     ) -> None:
         self._listener = listener
-        self._host = traits.nodes == "host" and not maker_socks
-        self._may_bind = userns and traits.nodes != "none"
+        self._realiser = Realiser(
+            may_bind=userns and traits.nodes != "none",
+            host=traits.nodes == "host" and not maker_socks,
+        )
         self._on_error = policy.on_error
         self._deadline = limits.path
         self._resolvers = Resolvers()
         self._makers = Makers(maker_socks)
-        self._works: list[Any] = []
-        self._host_nodes = HostNodes()
+        self._jobs: list[Job] = []
         self.names = LiveNodes(known=not resumed)
         self._servers = FuseServers(report)
         self._mounter = Mounter(
-            self._resolvers,
-            self._makers,
-            self._servers,
-            on_error=policy.on_error,
-            listener=listener,
-            uids=uids if userns else None,
-            gids=gids,
-            limits=limits,
-        )
+            self._resolvers, self._makers, self._servers,
+            on_error=policy.on_error, listener=listener, most=policy.max_mounts, limits=limits,
+            uids=uids if userns else None, gids=gids,
+        )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)
-        self.on_wait: Callable[[], None] = _nothing
+        self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare()
 
     def concerned(self, spec: CallSpec) -> bool:
@@ -132,7 +122,8 @@ class Actor:
         return self._resolvers.abandoned
 
     def rest(self) -> bool:
-        """Lets go of helpers that were needed for a burst alone; False: not all have ended yet."""
+        """Lets go of what was needed for a burst alone; False: not all helpers have ended yet."""
+        lib.sd_forget_callers()
         return self._resolvers.rest()
 
     def close(self) -> None:
@@ -149,13 +140,11 @@ class Actor:
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
-        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH).
 
-        With `redecide` the path is resolved first, and the call granted only if that grants it;
-        `as_written`: it would, for the path that the caller wrote (see Decision).
+        With `redecide` the path is resolved first, and the call granted only if that grants it.
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
         """
         if isinstance(plan, Mount | Remount):
@@ -174,12 +163,71 @@ class Actor:
         if self._makers.lost:
             return Outcome(self._on_error, "maker: lost")
         self.names.expect(plan)
-        if self._host and not isinstance(plan, Unmount):
+        if self._realiser.host and not isinstance(plan, Unmount):
             self.names.bound()  # all that an ordinary user makes are bind mounts
-        work = self._works.pop() if self._works else self._new_work()
-        work.task = task
-        work.id = snapshot.id
-        job = Job(work, plan, valid, redecide, as_written, probe_only)
+        job = self._new_job(plan, snapshot)
+        job.work.task = task
+        job.valid, job.redecide, job.probe_only = valid, redecide, probe_only
+        if redecide is not None:
+            job.wanted = _WANT_PATH
+        return await self._carry_out(job)
+
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
+        """The short way of a node that is granted, which takes a maker alone: what it came to.
+
+        None: nothing has begun, and `perform` is to do it. A job: it takes longer, and `finish` has
+        to be awaited.
+        """
+        if (
+            not isinstance(plan, MakeNode)
+            or decision.verdict is not Verdict.EMULATE
+            or (decision.needs_facts and not decision.as_written)
+        ):
+            return None
+        maker = self._makers.pick()
+        if maker is None or maker.busy[0]:
+            return None
+        self.names.expect(plan)
+        job = self._new_job(plan, snapshot)
+        if decision.needs_facts:
+            job.wanted = _AS_WRITTEN
+        job.maker = maker
+        lend(job.work, maker)
+        job.work.resolver = -1
+        job.result = self._start(job)
+        if job.result != _DONE:
+            return job
+        outcome = self._outcome(job)
+        self._jobs.append(job)
+        return outcome
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        """Goes on with what `at_once` has begun; the rest is as in `perform`."""
+        job.valid, job.redecide = valid, redecide
+        outcome = await self._with(None, job)
+        if outcome is not None:
+            self._jobs.append(job)
+            return outcome
+        try:
+            job.work.task = open_task(job.work.tid)
+        except OSError:
+            lib.sd_work_close(job.work)
+            return Outcome(self._on_error, "the caller has gone")
+        try:
+            return await self._carry_out(job)
+        finally:
+            os.close(job.work.task)
+
+    # -- one work
+
+    def _new_job(self, plan: Plan, snapshot: Snapshot) -> Job:
+        job = self._jobs.pop() if self._jobs else Job(self._listener)
+        job.begin(plan, snapshot)
+        return job
+
+    async def _carry_out(self, job: Job) -> Outcome:
         try:
             for _ in range(_ATTEMPTS):
                 resolver = self._resolvers.idle()
@@ -188,51 +236,38 @@ class Actor:
                 outcome = await self._with(resolver, job)
                 if outcome is None:
                     continue
-                if isinstance(plan, Unmount) and not outcome.errno:
-                    await self._umounts.written(work, plan, valid, self.on_wait)
+                if isinstance(job.plan, Unmount) and not outcome.errno:
+                    await self._umounts.written(job.work, job.plan, job.valid, self.on_wait)
                 return outcome
             return Outcome(self._on_error, "path: the caller's groups cannot be taken")
         except HelperError as error:
             return Outcome(self._on_error, str(error))
         finally:
-            if len(self._works) < _MOST_IDLE_WORKS:
-                self._works.append(work)
+            lib.sd_work_close(job.work)
+            if len(self._jobs) < _MOST_IDLE_JOBS:
+                self._jobs.append(job)
 
-    # -- one work
-
-    def _new_work(self) -> Any:
-        work = ffi.new("struct sd_work *")
-        # Whoever reads the caller asks the listener afterwards whether this call still waits.
-        work.listener = self._listener
-        return work
-
-    async def _with(self, resolver: Helper, job: Job) -> Outcome | None:
-        """None: this resolver cannot become that caller, another one can."""
+    async def _with(self, resolver: Helper | None, job: Job) -> Outcome | None:
+        """None: this resolver cannot become that caller, another one can; or it takes one."""
         work = job.work
         result = _LOST
         try:
-            maker = job.maker = self._makers.pick()
-            work.resolver = resolver.sock
-            lend(work, maker)
-            result = self._start(job)
+            work.resolver = -1 if resolver is None else resolver.sock
+            result, job.result = job.result, NOT_BEGUN
+            if result == NOT_BEGUN:
+                job.maker = self._makers.pick()
+                lend(work, job.maker)
+                result = self._start(job)
+            elif result == _LONG and resolver is not None:
+                result = lib.sd_work_go(work, LINGER_US)
             if result != _DONE:
                 outcome = await self._go_on(job, result)
                 result = _RETIRE if outcome is None else _WAIT
                 return outcome
             return self._outcome(job)
         finally:
-            if result == _DONE:
-                self._resolvers.give(resolver)
-            else:  # it went to sleep, failed, or was cancelled: who still owes an answer?
-                owed = lib.sd_work_owed(work)
-                lib.sd_work_close(work)
-                if result == _RETIRE or owed == resolver.sock:
-                    self._resolvers.abandon(resolver)
-                else:
-                    self._resolvers.give(resolver)
-                if job.maker is not None and owed == job.maker.sock:
-                    self._makers.lose(job.maker)
-                self._makers.done()
+            if job.result != _LONG:
+                let_go(job, resolver, result, self._resolvers, self._makers)
 
     async def _go_on(self, job: Job, result: int) -> Outcome | None:
         """What did not come to its end at once. None: this resolver cannot become that caller."""
@@ -272,6 +307,9 @@ class Actor:
                     result = lib.sd_work_go(work, LINGER_US)
             elif result == _RETIRE:
                 return None
+            elif result == _LONG:
+                job.result = _LONG
+                return None
             elif maker is not None and work.waiting == maker.sock:
                 result = self._without_maker(job, maker)
             else:
@@ -297,52 +335,25 @@ class Actor:
         work, plan = job.work, job.plan
         result: int
         if isinstance(plan, MakeNode):
-            flags = self._realise(job, plan, plan.settings)
-            if job.redecide is not None and not flags & _PROBE:
-                flags |= _AS_WRITTEN if job.as_written else _WANT_PATH
+            flags = self._flags(job, plan, plan.settings)
+            if not flags & PROBE:
+                flags |= job.wanted
             place = plan.place
             path = place.path or b""
             result = _make(
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        work.length[1] = -1
-        work.call_flags = work.flags = 0
-        work.host_node[0] = b"\0"
         if isinstance(plan, Mount | Remount):
             raise TypeError("mounts are not path work")
-        if isinstance(plan, RemoveNode):
-            work.op = lib.SD_WORK_REMOVE
-            put(work, 0, plan.place)
-        elif isinstance(plan, ChangeNode):
-            work.op = lib.SD_WORK_CHANGE
-            work.capability = _CAPABILITIES[plan.capability]
-            work.call_flags = 0 if plan.follow else _AT_SYMLINK_NOFOLLOW
-            put(work, 0, plan.place)
-        elif isinstance(plan, Unmount):
+        fill(work, plan)
+        if isinstance(plan, Unmount):
             self._umounts.fill(work, plan)
-        else:
-            work.op = lib.SD_WORK_RENAME if isinstance(plan, RenameNode) else lib.SD_WORK_LINK
-            work.call_flags = plan.flags
-            put(work, 0, plan.old)
-            put(work, 1, plan.new)
         result = lib.sd_work_start(work, LINGER_US)
         return result
 
-    def _realise(self, job: Job, plan: MakeNode, settings: Settings) -> int:
-        """The flags of how the node is to be made; one that cannot be made is only tried, and the
-        call gets the kernel's own answer.
-        """
-        how = settings.realise if self._may_bind else "node"
-        flags: int = _REALISE[how]
-        if job.probe_only:
-            return flags | _PROBE
-        if not self._makers.all:
-            path = self._host_nodes.path(plan) if self._host and how != "node" else b""
-            ffi.memmove(job.work.host_node, path + b"\0", len(path) + 1)
-            if not path:
-                flags |= _PROBE
-        return flags
+    def _flags(self, job: Job, plan: MakeNode, settings: Settings) -> int:
+        return self._realiser.flags(job, plan, settings, makers=bool(self._makers.all))
 
     def _second_look(self, job: Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
@@ -357,9 +368,9 @@ class Actor:
             return Outcome(self._on_error, "the caller has gone", decision=decision)
         if not isinstance(decision.settings, Settings):
             raise TypeError("a node with the settings of something else")
-        work.flags = self._realise(job, plan, decision.settings)
-        if work.flags & _PROBE:
-            return Outcome(EPERM, "no node of the host's", path, decision=decision)
+        work.flags = self._flags(job, plan, decision.settings)
+        if work.flags & PROBE:
+            return Outcome(EPERM, job.lack, path, decision=decision)
         return None
 
     def _outcome(self, job: Job) -> Outcome:
@@ -367,13 +378,13 @@ class Actor:
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
             self._umounts.done(work)
-        path = path_of(work) if job.redecide is not None else None
+        path = path_of(work) if job.wanted else None
         if outcome == _WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
             return Outcome(0, left_alone=True)
         if error:
-            how = ""
+            how = job.lack if error == EPERM else ""
             if error == ESRCH:  # no answer of any of these calls: the caller is exiting
                 error, how = self._on_error, "the caller has gone"
             return Outcome(error, how, path, decision=job.decision)
@@ -384,7 +395,3 @@ class Actor:
                 lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         how = "unmounted" if isinstance(job.plan, Unmount) else "bind"
         return Outcome(0, how, path, decision=job.decision)
-
-
-def _nothing() -> None:
-    """What is called before a sleep that nobody wants to know of."""

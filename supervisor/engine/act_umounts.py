@@ -48,13 +48,10 @@ class Umounts:
                 await self._makers.tidied()
 
     def fill(self, work: Any, plan: Unmount) -> None:
-        """What the resolver is asked."""
+        """What else the resolver is told: the filesystems that it is to know."""
         listed = [(device, 1) for device in self._servers.devices()]
         if plan.flags & MNT_FORCE:
             listed += [(device, 0) for device in self._mounter.devices()]
-        work.op = lib.SD_WORK_UMOUNT
-        work.call_flags = plan.flags
-        put(work, 0, plan.place)
         put(work, 1, Place(0, b"".join(struct.pack("QQ", *pair) for pair in listed)))
 
     def done(self, work: Any) -> None:

@@ -121,21 +121,22 @@ class SecondLook:
     """
 
     def __init__(
-        self, decide: Callable[[Facts], Decision], callers: Callers, task: int,
+        self, decide: Callable[[Facts], Decision], callers: Callers,
         valid: Callable[[], bool], on_error: int,
     ) -> None:
         self._decide = decide
         self._callers = callers
-        self._task = task
         self._valid = valid
         self._on_error = on_error
+        # /proc/TID; None where no rule that could decide asks who calls (Decision.as_written).
+        self.task: int | None = None
         self.facts: Facts | None = None
         self.found: Decision | None = None
 
     def __call__(self, facts: Facts) -> Decision:
         """The decision for what path work found, and for who calls."""
-        if self._callers.wants:
-            facts = self._callers.complete(facts, self._task)
+        if self._callers.wants and self.task is not None:
+            facts = self._callers.complete(facts, self.task)
             if not self._valid():
                 gone = "the caller has gone"
                 return Decision(Verdict.ERRNO, "on_error", gone, value=self._on_error)
@@ -154,4 +155,4 @@ class SecondLook:
             outcome = Outcome(0, path=outcome.path, left_alone=True, decision=decision)
         if self.facts is None:
             return outcome
-        return replace(outcome, facts=self.facts, path=outcome.path or self.facts.path)
+        return outcome._replace(facts=self.facts, path=outcome.path or self.facts.path)

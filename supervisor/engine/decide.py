@@ -6,7 +6,7 @@ A call that equals an earlier one to the bit gets the earlier decision without a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from supervisor.engine.limits import DEFAULT, Limits
@@ -40,17 +40,18 @@ class Ruling:
 
     `reply` is the answer where registers and strings alone settle it, else None. `companion`: the
     call is notified only for the sake of nodes that are bind mounts of ours, or of our programs.
+    `refuses`: the caller does not get what it asked for.
     """
 
     decision: Decision
     spec: CallSpec | None
     reply: Reply | None
     companion: bool = False
+    refuses: bool = field(init=False)
 
-    @property
-    def refuses(self) -> bool:
-        """Whether the caller does not get what it asked for."""
-        return not self.decision.verdict.grants and not self.decision.audit
+    def __post_init__(self) -> None:
+        decision = self.decision
+        object.__setattr__(self, "refuses", not decision.verdict.grants and not decision.audit)
 
 
 class Judge:

@@ -23,6 +23,7 @@ from supervisor.model import MountCeiling
 MOST_RESOLVERS: Final = 4
 MOST_ABANDONED: Final = 8
 _LAST_BREATH: Final = 0.05
+_TIDYING: Final = 0.0005
 
 
 class HelperError(Exception):
@@ -30,7 +31,7 @@ class HelperError(Exception):
 
 
 def spawn_maker(
-    ceiling: Sequence[tuple[str, int, int, int, int]],
+    ceiling: Sequence[tuple[str, int, int, int, int, bool]],
     ids: Sequence[tuple[int, int, int]] | None,
     gids: Sequence[tuple[int, int, int]] | None = None,
     mounts: Sequence[MountCeiling] = (),
@@ -38,8 +39,9 @@ def spawn_maker(
 ) -> int:
     """A maker below `ceiling` for a user namespace with these maps; the socket that it answers on.
 
-    The devices are (type, lowest major, highest major, lowest minor, highest minor). The child is
-    the caller's own, to be reaped by it; it ends when the last copy of the socket is closed.
+    The devices are (type, lowest major, highest major, lowest minor, highest minor, closed). The
+    child is the caller's own, to be reaped by it; it ends when the last copy of the socket is
+    closed.
     """
     helper = spawn.spawn_maker(
         ceiling, ids or (), gids if gids is not None else ids or (), mounts, userns
@@ -170,6 +172,10 @@ class Maker:
             self.busy[0] = 0  # who asks one that has gone will see so
         return not self.tidying
 
+    def idle(self) -> bool:
+        """Whether it owes no answer to anybody."""
+        return not self.busy[0] or (self.tidying and self.tidied())
+
 
 class Makers:
     """The makers of a session. One that is lost is not replaced: it is not ours to fork."""
@@ -177,7 +183,6 @@ class Makers:
     def __init__(self, socks: Sequence[int]) -> None:
         self.all = [Maker(sock) for sock in socks]
         self._given = len(self.all)
-        self._watched: list[Maker] = []
         self._lot = trio.lowlevel.ParkingLot()
 
     @property
@@ -188,23 +193,16 @@ class Makers:
     def pick(self) -> Maker | None:
         """An idle one where there is one; None where there is none at all."""
         for maker in self.all:
-            if not maker.busy[0] or (maker.tidying and maker.tidied()):
+            if maker.idle():
                 return maker
         return self.all[0] if self.all else None
 
     async def wait(self) -> None:
         """Until one may have become idle."""
-        maker = next((maker for maker in self.all if maker.tidying), None)
-        if maker is None or maker in self._watched:  # one may watch it, the others are told
+        if any(maker.tidying for maker in self.all):
+            await trio.sleep(_TIDYING)  # it takes a grace period of RCU, and nobody watches it
+        else:
             await self._lot.park()
-            return
-        self._watched.append(maker)
-        try:
-            await trio.lowlevel.wait_readable(maker.sock)
-            maker.tidied()
-        finally:
-            self._watched.remove(maker)
-            self.done()
 
     async def tidied(self) -> None:
         """Until none holds anything of a mount that was made."""

@@ -15,8 +15,8 @@ class Limits:
     back to sleep in trio, which takes longer to wake up. `drain`: how many calls are answered
     before other tasks of the session get their turn. `memo`: how many decisions are remembered.
     `restarts`: how many sessions may die within `restart_window` before calls are only refused.
-    `path`: all path work of one call. `mount`: what a mount itself may take, `mounts`: how many a
-    session may have made at one time. A policy can change those four: see `limits_of`.
+    `path`: all path work of one call. `mount`: what a mount itself may take. A policy can change
+    `snapshot` and those two: see `limits_of`.
     """
 
     snapshot: float = 0.1
@@ -28,7 +28,6 @@ class Limits:
     goodbye: float = 2.0
     path: float = 2.0
     mount: float = 20.0
-    mounts: int = 64
 
 
 DEFAULT = Limits()

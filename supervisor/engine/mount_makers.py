@@ -17,7 +17,7 @@ _BEAT = 0.1
 
 async def _borrow(makers: Makers, call: MountCall) -> Maker:
     """The last maker: all mounts of a session are one's, so that it knows them again."""
-    while makers.all and makers.all[-1].busy[0] and not makers.all[-1].tidied():
+    while makers.all and not makers.all[-1].idle():
         await _until_idle(makers, call)
     if not makers.all:
         raise call.failed("mount: no maker, for seccompd is not root")
@@ -28,7 +28,7 @@ async def _borrow(makers: Makers, call: MountCall) -> Maker:
 
 async def _until_idle(makers: Makers, call: MountCall) -> None:
     until = trio.current_time() + call.deadline
-    while makers.all and makers.all[-1].busy[0]:
+    while makers.all and not makers.all[-1].idle():
         call.on_wait()
         call.check()
         if trio.current_time() > until:

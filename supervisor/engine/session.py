@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from errno import EFAULT, ENAMETOOLONG, ENOBUFS, ENOTCONN, EPERM
-from typing import Any, Protocol
+from typing import Protocol
 
 import trio
 
@@ -25,6 +25,7 @@ from supervisor.engine.decide import Judge, Ruling, reply_to
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
+from supervisor.engine.works import Job
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.syscalls import CallSpec
@@ -32,7 +33,6 @@ from supervisor.kernel.task import open_task, signals, thread_group
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.complaint import complain
-from supervisor.observe.identity import identity
 from supervisor.observe.trace import Tracer
 
 _BACK_OFF = 0.01
@@ -53,6 +53,16 @@ class PlanActor(Protocol):
         """Nobody has called for a while. False: it wants to be asked again soon."""
         ...
 
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
+        """The short way, where there is one. None: `perform` it. A job: `finish` it."""
+        ...
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        """Goes on with what `at_once` has begun; the rest is as in `perform`."""
+        ...
+
     async def perform(
         self,
         plan: Plan,
@@ -61,7 +71,6 @@ class PlanActor(Protocol):
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
-        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH)."""
@@ -151,7 +160,8 @@ class Session:
             ruling = memo.get(key)
             if ruling is None or receiver.unread:
                 ruling = self._rule(key)
-            if ruling.reply is None or observed:
+            reply = ruling.reply
+            if reply is None:
                 await self._serve(key, ruling)
                 if self._leader is not me:
                     self._waiting -= 1
@@ -160,8 +170,10 @@ class Session:
                         # to find that nobody calls.
                         self._nap.cancel()
                     return
+            elif observed:
+                self._settle_and_record(key, ruling, reply)
             else:
-                self._settle(ruling, ruling.reply)
+                self._settle(ruling, reply)
             turns += 1
             if self._waiting and turns % self._limits.drain == 0:
                 await trio.lowlevel.checkpoint()
@@ -184,6 +196,15 @@ class Session:
             self.totals.undelivered += 1
         return delivered
 
+    def _settle_and_record(self, key: bytes, ruling: Ruling, reply: Reply) -> None:
+        start = time.perf_counter_ns()
+        who = self._who(self._receiver.call.tid, key, ruling)
+        delivered = self._settle(ruling, reply)
+        if who is not None:
+            outcome = Outcome(-reply[1], left_alone=bool(reply[2]))
+            snapshot = self._receiver.snapshot()
+            self._record(snapshot, ruling, ruling.decision, outcome, start, delivered, who, key)
+
     def _rule(self, key: bytes) -> Ruling:
         """The ruling on the call received last, which no earlier one was equal to."""
         receiver = self._receiver
@@ -202,15 +223,6 @@ class Session:
             receiver.answer_last(PROCEED)
             return
         who = self._who(call.tid, key, ruling) if self._observed else None
-        if ruling.reply is not None:
-            delivered = self._settle(ruling, ruling.reply)
-            if who is not None:
-                outcome = Outcome(-ruling.reply[1], left_alone=bool(ruling.reply[2]))
-                self._record(
-                    receiver.snapshot(), ruling.spec, ruling.decision, outcome, start, delivered,
-                    who, key,
-                )  # fmt: skip
-            return
         id_, slot = call.id, call.slot
         snapshot = receiver.snapshot()
         if self._missed is None:
@@ -229,7 +241,7 @@ class Session:
         elif self._missed is not None and not before[0] and signals(snapshot.tid) == before:
             self._missed.delivered(snapshot.tid, snapshot.ip, key)
         if who is not None and not (ruling.companion and outcome.left_alone):
-            self._record(snapshot, ruling.spec, decision, outcome, start, delivered, who, None)
+            self._record(snapshot, ruling, decision, outcome, start, delivered, who, None)
 
     @staticmethod
     def _reply(decision: Decision, outcome: Outcome) -> Reply:
@@ -239,13 +251,15 @@ class Session:
             return PROCEED
         return (decision.value if decision.verdict is Verdict.RETURN else 0, 0, 0)
 
-    def _who(self, tid: int, key: bytes, ruling: Ruling) -> Mapping[str, Any] | None:
+    def _who(self, tid: int, key: bytes, ruling: Ruling) -> str | None:
         """The caller's identity for a record, taken while it waits; None: nothing is written."""
         if ruling.decision.silent:
             return None
-        if self._audit is not None and ruling.reply is not None and self._audit.repeated(tid, key):
-            return {} if self._tracer is not None else None
-        return identity(tid)
+        if self._audit is None:
+            return ""
+        if ruling.reply is not None and self._audit.repeated(tid, key):
+            return "" if self._tracer is not None else None
+        return self._audit.who(tid)
 
     def _unread(self, tid: int) -> Decision:
         reason = (
@@ -260,13 +274,7 @@ class Session:
     async def _act(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
         """Carries a call out. Every error is a refusal."""
         try:
-            task = open_task(snapshot.tid)
-        except OSError:
-            return Outcome(self._on_error, "the caller has gone")
-        try:
-            # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
-            # caller still waits, which says whose it is.
-            return await self._perform(snapshot, ruling, task)
+            return await self._perform(snapshot, ruling)
         except UnreadableArgument as error:
             return Outcome(self._unreadable(error.errno))
         except Exception as error:  # fail closed, and say so
@@ -277,8 +285,6 @@ class Session:
             if self._audit is not None:
                 self._audit.event("error", syscall=snapshot.name, error=repr(error))
             return Outcome(self._on_error, f"error: {type(error).__name__}: {error}")
-        finally:
-            os.close(task)
 
     def _unreadable(self, errno: int) -> int:
         """EFAULT and ENAMETOOLONG are what the kernel would say; all else is a failure of ours."""
@@ -304,42 +310,53 @@ class Session:
             del self._acting[snapshot.tid]
             done.set()
 
-    async def _perform(self, snapshot: Snapshot, ruling: Ruling, task: int) -> Outcome:
+    async def _perform(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
         decision, spec = ruling.decision, ruling.spec
         if decision.verdict is Verdict.KILL or spec is None:
             return self._kill(snapshot)
+        plan = FAMILIES[spec.family].plan(snapshot, decision)
+        if plan is None:
+            assert ruling.companion, "only what the filter notifies for our sake can be left alone"
+            return Outcome(0, left_alone=True)
+        begun = self._actor.at_once(plan, snapshot, decision)
+        if isinstance(begun, Outcome):
+            return begun
 
         def valid() -> bool:
             return self._receiver.valid(snapshot.id)
 
         look = SecondLook(
             lambda facts: self._judge.again(snapshot, spec, facts),
-            self._callers, task, valid, self._on_error,
+            self._callers, valid, self._on_error,
         )  # fmt: skip
-        plan = FAMILIES[spec.family].plan(snapshot, decision)
-        if plan is None:
-            assert ruling.companion, "only what the filter notifies for our sake can be left alone"
-            return Outcome(0, left_alone=True)
-        outcome = await self._actor.perform(
-            plan,
-            snapshot,
-            task,
-            valid,
-            look if decision.needs_facts else None,
-            as_written=decision.as_written,
-            probe_only=decision.verdict is Verdict.REFUSE,
-        )
+        again = look if decision.needs_facts else None
+        if begun is not None:
+            outcome = await self._actor.finish(begun, valid, again)
+        else:
+            # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
+            # caller still waits, which says whose it is.
+            try:
+                task = look.task = open_task(snapshot.tid)
+            except OSError:
+                return Outcome(self._on_error, "the caller has gone")
+            try:
+                probe_only = decision.verdict is Verdict.REFUSE
+                outcome = await self._actor.perform(
+                    plan, snapshot, task, valid, again, probe_only=probe_only
+                )
+            finally:
+                os.close(task)
         outcome = look.outcome(decision, outcome)
         final = outcome.decision
         if final is None or final.audit or final.verdict is Verdict.EMULATE:
             return outcome
         if final.verdict is Verdict.KILL:
             killed = self._kill(snapshot)
-            return replace(outcome, errno=killed.errno, how=killed.how)
+            return outcome._replace(errno=killed.errno, how=killed.how)
         if final.verdict is Verdict.REFUSE and not self._judge.leaves_refusals(spec):
             return outcome
         _, error, proceed = reply_to(final)
-        return replace(outcome, errno=-error, how="", left_alone=bool(proceed))
+        return outcome._replace(errno=-error, how="", left_alone=bool(proceed))
 
     def _kill(self, snapshot: Snapshot) -> Outcome:
         """Ends the caller's process, which is named for certain: it waits for our answer."""
@@ -360,26 +377,19 @@ class Session:
     def _record(
         self,
         snapshot: Snapshot,
-        spec: CallSpec | None,
+        ruling: Ruling,
         decision: Decision,
         outcome: Outcome,
         start: int,
         delivered: bool,
-        who: Mapping[str, Any],
+        who: str,
         key: bytes | None,
     ) -> None:
         if self._tracer is not None:
-            self._tracer.show(snapshot, spec, decision, outcome)
+            self._tracer.show(snapshot, ruling.spec, decision, outcome)
         if self._audit is None or not who:
             return
         seconds = (time.perf_counter_ns() - start) / 1e9
         self._audit.record(
-            snapshot,
-            spec,
-            decision,
-            outcome,
-            seconds,
-            who=who,
-            delivered=delivered,
-            key=key,
+            snapshot, ruling.spec, decision, outcome, seconds, who=who, delivered=delivered, key=key
         )

@@ -7,8 +7,9 @@ from the Snapshot.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from errno import ENOENT
+from operator import itemgetter
 from typing import Any
 
 from supervisor.engine.limits import DEFAULT, Limits
@@ -50,7 +51,7 @@ def reads_table(calls: Mapping[tuple[int, int], CallSpec]) -> Any:
 class _Shape:
     """How the key of one system call is taken apart: its numbers, and then its strings."""
 
-    __slots__ = ("name", "numbers", "order", "strings")
+    __slots__ = ("in_order", "name", "numbers", "strings")
 
     def __init__(self, spec: CallSpec) -> None:
         self.name = spec.name
@@ -60,7 +61,10 @@ class _Shape:
         numbers = ["i4x" if kind.signed else "Q" for kind in kinds if not kind.is_string]
         self.numbers = struct.Struct("".join(["=8x", *numbers]))
         found = sorted(range(len(kinds)), key=lambda i: kinds[i].is_string)
-        self.order = [found.index(i) for i in range(len(kinds))]
+        # one item alone would not be a tuple
+        self.in_order: Callable[[list[Arg]], tuple[Arg, ...]] = (
+            itemgetter(*(found.index(i) for i in range(len(kinds)))) if len(kinds) > 1 else tuple
+        )
 
     def args(self, key: bytes) -> tuple[Arg, ...]:
         """The arguments in the order of the registers."""
@@ -74,7 +78,7 @@ class _Shape:
             else:
                 values.append(key[at : at + length])
                 at += length
-        return tuple([values[i] for i in self.order])
+        return self.in_order(values)
 
 
 def _delivered(result: int) -> bool:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from supervisor.kernel.text import errno_name, printable, unprintable
 
-__all__ = ["errno_name", "printable", "reopen_for_writing", "unprintable"]
+__all__ = [
+    "errno_name", "members", "printable", "quoted", "reopen_for_writing", "unprintable",
+]  # fmt: skip
+
+# A string as JSON, ASCII alone.
+quoted = json.encoder.encode_basestring_ascii
+_dumps = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+def members(values: Mapping[str, Any]) -> str:
+    """JSON of an object without its braces, ASCII alone, on one line."""
+    parts = []
+    for name, value in values.items():
+        kind = type(value)  # most are plain, and take no encoder
+        text = quoted(value) if kind is str else value if kind is int else _dumps(value)
+        parts.append(f"{quoted(name)}:{text}")
+    return ",".join(parts)
 
 
 def reopen_for_writing(fd: int) -> int | None:

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
 from supervisor.model import Decision, Facts, MountCeiling, Snapshot, Verdict
-from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 
@@ -44,8 +43,9 @@ class CompiledPolicy:
     `on_error` is the errno (> 0) of everything that goes wrong on the way to an answer.
     `filter` is a packed `struct sock_filter[]`, in host byte order.
     `calls` has, by (audit architecture, number), each call that the filter may notify.
-    `ceiling` has the device ranges that any `emulate` rule may make, `mounts` what any may have the
-    kernel mount; `fuse` says whether any runs FUSE programs.
+    `ceiling` has the device ranges that any `emulate` rule may make, each with whether all rules
+    that make it say `realise: closed`; `mounts` what any may have the kernel mount; `fuse` says
+    whether any runs FUSE programs.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
     `limits` has what the policy says of limits: seconds, and numbers. `included` says which other
     files are part of it. `wants` names the Facts that rules ask for, but those that always are
@@ -58,7 +58,7 @@ class CompiledPolicy:
     on_error: int
     filter: bytes
     calls: Mapping[tuple[int, int], CallSpec]
-    ceiling: tuple[NodeRange, ...]
+    ceiling: tuple[tuple[str, int, int, int, int, bool], ...]
     families: Mapping[str, RuleSet | MountRules]
     limits: Mapping[str, float] = field(default_factory=dict)
     included: tuple[Included, ...] = ()
@@ -88,6 +88,11 @@ class CompiledPolicy:
     def fuse(self) -> bool:
         """Whether a rule mounts by a FUSE program."""
         return any(rules.uses_fuse for rules in self._mount_rules())
+
+    @property
+    def max_mounts(self) -> int:
+        """How many mounts a session may have at a time."""
+        return max((rules.max_mounts for rules in self._mount_rules()), default=0)
 
     def _mount_rules(self) -> list[MountRules]:
         return [rules for rules in self.families.values() if isinstance(rules, MountRules)]
@@ -179,7 +184,7 @@ class CompiledPolicy:
             on_error=data["on_error"],
             filter=base64.b64decode(data["filter"], validate=True),
             calls={(arch, nr): specs[family, name] for arch, nr, family, name in data["calls"]},
-            ceiling=tuple((kind, a, b, c, d) for kind, a, b, c, d in data["ceiling"]),
+            ceiling=tuple((kind, a, b, c, d, only) for kind, a, b, c, d, only in data["ceiling"]),
             families={
                 name: (MountRules if "mounts" in rows else RuleSet).from_json(rows)
                 for name, rows in data["families"].items()

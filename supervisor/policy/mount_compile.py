@@ -28,7 +28,7 @@ def mount_rules(
                 "is the caller's to change",
             )  # fmt: skip
         rules.append(rule)
-    return MountRules(tuple(rules), otherwise)
+    return MountRules(tuple(rules), otherwise, section.max_mounts)
 
 
 def _add(source: Source, where: Where, message: str) -> None:

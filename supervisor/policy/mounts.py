@@ -50,6 +50,10 @@ OPERATIONS: Final = sum(
     )
 )  # fmt: skip
 _BY_KERNEL: Final = MountSettings()
+# How many mounts a session may have at a time where a policy does not say, and the most it can say,
+# which is what a maker can keep in mind (SD_MOST_MOUNTS).
+MAX_MOUNTS: Final = 64
+MOST_MOUNTS: Final = 256
 # Their source is no path.
 TEXT_TYPES: Final = frozenset(
     (
@@ -228,6 +232,7 @@ class MountRules:
 
     rules: tuple[MountRule, ...]
     otherwise: Decision
+    max_mounts: int = MAX_MOUNTS
     _remount: Decision = field(
         default=Decision(Verdict.EMULATE, "remount", settings=MountSettings(text=True)),
         compare=False,
@@ -346,6 +351,7 @@ class MountRules:
         """The rules as JSON's types."""
         return {
             "mounts": True,
+            "max_mounts": self.max_mounts,
             "otherwise": otherwise_to_json(self.otherwise),
             "rules": [rule.to_json() for rule in self.rules],
         }
@@ -356,4 +362,5 @@ class MountRules:
         return cls(
             tuple(MountRule.from_json(row) for row in data["rules"]),
             otherwise_from_json(data["otherwise"]),
+            data["max_mounts"],
         )

@@ -104,13 +104,14 @@ def _pairs(rows: Iterable[Iterable[Any]] | None) -> Any:
 class _Entry:
     """A rule with its decision, and the same decision where it has to be taken again with Facts."""
 
-    __slots__ = ("again", "decision", "grants", "matches", "rule")
+    __slots__ = ("again", "decision", "grants", "matches", "prefixes", "rule")
 
     def __init__(self, rule: Rule, *, as_written: bool) -> None:
         self.rule = rule
         self.decision = rule.decision()
         self.again = _again(self.decision, as_written=as_written)
         self.grants = rule.verdict.grants
+        self.prefixes = {literal_prefix(glob) for glob in rule.globs or ("**",)}
         # None: every path. Few of many rules are ever tried: a pattern is compiled when it is.
         self.matches: Callable[[bytes], object] | None = (
             None if rule.globs is None else self._compile
@@ -127,7 +128,7 @@ class _Cell:
     `fixed` is the decision where no rule asks for more than the device.
     """
 
-    __slots__ = ("_blind", "_by_prefix", "_entries", "_last", "fixed")
+    __slots__ = ("_blind", "_entries", "_last", "_near", "fixed")
 
     def __init__(self, rules: Iterable[Rule], otherwise: Decision) -> None:
         asking: list[Rule] = []
@@ -145,24 +146,27 @@ class _Cell:
         self._blind = _again(
             next((entry.decision for entry in self._entries if entry.grants), last)
         )
-        self._by_prefix: dict[bytes, list[int]] | None = None
+        # By the literal start of paths the rules that may match them, b"" for all others; found
+        # when they are asked for.
+        self._near: dict[bytes, list[_Entry] | None] | None = None
         if len(asking) > _LINEAR:
-            self._by_prefix = {}
-            for number, rule in enumerate(asking):
-                for prefix in {literal_prefix(glob) for glob in rule.globs or ("**",)}:
-                    self._by_prefix.setdefault(prefix, []).append(number)
+            self._near = {prefix: None for entry in self._entries for prefix in entry.prefixes}
+            self._near[b""] = None
 
-    def _candidates(self, path: bytes) -> Iterable[_Entry]:
-        if self._by_prefix is None:
+    def _candidates(self, path: bytes) -> list[_Entry]:
+        near = self._near
+        if near is None:
             return self._entries
-        table = self._by_prefix
-        numbers = set(table.get(b"", ()))
-        end = path.find(b"/", 1)
-        while end > 0:
-            numbers.update(table.get(path[:end], ()))
-            end = path.find(b"/", end + 1)
-        numbers.update(table.get(path, ()))
-        return [self._entries[number] for number in sorted(numbers)]
+        while path not in near:
+            path = path[: path.rfind(b"/")]
+        found = near[path]
+        if found is None:
+            starts = [path]
+            while starts[-1]:
+                starts.append(starts[-1][: starts[-1].rfind(b"/")])
+            found = [entry for entry in self._entries if not entry.prefixes.isdisjoint(starts)]
+            near[path] = found
+        return found
 
     def decide(self, written: bytes | int, facts: Facts | None) -> Decision:
         if self.fixed is not None:

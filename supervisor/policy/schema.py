@@ -25,13 +25,13 @@ from pydantic_core import PydanticCustomError
 
 from supervisor.policy import keys
 from supervisor.policy.families import FamilySpec
+from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 from supervisor.policy.values import (
     ERRNOS,
     REFUSALS,
     Action,
     listed,
     parse_errno,
-    parse_limit,
     parse_seconds,
 )
 
@@ -50,7 +50,6 @@ Seconds = Annotated[
         }
     ),
 ]
-Count = Annotated[int, BeforeValidator(parse_limit), WithJsonSchema({"type": "integer"})]
 _AUDIT = "decide and record, and let the call go as it would have gone without seccompd"
 
 
@@ -66,12 +65,11 @@ class MatchSection(_Strict):
 
 
 class LimitsSection(_Strict):
-    """How long, and how much; what is left out is as docs/policies.md has it."""
+    """How long what may take; what is left out is as docs/policies.md has it."""
 
     snapshot: Annotated[Seconds | None, Field(description="reading one caller's memory")] = None
     path: Annotated[Seconds | None, Field(description="the path work of one call")] = None
     mount: Annotated[Seconds | None, Field(description="a mount, also by a program")] = None
-    mounts: Annotated[Count | None, Field(description="mounts at one time")] = None
 
 
 def _of_a_refusal(silent: bool, info: ValidationInfo) -> bool:
@@ -116,6 +114,11 @@ def _family_model(family: FamilySpec) -> Any:
         ),
         "rules": (list.__class_getitem__(rule), Field(default_factory=list)),
     }
+    if keys.mounts(family):
+        parts["max_mounts"] = (
+            int,
+            Field(MAX_MOUNTS, ge=0, le=MOST_MOUNTS, description="at a time, in one session"),
+        )
     section: Any = create_model(f"{family.name}_section", __base__=_Strict, **parts)
     return Annotated[
         section,
@@ -157,7 +160,7 @@ def _model(families: tuple[tuple[str, FamilySpec], ...]) -> type[BaseModel]:
         match=(MatchSection | None, Field(None, description="whom it applies to")),
         mode=(Mode, Field("enforce", description=f"audit, for all rules: {_AUDIT}")),
         on_error=(Errno, Field(errno.EPERM, description="the errno of all that goes wrong")),
-        limits=(LimitsSection, Field(LimitsSection(), description="deadlines, and numbers")),
+        limits=(LimitsSection, Field(LimitsSection(), description="deadlines")),
         syscalls=(syscalls, Field(description="the rules, by family; nothing else is looked at")),
     )
     return model

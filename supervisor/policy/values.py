@@ -112,7 +112,6 @@ def parse_capability(value: object) -> str:
 
 _SECONDS: Mapping[str, float] = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _SECONDS_MAX = 3600.0
-_COUNT_MAX = 4096
 
 
 def parse_seconds(value: object) -> float:
@@ -128,13 +127,6 @@ def parse_seconds(value: object) -> float:
     if not 0.001 <= seconds <= _SECONDS_MAX:
         raise wrong(f"a time is between 1ms and {_SECONDS_MAX:.0f}s")
     return seconds
-
-
-def parse_limit(value: object) -> int:
-    """A bound on how many of something there are."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _COUNT_MAX:
-        raise wrong(f"a number from 0 to {_COUNT_MAX}")
-    return value
 
 
 def listed(value: object) -> object:

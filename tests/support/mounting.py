@@ -161,7 +161,8 @@ def _serve(config: dict[str, Any]) -> None:
             )
             for rule in config["ceiling"]
         ]  # fmt: skip
-        makers = [spawn_maker([("c", 10, 10, 229, 229)], MAP, MAP, rules, userns) for _ in range(2)]
+        fuse = [("c", 10, 10, 229, 229, False)]
+        makers = [spawn_maker(fuse, MAP, MAP, rules, userns) for _ in range(2)]
     check(lib.sd_join_user_namespace(userns, 0, 0), "join")
     os.close(userns)
 
@@ -183,12 +184,13 @@ def _serve(config: dict[str, Any]) -> None:
     class Said:
         nodes = "private"
         on_error = 1
+        max_mounts = config["most"]
 
     actor = RealActor(
         userns=True, traits=Said(), policy=Said(), maker_socks=makers,
         listener=waiting.listener, uids=MAP, gids=MAP,
         report=lambda *a, **k: print(a, k, file=sys.stderr),
-        limits=replace(DEFAULT, mounts=config["most"], mount=config["deadline"]),
+        limits=replace(DEFAULT, mount=config["deadline"]),
     )  # fmt: skip
 
     def text(value: str | None) -> bytes | None:

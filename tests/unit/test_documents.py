@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.engine.limits import DEFAULT
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.syscalls import X86_64
@@ -20,6 +19,7 @@ from supervisor.observe.identity import identity
 from supervisor.policy import store
 from supervisor.policy.families import Traits
 from supervisor.policy.mount_values import FLAG_NAMES, SETTINGS, VIAS
+from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 from supervisor.policy.schema import json_schema
 
 TOP = Path(__file__).resolve().parents[2]
@@ -132,4 +132,5 @@ def test_the_page_on_mounts_has_every_word() -> None:
     keys = FAMILIES["mount"].keys or {}
     words = {*SETTINGS, *VIAS, *FLAG_NAMES, *PROGRAMS, *keys}
     assert not [word for word in words if not re.search(rf"[` \[,\n]{word}[`, \]\n]", page)]
-    assert str(DEFAULT.mounts) in page
+    assert f"{MAX_MOUNTS} mounts" in page
+    assert f"at most {MOST_MOUNTS}" in page

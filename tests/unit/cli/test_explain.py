@@ -24,9 +24,9 @@ def run(*words: str) -> int:
 
 def test_the_page_shows_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     page = (DOCS / "policy-tools.md").read_text()
-    start = page.index("    $ seccompd explain --policy build")
+    start = page.index("    $ seccompd explain --policy default")
     shown = page[start : page.index("\n\n", start)].splitlines()
-    assert run("--policy", "build", shown[0].split("'")[1]) == 0
+    assert run("--policy", "default", shown[0].split("'")[1]) == 0
     said = capsys.readouterr().out.splitlines()
     # The numbers of instructions change with every filter.
     plain = [re.sub(r"(instruction|after) \d+", r"\1 N", line) for line in said]

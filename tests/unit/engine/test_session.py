@@ -15,6 +15,7 @@ import trio
 from supervisor.engine.decide import Judge
 from supervisor.engine.session import Session
 from supervisor.engine.snapshot import Receiver
+from supervisor.engine.works import Job
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, MakeNode, Outcome, Plan, Snapshot
@@ -58,6 +59,14 @@ class Actor:
     def rest(self) -> bool:
         return True
 
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> None:
+        pass
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        raise AssertionError("nothing has begun")
+
     async def perform(
         self,
         plan: Plan,
@@ -66,7 +75,6 @@ class Actor:
         valid: Callable[[], bool],
         redecide: Callable[[Facts], Decision] | None,
         *,
-        as_written: bool = False,
         probe_only: bool = False,
     ) -> Outcome:
         assert isinstance(plan, MakeNode)

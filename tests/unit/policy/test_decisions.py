@@ -143,10 +143,17 @@ def test_json_round_trip() -> None:
 
 def test_the_ceiling_has_what_may_be_made_and_no_more() -> None:
     compiled = mknod('{devices: ["null", zero], do: emulate}', '{devices: ["kvm"], do: continue}')
-    assert compiled.ceiling == (("c", 1, 1, 3, 3), ("c", 1, 1, 5, 5))
+    assert compiled.ceiling == (("c", 1, 1, 3, 3, False), ("c", 1, 1, 5, 5, False))
     assert len(mknod("{do: emulate}").ceiling) == 2
     assert mknod("{do: refuse}").ceiling == ()
     assert policy("version: 1\nsyscalls: {}").ceiling == ()
+
+
+def test_the_ceiling_knows_what_is_only_made_closed() -> None:
+    closed = "do: {emulate: {realise: closed}}}"
+    compiled = mknod("{devices: [mem, port], " + closed, "{devices: [mem], uid: 0, do: emulate}")
+    assert compiled.ceiling == (("c", 1, 1, 1, 1, False), ("c", 1, 1, 4, 4, True))
+    assert mknod("{uid: 0, do: {errno: EIO}}", "{" + closed).ceiling[0][-1] is True
 
 
 def _any(globs: tuple[str, ...], path: bytes) -> bool:

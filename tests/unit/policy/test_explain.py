@@ -237,7 +237,7 @@ def test_records_of_calls_are_read_back_to_the_bit(tmp_path: Path) -> None:
             call = named(FAMILIES, "mount", {"mountflags": rnd.getrandbits(25)})
             args = (rnd.choice((path, 0)), path, b"ext4", call.snapshot.args[3],
                     rnd.choice((path, 0, -7)))  # fmt: skip
-        snapshot = replace(call.snapshot, args=args)
+        snapshot = call.snapshot._replace(args=args)
         spec = specs[snapshot.name]
         facts = Facts(
             path, 1, 2, Source("device", path, (8, 1)), path, 3, 4, frozenset({"mknod"}), path, path

@@ -53,7 +53,7 @@ def test_own_rules_come_first_and_each_has_its_place(tmp_path: Path) -> None:
     assert [rule(policy, minor) for minor in (3, 5, 7, 8)] == [
         "main.yaml:5", "main.yaml:5", "base.yaml:6", "main.yaml:4",
     ]  # fmt: skip
-    assert policy.ceiling == (("c", 1, 1, 3, 3), ("c", 1, 1, 5, 5))
+    assert policy.ceiling == (("c", 1, 1, 3, 3, False), ("c", 1, 1, 5, 5, False))
 
 
 def test_names_are_looked_for_and_paths_start_from_the_file(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_names_are_looked_for_and_paths_start_from_the_file(tmp_path: Path) -> N
     (tmp_path / "etc/base.yaml").write_text("version: 1\ninclude: ../deep/lists.yaml\n")
     (tmp_path / "deep/lists.yaml").write_text("version: 1\nlists: {harmless: [tty]}\n")
     policy = load(tmp_path, MAIN % "base", [tmp_path / "etc"])
-    assert policy.ceiling == (("c", 5, 5, 0, 0),)
+    assert policy.ceiling == (("c", 5, 5, 0, 0, False),)
     assert [Path(one.file).name for one in policy.included] == ["base.yaml", "lists.yaml"]
     assert wrong(tmp_path, MAIN % "bass", [tmp_path / "etc"])[0].startswith(
         "main.yaml:2:11 no policy named 'bass'"
