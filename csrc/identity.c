@@ -35,6 +35,10 @@ int sd_home_init(struct sd_home *home)
 	ssize_t got = readlink("/proc/thread-self/ns/user", home->userns, sizeof home->userns - 1);
 	if (got < 0)
 		return -errno;
+	char number[16];
+	home->nobody = OVERFLOW_ID;
+	if (read_file(AT_FDCWD, "/proc/sys/kernel/overflowuid", number, sizeof number) > 0)
+		home->nobody = (uint32_t)strtoul(number, NULL, 10);
 	home->plain = !(home->permitted & CAP(CAP_SYS_ADMIN));
 	gid_t list[SD_GROUPS];
 	int count = getgroups(SD_GROUPS, list);
