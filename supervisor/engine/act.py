@@ -333,6 +333,9 @@ class Actor:
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
             self._unmounted(work)
+        if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):  # after an error, too
+            for maker in self._makers.all:
+                lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         path = path_of(work) if job.redecide is not None else None
         if outcome == lib.SD_WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
@@ -345,9 +348,6 @@ class Actor:
             return Outcome(error, how, path, decision=job.decision)
         if outcome & lib.SD_WAS_BOUND:
             self.names.bound()
-        if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
-            for maker in self._makers.all:
-                lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         return Outcome(0, "bind", path, decision=job.decision)
 
     def _unmounted(self, work: Any) -> None:
