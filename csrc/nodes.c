@@ -160,6 +160,9 @@ static int attached(int tree, int placeholder)
 	if (!syscall(SYS_move_mount, tree, "", placeholder, "",
 		     MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
 		return 0;
+	struct stat file;
+	if (errno == ENOENT && !fstat(placeholder, &file) && !file.st_nlink)
+		return SD_GONE;
 	/* a directory of a mount namespace that the caller is not in */
 	return errno == EINVAL ? -EPERM : -errno;
 }
@@ -223,11 +226,12 @@ void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 	if (placeholder < 0) {
 		told->error = placeholder;
 	} else {
-		told->error = bind_host(caller, home, ask, placeholder);
-		if (told->error && !sd_act_as_caller(home, caller))
+		int error = bind_host(caller, home, ask, placeholder);
+		if (error < 0 && !sd_act_as_caller(home, caller))
 			sd_take_back(parent, name, placeholder);
-		else
+		else if (error <= 0)
 			told->flags = SD_TOLD_BOUND;
+		told->error = error == SD_GONE ? 0 : error;
 		close(placeholder);
 	}
 	if (parent >= 0 && parent != given)
@@ -287,9 +291,22 @@ static int closed_tree(struct sd_caller *caller, struct sd_home *home, uint64_t 
 	return tree;
 }
 
+void sd_drop_node(struct sd_home *home, const struct sd_ask *ask, struct sd_told *told, int tree)
+{
+	char made[32];
+	struct stat node;
+	if (ask->flags & SD_WORK_CLOSED && !sd_act_as_self(home)) {
+		sd_closed_name(made, "new", ask->id);
+		unlink(made);
+	}
+	if (tree >= 0 && !fstat(tree, &node))
+		sd_remember(told, &node, SD_TOLD_UNBOUND);
+}
+
 void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 		  const struct sd_ask *ask, struct sd_told *told, const int *held)
 {
+	struct stat node;
 	if (held[1] < 0 || held[2] < 0) {
 		told->error = -EBADF;
 		return;
@@ -299,6 +316,7 @@ void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 		tree = closed_tree(caller, home, ask->id);
 		told->error = tree < 0 ? tree : 0;
 	}
+	int known = tree >= 0 && !fstat(tree, &node);
 	if (tree >= 0)
 		told->error = sd_attach(caller, home, tree, held[2]);
 	if (tree >= 0 && tree != held[3])
@@ -307,7 +325,12 @@ void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 		told->flags = SD_TOLD_BOUND;
 		return;
 	}
-	if (sd_act_as_caller(home, caller))
-		return;
-	sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
+	if (known && tree == held[3])
+		sd_remember(told, &node, SD_TOLD_UNBOUND);
+	else if (known)
+		sd_count_closed(caller, home, &node, 0);
+	if (told->error == SD_GONE)
+		told->error = 0;
+	else if (!sd_act_as_caller(home, caller))
+		sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
 }

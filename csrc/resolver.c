@@ -39,10 +39,12 @@ static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd
 		told->flags = SD_TOLD_RETIRE;
 	} else if (result) {
 		told->error = result;
-		/* the caller has gone in between: what was placed for it must not stay */
+		/* the caller has gone in between: what was made for it must not stay */
 		if (ask->op == SD_ASK_ATTACH && held[1] >= 0 && held[2] >= 0 &&
-		    !sd_act_as_self(home))
+		    !sd_act_as_self(home)) {
 			sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
+			sd_drop_node(home, ask, told, held[3]);
+		}
 	} else {
 		told->fsuid = caller.fsuid;
 		told->fsgid = caller.fsgid;
