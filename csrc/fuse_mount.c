@@ -15,12 +15,9 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* not that of lock.c, which is seen elsewhere */
-static const char STAGE[] = "/fuse";
 /* What makes of mount(2) another call than that of a new mount. */
 static const unsigned long OTHER = MS_REMOUNT | MS_BIND | MS_MOVE | MS_SHARED | MS_PRIVATE |
 				   MS_SLAVE | MS_UNBINDABLE;
@@ -87,19 +84,20 @@ static int plain_options(char *data, int *fuse)
 	return *fuse < 0 ? -EINVAL : 0;
 }
 
-static int mount_here(struct wish *wish, int fuse)
+static int mount_here(struct wish *wish, int fuse, uint64_t force)
 {
+	/* those flags of a mount that are the same ones here */
+	static const unsigned long SAME = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
+	unsigned long flags = wish->flags | ((unsigned long)force & SAME);
 	size_t length = strlen(wish->data);
 	if (snprintf(wish->data + length, sizeof wish->data - length, "fd=%d", fuse) >=
 	    (int)(sizeof wish->data - length))
 		return -EINVAL;
-	if (mkdir(STAGE, 0755) && errno != EEXIST)
-		return -errno;
-	return mount(wish->source, STAGE, wish->type, wish->flags, wish->data) ? -errno : 0;
+	return mount(wish->source, SD_LOCK_STAGE, wish->type, flags, wish->data) ? -errno : 0;
 }
 
-/* Mounts what it asked for at STAGE. 0 or -errno. */
-static int grant(int listener, const struct seccomp_notif *call)
+/* Mounts what it asked for on the stage. 0 or -errno. */
+static int grant(int listener, const struct seccomp_notif *call, uint64_t force)
 {
 	static struct wish wish;
 	__u64 id = call->id;
@@ -123,14 +121,14 @@ static int grant(int listener, const struct seccomp_notif *call)
 	close(asker);
 	if (fuse < 0)
 		return fuse;
-	error = mount_here(&wish, fuse);
+	error = mount_here(&wish, fuse, force);
 	/* one more of these would keep a connection alive whose program has gone */
 	close(fuse);
 	return error;
 }
 
 /* One call. 1: it was granted; 0: it was not; -errno. */
-static int answer(int listener)
+static int answer(int listener, uint64_t force)
 {
 	struct {
 		struct seccomp_notif call;
@@ -139,27 +137,17 @@ static int answer(int listener)
 	memset(&got, 0, sizeof got);
 	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &got.call))
 		return errno == ENOENT || errno == EINTR ? 0 : -errno;
-	int error = grant(listener, &got.call);
+	int error = grant(listener, &got.call, force);
 	struct seccomp_notif_resp reply = {.id = got.call.id, .error = error};
 	/* where who asked has gone, and that was all of them, the next look says so */
 	if (!ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &reply) && !error)
 		return 1;
-	if (!error && umount2(STAGE, MNT_DETACH))
-		_exit(1);
+	if (!error)
+		sd_clear_stage();
 	return 0;
 }
 
-/* Only now, since to look at it may take the program's answer. */
-static int take_from_stage(int inotify, int32_t *watch)
-{
-	*watch = inotify_add_watch(inotify, STAGE, IN_DELETE_SELF);
-	int tree = sd_open_tree(AT_FDCWD, STAGE);
-	if (umount2(STAGE, MNT_DETACH))
-		_exit(1);
-	return tree;
-}
-
-int sd_fuse_mount(int listener, int pidfd, int inotify, int32_t *watch)
+int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t *watch)
 {
 	for (;;) {
 		struct pollfd all[] = {
@@ -174,9 +162,14 @@ int sd_fuse_mount(int listener, int pidfd, int inotify, int32_t *watch)
 		if (all[1].revents)
 			return -EIO;
 		if (all[0].revents & POLLIN) {
-			int granted = answer(listener);
-			if (granted)
-				return granted < 0 ? granted : take_from_stage(inotify, watch);
+			int granted = answer(listener, force);
+			if (granted < 0)
+				return granted;
+			if (granted) {
+				/* only now, since to look at it may take the program's answer */
+				*watch = inotify_add_watch(inotify, SD_LOCK_STAGE, IN_DELETE_SELF);
+				return 0;
+			}
 		} else if (all[0].revents) {
 			listener = -1; /* nobody is left to ask; soon the program has ended, too */
 		}

@@ -109,15 +109,3 @@ int sd_copy_stage(int lock_ns, int home_ns)
 	}
 	return tree;
 }
-
-int sd_lock_flags(int lock_ns, int home_ns, int *tree)
-{
-	int error = sd_stage(*tree);
-	close(*tree);
-	*tree = -1;
-	if (error)
-		return error;
-	*tree = sd_copy_stage(lock_ns, home_ns);
-	sd_clear_stage();
-	return *tree < 0 ? *tree : 0;
-}

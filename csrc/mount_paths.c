@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/magic.h>
 #include <linux/stat.h>
 #include <poll.h>
 #include <sched.h>
@@ -46,6 +47,24 @@ static int walk(struct sd_home *home, struct sd_caller *caller, const struct sd_
 	return *path ? sd_walk(home, caller, which, path, 0, 1) : -ENOENT;
 }
 
+/* The device of the overlay that a file is on; a file there has that of its layer. 0: not known. */
+static uint64_t overlay_of(int fd, const char *name, size_t length)
+{
+	char parent[SD_PATH_MAX];
+	uint64_t device = 0;
+	while (length > 1 && name[length - 1] != '/')
+		length--;
+	memcpy(parent, name, length);
+	parent[length] = 0;
+	int dir = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return 0;
+	uint64_t mount = sd_mount_of(dir, &device);
+	int same = mount && mount == sd_mount_of(fd, NULL);
+	close(dir);
+	return same ? device : 0;
+}
+
 static int see_source(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
 		      struct sd_seen *seen, int *give)
 {
@@ -67,8 +86,8 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 		seen->flags |= SD_SEEN_IMAGE;
 		seen->source_dev = found.st_dev;
 		seen->source_ino = found.st_ino;
-		if (fs.f_type == FUSE_SUPER_MAGIC)
-			seen->flags |= SD_SEEN_FUSE;
+		if (!sd_is_local((uint64_t)fs.f_type))
+			seen->flags |= SD_SEEN_FOREIGN;
 	} else if (!error) {
 		error = -ENOTBLK;
 	}
@@ -82,6 +101,8 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 	}
 	if (!error)
 		seen->source_length = sd_name_of(caller->task, fd, seen->source);
+	if (!error && fs.f_type == OVERLAYFS_SUPER_MAGIC && seen->source_length > 0)
+		seen->source_fs = overlay_of(fd, seen->source, (size_t)seen->source_length);
 	close(fd);
 	return error;
 }
@@ -220,25 +241,25 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 		 struct sd_attached *attached)
 {
 	struct statx found;
-	int error = 0, tree = sd_fuse_mount(held[5], held[3], held[4], &attached->watch);
+	uint64_t force = ask->device, set = ask->mode;
+	/* once in our life, and the program has not begun yet */
+	if (home->lock_ns < 0)
+		home->lock_ns = lock_namespace(held[2]);
+	if (home->lock_ns < 0)
+		return -EPERM;
+	int error = sd_fuse_mount(held[5], held[3], held[4], force, &attached->watch);
+	if (error)
+		return error;
+	int tree = sd_copy_stage(force ? home->lock_ns : -1, home->mount_ns);
+	sd_clear_stage();
 	if (tree < 0)
 		return tree;
-	uint64_t force = ask->device, set = ask->mode;
 	if (!look_at(tree, &found))
 		attached->device = makedev(found.stx_dev_major, found.stx_dev_minor);
-	if (force) {
-		if (home->lock_ns < 0)
-			home->lock_ns = lock_namespace(held[2]);
-		error = home->lock_ns < 0 ? -EPERM : sd_change_mount(tree, force, 0, -1);
-		if (!error)
-			error = sd_lock_flags(home->lock_ns, home->mount_ns, &tree);
-	}
-	if (!error)
-		error = sd_change_mount(tree, set, 0, -1);
+	error = sd_change_mount(tree, force | set, 0, -1);
 	if (!error)
 		error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
-	if (tree >= 0)
-		close(tree);
+	close(tree);
 	return error;
 }
 

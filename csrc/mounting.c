@@ -1,5 +1,6 @@
 /* The session's side of mounts: questions to resolvers and makers, and their answers. */
 #include "mounts.h"
+#include "work.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -68,6 +69,9 @@ int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
 	fds[1] = got[1];
 	fds[2] = got[2 + root];
 	fds[3] = root ? got[2] : got[3];
+	/* what the layers of a container's own overlay are, nobody knows */
+	if (seen->source_fs && sd_is_on_host(seen->source_fs))
+		seen->flags &= ~(uint32_t)SD_SEEN_FOREIGN;
 	return 0;
 }
 
@@ -152,6 +156,13 @@ int sd_mount_made(int maker, struct sd_mounted *mounted)
 {
 	int got = sd_receive_fds(maker, mounted, sizeof *mounted, NULL, 0);
 	return got == (int)sizeof *mounted ? 0 : got < 0 ? got : -EPIPE;
+}
+
+int sd_mount_tidied(int maker)
+{
+	char word;
+	ssize_t got = recv(maker, &word, 1, MSG_DONTWAIT);
+	return got == 1 ? 1 : got < 0 && errno == EAGAIN ? 0 : -EPIPE;
 }
 
 int sd_mount_wait(int fd, int listener, int linger_us)

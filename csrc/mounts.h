@@ -12,9 +12,6 @@
 #define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
 #define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
 #endif
-#ifndef FUSE_SUPER_MAGIC
-#define FUSE_SUPER_MAGIC 0x65735546
-#endif
 
 enum sd_mount_attr_flag { SD_ATTR_RDONLY = 0x1, SD_ATTR_IDMAP = 0x100000 };
 
@@ -28,16 +25,12 @@ SD_HIDDEN int sd_move_tree(int tree, int target);
 /* Makes SD_LOCK_STAGE, and a mount namespace whose user namespace nobody is in, where all that is mounted
  * on it comes too, with its flags locked. Once in a process; `proc` is a descriptor of /proc. */
 SD_HIDDEN int sd_lock_namespace(int proc);
-/* Moves a detached mount, or one of ours, there. */
+/* Moves a mount of ours there. */
 SD_HIDDEN int sd_stage(int tree);
 /* A detached copy of what is mounted there, its flags locked unless `lock_ns` is -1: a descriptor or
  * -errno. Needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. */
 SD_HIDDEN int sd_copy_stage(int lock_ns, int home_ns);
 SD_HIDDEN void sd_clear_stage(void);
-/* Puts in place of the detached `*tree` a copy of it whose flags are locked; of an error only -1 is
- * left. */
-SD_HIDDEN int sd_lock_flags(int lock_ns, int home_ns, int *tree);
-
 /* ---- mount_paths.c: the resolver's questions about mounts ---- */
 
 enum sd_mount_ask_op {
@@ -51,12 +44,17 @@ enum sd_mount_ask_op {
 /* Answers one of them, descriptors included. 0, or -errno where the session has gone. */
 SD_HIDDEN int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held);
 
+/* ---- devices.c ---- */
+
+/* As sd_device_name; `sys_block` is /sys/dev/block, or -1. */
+SD_HIDDEN int sd_device_name_at(int sys_block, uint32_t major, uint32_t minor, char *name);
+
 /* ---- fuse_mount.c: the resolver's ---- */
 
-/* Waits for the mount(2) of a FUSE program, and makes it, in our own mount namespace: a
- * detached mount or -errno. -EIO: the program has ended. Where the session has gone, so do we.
- * `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
-SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, int32_t *watch);
+/* Waits for the mount(2) of a FUSE program, and makes it on our stage, with those flags of `force`
+ * that can be locked: 0 or -errno. -EIO: the program has ended. Where the session has gone, so do
+ * we. `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
+SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t *watch);
 
 /* ---- program_root.c ---- */
 
@@ -66,11 +64,6 @@ enum { SD_IMAGE = 3, SD_FUSE_NODE, SD_MOUNT_NS, SD_ROOT, SD_STARTED, SD_AFTER };
 /* Makes it a root directory, in a mount namespace that is our own, and goes there. 0 or -errno, and
  * the stage then. All but SD_STARTED are closed. */
 SD_HIDDEN int sd_program_root(const struct sd_program *program, int32_t *stage);
-
-/* ---- devices.c ---- */
-
-/* As sd_device_name; `sys_block` is /sys/dev/block, or -1. */
-SD_HIDDEN int sd_device_name_at(int sys_block, uint32_t major, uint32_t minor, char *name);
 
 /* ---- filesystems.c: the maker's ---- */
 

@@ -108,6 +108,18 @@ struct sd_made {
 	int32_t error;
 };
 
+/* ---- ceiling.c ---- */
+
+enum sd_allowed { SD_NOT_ALLOWED, SD_CLOSED, SD_OPEN };
+
+SD_HIDDEN enum sd_allowed sd_allowed(const struct sd_ceiling *ceiling, uint32_t mode,
+				     uint64_t device);
+/* An id inside as the initial namespace numbers it: 0, or -EPERM where it is not mapped. */
+SD_HIDDEN int sd_outside(const struct sd_range *ranges, uint32_t count, uint32_t id,
+			 uint32_t *result);
+/* Whether an id of the initial namespace is mapped. */
+SD_HIDDEN int sd_is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id);
+
 /* ---- spawn.c ---- */
 
 /* Forks a helper that has nothing but its socket, as descriptor 0. In the child returns 0. */
@@ -121,10 +133,11 @@ SD_HIDDEN int sd_set_caps(uint64_t effective, uint64_t permitted);
 SD_HIDDEN int sd_permitted_caps(uint64_t *permitted);
 SD_HIDDEN int sd_pivot_into(const char *fstype_options, const char *keep);
 
-/* ---- identity.c ---- */
+/* ---- callers.c, identity.c ---- */
 
 struct sd_caller {
 	int task;
+	int status;  /* its file of that name, or -1: not open */
 	int base[2]; /* where each path starts: a descriptor, or -errno */
 	int root, mount_ns;
 	int mountinfo; /* for an umount alone */
@@ -157,6 +170,8 @@ struct sd_home {
 SD_HIDDEN int sd_home_init(struct sd_home *home);
 /* Reads who the caller is; the namespace it compares with is `userns`. 0 or -errno. */
 SD_HIDDEN int sd_look_at(struct sd_caller *caller, const char *userns);
+/* The same by number; `task` and `status` are lent, and good until the next one is asked for. */
+SD_HIDDEN int sd_look_at_known(struct sd_caller *caller, uint32_t tid, const char *userns);
 SD_HIDDEN int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd);
 /* Reads who the caller is and takes it on: ids, groups, umask, and those of its capabilities that
  * path work may use; opens where its paths start. Then it asks `listener` (-1: nobody) whether the

@@ -19,7 +19,7 @@ const char *sd_ask_text(const struct sd_ask *ask, int which)
 static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd_told *told,
 		       int *held, int *give)
 {
-	struct sd_caller caller = {.task = held[0]};
+	struct sd_caller caller = {.task = held[0], .status = -1};
 	int listener = -1;
 	if (ask->listener && ask->listener < SD_HELD) {
 		listener = held[ask->listener];

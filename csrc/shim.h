@@ -48,8 +48,10 @@ struct sd_call {
 	int32_t slot;                 /* in the watch, to be given back with the answer */
 	int32_t length[SD_STRINGS];   /* of each string without its NUL, SD_NULL, or -errno */
 	int32_t key_length;
+	int32_t head_length;          /* how much of the key comes before its strings */
 	char text[SD_STRINGS][SD_PATH_MAX];
-	/* what a decision may depend on, for a cache: arch, nr, arguments, strings */
+	/* what a decision may depend on, for a cache: arch, nr, the other arguments, then the strings,
+	 * each after its length */
 	char key[SD_STRINGS * SD_PATH_MAX + 128];
 };
 
@@ -97,6 +99,21 @@ int sd_refuse_next(int listener, int error);
 int sd_deadline_timer(void); /* a timerfd that does not block */
 int sd_arm_timer(int timer, uint64_t in_ns);
 int sd_task_start(int tid, uint32_t *tgid, uint64_t *start_time);
+
+/* ---- callers.c: who calls ---- */
+
+struct sd_identity { /* all zero but what is said */
+	uint32_t tid, tgid;
+	int32_t own_tid;    /* in its own pid namespace; -1: not known */
+	uint32_t uid, gid;  /* effective, as our user namespace numbers them */
+	int32_t comm_length;
+	char comm[64];
+};
+
+/* For a record. `by_pidfd`: the kernel has PIDFD_GET_INFO, and it is not hidden. 0 or -errno. */
+int sd_identify(uint32_t tid, int by_pidfd, struct sd_identity *who);
+/* Closes the files of callers that are kept open for their next call. */
+void sd_forget_callers(void);
 
 /* ---- session.c: what a session process does once ---- */
 
@@ -202,6 +219,7 @@ struct sd_range { /* as uid_map has it */
 struct sd_devices {
 	uint32_t type; /* 'c' or 'b' */
 	uint32_t major_low, major_high, minor_low, minor_high;
+	uint32_t closed; /* made only where nobody can open them, if there is a user namespace */
 };
 
 struct sd_mount_rule {  /* one fstype, and what it may be mounted from */
@@ -248,6 +266,8 @@ enum sd_work_flag {
 	SD_WORK_NODE = 4,      /* a real node, even where it could not be opened */
 	SD_WORK_BIND = 8,      /* a bind mount, even where a real node would do */
 	SD_WORK_CLOSED = 16,   /* one that cannot be opened; with BIND, and by a maker */
+	/* with WANT_PATH: granted where the path has no symlink, and need not be decided again there */
+	SD_WORK_AS_WRITTEN = 32,
 };
 
 enum sd_work_result {
@@ -257,6 +277,7 @@ enum sd_work_result {
 	SD_WORK_RETIRE = 3, /* this resolver cannot serve this caller: start again with a fresh one */
 	SD_WORK_LOST = 4,   /* the helper behind `waiting` has gone */
 	SD_WORK_BUSY = 5,   /* another work waits for this maker: sd_work_go, perhaps with another */
+	SD_WORK_LONG = 6,   /* it takes a resolver after all: fill in that and `task`, sd_work_go */
 };
 
 enum sd_work_outcome {
@@ -275,10 +296,11 @@ struct sd_mounted_device { /* of a mount of ours */
 struct sd_work {
 	int32_t op;
 	uint32_t flags;
-	int32_t resolver, maker; /* sockets; maker -1: none */
+	int32_t resolver, maker; /* sockets; -1: none (see SD_WORK_LONG) */
 	int32_t *maker_busy;     /* shared by all works of that maker: one question at a time */
 	int32_t listener;
 	uint64_t id;             /* of the call: it must still wait when its caller has been read */
+	uint32_t tid;            /* of MAKE */
 	int32_t task;            /* /proc/TID, O_PATH */
 	uint32_t mode;
 	uint32_t major, minor;
@@ -347,7 +369,7 @@ enum sd_seen_flag {
 	SD_SEEN_IMAGE = 2,  /* the source is a regular file */
 	SD_SEEN_RETIRE = 4, /* this resolver cannot become that caller: ask a fresh one */
 	SD_SEEN_ROOT = 8,   /* the target is the root of a mount */
-	SD_SEEN_FUSE = 16,  /* the image lies on a FUSE filesystem */
+	SD_SEEN_FOREIGN = 16, /* the image lies where somebody may not answer when it is read */
 	SD_SEEN_CALLERS_ROOT = 32, /* the caller's root directory comes with it */
 };
 
@@ -359,6 +381,7 @@ struct sd_seen {
 	uint32_t major, minor;
 	uint64_t caps; /* effective, of the caller */
 	uint64_t source_dev, source_ino;     /* of an image */
+	uint64_t source_fs;                  /* where it lies, if that is an overlay; else 0 */
 	uint32_t target_major, target_minor; /* of the filesystem that the target is on */
 	int32_t target_length, source_length; /* -1: not known */
 	char target[SD_PATH_MAX];
@@ -438,6 +461,9 @@ int sd_mount_begin(int maker, struct sd_new_mount *make, int image, int resolver
 /* AGAIN, of the mount at `target`; the maker alone answers */
 int sd_mount_again(int maker, struct sd_new_mount *make, int target);
 int sd_mount_made(int maker, struct sd_mounted *mounted);
+/* After the answer to sd_mount_begin. 1: the maker holds nothing of the mount any more, and can be
+ * asked again; 0: not yet; -EPIPE: it has gone */
+int sd_mount_tidied(int maker);
 /* 1: `fd` is readable; 0: it is not yet, and either the time is over or another call waits */
 int sd_mount_wait(int fd, int listener, int linger_us);
 /* a node for /dev/fuse, as a detached mount; its answer as above */
@@ -504,6 +530,7 @@ enum sd_feature {
 	SD_HAS_OPEN_TREE,     /* 5.2 */
 	SD_HAS_MOVE_MOUNT,    /* 5.2 */
 	SD_HAS_MOUNT_SETATTR, /* 5.12 */
+	SD_HAS_PIDFD_INFO,    /* PIDFD_GET_INFO and PIDFD_THREAD, 6.13 */
 };
 
 /* 1: there; 0: not there; -errno: the kernel refused to let it be tried */

@@ -248,6 +248,8 @@ int sd_work_go(struct sd_work *work, int linger_us)
 		result = work->flags & SD_WORK_BIND ? resolve(work) : sd_ask_maker(work, SD_MAKE_AT);
 	else if (work->stage == QUEUED)
 		result = sd_ask_maker(work, work->wanted);
+	else if (work->stage == LATER)
+		result = work->wanted == SD_ASK_PLACE ? place(work) : resolve(work);
 	else
 		return sd_done(work, -EINVAL, 0);
 	return result == SD_WORK_WAIT ? sd_work_step(work, linger_us) : result;
@@ -270,7 +272,7 @@ int sd_work_undo(struct sd_work *work, int error, int linger_us)
 int sd_work_owed(const struct sd_work *work)
 {
 	int nobody = work->stage == IDLE || work->stage == DECIDING || work->stage == GUESSING ||
-		     work->stage == QUEUED;
+		     work->stage == QUEUED || work->stage == LATER;
 	return nobody ? -1 : work->waiting;
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from errno import EPERM
+from typing import NamedTuple
 
 Arg = int | bytes
 
@@ -35,8 +36,7 @@ class Verdict(StrEnum):
         return self in (Verdict.CONTINUE, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One received call, read exactly once.
 
     `args` has one entry for each parameter of the system call, already cut to the width of its
@@ -137,7 +137,9 @@ class Decision:
 
     `rule` is where the rule stands ("build.yaml:7"), or "otherwise" with the policy's file.
     `needs_facts` says that the decision holds only if it is taken again with Facts, and comes
-    out as a grant there too. `silent` refusals are not recorded.
+    out as a grant there too. `as_written`: it would come out the same for the very path that the
+    caller wrote, so it need not be taken again where that path leads through no symbolic link.
+    `silent` refusals are not recorded.
     """
 
     verdict: Verdict
@@ -147,6 +149,7 @@ class Decision:
     settings: Settings | MountSettings = Settings()
     needs_facts: bool = False
     silent: bool = False
+    as_written: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +250,7 @@ class Unmount:
 Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount | Unmount
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a carried out plan came to.
 
     `errno` 0 is success. `left_alone` means that the call does not concern anything of ours and

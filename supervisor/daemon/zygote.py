@@ -191,7 +191,7 @@ class Zygote:
         policy = config.policy
         devices = policy.ceiling
         if policy.fuse:  # what a FUSE program has to open
-            devices = (*devices, ("c", 10, 10, 229, 229))
+            devices = (*devices, ("c", 10, 10, 229, 229, False))
         return [
             spawn_maker(devices, config.uids, config.gids, policy.mounts, userns)
             for _ in range(MAKERS)

@@ -7,9 +7,10 @@ without the scheduler. Every error ends in an errno, never in `continue`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from errno import EPERM, ESRCH
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -17,15 +18,14 @@ from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.act_umounts import Umounts
 from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
-from supervisor.engine.jobs import Job
 from supervisor.engine.names import LiveNodes
-from supervisor.engine.works import lend, path_of, put
-from supervisor.kernel.procfs import host_node
-from supervisor.kernel.shim import ffi, lib
+from supervisor.engine.realise import PROBE, Realiser
+from supervisor.engine.works import NOT_BEGUN, Job, fill, lend, let_go, path_of
+from supervisor.kernel.shim import lib
 from supervisor.kernel.spawn import Helper
 from supervisor.kernel.syscalls import CallSpec
+from supervisor.kernel.task import open_task
 from supervisor.model import (
-    ChangeNode,
     Decision,
     Facts,
     MakeNode,
@@ -33,8 +33,6 @@ from supervisor.model import (
     Outcome,
     Plan,
     Remount,
-    RemoveNode,
-    RenameNode,
     Settings,
     Snapshot,
     Unmount,
@@ -45,20 +43,16 @@ LINGER_US: Final = 300
 DEADLINE: Final = 2.0
 _GRACE: Final = 0.5
 _ATTEMPTS: Final = 3
-_MOST_IDLE_WORKS: Final = 4
-_CAPABILITIES: Final = {"chown": 0, "fowner": 3}  # of capability.h
-_AT_SYMLINK_NOFOLLOW: Final = 0x100
+_MOST_IDLE_JOBS: Final = 4
 _DONE: Final[int] = lib.SD_WORK_DONE
 _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
-_PROBE: Final[int] = lib.SD_WORK_PROBE
-_REALISE: Final[dict[str, int]] = {
-    "auto": 0,
-    "node": lib.SD_WORK_NODE,
-    "bind": lib.SD_WORK_BIND,
-    "closed": lib.SD_WORK_BIND | lib.SD_WORK_CLOSED,
-}
+_LONG: Final[int] = lib.SD_WORK_LONG
+_WANT_PATH: Final[int] = lib.SD_WORK_WANT_PATH
+_AS_WRITTEN: Final[int] = lib.SD_WORK_WANT_PATH | lib.SD_WORK_AS_WRITTEN
+_WAS_NODE: Final[int] = lib.SD_WAS_NODE
+_make: Final = lib.sd_work_make
 
 
 class _Traits(Protocol):
@@ -99,28 +93,24 @@ class Actor:
         report: Callable[..., None] | None = None,
     ) -> None:
         self._listener = listener
-        self._host = traits.nodes == "host" and not maker_socks
-        self._may_bind = userns and traits.nodes != "none"
+        self._realiser = Realiser(
+            may_bind=userns and traits.nodes != "none",
+            host=traits.nodes == "host" and not maker_socks,
+        )
         self._on_error = policy.on_error
         self._deadline = deadline
         self._resolvers = Resolvers()
         self._makers = Makers(maker_socks)
-        self._works: list[Any] = []
-        self._host_nodes: dict[tuple[str, int, int], bytes] = {}
+        self._jobs: list[Job] = []
         self.names = LiveNodes(known=not resumed)
         self._servers = FuseServers(report)
         self._mounter = Mounter(
-            self._resolvers,
-            self._makers,
-            self._servers,
-            on_error=policy.on_error,
-            listener=listener,
-            most=policy.max_mounts,
-            uids=uids if userns else None,
-            gids=gids,
-        )
+            self._resolvers, self._makers, self._servers,
+            on_error=policy.on_error, listener=listener, most=policy.max_mounts,
+            uids=uids if userns else None, gids=gids,
+        )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)
-        self.on_wait: Callable[[], None] = _nothing
+        self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare()
 
     def concerned(self, spec: CallSpec) -> bool:
@@ -132,9 +122,10 @@ class Actor:
         """How many resolvers hang and do not die."""
         return self._resolvers.abandoned
 
-    def rest(self) -> None:
-        """Lets go of helpers that were needed for a burst alone."""
-        self._resolvers.rest()
+    def rest(self) -> bool:
+        """Lets go of what was needed for a burst alone; False: not all helpers have ended yet."""
+        lib.sd_forget_callers()
+        return self._resolvers.rest()
 
     def close(self) -> None:
         """Ends the helpers."""
@@ -165,19 +156,79 @@ class Actor:
                 )
             except HelperError as error:
                 return Outcome(self._on_error, str(error))
+        if isinstance(plan, Unmount):
+            await self._umounts.prepare(self.on_wait)
         ours = isinstance(plan, Unmount) and self._umounts.concerned(plan)
         if not ours and not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
             return Outcome(0, left_alone=True)
         if self._makers.lost:
             return Outcome(self._on_error, "maker: lost")
         self.names.expect(plan)
-        if self._host and not isinstance(plan, Unmount):
+        if self._realiser.host and not isinstance(plan, Unmount):
             self.names.bound()  # all that an ordinary user makes are bind mounts
-        work = self._works.pop() if self._works else ffi.new("struct sd_work *")
-        work.task = task
-        # Whoever reads the caller asks the listener afterwards whether this call still waits.
-        work.listener, work.id = self._listener, snapshot.id
-        job = Job(work, plan, valid, redecide, probe_only)
+        job = self._new_job(plan, snapshot)
+        job.work.task = task
+        job.valid, job.redecide, job.probe_only = valid, redecide, probe_only
+        if redecide is not None:
+            job.wanted = _WANT_PATH
+        return await self._carry_out(job)
+
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
+        """The short way of a node that is granted, which takes a maker alone: what it came to.
+
+        None: nothing has begun, and `perform` is to do it. A job: it takes longer, and `finish` has
+        to be awaited.
+        """
+        if (
+            not isinstance(plan, MakeNode)
+            or decision.verdict is not Verdict.EMULATE
+            or (decision.needs_facts and not decision.as_written)
+        ):
+            return None
+        maker = self._makers.pick()
+        if maker is None or maker.busy[0]:
+            return None
+        self.names.expect(plan)
+        job = self._new_job(plan, snapshot)
+        if decision.needs_facts:
+            job.wanted = _AS_WRITTEN
+        job.maker = maker
+        lend(job.work, maker)
+        job.work.resolver = -1
+        job.result = self._start(job)
+        if job.result != _DONE:
+            return job
+        outcome = self._outcome(job)
+        self._jobs.append(job)
+        return outcome
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        """Goes on with what `at_once` has begun; the rest is as in `perform`."""
+        job.valid, job.redecide = valid, redecide
+        outcome = await self._with(None, job)
+        if outcome is not None:
+            self._jobs.append(job)
+            return outcome
+        try:
+            job.work.task = open_task(job.work.tid)
+        except OSError:
+            lib.sd_work_close(job.work)
+            return Outcome(self._on_error, "the caller has gone")
+        try:
+            return await self._carry_out(job)
+        finally:
+            os.close(job.work.task)
+
+    # -- one work
+
+    def _new_job(self, plan: Plan, snapshot: Snapshot) -> Job:
+        job = self._jobs.pop() if self._jobs else Job(self._listener)
+        job.begin(plan, snapshot)
+        return job
+
+    async def _carry_out(self, job: Job) -> Outcome:
         try:
             for _ in range(_ATTEMPTS):
                 resolver = self._resolvers.idle()
@@ -186,48 +237,38 @@ class Actor:
                 outcome = await self._with(resolver, job)
                 if outcome is None:
                     continue
-                if isinstance(plan, Unmount) and not outcome.errno:
-                    await self._umounts.written(work, plan, valid, self.on_wait)
+                if isinstance(job.plan, Unmount) and not outcome.errno:
+                    await self._umounts.written(job.work, job.plan, job.valid, self.on_wait)
                 return outcome
             return Outcome(self._on_error, "path: the caller's groups cannot be taken")
         except HelperError as error:
             return Outcome(self._on_error, str(error))
         finally:
-            if len(self._works) < _MOST_IDLE_WORKS:
-                self._works.append(work)
+            lib.sd_work_close(job.work)
+            if len(self._jobs) < _MOST_IDLE_JOBS:
+                self._jobs.append(job)
 
-    # -- one work
-
-    async def _with(self, resolver: Helper, job: Job) -> Outcome | None:
-        """None: this resolver cannot become that caller, another one can."""
+    async def _with(self, resolver: Helper | None, job: Job) -> Outcome | None:
+        """None: this resolver cannot become that caller, another one can; or it takes one."""
         work = job.work
         result = _LOST
         try:
-            maker = job.maker = self._makers.pick()
-            work.resolver = resolver.sock
-            lend(work, maker)
-            if not job.valid():
-                result = _DONE
-                return Outcome(self._on_error, "the caller has gone")
-            result = self._start(job)
+            work.resolver = -1 if resolver is None else resolver.sock
+            result, job.result = job.result, NOT_BEGUN
+            if result == NOT_BEGUN:
+                job.maker = self._makers.pick()
+                lend(work, job.maker)
+                result = self._start(job)
+            elif result == _LONG and resolver is not None:
+                result = lib.sd_work_go(work, LINGER_US)
             if result != _DONE:
                 outcome = await self._go_on(job, result)
                 result = _RETIRE if outcome is None else _WAIT
                 return outcome
             return self._outcome(job)
         finally:
-            if result == _DONE:
-                self._resolvers.give(resolver)
-            else:  # it went to sleep, failed, or was cancelled: who still owes an answer?
-                owed = lib.sd_work_owed(work)
-                lib.sd_work_close(work)
-                if result == _RETIRE or owed == resolver.sock:
-                    self._resolvers.abandon(resolver)
-                else:
-                    self._resolvers.give(resolver)
-                if job.maker is not None and owed == job.maker.sock:
-                    self._makers.lose(job.maker)
-                self._makers.done()
+            if job.result != _LONG:
+                let_go(job, resolver, result, self._resolvers, self._makers)
 
     async def _go_on(self, job: Job, result: int) -> Outcome | None:
         """What did not come to its end at once. None: this resolver cannot become that caller."""
@@ -267,6 +308,9 @@ class Actor:
                     result = lib.sd_work_go(work, LINGER_US)
             elif result == _RETIRE:
                 return None
+            elif result == _LONG:
+                job.result = _LONG
+                return None
             elif maker is not None and work.waiting == maker.sock:
                 result = self._without_maker(job, maker)
             else:
@@ -292,64 +336,25 @@ class Actor:
         work, plan = job.work, job.plan
         result: int
         if isinstance(plan, MakeNode):
-            flags = self._realise(job, plan, plan.settings)
-            if job.redecide is not None and not flags & _PROBE:
-                flags |= lib.SD_WORK_WANT_PATH
-            path = plan.place.path or b""
-            result = lib.sd_work_make(
-                work, flags, plan.mode, *plan.device, plan.place.dirfd, path, len(path), LINGER_US
+            flags = self._flags(job, plan, plan.settings)
+            if not flags & PROBE:
+                flags |= job.wanted
+            place = plan.place
+            path = place.path or b""
+            result = _make(
+                work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        work.length[1] = -1
-        work.call_flags = work.flags = 0
-        work.host_node[0] = b"\0"
         if isinstance(plan, Mount | Remount):
             raise TypeError("mounts are not path work")
-        if isinstance(plan, RemoveNode):
-            work.op = lib.SD_WORK_REMOVE
-            put(work, 0, plan.place)
-        elif isinstance(plan, ChangeNode):
-            work.op = lib.SD_WORK_CHANGE
-            work.capability = _CAPABILITIES[plan.capability]
-            work.call_flags = 0 if plan.follow else _AT_SYMLINK_NOFOLLOW
-            put(work, 0, plan.place)
-        elif isinstance(plan, Unmount):
+        fill(work, plan)
+        if isinstance(plan, Unmount):
             self._umounts.fill(work, plan)
-        else:
-            work.op = lib.SD_WORK_RENAME if isinstance(plan, RenameNode) else lib.SD_WORK_LINK
-            work.call_flags = plan.flags
-            put(work, 0, plan.old)
-            put(work, 1, plan.new)
         result = lib.sd_work_start(work, LINGER_US)
         return result
 
-    def _realise(self, job: Job, plan: MakeNode, settings: Settings) -> int:
-        """The flags of how the node is to be made; one that cannot be made is only tried, and the
-        call gets the kernel's own answer.
-        """
-        how = settings.realise if self._may_bind else "node"
-        flags: int = _REALISE[how]
-        if job.probe_only:
-            return flags | _PROBE
-        if not self._makers.all:
-            path = self._host_node(plan) if self._host and how != "node" else b""
-            ffi.memmove(job.work.host_node, path + b"\0", len(path) + 1)
-            if not path:
-                flags |= _PROBE
-        return flags
-
-    def _host_node(self, plan: MakeNode) -> bytes:
-        kind = "c" if plan.mode & 0o170000 == 0o020000 else "b"
-        key = (kind, *plan.device)
-        path = self._host_nodes.get(key)
-        if path is None:
-            found = host_node(*key)
-            path = found.encode() if found else b""
-            if len(path) >= lib.SD_HOST_NODE_MAX:
-                path = b""
-            if path:  # a device that is not there yet may come
-                self._host_nodes[key] = path
-        return path
+    def _flags(self, job: Job, plan: MakeNode, settings: Settings) -> int:
+        return self._realiser.flags(job, plan, settings, makers=bool(self._makers.all))
 
     def _second_look(self, job: Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
@@ -364,9 +369,9 @@ class Actor:
             return Outcome(self._on_error, "the caller has gone", decision=decision)
         if not isinstance(decision.settings, Settings):
             raise TypeError("a node with the settings of something else")
-        work.flags = self._realise(job, plan, decision.settings)
-        if work.flags & _PROBE:
-            return Outcome(EPERM, "no node of the host's", path, decision=decision)
+        work.flags = self._flags(job, plan, decision.settings)
+        if work.flags & PROBE:
+            return Outcome(EPERM, job.lack, path, decision=decision)
         return None
 
     def _outcome(self, job: Job) -> Outcome:
@@ -374,13 +379,13 @@ class Actor:
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
             self._umounts.done(work)
-        path = path_of(work) if job.redecide is not None else None
-        if outcome == lib.SD_WAS_NODE and not error:
+        path = path_of(work) if job.wanted else None
+        if outcome == _WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
             return Outcome(0, left_alone=True)
         if error:
-            how = ""
+            how = job.lack if error == EPERM else ""
             if error == ESRCH:  # no answer of any of these calls: the caller is exiting
                 error, how = self._on_error, "the caller has gone"
             return Outcome(error, how, path, decision=job.decision)
@@ -391,7 +396,3 @@ class Actor:
                 lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         how = "unmounted" if isinstance(job.plan, Unmount) else "bind"
         return Outcome(0, how, path, decision=job.decision)
-
-
-def _nothing() -> None:
-    """What is called before a sleep that nobody wants to know of."""

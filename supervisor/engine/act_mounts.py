@@ -146,7 +146,7 @@ class Mounter:
     ) -> Outcome:
         if isinstance(plan, Remount):
             return await self._remount(call, look, plan)
-        source = _source(look, plan)
+        source = _source(call, look, plan)
         settings = plan.settings
         if redecide is not None:
             seen = look.seen
@@ -231,9 +231,9 @@ class Mounter:
         return new
 
     async def _by_kernel(self, call: MountCall, look: Look, new: Any, source: Source) -> str:
-        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FUSE:
+        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FOREIGN:
             # its server could stop the host's writeback for as long as it wants
-            raise MountError(EPERM, "mount: an image on a FUSE filesystem, for the kernel")
+            raise MountError(EPERM, "mount: an image where somebody may not answer, for the kernel")
         new.kind = _KIND[source.kind]
         if source.device is not None:
             new.major, new.minor = source.device
@@ -305,7 +305,7 @@ def _fill(field: Any, text: bytes, size: int, errno: int) -> None:
     ffi.memmove(field, text, len(text))
 
 
-def _source(look: Look, plan: Mount) -> Source:
+def _source(call: MountCall, look: Look, plan: Mount) -> Source:
     """What it is mounted from. The errors are those of mount(2)."""
     seen = look.seen
     if plan.settings.text:
@@ -313,7 +313,7 @@ def _source(look: Look, plan: Mount) -> Source:
     if not plan.source:
         raise MountError(EINVAL)
     if seen.source_error:
-        raise MountError(-seen.source_error)
+        raise call.refused(-seen.source_error)
     if seen.flags & lib.SD_SEEN_DEVICE:
         device = (seen.major, seen.minor)
         return Source("device", block_device_name(*device), device)

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
+import trio
+
 from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import Makers
@@ -14,6 +16,7 @@ from supervisor.kernel.shim import lib
 from supervisor.model import Place, Unmount
 
 MNT_FORCE: Final = 1
+_TIDYING: Final = 2.0
 
 
 class Umounts:
@@ -35,14 +38,20 @@ class Umounts:
         """
         return self._servers.any or bool(plan.flags & MNT_FORCE and self._mounter.any)
 
+    async def prepare(self, on_wait: Callable[[], None]) -> None:
+        """Waits for makers that still hold what they mounted: the caller got its answer without
+        that, and its umount must not leave a device in use.
+        """
+        if any(not maker.tidied() for maker in self._makers.all):
+            on_wait()
+            with trio.move_on_after(_TIDYING):
+                await self._makers.tidied()
+
     def fill(self, work: Any, plan: Unmount) -> None:
-        """What the resolver is asked."""
+        """What else the resolver is told: the filesystems that it is to know."""
         listed = [(device, 1) for device in self._servers.devices()]
         if plan.flags & MNT_FORCE:
             listed += [(device, 0) for device in self._mounter.devices()]
-        work.op = lib.SD_WORK_UMOUNT
-        work.call_flags = plan.flags
-        put(work, 0, plan.place)
         put(work, 1, Place(0, b"".join(struct.pack("QQ", *pair) for pair in listed)))
 
     def done(self, work: Any) -> None:

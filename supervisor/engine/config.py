@@ -13,7 +13,8 @@ from supervisor.policy.families import Traits
 class SessionConfig:
     """`uids`, `gids`: the maps of the target's user namespace, as (inside, outside, count); None
     where it has none of its own. `as_root`: seccompd has root's privileges in the initial user
-    namespace, so there are makers. `wait_killable`, `sync_wake_up`: kernel features to be used.
+    namespace, so there are makers. `wait_killable`, `sync_wake_up`, `pidfd_info`: kernel
+    features to be used.
     """
 
     name: str
@@ -26,3 +27,4 @@ class SessionConfig:
     audit_fd: int | None
     wait_killable: bool
     sync_wake_up: bool
+    pidfd_info: bool

@@ -5,7 +5,9 @@ A call that equals an earlier one to the bit gets the earlier decision without a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
 
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.snapshot import PROCEED, Reply
@@ -17,6 +19,7 @@ COMPANIONS = frozenset({"node_files", "umounts"})
 _MOUNT = "mount"
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
 _REFUSED_HERE = frozenset({_MOUNT})
+_LENGTH: Final = 4  # bytes of a string's length in a key
 
 
 def reply_to(decision: Decision) -> Reply:
@@ -37,17 +40,17 @@ class Ruling:
 
     `reply` is the answer where registers and strings alone settle it, else None. `companion`: the
     call is notified only for the sake of nodes that are bind mounts of ours, or of our programs.
+    `refuses`: the caller does not get what it asked for.
     """
 
     decision: Decision
     spec: CallSpec | None
     reply: Reply | None
     companion: bool = False
+    refuses: bool = field(init=False)
 
-    @property
-    def refuses(self) -> bool:
-        """Whether the caller does not get what it asked for."""
-        return not self.decision.verdict.grants
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "refuses", not self.decision.verdict.grants)
 
 
 class Judge:
@@ -68,15 +71,39 @@ class Judge:
         self._mounts: dict[tuple[tuple[Arg, ...], Facts], Decision] = {}
         self._most = limits.memo
         self._rulings: dict[tuple[int, int], Ruling] = {}
+        # For calls with one string: what is left of the policy once their registers are known.
+        self._narrowed: dict[bytes, tuple[CallSpec, Callable[[bytes], Decision]]] = {}
 
-    def rule(self, key: bytes, snapshot: Snapshot) -> Ruling:
-        """The ruling on a call that was not seen before."""
+    def by_string(self, key: bytes, head: int) -> Ruling | None:
+        """The ruling on a call that differs from earlier ones in its string alone.
+
+        `key` is its registers, `head` bytes of them, then the string's length and the string. None
+        where there was no such call before: then `rule` has to be asked.
+        """
+        narrowed = self._narrowed.get(key[:head])
+        if narrowed is None:
+            return None
+        spec, decide = narrowed
+        return self._remember(key, self._ruling(decide(key[head + _LENGTH :]), spec))
+
+    def rule(self, key: bytes, snapshot: Snapshot, head: int = 0) -> Ruling:
+        """The ruling on a call that was not seen before. With `head`, as above, `by_string` will
+        know the next one that is like it."""
         spec = self._policy.calls.get((snapshot.arch, snapshot.nr))
         if spec is None:
             reason = "the filter notified a call that no rule is about"
             decision = Decision(Verdict.ERRNO, self._policy.source, reason, self._policy.on_error)
             return Ruling(decision, None, reply_to(decision))
+        if head and sum(param.kind.is_string for param in spec.params) == 1:
+            narrowed = self._policy.narrowed(spec.family, snapshot)
+            if callable(narrowed):
+                if len(self._narrowed) >= self._most:
+                    self._narrowed.clear()
+                self._narrowed[key[:head]] = spec, narrowed
         decision = self._policy.decide(spec.family, snapshot, None)
+        return self._remember(key, self._ruling(decision, spec))
+
+    def _ruling(self, decision: Decision, spec: CallSpec) -> Ruling:
         # A policy has few decisions, and gives the same object each time.
         same = (id(decision), id(spec))
         ruling = self._rulings.get(same)
@@ -89,6 +116,9 @@ class Judge:
                 None if decision.needs_facts else self._immediate(decision, spec),
                 companion=spec.family in COMPANIONS,
             )
+        return ruling
+
+    def _remember(self, key: bytes, ruling: Ruling) -> Ruling:
         if len(self.memo) >= self._most:
             self.memo.clear()
         self.memo[key] = ruling

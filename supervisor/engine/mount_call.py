@@ -164,11 +164,11 @@ class MountCall:
         if seen.error:
             look.close()
             self.check()  # of one that is exiting the links in /proc lead nowhere
-            raise self._refused(-seen.error)
+            raise self.refused(-seen.error)
         self.path = look.text("target")
         return look
 
-    def _refused(self, errno: int) -> MountError:
+    def refused(self, errno: int) -> MountError:
         """Neither ESRCH nor EBADF is an answer of mount(2): the caller is exiting."""
         return self.failed("the caller has gone") if errno in _EXITING else MountError(errno)
 
@@ -225,5 +225,5 @@ class MountCall:
         self._owes = False
         error = -int(self._attached.error)
         if error in _EXITING:
-            raise self._refused(error)
+            raise self.refused(error)
         return error

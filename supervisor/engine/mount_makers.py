@@ -17,7 +17,7 @@ _BEAT = 0.1
 
 async def _borrow(makers: Makers, call: MountCall) -> Maker:
     """The last maker: all mounts of a session are one's, so that it knows them again."""
-    while makers.all and makers.all[-1].busy[0]:
+    while makers.all and not makers.all[-1].idle():
         await _until_idle(makers, call)
     if not makers.all:
         raise call.failed("mount: no maker, for seccompd is not root")
@@ -28,7 +28,7 @@ async def _borrow(makers: Makers, call: MountCall) -> Maker:
 
 async def _until_idle(makers: Makers, call: MountCall) -> None:
     until = trio.current_time() + call.deadline
-    while makers.all and makers.all[-1].busy[0]:
+    while makers.all and not makers.all[-1].idle():
         call.on_wait()
         call.check()
         if trio.current_time() > until:
@@ -39,11 +39,11 @@ async def _until_idle(makers: Makers, call: MountCall) -> None:
 
 def _give_back(makers: Makers, maker: Maker, *, answered: bool) -> None:
     """One that still owes an answer is lost."""
-    if answered:
+    if not answered:
+        makers.lose(maker)
+    elif not maker.tidying:
         maker.busy[0] = 0
         makers.done()
-    else:
-        makers.lose(maker)
 
 
 async def mounted(makers: Makers, call: MountCall, look: Look, new: Any) -> tuple[Any, int]:
@@ -60,13 +60,12 @@ async def mounted(makers: Makers, call: MountCall, look: Look, new: Any) -> tupl
                 raise call.failed("maker: lost")
         else:
             call.begin(maker, look, new)
-            # while the maker tidies up, which it answers after
             error = await call.attached()
         if not await call.readable(maker.sock, call.deadline):
             raise call.failed("maker: deadline")
         if lib.sd_mount_made(maker.sock, answer) < 0:
             raise call.failed("maker: lost")
-        answered = True
+        answered, maker.tidying = True, not again
     finally:
         _give_back(makers, maker, answered=answered)
     return answer, error

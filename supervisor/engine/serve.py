@@ -38,7 +38,9 @@ def serve(
         check(lib.sd_set_sync_wake_up(listener), "NOTIF_SET_FLAGS")
     audit = None
     if config.audit_fd is not None:
-        audit = AuditLog(config.audit_fd, policy=policy.name, session=config.name)
+        audit = AuditLog(
+            config.audit_fd, policy=policy.name, session=config.name, by_pidfd=config.pidfd_info
+        )
     tracer = Tracer(config.trace_fd) if config.trace_fd is not None else None
     in_own_userns = config.uids is not None
     actor = Actor(

@@ -43,7 +43,7 @@ def spawn_resolver() -> Helper:
 
 
 def spawn_maker(
-    ceiling: Sequence[tuple[str, int, int, int, int]],
+    ceiling: Sequence[tuple[str, int, int, int, int, bool]],
     uids: Sequence[tuple[int, int, int]],
     gids: Sequence[tuple[int, int, int]],
     mounts: Sequence[MountCeiling] = (),
@@ -52,9 +52,10 @@ def spawn_maker(
     """Forks a maker; needs root's privileges in the initial user namespace.
 
     `ceiling` has the devices it may ever make: type ("c" or "b"), lowest and highest major, lowest
-    and highest minor. `uids` and `gids` are (inside, outside, count) of the target's user
-    namespace; none: it has none of its own. `mounts` is what it may ever mount, and `userns` the
-    target's user namespace, for whose ids it is mounted.
+    and highest minor, and whether they are made only where nobody can open them (which without a
+    user namespace there is nowhere, and is not looked at). `uids` and `gids` are (inside, outside,
+    count) of the target's user namespace; none: it has none of its own. `mounts` is what it may
+    ever mount, and `userns` the target's user namespace, for whose ids it is mounted.
     """
     keep = (
         ffi.new("struct sd_range[]", [tuple(r) for r in uids]),

@@ -8,7 +8,7 @@ Audit architecture values are those of <linux/audit.h>.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -81,6 +81,10 @@ class CallSpec:
     family: str
     name: str
     params: tuple[Param, ...]
+    names: tuple[str, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(param.name for param in self.params))
 
     def index(self, name: str) -> int | None:
         """The position of the parameter `name`, None where the call has none of that name."""

@@ -231,13 +231,17 @@ def _served(
     return out
 
 
-def _ceiling(sets: Sets) -> tuple[NodeRange, ...]:
-    every: list[NodeRange] = []
+_ALL_NODES: tuple[NodeRange, ...] = (("b", 0, 0xFFF, 0, 0xFFFFF), ("c", 0, 0xFFF, 0, 0xFFFFF))
+
+
+def _ceiling(sets: Sets) -> tuple[tuple[str, int, int, int, int, bool], ...]:
+    closed: dict[NodeRange, bool] = {}
     for rules in _node_sets(sets).values():
         for rule in rules.rules:
             if rule.verdict is Verdict.EMULATE:
-                every += rule.nodes or (("b", 0, 0xFFF, 0, 0xFFFFF), ("c", 0, 0xFFF, 0, 0xFFFFF))
-    return tuple(sorted(set(every)))
+                for nodes in rule.nodes or _ALL_NODES:
+                    closed[nodes] = closed.get(nodes, True) and rule.realise == "closed"
+    return tuple(sorted((*nodes, only) for nodes, only in closed.items()))
 
 
 def filter_rules(

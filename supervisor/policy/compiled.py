@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import base64
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
 from supervisor.model import Decision, Facts, MountCeiling, Snapshot, Verdict
-from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 
@@ -22,6 +21,8 @@ from supervisor.policy.rules import RuleSet
 FORMAT: Final = 3
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
+# What a mknod makes that is no device (the filter lets those pass).
+_NO_DEVICE: Final = ("", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,9 @@ class CompiledPolicy:
     `on_error` is the errno (> 0) of everything that goes wrong on the way to an answer.
     `filter` is a packed `struct sock_filter[]`, in host byte order.
     `calls` has, by (audit architecture, number), each call that the filter may notify.
-    `ceiling` has the device ranges that any `emulate` rule may make, `mounts` what any may have the
-    kernel mount; `fuse` says whether any runs FUSE programs.
+    `ceiling` has the device ranges that any `emulate` rule may make, each with whether all rules
+    that make it say `realise: closed`; `mounts` what any may have the kernel mount; `fuse` says
+    whether any runs FUSE programs.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
     """
 
@@ -43,7 +45,7 @@ class CompiledPolicy:
     on_error: int
     filter: bytes
     calls: Mapping[tuple[int, int], CallSpec]
-    ceiling: tuple[NodeRange, ...]
+    ceiling: tuple[tuple[str, int, int, int, int, bool], ...]
     families: Mapping[str, RuleSet | MountRules]
     # For each call the positions of mode, dev and path among its arguments.
     _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
@@ -88,19 +90,39 @@ class CompiledPolicy:
             return _COMPANION
         if isinstance(rules, MountRules):
             return rules.decide(snapshot.args, facts)
-        mode_at, dev_at, path_at = self._where[snapshot.arch, snapshot.nr]
-        args = snapshot.args
-        device: tuple[str, int, int] | None = None
-        if mode_at is not None and dev_at is not None:
-            mode, dev = args[mode_at], args[dev_at]
-            if isinstance(mode, bytes) or isinstance(dev, bytes):
-                raise TypeError("mode and dev are integers")
-            kind = _TYPES.get(stat.S_IFMT(mode))
-            if kind is None:
-                return rules.otherwise
-            # new_decode_dev of the kernel: 12 bits of major between two parts of the minor.
-            device = (kind, (dev >> 8) & 0xFFF, (dev & 0xFF) | ((dev >> 12) & 0xFFF00))
-        return rules.decide(device, args[path_at] if path_at is not None else 0, facts)
+        device = self._device(snapshot)
+        if device is _NO_DEVICE:
+            return rules.otherwise
+        path_at = self._where[snapshot.arch, snapshot.nr][2]
+        return rules.decide(device, snapshot.args[path_at] if path_at is not None else 0, facts)
+
+    def narrowed(self, family: str, snapshot: Snapshot) -> Decision | Callable[[bytes], Decision]:
+        """What the policy comes to for every call with the registers of `snapshot`.
+
+        That is the first look of `decide`: either the same for all of them, or a function of the
+        path as it is written (b"" where it could not be read: either way nobody knows the path).
+        """
+        rules = self.families.get(family)
+        if rules is None:
+            return _COMPANION
+        if isinstance(rules, MountRules):
+            raise TypeError("a mount is decided by more than one string")
+        device = self._device(snapshot)
+        return rules.otherwise if device is _NO_DEVICE else rules.narrowed(device)
+
+    def _device(self, snapshot: Snapshot) -> tuple[str, int, int] | None:
+        """The device that a call is about; None where it is about none."""
+        mode_at, dev_at, _ = self._where[snapshot.arch, snapshot.nr]
+        if mode_at is None or dev_at is None:
+            return None
+        mode, dev = snapshot.args[mode_at], snapshot.args[dev_at]
+        if isinstance(mode, bytes) or isinstance(dev, bytes):
+            raise TypeError("mode and dev are integers")
+        kind = _TYPES.get(stat.S_IFMT(mode))
+        if kind is None:
+            return _NO_DEVICE
+        # new_decode_dev of the kernel: 12 bits of major between two parts of the minor.
+        return kind, (dev >> 8) & 0xFFF, (dev & 0xFF) | ((dev >> 12) & 0xFFF00)
 
     def to_json(self) -> dict[str, Any]:
         """The policy as JSON's types."""
@@ -141,7 +163,7 @@ class CompiledPolicy:
             on_error=data["on_error"],
             filter=base64.b64decode(data["filter"], validate=True),
             calls={(arch, nr): specs[family, name] for arch, nr, family, name in data["calls"]},
-            ceiling=tuple((kind, a, b, c, d) for kind, a, b, c, d in data["ceiling"]),
+            ceiling=tuple((kind, a, b, c, d, only) for kind, a, b, c, d, only in data["ceiling"]),
             families={
                 name: (MountRules if "mounts" in rows else RuleSet).from_json(rows)
                 for name, rows in data["families"].items()

@@ -236,3 +236,27 @@ def test_a_caller_without_the_capability(both: tuple[Target, Actor], place: Path
         assert mount(actor, place, tid=pid)[0] == EPERM
         assert mount(actor, place, tid=pid, target="/nowhere")[0] == ENOENT
         target.run(f"kill {pid}; wait; rm /tmp/mounter.pid")
+
+
+def test_an_image_on_the_hosts_overlay_and_on_the_containers(place: Path) -> None:
+    """Whoever made an overlay knows what its layers are; a FUSE server may be below another's."""
+    for name in ("lower", "host", "upper", "work"):
+        (place / name).mkdir()
+        os.chown(place / name, START, START)
+    make_image(place, "lower/image")
+    options = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "o", place / "host"], check=True)
+    try:
+        with mounting(ceiling=CEILING) as (target, actor):
+            assert mount(actor, place, source=f"{place}/host/image") == (0, "kernel, idmapped")
+            assert target.run(f"umount {place}/mp")[0] == 0
+            inner = (
+                "mount -t tmpfs t /run; mkdir /run/u /run/w; mount -t overlay -o userxattr,"
+                f"lowerdir={place}/lower,upperdir=/run/u,workdir=/run/w o /mnt"
+            )
+            assert target.run(inner) == (0, "")
+            errno, how = mount(actor, place, source="/mnt/image")
+            assert (errno, "somebody may not answer" in how) == (EPERM, True)
+            target.run("umount /mnt; umount /run")
+    finally:
+        subprocess.run(["umount", place / "host"], check=True)

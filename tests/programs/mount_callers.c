@@ -1,6 +1,6 @@
 /* Mounts and unmounts in unusual ways; the status is the errno, 0, or 255 where a test went wrong.
  *
- * mount_callers WHAT SOURCE TARGET TYPE
+ * mount_callers WHAT SOURCE TARGET TYPE     TYPE "-": an umount of TARGET
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,7 +28,7 @@ static int of(long result)
 
 static int plain(void)
 {
-	return of(mount(source, target, type, 0, NULL));
+	return of(strcmp(type, "-") ? mount(source, target, type, 0, NULL) : umount2(target, 0));
 }
 
 /* A name below the target's parent, with that as the working directory. */
@@ -67,11 +67,12 @@ static long int80(long nr, const char *a, const char *b, const char *c, long d)
 
 static void *in_thread(void *unused)
 {
-	char name[256];
+	static char name[256];
 	(void)unused;
 	if (unshare(CLONE_FS) || go_above(name))
 		return (void *)(intptr_t)WRONG;
-	return (void *)(intptr_t)of(mount(source, name, type, 0, NULL));
+	target = name;
+	return (void *)(intptr_t)plain();
 }
 
 /* Not the leader, with a working directory of its own. */

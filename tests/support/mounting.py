@@ -160,7 +160,8 @@ def _serve(config: dict[str, Any]) -> None:
             )
             for rule in config["ceiling"]
         ]  # fmt: skip
-        makers = [spawn_maker([("c", 10, 10, 229, 229)], MAP, MAP, rules, userns) for _ in range(2)]
+        fuse = [("c", 10, 10, 229, 229, False)]
+        makers = [spawn_maker(fuse, MAP, MAP, rules, userns) for _ in range(2)]
     check(lib.sd_join_user_namespace(userns, 0, 0), "join")
     os.close(userns)
 

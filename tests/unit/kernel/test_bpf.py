@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import errno
 import random
 import stat
+import sys
 from typing import Any
 
 import pytest
 
+from supervisor.errors import KernelError
 from supervisor.handlers.node_files import NodeFiles
 from supervisor.kernel import bpf
 from supervisor.kernel.simulate import action_text, disassemble, run
@@ -326,3 +329,13 @@ def test_a_person_can_read_it() -> None:
     ):
         assert part in text
     assert action_text(bpf.RET_KILL_PROCESS) == "kill"
+
+
+def test_no_libseccomp_to_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pyseccomp does where the linker's cache knows none."""
+    monkeypatch.delitem(sys.modules, "pyseccomp", raising=False)
+    monkeypatch.setattr(ctypes.util, "find_library", lambda _: None)
+    with pytest.raises(KernelError, match="apt-get install libseccomp2"):
+        bpf.build([])
+    monkeypatch.undo()
+    assert bpf.build([])
