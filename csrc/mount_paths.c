@@ -155,7 +155,7 @@ static int take_listener(const struct sd_ask *ask, int *held)
 static int answer_look(struct sd_home *home, const struct sd_ask *ask, int *held)
 {
 	static struct sd_seen seen;
-	struct sd_caller caller = {.task = held[0]};
+	struct sd_caller caller = {.task = held[0], .status = -1};
 	int listener = take_listener(ask, held);
 	int give[GIVEN] = {-1, -1, -1, -1}, all[GIVEN], count = 0;
 	memset(&seen, 0, offsetof(struct sd_seen, target));

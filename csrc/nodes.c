@@ -51,6 +51,25 @@ static int resolved(int parent, const char *name, struct sd_told *told)
 	return 0;
 }
 
+/* Whether a directory belongs to somebody whom the session's user namespace maps: elsewhere nothing
+ * is made, whoever may write there. All that are not mapped show as one id, which may be mapped as
+ * well. Then the kernel is asked: O_NOATIME is for a file's owner, and for who has CAP_FOWNER over
+ * that owner. */
+static int owner_is_mapped(struct sd_caller *caller, struct sd_home *home, int directory)
+{
+	struct stat at;
+	if (fstat(directory, &at))
+		return 0;
+	if (at.st_uid != home->nobody)
+		return 1;
+	if (sd_act_as_self(home))
+		return 0;
+	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_NOATIME | O_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	return !sd_act_as_caller(home, caller) && fd >= 0;
+}
+
 /* The parent's descriptor where nothing but CAP_MKNOD is missing; -errno is final. */
 static int check(struct sd_caller *caller, struct sd_home *home,
 		 const struct sd_ask *ask, const char **name)
@@ -60,8 +79,12 @@ static int check(struct sd_caller *caller, struct sd_home *home,
 		return parent;
 	int error = sd_try_node(parent, *name, ask->mode, ask->device);
 	int may = caller->same_userns && caller->caps & 1ULL << CAP_MKNOD;
-	if (error == -EPERM && may && !(ask->flags & SD_WORK_PROBE))
-		return parent;
+	if (error == -EPERM && may) {
+		if (!owner_is_mapped(caller, home, parent))
+			error = -EACCES;
+		else if (!(ask->flags & SD_WORK_PROBE))
+			return parent;
+	}
 	close(parent);
 	/* no answer but an errno is expected: a node that came to be was the kernel's own grant */
 	return error ? error : -EEXIST;
@@ -211,14 +234,17 @@ void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 		close(parent);
 }
 
-void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int *give)
+void sd_do_place(struct sd_caller *caller, struct sd_home *home,
+		 const struct sd_ask *ask, struct sd_told *told, int parent, int *give)
 {
 	const char *name = sd_ask_text(ask, 0);
 	struct stat file;
 	/* who asks for a place may not have tried before */
 	int placeholder = parent < 0 ? -EBADF : sd_try_node(parent, name, ask->mode, ask->device);
 	if (placeholder == -EPERM)
-		placeholder = sd_place(parent, name, ask->mode);
+		placeholder = owner_is_mapped(caller, home, parent)
+				      ? sd_place(parent, name, ask->mode)
+				      : -EACCES;
 	if (placeholder <= 0) {
 		told->error = placeholder ? placeholder : -EEXIST;
 		return;

@@ -159,6 +159,7 @@ struct sd_home {
 	int mount_ns;  /* the staging mount namespace */
 	uint64_t permitted, effective;
 	dev_t dev;       /* of its root: a tmpfs of the session's user namespace */
+	uint32_t nobody; /* who owns what belongs to somebody that is not mapped, and perhaps others */
 	char userns[64];
 	uint32_t first_count, now_count;
 	int groups_changed;
@@ -218,7 +219,8 @@ SD_HIDDEN void sd_do_resolve(struct sd_caller *caller, struct sd_home *home,
 			     const struct sd_ask *ask, struct sd_told *told, int *give);
 SD_HIDDEN void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 			  const struct sd_ask *ask, struct sd_told *told, int parent);
-SD_HIDDEN void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int *give);
+SD_HIDDEN void sd_do_place(struct sd_caller *caller, struct sd_home *home,
+			   const struct sd_ask *ask, struct sd_told *told, int parent, int *give);
 SD_HIDDEN void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 			    const struct sd_ask *ask, struct sd_told *told, const int *held);
 /* The name at home of a node that cannot be opened: "new" by its call, "node" by its inode. */

@@ -57,7 +57,7 @@ static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd
 			sd_do_bind(&caller, home, ask, told, held[1]);
 			break;
 		case SD_ASK_PLACE:
-			sd_do_place(ask, told, held[1], give);
+			sd_do_place(&caller, home, ask, told, held[1], give);
 			break;
 		case SD_ASK_ATTACH:
 			sd_do_attach(&caller, home, ask, told, held);

@@ -33,8 +33,8 @@ def storm(
 ) -> tuple[dict[str, int], int, int]:
     """(what the callers saw, nodes that are there, emulations that succeeded)."""
     nodes = place / "nodes"
-    nodes.mkdir(mode=0o777)
-    nodes.chmod(0o777)
+    nodes.mkdir()
+    person.given(nodes)
     audit = place / "audit.json"
     started = Started(
         person,
