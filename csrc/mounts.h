@@ -52,9 +52,11 @@ SD_HIDDEN int sd_device_name_at(int sys_block, uint32_t major, uint32_t minor, c
 /* ---- fuse_mount.c: the resolver's ---- */
 
 /* Waits for the mount(2) of a FUSE program, and makes it on our stage, with those flags of `force`
- * that can be locked: 0 or -errno. -EIO: the program has ended. Where the session has gone, so do
+ * that can be locked, and those of `flags` (MS_*) that have to be there from the start: 0 or
+ * -errno. -EIO: the program has ended. Where the session has gone, so do
  * we. `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
-SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t *watch);
+SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force,
+			    unsigned long flags, int32_t *watch);
 
 /* ---- program_root.c ---- */
 

@@ -68,10 +68,9 @@ class Programs:
     async def _adopt(
         self, call: MountCall, look: Look, plan: Mount, settings: MountSettings, server: Server
     ) -> None:
-        force = attr_of(settings.force)
-        flags = attr_of(plan.flags & ~settings.force)
+        attrs = attr_of(settings.force), attr_of(plan.flags & ~settings.force)
         try:
-            error = await call.adopt(look, server, self._servers.watches(), force, flags)
+            error = await call.adopt(look, server, self._servers.watches(), attrs, plan.flags)
         except MountError as failed:
             if failed.how == "path: deadline":
                 raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
