@@ -8,7 +8,6 @@ answer is given no descriptor of the mount is held any more, or the caller's umo
 from __future__ import annotations
 
 import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from errno import EBUSY, EINTR, EINVAL, EIO, ENODEV, ENOSPC, ENOTBLK, EPERM, ETIMEDOUT
@@ -72,6 +71,7 @@ class Mounter:
         self._listener = listener
         self._uids = uids
         self._gids = gids
+        self._nodes = mount_makers.FuseNodes(makers, uids, gids)
         self._most = most
         self._deadline = deadline
         # Of the filesystems that makers mounted, with whether their source is no path.
@@ -254,15 +254,11 @@ class Mounter:
     ) -> str:
         if look.source < 0:
             raise MountError(ENOTBLK if plan.source else EINVAL)
-        node = await self._fuse_node(call)
         try:
-            server = self._servers.start(plan, settings, look, node)
+            server = await self._servers.start(plan, settings, look, call, self._nodes)
         except (OSError, ValueError) as error:
             errno = EIO if isinstance(error, ValueError) else error.errno or EIO
             raise MountError(errno, f"fuse: {error}") from error
-        finally:
-            if node >= 0:
-                mount_makers.forget_node(self._makers, node)
         try:
             await self._started(call, server)
             await self._adopt(call, look, plan, settings, server)
@@ -272,6 +268,8 @@ class Mounter:
                 raise MountError(error.errno, f"{error.how}: {words}") from error
             raise
         self._servers.keep(server)
+        if not settings.inside:
+            self._servers.spare.want(self._nodes)
         return f"fuse, pid {server.pid}"
 
     async def _started(self, call: MountCall, server: Server) -> None:
@@ -279,6 +277,8 @@ class Mounter:
         began = trio.current_time()
         try:
             while not server.started():
+                if call.soon(server.starting):
+                    continue
                 if not await call.readable(server.starting, call.deadline, long=True):
                     raise MountError(ETIMEDOUT, "fuse: the program was not started in time")
         except OSError as error:
@@ -300,20 +300,10 @@ class Mounter:
             server.deaf()  # one more mount(2) of the program's would never be answered
         if error == EIO and await self._servers.ended(server):
             # the usual reason is an image that is not what the caller says: EINVAL, as of mount(2)
-            status = server.status
-            raise MountError(
-                EIO if os.WIFSIGNALED(status) else EINVAL,
-                f"fuse: the program ended ({_status(status)})",
-            )
+            errno = EIO if os.WIFSIGNALED(server.status) else EINVAL
+            raise MountError(errno, f"fuse: the program ended ({server.ending()})")
         if error:
             raise MountError(error, "fuse: not attached")
-
-    async def _fuse_node(self, call: MountCall) -> int:
-        """A mount of a node for /dev/fuse, where the target cannot open the host's; or -1."""
-        if os.access("/dev/fuse", os.R_OK | os.W_OK) or not self._makers.all:
-            return -1
-        uids, gids = self._uids or ((0, 0, 1),), self._gids or ((0, 0, 1),)
-        return await mount_makers.fuse_node(self._makers, call, min(uids)[0], min(gids)[0])
 
     # -- again
 
@@ -390,9 +380,3 @@ def _why(mounted: Any) -> str:
         if mounted.flags & flag:
             return f"mount: {text}"
     return ""
-
-
-def _status(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return signal.Signals(os.WTERMSIG(status)).name
-    return f"status {os.WEXITSTATUS(status)}"
