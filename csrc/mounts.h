@@ -1,5 +1,5 @@
 /* What the files about mounts share: lock.c, mount_paths.c and fuse_mount.c (resolver),
- * filesystems.c (maker), programs.c and program_root.c (FUSE). */
+ * filesystems.c (maker), programs.c, program_root.c and program_spare.c (FUSE). */
 #ifndef SECCOMPD_MOUNTS_H
 #define SECCOMPD_MOUNTS_H
 
