@@ -514,6 +514,17 @@ int sd_program_start(struct sd_program *program);
 /* 1: it runs; 0: not known yet; -errno: it does not, because of `stage` */
 int sd_program_started(struct sd_program *program);
 
+/* ---- program_spare.c: the beginning of a program, made before anybody waits for it ---- */
+
+/* Forks who makes them, one at a time: sd_spare_prepare to sd_spare_start or the spare's end. */
+int sd_spare_spawn(struct sd_child *child);
+/* `fuse` as in struct sd_program. 0 or -errno. */
+int sd_spare_prepare(int starter, int fuse);
+/* The pid of the spare one, which is a child of ours; -EAGAIN: not there yet; -errno. Once each. */
+int sd_spare_made(int starter);
+/* Has it execute a program of the host's; the rest is as after sd_program_start. 0 or -errno. */
+int sd_spare_start(int starter, struct sd_program *program, int pid, int pidfd);
+
 /* ---- probe.c: what the kernel can do ---- */
 
 enum sd_feature {

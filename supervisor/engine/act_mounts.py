@@ -340,4 +340,3 @@ def _why(mounted: Any) -> str:
         if mounted.flags & flag:
             return f"mount: {text}"
     return ""
-

@@ -109,13 +109,17 @@ class MountCall:
         if not self.valid():
             raise self.failed("the caller has gone")
 
+    def soon(self, fd: int) -> bool:
+        """Whether it becomes readable before trio could tell."""
+        return int(lib.sd_mount_wait(fd, self._listener, self._linger_us)) > 0
+
     async def readable(self, fd: int, deadline: float, *, long: bool = False) -> bool:
         """False at the deadline. A long wait ends with the caller, or with a signal for it.
 
         Most answers come soon: quicker than trio could be woken up by them. A call of somebody else
         ends that at once.
         """
-        if not long and lib.sd_mount_wait(fd, self._listener, self._linger_us) > 0:
+        if not long and self.soon(fd):
             return True
         self.on_wait()
         until = trio.current_time() + deadline
