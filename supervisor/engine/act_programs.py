@@ -37,7 +37,10 @@ class Programs:
             errno = EIO if isinstance(error, ValueError) else error.errno or EIO
             raise MountError(errno, f"fuse: {error}") from error
         try:
-            await self._started(call, server)
+            try:
+                await self._started(call, server)
+            finally:
+                self._nodes.forget(server.node)
             await self._adopt(call, look, plan, settings, server)
         except BaseException as error:
             words = await self._servers.end(server)

@@ -56,6 +56,8 @@ class Server:
         self.watch = -1
         self.device = 0
         self.unmounted = False
+        # For its /dev/fuse; it must have a name until the program has mounted it. -1: none.
+        self.node = -1
         self.gone = trio.Event()
         self.program = program
         self._messages: int = program.messages
@@ -197,13 +199,17 @@ class FuseServers:
         program.image, program.memory = look.source, MEMORY
         program.mount_ns, program.root = look.mount_ns, look.root if settings.inside else -1
         program.uid, program.gid, program.caps = seen.fsuid, seen.fsgid, seen.caps
+        node = -1
         if settings.inside or not self.spare.start(program):
             program.fuse = node = await nodes.get(call)
             try:
                 check(lib.sd_program_start(program), words[0])
-            finally:
+            except OSError:
                 nodes.forget(node)
-        return Server(program, words[0], (seen.source_dev, seen.source_ino))
+                raise
+        server = Server(program, words[0], (seen.source_dev, seen.source_ino))
+        server.node = node
+        return server
 
     async def ended(self, server: Server) -> bool:
         """Whether it has ended, or does so now: of one that is ending /proc shows no mounts."""

@@ -59,17 +59,17 @@ class Spare:
             self._starter = spawn.spawn_fuse_starter()
         sock = self._starter.sock
         fuse = await nodes.ahead()
+        pid = 0
         try:
-            sent = lib.sd_spare_prepare(sock, fuse)
-        finally:
+            if lib.sd_spare_prepare(sock, fuse) == 0:
+                await trio.lowlevel.wait_readable(sock)
+                pid = lib.sd_spare_made(sock)
+        finally:  # what has no name cannot be mounted
             nodes.forget(fuse)
-        if sent == 0:
-            await trio.lowlevel.wait_readable(sock)
-            pid = lib.sd_spare_made(sock)
-            if pid > 0:
-                self._pid, self._pidfd = pid, os.pidfd_open(pid)
-                return
-        self._lose()
+        if pid > 0:
+            self._pid, self._pidfd = pid, os.pidfd_open(pid)
+        else:
+            self._lose()
 
     def start(self, program: Any) -> bool:
         """Starts `program` (struct sd_program) with it, as sd_program_start does without."""
