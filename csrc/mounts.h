@@ -1,5 +1,5 @@
 /* What the files about mounts share: lock.c, mount_paths.c and fuse_mount.c (resolver),
- * filesystems.c and superblocks.c (maker), programs.c and program_root.c (FUSE). */
+ * filesystems.c and superblocks.c (maker), programs.c, program_root.c and program_spare.c (FUSE). */
 #ifndef SECCOMPD_MOUNTS_H
 #define SECCOMPD_MOUNTS_H
 
@@ -52,18 +52,38 @@ SD_HIDDEN int sd_device_name_at(int sys_block, uint32_t major, uint32_t minor, c
 /* ---- fuse_mount.c: the resolver's ---- */
 
 /* Waits for the mount(2) of a FUSE program, and makes it on our stage, with those flags of `force`
- * that can be locked: 0 or -errno. -EIO: the program has ended. Where the session has gone, so do
+ * that can be locked, and those of `flags` (MS_*) that have to be there from the start: 0 or
+ * -errno. -EIO: the program has ended. Where the session has gone, so do
  * we. `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
-SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t *watch);
+SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force,
+			    unsigned long flags, int32_t *watch);
+
+/* ---- programs.c, for program_spare.c as well ---- */
+
+/* The descriptors of a program that is about to be executed. SD_OWN: its own mount namespace. */
+enum { SD_IMAGE = 3, SD_FUSE_NODE, SD_MOUNT_NS, SD_ROOT, SD_STARTED, SD_OWN, SD_AFTER };
+
+/* Gives those `given` (-1: none) these numbers, and closes all else. 0 or -1. */
+SD_HIDDEN int sd_order_descriptors(const int *given);
+/* A child in namespaces of its own: its pid or -errno. `told` is for what `flags` says. */
+SD_HIDDEN int sd_program_clone(int (*run)(void *), void *given, int flags, int *told);
+/* Once sd_program_frame is done and all descriptors are in order. */
+SD_HIDDEN _Noreturn void sd_program_execute(const struct sd_program *program);
+SD_HIDDEN _Noreturn void sd_program_failed(int started, int32_t stage, int error);
+SD_HIDDEN void sd_program_nothing(struct sd_program *program);
+/* A pipe for messages, and a socket pair that tells whether the program runs. 0 or -errno. */
+SD_HIDDEN int sd_program_channels(int *messages, int *started);
 
 /* ---- program_root.c ---- */
 
-/* The descriptors of a program that is about to be executed. */
-enum { SD_IMAGE = 3, SD_FUSE_NODE, SD_MOUNT_NS, SD_ROOT, SD_STARTED, SD_AFTER };
-
-/* Makes it a root directory, in a mount namespace that is our own, and goes there. 0 or -errno, and
- * the stage then. All but SD_STARTED are closed. */
-SD_HIDDEN int sd_program_root(const struct sd_program *program, int32_t *stage);
+/* Makes a root directory in a mount namespace that is our own, goes there, and leaves that
+ * namespace as SD_OWN. `host`: the path of a program of the host's, whose files are there then;
+ * NULL: a container's, whose are not yet. 0 or -errno, and the stage then. */
+SD_HIDDEN int sd_program_frame(const char *host, int32_t *stage);
+/* Brings the image there, and the container's own files. All but SD_STARTED are closed. */
+SD_HIDDEN int sd_program_image(const struct sd_program *program);
+/* Whether a program of that path needs a directory of the host's that is not there for all. */
+SD_HIDDEN int sd_program_elsewhere(const char *path);
 
 /* ---- filesystems.c: the maker's ---- */
 

@@ -380,7 +380,7 @@ struct sd_seen {
 	uint32_t fsuid, fsgid;
 	uint32_t major, minor;
 	uint64_t caps; /* effective, of the caller */
-	uint64_t source_dev, source_ino;     /* of an image */
+	uint64_t source_dev, source_ino;     /* of an image; 0 and the number of a device */
 	uint64_t source_fs;                  /* where it lies, if that is an overlay; else 0 */
 	uint32_t target_major, target_minor; /* of the filesystem that the target is on */
 	int32_t target_length, source_length; /* -1: not known */
@@ -405,7 +405,8 @@ struct sd_program;
 /* Makes the mount that `program`, whose /proc/PID `task` is, asks for, and moves it to its place.
  * `force` is locked, `set` is not. */
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
-		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set);
+		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set,
+		   uint32_t flags);
 /* `only_try`: whether it could be done; nothing is changed */
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
 		    uint64_t set, uint64_t clear, int only_try);
@@ -512,6 +513,17 @@ enum sd_program_stage {
 int sd_program_start(struct sd_program *program);
 /* 1: it runs; 0: not known yet; -errno: it does not, because of `stage` */
 int sd_program_started(struct sd_program *program);
+
+/* ---- program_spare.c: the beginning of a program, made before anybody waits for it ---- */
+
+/* Forks who makes them, one at a time: sd_spare_prepare to sd_spare_start or the spare's end. */
+int sd_spare_spawn(struct sd_child *child);
+/* `fuse` as in struct sd_program. 0 or -errno. */
+int sd_spare_prepare(int starter, int fuse);
+/* The pid of the spare one, which is a child of ours; -EAGAIN: not there yet; -errno. Once each. */
+int sd_spare_made(int starter);
+/* Has it execute a program of the host's; the rest is as after sd_program_start. 0 or -errno. */
+int sd_spare_start(int starter, struct sd_program *program, int pid, int pidfd);
 
 /* ---- probe.c: what the kernel can do ---- */
 

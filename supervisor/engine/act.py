@@ -378,6 +378,9 @@ class Actor:
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
             self._umounts.done(work)
+        if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):  # after an error, too
+            for maker in self._makers.all:
+                lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         path = path_of(work) if job.wanted else None
         if outcome == _WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
@@ -390,8 +393,5 @@ class Actor:
             return Outcome(error, how, path, decision=job.decision)
         if outcome & lib.SD_WAS_BOUND:
             self.names.bound()
-        if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
-            for maker in self._makers.all:
-                lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         how = "unmounted" if isinstance(job.plan, Unmount) else "bind"
         return Outcome(0, how, path, decision=job.decision)

@@ -77,6 +77,7 @@ class Mounter:
         self._devices: dict[tuple[int, int], bool] = {}
         self._times: Counter[tuple[int, int]] = Counter()  # how often each of them
         self._underway = self._calls = 0
+        self._starting: list[tuple[tuple[int, int], str]] = []  # of those that are under way
         self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
         self.on_wait: Callable[[], None] = lambda: None
 
@@ -161,11 +162,12 @@ class Mounter:
         if self._live(call) >= self._most:
             raise MountError(ENOSPC, self._limit)
         image = (look.seen.source_dev, look.seen.source_ino)
-        if source.kind == "image" and self._servers.count and not await self._released(call, image):
+        if source.kind != "text" and not await self._alone(call, image, settings.via):
             # two programs, or a program and the kernel, would write to the same blocks
             raise MountError(EBUSY, "mount: a FUSE program serves this image")
         call.check()
         self._underway += 1
+        self._starting.append((image, settings.via))
         try:
             if settings.via == "fuse":
                 how = await self._programs.mount(call, look, plan, settings)
@@ -175,11 +177,16 @@ class Mounter:
                 how = await self._by_kernel(call, look, new, source)
         finally:
             self._underway -= 1
+            self._starting.remove((image, settings.via))
         return Outcome(0, how, call.path, decision=call.decision)
 
-    async def _released(self, call: MountCall, image: tuple[int, int]) -> bool:
-        call.on_wait()
-        return await self._servers.released(image)
+    async def _alone(self, call: MountCall, image: tuple[int, int], via: str) -> bool:
+        """Whether no program serves the image or the device, or is about to."""
+        if self._servers.count:
+            call.on_wait()
+            if not await self._servers.released(image):
+                return False
+        return not any(one == image and "fuse" in (via, other) for one, other in self._starting)
 
     def _live(self, call: MountCall) -> int:
         """How many mounts there may be. What went by an umount nobody has told us of."""
@@ -334,4 +341,3 @@ def _why(mounted: Any) -> str:
         if mounted.flags & flag:
             return f"mount: {text}"
     return ""
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from errno import EINTR, EINVAL, EIO, ENOTBLK, ETIMEDOUT
 
@@ -24,9 +23,7 @@ class Programs:
 
     def __init__(self, servers: FuseServers, makers: Makers, uids: _Ids, gids: _Ids) -> None:
         self._servers = servers
-        self._makers = makers
-        self._uids = uids
-        self._gids = gids
+        self._nodes = mount_makers.FuseNodes(makers, uids, gids)
 
     async def mount(
         self, call: MountCall, look: Look, plan: Mount, settings: MountSettings
@@ -34,17 +31,16 @@ class Programs:
         """Has it mounted, at the place that `look` has. The text is for the audit record."""
         if look.source < 0:
             raise MountError(ENOTBLK if plan.source else EINVAL)
-        node = await self._fuse_node(call)
         try:
-            server = self._servers.start(plan, settings, look, node)
+            server = await self._servers.start(plan, settings, look, call, self._nodes)
         except (OSError, ValueError) as error:
             errno = EIO if isinstance(error, ValueError) else error.errno or EIO
             raise MountError(errno, f"fuse: {error}") from error
-        finally:
-            if node >= 0:
-                mount_makers.forget_node(self._makers, node)
         try:
-            await self._started(call, server)
+            try:
+                await self._started(call, server)
+            finally:
+                self._nodes.forget(server.node)
             await self._adopt(call, look, plan, settings, server)
         except BaseException as error:
             words = await self._servers.end(server)
@@ -52,6 +48,8 @@ class Programs:
                 raise MountError(error.errno, f"{error.how}: {words}") from error
             raise
         self._servers.keep(server)
+        if not settings.inside:
+            self._servers.spare.want(self._nodes)
         return f"fuse, pid {server.pid}"
 
     async def _started(self, call: MountCall, server: Server) -> None:
@@ -59,6 +57,8 @@ class Programs:
         began = trio.current_time()
         try:
             while not server.started():
+                if call.soon(server.starting):
+                    continue
                 if not await call.readable(server.starting, call.deadline, long=True):
                     raise MountError(ETIMEDOUT, "fuse: the program was not started in time")
         except OSError as error:
@@ -68,10 +68,9 @@ class Programs:
     async def _adopt(
         self, call: MountCall, look: Look, plan: Mount, settings: MountSettings, server: Server
     ) -> None:
-        force = attr_of(settings.force)
-        flags = attr_of(plan.flags & ~settings.force)
+        attrs = attr_of(settings.force), attr_of(plan.flags & ~settings.force)
         try:
-            error = await call.adopt(look, server, self._servers.watches(), force, flags)
+            error = await call.adopt(look, server, self._servers.watches(), attrs, plan.flags)
         except MountError as failed:
             if failed.how == "path: deadline":
                 raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
@@ -80,23 +79,7 @@ class Programs:
             server.deaf()  # one more mount(2) of the program's would never be answered
         if error == EIO and await self._servers.ended(server):
             # the usual reason is an image that is not what the caller says: EINVAL, as of mount(2)
-            status = server.status
-            raise MountError(
-                EIO if os.WIFSIGNALED(status) else EINVAL,
-                f"fuse: the program ended ({_status(status)})",
-            )
+            errno = EIO if os.WIFSIGNALED(server.status) else EINVAL
+            raise MountError(errno, f"fuse: the program ended ({server.ending()})")
         if error:
             raise MountError(error, "fuse: not attached")
-
-    async def _fuse_node(self, call: MountCall) -> int:
-        """A mount of a node for /dev/fuse, where the target cannot open the host's; or -1."""
-        if os.access("/dev/fuse", os.R_OK | os.W_OK) or not self._makers.all:
-            return -1
-        uids, gids = self._uids or ((0, 0, 1),), self._gids or ((0, 0, 1),)
-        return await mount_makers.fuse_node(self._makers, call, min(uids)[0], min(gids)[0])
-
-
-def _status(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return signal.Signals(os.WTERMSIG(status)).name
-    return f"status {os.WEXITSTATUS(status)}"
