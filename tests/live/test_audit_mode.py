@@ -27,7 +27,7 @@ def recorded(
     file, log = place / "p.yaml", place / "log"
     file.write_text(policy)
     options = ["--policy", str(file), "--audit", str(log), "--trace"]
-    done = run(person, "sh", "-c", f"cd {place}; {script}", options=options)
+    done = run(person, "sh", "-c", f"cd {person.given(place)}; {script}", options=options)
     found = [json.loads(line) for line in log.read_text().splitlines()]
     return done, [one for one in found if "syscall" in one]
 

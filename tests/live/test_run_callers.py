@@ -28,7 +28,7 @@ def records(person: Person, place: Path, rules: str, script: str) -> list[dict[s
     (place / "p.yaml").write_text(f"version: 1\nsyscalls:\n  mknod:\n{rules}")
     log = place / "log"
     options = ["--policy", str(place / "p.yaml"), "--audit", str(log)]
-    run(person, "sh", "-c", f"cd {place}; {script}", options=options)
+    run(person, "sh", "-c", f"cd {person.given(place)}; {script}", options=options)
     found = [json.loads(line) for line in log.read_text().splitlines()]
     log.unlink()
     return [one for one in found if one.get("syscall", "").startswith("mknod")]
@@ -79,7 +79,7 @@ def test_the_program_and_its_cgroup(person: Person, place: Path) -> None:
     script = "mknod a c 1 3; cp $(command -v mknod) other; ./other b c 1 3"
     (place / "p.yaml").write_text(f"version: 1\nsyscalls:\n  mknod:\n{rules}")
     log = place / "log"
-    run(person, "sh", "-c", f"cd {place}; {script}",
+    run(person, "sh", "-c", f"cd {person.given(place)}; {script}",
         options=["--policy", str(place / "p.yaml"), "--audit", str(log)])  # fmt: skip
     mine, other = [json.loads(line) for line in log.read_text().splitlines()][:2]
     assert (mine["errno"], mine["rule"]) == ("ENOTTY", "p.yaml:5")
