@@ -40,7 +40,8 @@ class Snapshot:
 
     `args` has one entry for each parameter of the system call, already cut to the width of its
     type: integers, the bytes of a string, or for a string that could not be read the negative
-    errno (-EFAULT, -ENAMETOOLONG). `tid` is the calling thread in seccompd's pid namespace.
+    errno (-EFAULT, -ENAMETOOLONG). `tid` is the calling thread in seccompd's pid namespace,
+    `listener` the descriptor that the call came by.
     """
 
     id: int
@@ -50,6 +51,7 @@ class Snapshot:
     ip: int
     name: str
     args: tuple[Arg, ...]
+    listener: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,11 +81,9 @@ class Actor:
         traits: _Traits,
         policy: _Policy,
         maker_socks: list[int],
-        listener: int,
         deadline: float = DEADLINE,
         resumed: bool = False,
     ) -> None:
-        self._listener = listener
         self._host = traits.nodes == "host" and not maker_socks
         self._may_bind = userns and traits.nodes != "none"
         self._on_error = policy.on_error
@@ -142,7 +140,7 @@ class Actor:
         work = self._works.pop() if self._works else ffi.new("struct sd_work *")
         work.task = task
         # Whoever reads the caller asks the listener afterwards whether this call still waits.
-        work.listener, work.id = self._listener, snapshot.id
+        work.listener, work.id = snapshot.listener, snapshot.id
         job = _Job(work, plan, valid, redecide, probe_only)
         try:
             for _ in range(_ATTEMPTS):

@@ -64,9 +64,13 @@ class Judge:
         self._most = limits.memo
         self._rulings: dict[tuple[int, int], Ruling] = {}
 
+    def spec(self, snapshot: Snapshot) -> CallSpec | None:
+        """What the policy knows of the call; None where no rule is about it."""
+        return self._policy.calls.get((snapshot.arch, snapshot.nr))
+
     def rule(self, key: bytes, snapshot: Snapshot) -> Ruling:
         """The ruling on a call that was not seen before."""
-        spec = self._policy.calls.get((snapshot.arch, snapshot.nr))
+        spec = self.spec(snapshot)
         if spec is None:
             reason = "the filter notified a call that no rule is about"
             decision = Decision(Verdict.ERRNO, self._policy.source, reason, self._policy.on_error)

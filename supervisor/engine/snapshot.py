@@ -6,7 +6,7 @@ from the Snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from errno import ENOENT
 from typing import Any
 
@@ -71,6 +71,8 @@ class Receiver:
         self.listener = listener
         self.call = ffi.new("struct sd_call *")
         self.unread = False
+        self._also = _NULL
+        self._also_count = 0
         self._keys = ffi.buffer(self.call.key)
         self._shapes = {
             key: (spec.name, tuple(_how(param) for param in spec.params))
@@ -91,13 +93,18 @@ class Receiver:
         caller's memory was left alone, because an earlier reading of it never ended. Raises
         ENOTCONN once no caller is left, ENOBUFS while too many calls are unanswered.
         """
-        found = _receive(self._pointer, self.call, linger_us, _NULL, 0)
+        found = _receive(self._pointer, self.call, linger_us, self._also, self._also_count)
         if found <= 0:
             check(found, "NOTIF_RECV")
             return None
         self.unread = found >= _UNREAD
         key: bytes = self._keys[: found & (_UNREAD - 1)]
         return key
+
+    def watch_also(self, fds: Sequence[int]) -> None:
+        """From now on `receive` does not linger while one of `fds` is readable."""
+        self._also = ffi.new("int[]", list(fds))
+        self._also_count = len(fds)
 
     def snapshot(self) -> Snapshot:
         """The received call as a value of its own, which outlives the next one."""
@@ -114,7 +121,9 @@ class Receiver:
                 strings += 1
             elif how == _SIGNED and args[i] & _SIGN:  # type: ignore[operator]
                 args[i] -= 1 << 32  # type: ignore[operator]
-        return Snapshot(call.id, call.tid, arch, nr, call.ip, name, tuple(args))
+        return Snapshot(
+            call.id, call.tid, arch, nr, call.ip, name, tuple(args), listener=self.listener
+        )
 
     def answer_last(self, reply: Reply) -> bool:
         """Answers the call received last; False where the caller has gone."""

@@ -1,0 +1,161 @@
+"""The other end of the zygote: orders of sessions, and what becomes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any, Final, Protocol
+
+from supervisor.daemon.events import IN, Events
+from supervisor.engine.config import SessionConfig
+from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.kernel.shim import receive_fds, send_fds
+
+# So many orders fit into the socket, whatever the zygote does: to send one never waits.
+_MOST_ORDERED: Final = 8
+
+
+class Customer(Protocol):
+    """Who orders sessions."""
+
+    def order(self) -> tuple[dict[str, Any], dict[str, int]] | None:
+        """The order now, and its descriptors by name; None where no session is wanted any more.
+
+        The descriptors stay the customer's.
+        """
+        ...
+
+    def delivered(self, session: int) -> None:
+        """The session has been forked; takes over its pidfd."""
+        ...
+
+    def refused(self, why: str) -> None:
+        """There is no session. Where the zygote has gone there never will be one."""
+        ...
+
+
+class Forks:
+    """Forks the zygote, which imports its modules while we go on, and passes orders on."""
+
+    def __init__(
+        self, events: Events, config: SessionConfig | None = None, limits: Limits = DEFAULT
+    ) -> None:
+        """`config` is that of all sessions. Without one each order says its own."""
+        self._events = events
+        self._limits = limits
+        self._numbers = count()
+        self._customers: dict[int, Customer] = {}
+        self._queue: deque[Customer] = deque()
+        self._delivered = 0
+        self.failed: str | None = None
+        self.on_failure: Callable[[str], None] | None = None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # None where it was closed when we were started
+                with contextlib.suppress(OSError):
+                    stream.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            from supervisor.daemon.zygote import child
+
+            ours.close()
+            child(theirs, config, limits)
+        theirs.close()
+        self._sock = ours
+        events.add(ours.fileno(), IN, self._news)
+
+    def order(self, customer: Customer) -> None:
+        """Orders a session; `customer` hears of it later."""
+        self._queue.append(customer)
+        self._send()
+
+    def policy(self, key: str, policy: Mapping[str, Any]) -> None:
+        """Tells the zygote a policy (`CompiledPolicy.to_json`) that orders may name from now on."""
+        with os.fdopen(os.memfd_create("policy", os.MFD_CLOEXEC), "w+b") as file:
+            file.write(json.dumps(policy).encode())
+            file.flush()
+            self._tell({"do": "policy", "key": key}, [file.fileno()])
+
+    def forget(self, key: str) -> None:
+        """No order will name that policy any more."""
+        self._tell({"do": "forget", "key": key}, [])
+
+    def close(self) -> None:
+        """Ends the zygote, once its sessions have ended; waits for that, but not for ever."""
+        # A session that serves nobody ends by itself, and the zygote then. One that has not even
+        # forked a session is still loading: nobody ever called, so nothing is lost with it.
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        unheard = select.select([self._sock], [], [], 0)[0]
+        if self._delivered == 0 and not unheard:
+            os.kill(self.pid, signal.SIGKILL)
+        pidfd = os.pidfd_open(self.pid)
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        if not poller.poll(self._limits.goodbye * 1000):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        os.waitpid(self.pid, 0)
+        if self.failed is None:
+            self._events.drop(self._sock.fileno())
+        self._sock.close()
+
+    def _send(self) -> None:
+        while self._queue and len(self._customers) < _MOST_ORDERED:
+            customer = self._queue.popleft()
+            if self.failed is not None:
+                customer.refused(self.failed)
+                continue
+            wanted = customer.order()
+            if wanted is None:
+                continue
+            order, fds = wanted
+            number = next(self._numbers)
+            self._customers[number] = customer
+            self._tell({**order, "do": "session", "id": number, "fds": list(fds)}, [*fds.values()])
+
+    def _tell(self, order: Mapping[str, Any], fds: list[int]) -> None:
+        try:
+            send_fds(self._sock.fileno(), json.dumps(order).encode(), fds)
+        except OSError as error:
+            self._fail(f"the zygote does not answer: {error.strerror}")
+
+    def _news(self, _: int) -> None:
+        try:
+            message, fds = receive_fds(self._sock.fileno())
+        except OSError:
+            message, fds = b"", []
+        answer: dict[str, Any] = {"failed": "the zygote has died"}
+        if message:
+            answer = json.loads(message)
+        if "failed" in answer:
+            self._fail(answer["failed"])
+            return
+        customer = self._customers.pop(answer["id"])
+        if "error" in answer:
+            customer.refused(answer["error"])
+        else:
+            self._delivered += 1
+            customer.delivered(fds[0])
+        self._send()
+
+    def _fail(self, why: str) -> None:
+        if self.failed is not None:
+            return
+        self.failed = why
+        self._events.drop(self._sock.fileno())
+        waiting = [*self._customers.values(), *self._queue]
+        self._customers.clear()
+        self._queue.clear()
+        for customer in waiting:
+            customer.refused(why)
+        if self.on_failure is not None:
+            self.on_failure(why)
