@@ -10,6 +10,7 @@ import heapq
 import select
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -27,9 +28,15 @@ class _Entry:
 
 
 class Events:
-    """Handlers by descriptor, and calls that are due later."""
+    """Handlers by descriptor, and calls that are due later.
+
+    `on_later` is called when `timeout` may have become shorter. With `on_exception` a handler that
+    raises is told to it and forgotten, and the others go on.
+    """
 
     def __init__(self) -> None:
+        self.on_later: Callable[[], None] | None = None
+        self.on_exception: Callable[[Exception], None] | None = None
         self._epoll = select.epoll()
         self._entries: dict[int, _Entry] = {}
         self._due: list[tuple[float, int, Callable[[], None]]] = []
@@ -58,6 +65,8 @@ class Events:
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         """Calls `call` once, not before so many seconds have passed."""
         heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), call))
+        if self.on_later is not None:
+            self.on_later()
 
     def timeout(self) -> float | None:
         """Seconds until something is due; None where nothing will be."""
@@ -67,13 +76,30 @@ class Events:
         """Calls all whose time has come. Never waits."""
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
-            heapq.heappop(self._due)[2]()
+            self._guarded(heapq.heappop(self._due)[2])
         ready = self._epoll.poll(0)
         # Looked up before any of them runs: a handler may close a descriptor and open another one
         # that gets its number.
-        for entry, events in [(self._entries.get(fd), events) for fd, events in ready]:
-            if entry is not None and entry.handler is not None:
-                entry.handler(events)
+        for fd, entry, events in [(fd, self._entries.get(fd), events) for fd, events in ready]:
+            if entry is None or entry.handler is None:
+                continue
+            if not self._guarded(partial(entry.handler, events)):
+                self._forget(fd, entry)
+
+    def _guarded(self, call: Callable[[], None]) -> bool:
+        try:
+            call()
+        except Exception as error:
+            if self.on_exception is None:
+                raise
+            self.on_exception(error)
+            return False
+        return True
+
+    def _forget(self, fd: int, entry: _Entry) -> None:
+        """It would raise for ever."""
+        if self._entries.get(fd) is entry:
+            self.drop(fd)
 
     def close(self) -> None:
         """Forgets everything; descriptors are left open."""

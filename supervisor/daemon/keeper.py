@@ -80,7 +80,7 @@ class Keeper:
         self._audit = audit
         self._lasting = lasting
         self._pace = pace
-        self._on_end = on_end
+        self.on_end = on_end
         self.on_first = on_first
         self._slots: dict[int, _Served] = {}
         self._free = deque(range(SLOTS))
@@ -104,6 +104,10 @@ class Keeper:
     def listeners(self) -> int:
         """How many have callers left."""
         return len(self._slots)
+
+    def listener(self, slot: int) -> int:
+        """The descriptor in a slot."""
+        return self._slots[slot].listener
 
     def add(self, listener: int, runtime: tuple[int, int] | None = None) -> None:
         """Serves one more listener, which becomes the keeper's; on OSError it stays the caller's.
@@ -324,8 +328,8 @@ class Keeper:
                     self._channel.shutdown(socket.SHUT_WR)
             session = self._session
             self._events.later(self._limits.goodbye, lambda: self._end_hung(session))
-        elif not self._ordered and not self._closed and self._on_end is not None:
-            self._on_end()
+        elif not self._ordered and not self._closed and self.on_end is not None:
+            self.on_end()
 
     def _end_hung(self, session: int) -> None:
         if self._session == session and not self._slots:

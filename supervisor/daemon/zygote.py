@@ -95,7 +95,10 @@ class Zygote:
         self._config = config
         self._limits = limits
         self._policies: dict[str, CompiledPolicy] = {}
-        self._sessions: list[int] = []
+        # Sessions that have not ended, to be ended with us: one may hang in the kernel.
+        self._sessions: set[int] = set()
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
 
     def serve(self) -> None:
         """Until the other side closes its end."""
@@ -103,27 +106,37 @@ class Zygote:
 
         self._freeze()
         while True:
-            message, fds = receive_fds(self._sock.fileno(), size=_ORDER_MAX)
-            if not message:
-                self._goodbye()
-                return
-            try:
-                self._obey(json.loads(message), fds)
-            finally:
-                for fd in fds:
+            for fd, _ in self._poller.poll():
+                if fd in self._sessions:
+                    self._poller.unregister(fd)
+                    self._sessions.remove(fd)
                     os.close(fd)
+                elif not self._hear():
+                    self._goodbye()
+                    return
+
+    def _hear(self) -> bool:
+        """One order; False where the other side has gone."""
+        message, fds = receive_fds(self._sock.fileno(), size=_ORDER_MAX)
+        try:
+            if message:
+                self._obey(json.loads(message), fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return bool(message)
 
     def _obey(self, order: Mapping[str, Any], fds: list[int]) -> None:
         match order["do"]:
             case "session":
-                self._forget_ended()
                 try:
                     pidfd = self._fork(order, dict(zip(order["fds"], fds, strict=True)))
                 except OSError as error:
                     text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
                     self._reply({"id": order["id"], "error": text}, [])
                     return
-                self._sessions.append(pidfd)
+                self._sessions.add(pidfd)
+                self._poller.register(pidfd, select.POLLIN)
                 self._reply({"id": order["id"]}, [pidfd])
             case "policy":
                 with open(fds[0], "rb", closefd=False) as file:
@@ -143,15 +156,6 @@ class Zygote:
         """Sessions share what is there now: no collection of theirs shall touch it."""
         gc.collect()
         gc.freeze()
-
-    def _forget_ended(self) -> None:
-        """Sessions that have ended; one that hangs in the kernel is kept, to be ended with us."""
-        poller = select.poll()
-        for pidfd in self._sessions:
-            poller.register(pidfd, select.POLLIN)
-        for pidfd, _ in poller.poll(0) if self._sessions else ():
-            self._sessions.remove(pidfd)
-            os.close(pidfd)
 
     def _goodbye(self) -> None:
         """Sessions end by themselves once nobody is left to serve; who does not, is ended."""

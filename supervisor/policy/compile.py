@@ -74,6 +74,7 @@ def compile_policy(
         },
         ceiling=_ceiling(sets),
         families=sets,
+        match=None if document.match is None else document.match.applies(),
     )
 
 

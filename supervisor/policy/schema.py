@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from supervisor.model import Verdict
+from supervisor.policy.applies import KUBERNETES, Applies
 from supervisor.policy.devices import NAMES
 from supervisor.policy.families import FamilySpec, KeyMatch, NodeMatch, PathMatch
 from supervisor.policy.match import IdRange, NodeRange
@@ -36,15 +37,16 @@ from supervisor.policy.values import (
     Action,
     action_parser,
     filled,
-    listed,
     near,
     parse_errno,
     parse_glob,
     parse_ids,
     parse_node,
+    parse_text,
 )
 
-_DOORS = Literal["run", "oci", "lxc", "attach"]
+_DOOR = Literal["run", "oci", "lxc", "attach"]
+_USER_NAMESPACE = Literal["own", "host"]
 _TEXT = {"type": "string"}
 Devices = Annotated[
     list[
@@ -80,6 +82,10 @@ Ids = Annotated[
     ],
     BeforeValidator(filled),
 ]
+Texts = Annotated[
+    list[Annotated[str, BeforeValidator(parse_text), WithJsonSchema(_TEXT)]],
+    BeforeValidator(filled),
+]
 Errno = Annotated[int, BeforeValidator(parse_errno), WithJsonSchema({"enum": list(ERRNOS)})]
 
 
@@ -87,11 +93,47 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
 
+class KubernetesSection(_Strict):
+    """Names that the runtime of a Kubernetes node gives a container."""
+
+    namespace: Texts | None = None
+    pod: Texts | None = None
+    container: Texts | None = None
+
+
 class MatchSection(_Strict):
     """Whom a policy applies to where no --policy names one."""
 
-    door: Annotated[list[_DOORS], BeforeValidator(listed)] | None = None
-    metadata: str | None = None
+    door: Annotated[list[_DOOR], BeforeValidator(filled)] | None = None
+    runtime: Texts | None = None
+    container: Texts | None = None
+    metadata: Texts | None = None
+    cookie: Texts | None = None
+    annotations: dict[str, Texts] = {}
+    kubernetes: KubernetesSection | None = None
+    peer_uid: Ids | None = None
+    peer_gid: Ids | None = None
+    cgroup: Globs | None = None
+    user_namespace: Annotated[list[_USER_NAMESPACE], BeforeValidator(filled)] = ["own"]
+
+    def applies(self) -> Applies:
+        """The predicate that this section is."""
+        one = {
+            name: _tuple(getattr(self, name))
+            for name in ("door", "runtime", "container", "metadata", "cookie", "peer_uid",
+                         "peer_gid", "cgroup", "user_namespace")
+        }  # fmt: skip
+        kubernetes = [
+            (name, tuple(wanted))
+            for name in KUBERNETES
+            if (wanted := getattr(self.kubernetes, name, None)) is not None
+        ]
+        annotations = tuple((key, tuple(texts)) for key, texts in self.annotations.items())
+        return Applies(**one, annotations=annotations, kubernetes=tuple(kubernetes))
+
+
+def _tuple(values: list[Any] | None) -> Any:
+    return None if values is None else tuple(values)
 
 
 def _do_schema(allowed: frozenset[Verdict]) -> dict[str, Any]:
@@ -207,14 +249,26 @@ def json_schema(families: Mapping[str, FamilySpec]) -> dict[str, Any]:
     return out
 
 
+_LISTS = frozenset(
+    ("devices", "path", "uid", "gid", "door", "runtime", "container", "metadata", "cookie",
+     "namespace", "pod", "peer_uid", "peer_gid", "cgroup", "user_namespace")
+)  # fmt: skip
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("type") == "array"
+
+
 def _loosen(node: Any) -> None:
     """A single value may stand for a list of one."""
     if isinstance(node, dict):
         for key, value in list(node.items()):
-            if key in ("devices", "path", "uid", "gid", "door") and "anyOf" in value:
+            if key in _LISTS and "anyOf" in value:
                 lists = [one for one in value["anyOf"] if one.get("type") == "array"]
                 value["anyOf"] = lists + [one["items"] for one in lists]
                 value.pop("default", None)
+            elif key in (*_LISTS, "additionalProperties") and _is_list(value):
+                node[key] = {"anyOf": [value, value["items"]]}
             _loosen(value)
     elif isinstance(node, list):
         for value in node:
