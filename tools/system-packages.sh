@@ -54,6 +54,8 @@ for goal in "$@"; do
 		need mount command_there mount
 		need passwd command_there useradd
 		need procps command_there ps
+		need runc command_there runc
+		need crun command_there crun
 		;;
 	bench)
 		need util-linux command_there unshare

@@ -172,6 +172,7 @@ class Containers:
             audit_fd=None,
             wait_killable=False,  # the filter is the runtime's, and nobody can ask it
             sync_wake_up=features.available("sync_wake_up"),
+            foreign=True,
         )
         keeper.details = {
             "config": {**config.to_json(entry.key), "limits": asdict(self._config.session)}

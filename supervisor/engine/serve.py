@@ -81,7 +81,9 @@ class _Container:
             maker_socks=makers,
             resumed=resumed,
         )
-        self._judge = Judge(policy, kernel_refuses=in_own_userns, limits=limits)
+        self._judge = Judge(
+            policy, kernel_refuses=in_own_userns, foreign=config.foreign, limits=limits
+        )
 
     async def run(self, message: bytes, fds: list[int]) -> None:
         """Begins with the channel's first message."""
