@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from supervisor.kernel.target import shares_our_pids
 from supervisor.kernel.task import PROC
 
 # The same three names as two families of runtimes write them.
@@ -30,30 +31,32 @@ _CRI_O: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who connected, as of then: `pid` is 0 where it is in a pid namespace that is not below ours,
-    and may be another process's by now.
+    """Who connected, as of then: it may have gone since, and its `pid` be another process's.
+
+    `pid` is 0 where that is in a pid namespace which is not below ours. `program` is the name of
+    its process; None where it went before it could be looked at. `shares_pids`: it numbers
+    processes as we do.
     """
 
     pid: int
     uid: int
     gid: int
-
-    @property
-    def program(self) -> str | None:
-        """The name of its process; None where it has gone."""
-        try:
-            with open(f"{PROC}/{self.pid}/comm", encoding="utf-8", errors="replace") as file:
-                return file.read().rstrip("\n")
-        except OSError:
-            return None
+    program: str | None
+    shares_pids: bool
 
 
 def peer_of(sock: socket.socket) -> Peer:
-    """The other side of a connection, by SO_PEERCRED."""
+    """The other side of a connection that has just been accepted, by SO_PEERCRED."""
     ucred = struct.Struct("3i")
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
     pid, uid, gid = ucred.unpack(data)
-    return Peer(pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF)
+    program = None
+    try:
+        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            program = file.read().rstrip("\n")
+    except OSError:
+        pass
+    return Peer(pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, program, shares_our_pids(pid))
 
 
 def kubernetes(annotations: Mapping[str, str]) -> Mapping[str, str] | None:

@@ -59,11 +59,11 @@ class OciDoor:
                         await trio.sleep(_BREATH)
                     continue
                 connection.setblocking(False)
-                nursery.start_soon(self._connection, connection)
+                # At once: a runtime may go on and end before it has handed anything over.
+                nursery.start_soon(self._connection, connection, peer_of(connection))
 
-    async def _connection(self, connection: socket.socket) -> None:
+    async def _connection(self, connection: socket.socket, peer: Peer) -> None:
         with connection:
-            peer = peer_of(connection)
             fds: list[int] = []
             try:
                 message = await self._first(connection, peer, fds)
@@ -142,7 +142,7 @@ def _target(
     state: State, peer: Peer
 ) -> tuple[targets.Target | None, tuple[int, int] | None]:
     """Whose calls come, and which process is still the runtime's; as far as it can be known now."""
-    if not peer.pid or not targets.shares_our_pids(peer.pid):
+    if not peer.shares_pids:
         return None, None  # its numbers of processes are not ours
     if not state.pid:
         return None, targets.of_children(peer.pid)

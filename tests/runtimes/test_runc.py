@@ -99,25 +99,27 @@ def test_an_exec_is_served_by_the_containers_own_session(daemon: Daemon, box: Bu
 
 
 def test_created_and_deleted_without_a_start(daemon: Daemon, box: Bundle) -> None:
-    before = sorted(links(daemon.pid))
+    before = daemon.held()
     name = box.create("/bin/true")
     wait_for(lambda: LISTENER in links(daemon.pid), bool)
     box.delete(name)
-    wait_for(lambda: sorted(links(daemon.pid)) == before, bool)
+    wait_for(lambda: LISTENER in links(daemon.pid), lambda found: not found)
+    assert daemon.held() == before
 
 
 def test_nothing_is_left_after_many_lives(daemon: Daemon, box: Bundle) -> None:
     box.run("mknod /dev/a c 1 3")
     wait_for(lambda: daemon.ours("session"), lambda found: not found)
     (zygote,) = daemon.ours("zygote")
-    before = sorted(links(daemon.pid)), sorted(links(zygote))
+    before = daemon.held()
     for _ in range(10):
         assert box.run("mknod /dev/a c 1 3 && echo x >/dev/a").returncode == 0
-    wait_for(lambda: (sorted(links(daemon.pid)), sorted(links(zygote))) == before, bool)
+    wait_for(lambda: daemon.ours("session"), lambda found: not found)
+    assert daemon.held() == before
     assert [daemon.ours(kind) for kind in ("session", "path", "make")] == [[], [], []]
     used = cpu_seconds(daemon.pid) + cpu_seconds(zygote)
     signal.sigtimedwait([], 1.0)
-    assert cpu_seconds(daemon.pid) + cpu_seconds(zygote) - used <= 0.02
+    assert cpu_seconds(daemon.pid) + cpu_seconds(zygote) - used <= 0.05
 
 
 def test_without_a_user_namespace(root: Person, place: Path) -> None:
@@ -173,6 +175,7 @@ def test_the_calls_of_one_who_lost_its_daemon(daemon: Daemon, place: Path, box: 
     box.start("/bin/sh", "-c", "mknod /tmp/a c 1 3; cat /tmp/fifo; mknod /tmp/b c 1 3 2>/tmp/said")
     wait_for((box.root / "tmp/a").exists, bool)
     daemon.kill()
+    assert daemon.started.wait_gone() == []
     fifo.write_text("go on\n")
     said = box.root / "tmp/said"
     wait_for(lambda: said.exists() and said.read_text(), bool)

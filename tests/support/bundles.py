@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from supervisor.kernel.task import forked_only
 from tests.support.daemon import run
+from tests.support.inside import wait_for
 
 FIRST_ID = 100_000
 APPLETS = (
@@ -39,6 +41,15 @@ def profile(
         "listenerMetadata": metadata,
         "syscalls": list(syscalls),
     }
+
+
+# crun refuses a machine that has cgroups of version 1 and 2 at once. It is shown one where it does
+# not see those of version 2.
+_HYBRID = Path("/sys/fs/cgroup/unified/cgroup.controllers")
+_NO_HYBRID = [
+    "unshare", "-m", "--propagation", "slave", "sh", "-c",
+    f'mount --bind /dev/null {_HYBRID}; exec "$@"', "sh",
+]  # fmt: skip
 
 
 class Bundle:
@@ -85,23 +96,27 @@ class Bundle:
 
     def command(self, *words: str) -> list[str]:
         """The runtime's command line."""
-        return [self.runtime, "--root", str(self.path / "state"), *words]
+        lead = _NO_HYBRID if self.runtime == "crun" and _HYBRID.exists() else []
+        return [*lead, self.runtime, "--root", str(self.path / "state"), *words]
 
-    def _new(self, args: Sequence[str]) -> str:
+    def prepare(self, args: Sequence[str]) -> str:
+        """Writes the configuration of a container that runs `args`; its id."""
         self.config["process"]["args"] = list(args)
         self._file.write_text(json.dumps(self.config))
         name = f"sd-{uuid.uuid4().hex[:12]}"
         self.ids.append(name)
         return name
 
-    def run(self, script: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        """A container that runs a shell script to its end."""
-        name = self._new(["/bin/sh", "-c", script])
+    def run(
+        self, script: str, *, args: Sequence[str] = (), **more: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """A container that runs a shell script, or `args`, to its end."""
+        name = self.prepare(args or ["/bin/sh", "-c", script])
         return run(self.command("run", "-b", str(self.path), name), **more)
 
     def create(self, *args: str) -> str:
         """A container that has been created and not started; its id."""
-        name = self._new(args)
+        name = self.prepare(args)
         # The container gets these streams, and keeps them: a pipe would not end with the command.
         words = self.command("create", "-b", str(self.path), name)
         log = self.path / "create.log"
@@ -115,8 +130,11 @@ class Bundle:
     def start(self, *args: str) -> str:
         """A container that runs `args`, by default for as long as nobody ends it; its id."""
         name = self.create(*(args or ("/bin/sleep", "1000")))
+        pid = self.pid(name)
         done = run(self.command("start", name))
         assert done.returncode == 0, done.stderr
+        # The runtime does not wait for the program: until then nobody can enter its namespaces.
+        wait_for(lambda: forked_only(pid), lambda not_yet: not not_yet)
         return name
 
     def exec(self, name: str, script: str, **more: Any) -> subprocess.CompletedProcess[str]:
