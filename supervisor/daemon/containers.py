@@ -19,6 +19,9 @@ from supervisor.observe.text import printable
 from supervisor.policy.applies import Subject
 from supervisor.policy.families import Traits
 
+# Door, uid of the peer, name of the container.
+Key = tuple[str, int, str]
+
 
 @dataclass(slots=True)
 class HandOver:
@@ -42,12 +45,16 @@ class HandOver:
 
 @dataclass(slots=True, eq=False)
 class Container:
-    """One container under one policy. `entry` None: no policy applies, all is refused."""
+    """One container under one policy.
+
+    `target` None: who calls is not known yet, and so neither is the policy. After that `entry`
+    None says that no policy applies, and all is refused.
+    """
 
     subject: Subject
-    entry: Entry | None
     keeper: Keeper
-    target: Target | None
+    entry: Entry | None = None
+    target: Target | None = None
 
 
 class Containers:
@@ -65,7 +72,7 @@ class Containers:
         self._as_root = as_root
         self._audit = audit
         self._told: set[str] = set()
-        self._containers: dict[tuple[str, int, str], list[Container]] = {}
+        self._containers: dict[Key, list[Container]] = {}
         self.count = 0
 
     def all(self) -> list[Container]:
@@ -80,23 +87,15 @@ class Containers:
         """
         subject = hand_over.subject
         key = (subject.door, subject.peer_uid, subject.container or "")
-        known = self._containers.get(key, [])
-        if hand_over.target is not None:
-            subject = replace(subject, user_namespace=_kind(hand_over.target))
-        elif known:
-            subject = replace(subject, user_namespace=known[-1].subject.user_namespace)
-        choice = self.policies.choose(subject)
-        container = self._same(known, choice.entry, hand_over.target)
+        container = self._known(key, hand_over)
         if container is None:
             if self.count >= self._config.containers:
                 complain(f"{_name(subject)}: let go: {self.count} containers are served already")
                 hand_over.close()
                 return
-            container = self._new(key, subject, choice.entry, hand_over)
-            if choice.entry is None:
-                container.keeper.give_up(f"no policy applies ({printable(choice.text().encode())})")
-        elif container.target is None and hand_over.target is not None:
-            self._set_target(container, hand_over.target)
+            container = self._new(key, subject)
+        if hand_over.target is not None and container.target is None:
+            self._decide(container, hand_over.target)
         elif hand_over.target is not None:
             hand_over.target.close()
         try:
@@ -114,50 +113,49 @@ class Containers:
         self._containers.clear()
         self.count = 0
 
-    def _same(
-        self, known: list[Container], entry: Entry | None, target: Target | None
-    ) -> Container | None:
-        for container in reversed(known):
-            if container.entry is entry and (
-                target is None
-                or container.target is None
-                or target.same_namespace(container.target)
-            ):
+    def _known(self, key: Key, hand_over: HandOver) -> Container | None:
+        """The container that the listener is one more of: of the same name, in the same user
+        namespace, and under the policy that would be chosen for it now."""
+        for container in reversed(self._containers.get(key, [])):
+            own, theirs = container.target, hand_over.target
+            if own is None:
                 return container
+            if theirs is None or theirs.same_namespace(own):
+                subject = replace(hand_over.subject, user_namespace=_kind(own))
+                if self.policies.choose(subject).entry is container.entry:
+                    return container
         return None
 
-    def _new(
-        self, key: tuple[str, int, str], subject: Subject, entry: Entry | None,
-        hand_over: HandOver,
-    ) -> Container:
+    def _new(self, key: Key, subject: Subject) -> Container:
         keeper = Keeper(
             self._events,
             self._forks,
             name=_name(subject),
-            on_error=entry.policy.on_error if entry else EPERM,
+            on_error=EPERM,
             limits=self._config.session,
             audit=self._audit,
             pace=PACE,
         )
-        container = Container(subject, entry, keeper, None)
+        container = Container(subject, keeper)
         keeper.on_end = lambda: self._ended(key, container)
-        if hand_over.target is not None:
-            self._set_target(container, hand_over.target)
-        else:
-            keeper.on_first = lambda slot: self._look_at_first(container, slot)
+        keeper.on_first = lambda slot: self._look_at_first(container, slot)
         self._containers.setdefault(key, []).append(container)
         self.count += 1
-        if entry is not None:
-            complain(f"{keeper.name}: policy {entry.name}")
         return container
 
-    def _set_target(self, container: Container, target: Target) -> None:
+    def _decide(self, container: Container, target: Target) -> None:
         """Now it is known whose calls these are: a session can be ordered."""
-        keeper, entry = container.keeper, container.entry
+        keeper = container.keeper
         keeper.on_first = None
         keeper.userns, container.target = target.userns, target
+        container.subject = replace(container.subject, user_namespace=_kind(target))
+        choice = self.policies.choose(container.subject)
+        entry = container.entry = choice.entry
         if entry is None:
+            keeper.give_up(f"no policy applies ({printable(choice.text().encode())})")
             return
+        keeper.complain(f"policy {entry.name}")
+        keeper.on_error = entry.policy.on_error
         if entry.key not in self._told:
             self._told.add(entry.key)
             self._forks.policy(entry.key, entry.policy.to_json())
@@ -180,26 +178,16 @@ class Containers:
 
     def _look_at_first(self, container: Container, slot: int) -> None:
         """Somebody calls, and it is not known yet who that is."""
-        keeper, entry = container.keeper, container.entry
-        assert entry is not None
-        listener, watch = keeper.listener(slot), keeper.watches[slot]
+        keeper = container.keeper
         try:
-            target = of_first_caller(listener, watch, entry.policy.on_error)
+            target = of_first_caller(keeper.listener(slot), keeper.watches[slot], keeper.on_error)
         except OSError:
             return  # that nobody is left is an event of its own
-        if target is None:
-            return
-        kind = _kind(target)
-        container.subject = replace(container.subject, user_namespace=kind)
-        assert entry.policy.match is not None
-        why = entry.policy.match.why_not(container.subject)
-        self._set_target(container, target)
-        if why is not None:
-            keeper.give_up(f"policy {entry.name} does not apply after all: {why}")
-        else:
+        if target is not None:
+            self._decide(container, target)
             keeper.start()
 
-    def _ended(self, key: tuple[str, int, str], container: Container) -> None:
+    def _ended(self, key: Key, container: Container) -> None:
         those = self._containers.get(key, [])
         if container not in those:
             return

@@ -73,7 +73,7 @@ class Keeper:
         self._events = events
         self._forks = forks
         self.name = name
-        self._error = -on_error
+        self.on_error = on_error
         self._limits = limits
         self.details: Mapping[str, Any] = order or {}
         self.userns = userns
@@ -158,7 +158,7 @@ class Keeper:
         self._spent.clear()
 
     def _refuse(self, slot: int, served: _Served) -> None:
-        found = lib.sd_refuse_next(served.listener, self._error)
+        found = lib.sd_refuse_next(served.listener, -self.on_error)
         if found == -ENOTCONN:
             self._hung_up(slot)
             return
@@ -306,7 +306,7 @@ class Keeper:
 
     def _refuse_pending(self) -> int:
         return sum(
-            lib.sd_refuse_pending(served.listener, self.watches[slot], self._error)
+            lib.sd_refuse_pending(served.listener, self.watches[slot], -self.on_error)
             for slot, served in self._slots.items()
         )
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 DEPTH_MAX: Final = 64
 _SPACE: Final = b" \t\r\n"
 _MARKS: Final = re.compile(rb'["{}\[\]]')
-_STRING_END: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_IN_STRING: Final = re.compile(rb'["\\]')
+_QUOTE, _BACKSLASH = b'"\\'
 _TEXT_MAX: Final = 1024
 
 
@@ -30,7 +31,8 @@ class Reading:
         self._most = most
         self._data = bytearray()
         self._depth = 0
-        self._at = 0  # all before it has been looked at
+        self._quoted = False
+        self._at = 0  # all before it has been looked at, and is not looked at again
 
     def feed(self, data: bytes) -> bytes | None:
         """The whole object once its last byte is there. Raises Malformed."""
@@ -40,26 +42,27 @@ class Reading:
         if not self._depth and not self._begins():
             return None
         while True:
-            found = _MARKS.search(self._data, self._at)
+            found = (_IN_STRING if self._quoted else _MARKS).search(self._data, self._at)
             if found is None:
                 self._at = len(self._data)
                 return None
             mark = self._data[found.start()]
-            if mark == ord('"'):
-                end = _STRING_END.match(self._data, found.end())
-                if end is None:  # looked at again when more has come
-                    self._at = found.start()
-                    return None
-                self._at = end.end()
-                continue
             self._at = found.end()
-            self._depth += 1 if mark in b"{[" else -1
-            if self._depth > DEPTH_MAX:
-                raise Malformed(f"nested deeper than {DEPTH_MAX}")
-            if not self._depth:
-                if self._data[self._at :].strip(_SPACE):
-                    raise Malformed("something follows the object")
-                return bytes(self._data[: self._at])
+            if mark == _BACKSLASH:
+                if self._at == len(self._data):
+                    self._at -= 1  # what it stands before is still to come
+                    return None
+                self._at += 1
+            elif mark == _QUOTE:
+                self._quoted = not self._quoted
+            else:
+                self._depth += 1 if mark in b"{[" else -1
+                if self._depth > DEPTH_MAX:
+                    raise Malformed(f"nested deeper than {DEPTH_MAX}")
+                if not self._depth:
+                    if self._data[self._at :].strip(_SPACE):
+                        raise Malformed("something follows the object")
+                    return bytes(self._data[: self._at])
 
     def _begins(self) -> bool:
         start = self._at
@@ -95,6 +98,8 @@ def parse_state(message: bytes) -> State:
         data = json.loads(message)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise Malformed("not a JSON object")
     state = _get(data, "state", dict, {})
     names = _get(data, "fds", list, [])
     if not all(isinstance(name, str) for name in names):
