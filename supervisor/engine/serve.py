@@ -45,11 +45,19 @@ def serve(
     container = _Container(config, channel, Watches(watch_fd), timer, makers, limits, resumed)
     try:
         # The first listener is there already: it must not wait for trio's own start.
-        message, fds = receive_fds(channel)
+        message, fds = _next(channel)
         if message:
             trio.run(container.run, message, fds)
     finally:
         container.close()
+
+
+def _next(channel: int) -> tuple[bytes, list[int]]:
+    """The next message; b"" where the other side has gone, also where it had not heard all of us."""
+    try:
+        return receive_fds(channel)
+    except ConnectionResetError:
+        return b"", []
 
 
 class _Container:
@@ -97,7 +105,7 @@ class _Container:
     async def _hear(self) -> None:
         while self._channel is not None:
             await trio.lowlevel.wait_readable(self._channel)
-            message, fds = receive_fds(self._channel)
+            message, fds = _next(self._channel)
             if message:
                 self._told(message, fds)
             else:
