@@ -53,7 +53,7 @@ def serve(
 
 
 def _next(channel: int) -> tuple[bytes, list[int]]:
-    """The next message; b"" where the other side has gone, also where it had not heard all of us."""
+    """The next message; b"" where the other side has gone, even before it heard all of us."""
     try:
         return receive_fds(channel)
     except ConnectionResetError:
