@@ -31,6 +31,6 @@ def main(args: argparse.Namespace) -> int:
     print(f"{config.file or 'no configuration file, defaults alone'}: ok")
     print(f"  sockets in {config.runtime_directory}: {', '.join(config.doors)}")
     for entry in policies.entries:
-        applies = "by its match" if entry.policy.match else "to nobody: it has no match"
+        applies = "by its match" if entry.applies else "to nobody: it has no match"
         print(f"  policy {entry.name} ({entry.policy.source}) applies {applies}")
     return 0

@@ -12,34 +12,18 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from supervisor.daemon.events import IN, Events
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.kernel.shim import receive_fds, send_fds
 
+if TYPE_CHECKING:
+    from supervisor.daemon.keeper import Keeper
+
 # So many orders fit into the socket, whatever the zygote does: to send one never waits.
 _MOST_ORDERED: Final = 8
-
-
-class Customer(Protocol):
-    """Who orders sessions."""
-
-    def order(self) -> tuple[dict[str, Any], dict[str, int]] | None:
-        """The order now, and its descriptors by name; None where no session is wanted any more.
-
-        The descriptors stay the customer's.
-        """
-        ...
-
-    def delivered(self, session: int) -> None:
-        """The session has been forked; takes over its pidfd."""
-        ...
-
-    def refused(self, why: str) -> None:
-        """There is no session. Where the zygote has gone there never will be one."""
-        ...
 
 
 class Forks:
@@ -52,8 +36,8 @@ class Forks:
         self._events = events
         self._limits = limits
         self._numbers = count()
-        self._customers: dict[int, Customer] = {}
-        self._queue: deque[Customer] = deque()
+        self._waiting: dict[int, Keeper] = {}
+        self._queue: deque[Keeper] = deque()
         self._delivered = 0
         self.failed: str | None = None
         self.on_failure: Callable[[str], None] | None = None
@@ -72,9 +56,9 @@ class Forks:
         self._sock = ours
         events.add(ours.fileno(), IN, self._news)
 
-    def order(self, customer: Customer) -> None:
-        """Orders a session; `customer` hears of it later."""
-        self._queue.append(customer)
+    def order(self, keeper: Keeper) -> None:
+        """Orders a session; `keeper` hears of it later."""
+        self._queue.append(keeper)
         self._send()
 
     def policy(self, key: str, policy: Mapping[str, Any]) -> None:
@@ -109,17 +93,17 @@ class Forks:
         self._sock.close()
 
     def _send(self) -> None:
-        while self._queue and len(self._customers) < _MOST_ORDERED:
-            customer = self._queue.popleft()
+        while self._queue and len(self._waiting) < _MOST_ORDERED:
+            keeper = self._queue.popleft()
             if self.failed is not None:
-                customer.refused(self.failed)
+                keeper.refused(self.failed)
                 continue
-            wanted = customer.order()
+            wanted = keeper.order()
             if wanted is None:
                 continue
             order, fds = wanted
             number = next(self._numbers)
-            self._customers[number] = customer
+            self._waiting[number] = keeper
             self._tell({**order, "do": "session", "id": number, "fds": list(fds)}, [*fds.values()])
 
     def _tell(self, order: Mapping[str, Any], fds: list[int]) -> None:
@@ -139,12 +123,12 @@ class Forks:
         if "failed" in answer:
             self._fail(answer["failed"])
             return
-        customer = self._customers.pop(answer["id"])
+        keeper = self._waiting.pop(answer["id"])
         if "error" in answer:
-            customer.refused(answer["error"])
+            keeper.refused(answer["error"])
         else:
             self._delivered += 1
-            customer.delivered(fds[0])
+            keeper.delivered(fds[0])
         self._send()
 
     def _fail(self, why: str) -> None:
@@ -152,10 +136,10 @@ class Forks:
             return
         self.failed = why
         self._events.drop(self._sock.fileno())
-        waiting = [*self._customers.values(), *self._queue]
-        self._customers.clear()
+        waiting = [*self._waiting.values(), *self._queue]
+        self._waiting.clear()
         self._queue.clear()
-        for customer in waiting:
-            customer.refused(why)
+        for keeper in waiting:
+            keeper.refused(why)
         if self.on_failure is not None:
             self.on_failure(why)

@@ -15,7 +15,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from errno import ENOBUFS, ENOTCONN
 from typing import Any, Final
 
@@ -32,13 +31,15 @@ PACE: Final = 0.001
 _ROOM: Final = 1 << 20
 
 
-@dataclass(slots=True)
 class _Served:
     """One listener, and how often the reading of one of its callers' memory has hung."""
 
-    listener: int
-    runtime: tuple[int, int] | None = None
-    stalls: int = 0
+    __slots__ = ("listener", "runtime", "stalls")
+
+    def __init__(self, listener: int, runtime: tuple[int, int] | None) -> None:
+        self.listener = listener
+        self.runtime = runtime
+        self.stalls = 0
 
 
 class Keeper:
@@ -192,7 +193,8 @@ class Keeper:
         self._forks.order(self)
 
     def order(self) -> tuple[dict[str, Any], dict[str, int]] | None:
-        """What the zygote is to be told now."""
+        """What the zygote is to be told now, and the descriptors by name, which stay ours; None
+        where no session is wanted any more."""
         if not self._slots or self._theirs is None:
             self._ordered = False
             self._close_theirs()
@@ -207,7 +209,7 @@ class Keeper:
         return {**self.details, "resumed": self.sessions > 0}, fds
 
     def delivered(self, session: int) -> None:
-        """The session is there."""
+        """The session has been forked; takes over its pidfd."""
         self._ordered = False
         self._close_theirs()
         self._session = session
@@ -217,7 +219,7 @@ class Keeper:
             self._no_more()
 
     def refused(self, why: str) -> None:
-        """There is no session."""
+        """There is no session. Where the zygote has gone there never will be one."""
         self._ordered = False
         self._close_theirs()
         self._close_channel()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from supervisor.errors import PolicyError
 from supervisor.policy import store
-from supervisor.policy.applies import Subject
+from supervisor.policy.applies import Applies, Subject
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.families import FamilySpec, Traits
 
@@ -18,10 +18,14 @@ _keys = count(1)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One policy as it was loaded. `key` names it to the zygote, and never names another one."""
+    """One policy as it was loaded. `key` names it to the zygote, and never names another one.
+
+    `applies` None: to nobody by itself.
+    """
 
     name: str
     policy: CompiledPolicy
+    applies: Applies | None
     key: str
 
 
@@ -62,7 +66,8 @@ class PolicySet:
             except PolicyError as error:
                 errors.append(str(error))
             else:
-                entries.append(Entry(name, policy, f"{next(_keys)}:{name}"))
+                applies = None if policy.match is None else Applies.from_json(policy.match)
+                entries.append(Entry(name, policy, applies, f"{next(_keys)}:{name}"))
         if errors:
             raise PolicyError("\n".join(errors))
         return cls(tuple(entries))
@@ -71,8 +76,8 @@ class PolicySet:
         """The first policy that applies to `subject`."""
         passed_over: list[tuple[str, str]] = []
         for entry in self.entries:
-            match = entry.policy.match
-            why = "it has no match" if match is None else match.why_not(subject)
+            applies = entry.applies
+            why = "it has no match" if applies is None else applies.why_not(subject)
             if why is None:
                 return Choice(entry, tuple(passed_over))
             passed_over.append((entry.name, why))

@@ -65,7 +65,7 @@ def compile_policy(
         },
         ceiling=_ceiling(sets),
         families=sets,
-        match=None if document.match is None else document.match.applies(),
+        match=None if document.match is None else document.match.applies().to_json(),
     )
 
 

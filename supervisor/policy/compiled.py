@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
 from supervisor.model import Decision, Facts, Snapshot, Verdict
-from supervisor.policy.applies import Applies
 from supervisor.policy.match import NodeRange
 from supervisor.policy.rules import RuleSet
 
@@ -34,7 +33,7 @@ class CompiledPolicy:
     `calls` has, by (audit architecture, number), each call that the filter may notify.
     `ceiling` has the device ranges that any `emulate` rule may make.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
-    `match` says whom the policy applies to; None: nobody for whom it is not chosen by name.
+    `match` (Applies.to_json) says whom the policy applies to; None: those it is chosen for by name.
     """
 
     name: str
@@ -45,7 +44,7 @@ class CompiledPolicy:
     calls: Mapping[tuple[int, int], CallSpec]
     ceiling: tuple[NodeRange, ...]
     families: Mapping[str, RuleSet]
-    match: Applies | None = None
+    match: Mapping[str, Any] | None = None
     # For each call the positions of mode, dev and path among its arguments.
     _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
         default_factory=dict, compare=False, repr=False
@@ -102,7 +101,7 @@ class CompiledPolicy:
             ],
             "ceiling": self.ceiling,
             "families": {name: rules.to_json() for name, rules in self.families.items()},
-            "match": None if self.match is None else self.match.to_json(),
+            "match": self.match,
         }
 
     @classmethod
@@ -125,7 +124,7 @@ class CompiledPolicy:
             calls={(arch, nr): specs[family, name] for arch, nr, family, name in data["calls"]},
             ceiling=tuple((kind, a, b, c, d) for kind, a, b, c, d in data["ceiling"]),
             families={name: RuleSet.from_json(rows) for name, rows in data["families"].items()},
-            match=None if data["match"] is None else Applies.from_json(data["match"]),
+            match=data["match"],
         )
 
 
