@@ -109,11 +109,14 @@ KEYS: Final = (
     Key("audit", None, "a file for the records of all containers", _maybe_path),
     Key("limits.containers", 1000, "most containers at once", _number(1, 100_000)),
     Key(
-        "limits.connections", 64,
+        "limits.connections", 1000,
         "most connections of one user that have not handed over yet", _number(1, 10_000),
     ),
     Key("limits.message", 1 << 20, "most bytes of one hand-over", _number(4096, 64 << 20)),
-    Key("limits.hand_over", 10.0, "how long a hand-over may take", _seconds(0.1, 3600)),
+    Key(
+        "limits.hand_over", 10.0,
+        "how long a hand-over may take from its first byte on", _seconds(0.1, 3600),
+    ),
     Key(
         "limits.snapshot", DEFAULT.snapshot,
         "how long reading one caller's memory may take", _seconds(0.01, 10),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from supervisor.kernel.target import shares_our_pids
-from supervisor.kernel.task import PROC
+from supervisor.kernel.task import PROC, start_time
 
 # The same three names as two families of runtimes write them.
 _CONTAINERD: Final = {
@@ -34,14 +34,15 @@ class Peer:
     """Who connected, as of then: it may have gone since, and its `pid` be another process's.
 
     `pid` is 0 where that is in a pid namespace which is not below ours. `program` is the name of
-    its process; None where it went before it could be looked at. `shares_pids`: it numbers
-    processes as we do.
+    its process, `start` when that began (in ticks since boot); None where it went before it could
+    be looked at. `shares_pids`: it numbers processes as we do.
     """
 
     pid: int
     uid: int
     gid: int
     program: str | None
+    start: int | None
     shares_pids: bool
 
 
@@ -56,7 +57,8 @@ def peer_of(sock: socket.socket) -> Peer:
             program = file.read().rstrip("\n")
     except OSError:
         pass
-    return Peer(pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF, program, shares_our_pids(pid))
+    uid, gid = uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
+    return Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
 
 
 def kubernetes(annotations: Mapping[str, str]) -> Mapping[str, str] | None:

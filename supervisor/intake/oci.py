@@ -89,16 +89,21 @@ class OciDoor:
     async def _first(
         self, connection: socket.socket, peer: Peer, fds: list[int]
     ) -> bytes | None:
-        """The message, and in `fds` what came with its first piece; None where nothing came."""
+        """The message, and in `fds` what came with its first piece; None where nothing came.
+
+        Until the first byte there is no deadline: crun connects when a container is created, and
+        hands over when it is started.
+        """
         reading = Reading(self._config.message)
         waiting = self._waiting.setdefault(peer.uid, {})
         if len(waiting) >= self._config.connections:
             next(iter(waiting)).cancel()
-        scope = trio.CancelScope(deadline=trio.current_time() + self._config.hand_over)
+        scope = trio.CancelScope()
         waiting[scope] = None
         try:
             with scope:
                 data = await _read(connection, fds)
+                scope.deadline = trio.current_time() + self._config.hand_over
                 if not data and not fds:
                     return None  # a runtime that failed after it had connected
                 while data:
@@ -145,7 +150,7 @@ def _target(
     if not peer.shares_pids:
         return None, None  # its numbers of processes are not ours
     if not state.pid:
-        return None, targets.of_children(peer.pid)
+        return None, targets.of_children(peer.pid, peer.start)
     try:
         target = targets.of_process(state.pid)
     except OSError:

@@ -102,9 +102,10 @@ def of_first_caller(listener: int, watch: Any, on_error: int) -> Target | None:
         return None
 
 
-def of_children(pid: int) -> tuple[int, int] | None:
-    """The one child of runtime `pid` that runs the same program, below a filter, and has executed
-    nothing: the process that it prepares for a container. None where there is not exactly one.
+def of_children(pid: int, start: int | None) -> tuple[int, int] | None:
+    """The one child of runtime `pid` (which began at `start`) that runs the same program, below a
+    filter, and has executed nothing: the process that it prepares for a container. None where there
+    is not exactly one.
     """
     found = []
     try:
@@ -123,6 +124,8 @@ def of_children(pid: int) -> tuple[int, int] | None:
                 found.append((child, began))
     except (OSError, ValueError):
         return None
+    if start is None or start_time(pid) != start:
+        return None  # all this was said of another process
     return found[0] if len(found) == 1 else None
 
 

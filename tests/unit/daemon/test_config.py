@@ -21,7 +21,7 @@ def load(tmp_path: Path, text: str) -> config.Config:
 def test_defaults(tmp_path: Path) -> None:
     found = load(tmp_path, "version: 1\nruntime_directory: /x\n")
     assert (found.doors, found.policies, found.audit) == (("oci",), None, None)
-    assert (found.containers, found.connections, found.message) == (1000, 64, 1 << 20)
+    assert (found.containers, found.connections, found.message) == (1000, 1000, 1 << 20)
     assert (found.hand_over, found.session.snapshot, found.session.restarts) == (10.0, 0.1, 8)
 
 

@@ -1,4 +1,4 @@
-"""Containers of runc under the daemon: made, started, entered, ended; and a daemon that is not."""
+"""Containers of runc and crun: made, started, entered, ended; and a daemon that is not there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import FIRST_ID, Bundle, bundle, outside, profile
-from tests.support.daemon import Daemon, serving
+from tests.support.daemon import Daemon, run, serving
 from tests.support.inside import cpu_seconds, links, wait_for
 from tests.support.people import Person
 from tests.support.scratch import scratch
@@ -41,9 +41,14 @@ def daemon(root: Person, place: Path) -> Iterator[Daemon]:
         yield found
 
 
+@pytest.fixture(params=["runc", "crun"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def box(daemon: Daemon, place: Path) -> Iterator[Bundle]:
-    with bundle(place, daemon.profile("nodes")) as found:
+def box(daemon: Daemon, place: Path, runtime: str) -> Iterator[Bundle]:
+    with bundle(place, daemon.profile("nodes", "--runtime", runtime), runtime=runtime) as found:
         yield found
 
 
@@ -101,10 +106,20 @@ def test_an_exec_is_served_by_the_containers_own_session(daemon: Daemon, box: Bu
 def test_created_and_deleted_without_a_start(daemon: Daemon, box: Bundle) -> None:
     before = daemon.held()
     name = box.create("/bin/true")
-    wait_for(lambda: LISTENER in links(daemon.pid), bool)
+    # crun has connected and says nothing before the start; runc has handed over
+    wait_for(lambda: LISTENER in links(daemon.pid), lambda found: found == (box.runtime == "runc"))
     box.delete(name)
     wait_for(lambda: LISTENER in links(daemon.pid), lambda found: not found)
     assert daemon.held() == before
+
+
+def test_started_long_after_it_was_created(root: Person, place: Path, runtime: str) -> None:
+    with serving(root, place, {"nodes": POLICY}, limits={"hand_over": 0.2}) as daemon:
+        with bundle(place, daemon.profile("nodes"), runtime=runtime) as box:
+            name = box.create("/bin/sh", "-c", "mknod /tmp/a c 1 3")
+            signal.sigtimedwait([], 1.5)
+            assert run(box.command("start", name)).returncode == 0
+            wait_for((box.root / "tmp/a").exists, bool)
 
 
 def test_nothing_is_left_after_many_lives(daemon: Daemon, box: Bundle) -> None:
@@ -122,16 +137,16 @@ def test_nothing_is_left_after_many_lives(daemon: Daemon, box: Bundle) -> None:
     assert cpu_seconds(daemon.pid) + cpu_seconds(zygote) - used <= 0.05
 
 
-def test_without_a_user_namespace(root: Person, place: Path) -> None:
+def test_without_a_user_namespace(root: Person, place: Path, runtime: str) -> None:
     """Only a policy that says so is for these; and it gives them no more than they have."""
     with serving(root, place, {"nodes": POLICY}) as daemon:
-        with bundle(place, profile(daemon.socket), userns=False) as box:
+        with bundle(place, profile(daemon.socket), userns=False, runtime=runtime) as box:
             done = box.run("mknod /tmp/a c 1 3")
             assert "/tmp/a: Operation not permitted" in done.stderr
         assert "nodes: user_namespace is 'host', not own" in daemon.log()
         assert daemon.ours("session") == []
     with serving(root, place, {"nodes": HOST}) as daemon:
-        with bundle(place, profile(daemon.socket), userns=False) as box:
+        with bundle(place, profile(daemon.socket), userns=False, runtime=runtime) as box:
             done = box.run("mknod /tmp/a c 1 3; mknod /tmp/b c 1 7; mknod /tmp/c c 1 11; umask 0;"
                            "mknod /dev/d c 1 5 && ls -l /dev/d")  # fmt: skip
             assert "/tmp/b: No such device" in done.stderr
@@ -139,11 +154,13 @@ def test_without_a_user_namespace(root: Person, place: Path) -> None:
             assert "crw-rw-rw-" in done.stdout
             mode, uid, gid = outside(box.root / "tmp/a")
             assert (stat.S_ISCHR(mode), uid, gid) == (True, 0, 0)
-        with bundle(place, profile(daemon.socket), userns=False, capabilities=["CAP_CHOWN"]) as box:
+        with bundle(
+            place, profile(daemon.socket), userns=False, runtime=runtime, capabilities=["CAP_CHOWN"]
+        ) as box:
             done = box.run("mknod /tmp/a c 1 3")
             assert "/tmp/a: Operation not permitted" in done.stderr
         # and the other way round: a container with a namespace is not one of these
-        with bundle(place, profile(daemon.socket)) as box:
+        with bundle(place, profile(daemon.socket), runtime=runtime) as box:
             done = box.run("mknod /tmp/a c 1 3")
             assert "/tmp/a: Operation not permitted" in done.stderr
         assert "nodes: user_namespace is 'own', not host" in daemon.log()
@@ -185,7 +202,7 @@ def test_the_calls_of_one_who_lost_its_daemon(daemon: Daemon, place: Path, box: 
 
 def test_a_session_that_dies(daemon: Daemon, place: Path, box: Bundle) -> None:
     """It is started again when somebody calls; and nobody else notices."""
-    with bundle(place, daemon.profile("nodes"), first_id=300_000) as other:
+    with bundle(place, daemon.profile("nodes"), first_id=300_000, runtime=box.runtime) as other:
         mine, theirs = box.start(), other.start()
         assert box.exec(mine, "mknod /dev/a c 1 3").returncode == 0
         (session,) = daemon.ours("session")
