@@ -56,6 +56,7 @@ for goal in "$@"; do
 		need procps command_there ps
 		need runc command_there runc
 		need crun command_there crun
+		need "podman conmon golang-github-containers-common uidmap" command_there podman
 		;;
 	bench)
 		need util-linux command_there unshare

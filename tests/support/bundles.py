@@ -19,7 +19,7 @@ from tests.support.inside import wait_for
 FIRST_ID = 100_000
 APPLETS = (
     "sh", "mknod", "ls", "cat", "sleep", "echo", "rm", "mv", "id", "stat", "mount", "umount", "cd",
-    "touch", "chmod", "true", "readlink", "test", "mkdir", "env", "mkfifo", "dd", "kill", "seq",
+    "touch", "chmod", "true", "readlink", "test", "mkdir", "env", "mkfifo", "dd", "kill", "seq", "cut",
 )  # fmt: skip
 CAPABILITIES = (
     "CAP_MKNOD", "CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID",
@@ -43,6 +43,21 @@ def profile(
     }
 
 
+PODMANS_PROFILE = Path("/usr/share/containers/seccomp.json")
+
+
+def box_of(root: Path, owner: int) -> None:
+    """A file system with busybox in it, that belongs to `owner`."""
+    for name in ("bin", "dev", "proc", "sys", "tmp", "etc"):
+        (root / name).mkdir(parents=True)
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    shutil.copy(busybox, root / "bin/busybox")
+    for applet in APPLETS:
+        (root / "bin" / applet).symlink_to("busybox")
+    subprocess.run(["chown", "-hR", f"{owner}:{owner}", str(root)], check=True)
+
+
 # crun refuses a machine that has cgroups of version 1 and 2 at once. It is shown one where it does
 # not see those of version 2.
 _HYBRID = Path("/sys/fs/cgroup/unified/cgroup.controllers")
@@ -64,16 +79,7 @@ class Bundle:
         self.root = self.path / "rootfs"
         self.runtime = runtime
         self.first_id = first_id if userns else 0
-        for name in ("bin", "dev", "proc", "sys", "tmp", "etc"):
-            (self.root / name).mkdir(parents=True)
-        busybox = shutil.which("busybox")
-        assert busybox is not None
-        shutil.copy(busybox, self.root / "bin/busybox")
-        for applet in APPLETS:
-            (self.root / "bin" / applet).symlink_to("busybox")
-        if userns:
-            owner = f"{first_id}:{first_id}"
-            subprocess.run(["chown", "-hR", owner, str(self.root)], check=True)
+        box_of(self.root, self.first_id)
         subprocess.run([runtime, "spec", "-b", str(self.path)], check=True)
         self._file = self.path / "config.json"
         config = json.loads(self._file.read_text())
@@ -117,15 +123,18 @@ class Bundle:
     def create(self, *args: str) -> str:
         """A container that has been created and not started; its id."""
         name = self.prepare(args)
-        # The container gets these streams, and keeps them: a pipe would not end with the command.
-        words = self.command("create", "-b", str(self.path), name)
-        log = self.path / "create.log"
-        with log.open("wb") as out:
+        self.detached("create", "-b", str(self.path), name)
+        return name
+
+    def detached(self, *words: str) -> None:
+        """The runtime's command, whose container gets its streams, and keeps them: a pipe would not
+        end with the command."""
+        log = self.path / "detached.log"
+        with log.open("w+b") as out:
             status = subprocess.run(
-                words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=60
+                self.command(*words), stdin=out, stdout=out, stderr=out, timeout=60
             ).returncode
         assert status == 0, log.read_text()
-        return name
 
     def start(self, *args: str) -> str:
         """A container that runs `args`, by default for as long as nobody ends it; its id."""
@@ -163,6 +172,8 @@ def bundle(place: Path, seccomp: Mapping[str, Any] | None, **more: Any) -> Itera
         yield found
     finally:
         found.close()
+    null = os.stat("/dev/null")
+    assert (null.st_uid, null.st_gid) == (0, 0), "the host's own nodes stay as they are"
 
 
 def outside(path: Path) -> tuple[int, int, int]:

@@ -138,8 +138,17 @@ def serving(
 
 
 def run(words: Sequence[str], **more: Any) -> subprocess.CompletedProcess[str]:
-    """A program to its end, with what it says."""
-    return subprocess.run(
-        list(words), check=False, capture_output=True, text=True,
-        **{"timeout": 60, "stdin": subprocess.DEVNULL, **more},
-    )  # fmt: skip
+    """A program to its end, with what it says.
+
+    Its standard input is a pipe without an end to write to, and never /dev/null: crun gives its
+    streams to the container's root, and they are the host's.
+    """
+    read, write = os.pipe()
+    os.close(write)
+    try:
+        return subprocess.run(
+            list(words), check=False, capture_output=True, text=True, stdin=read,
+            **{"timeout": 60, **more},
+        )  # fmt: skip
+    finally:
+        os.close(read)
