@@ -62,6 +62,9 @@ wheel: venv ## one abi3 wheel in dist/
 .PHONY: demo doctor
 demo: packages-demo setup ## what programs cannot do in a user namespace, and what they do under seccompd
 	@$(PY) examples/demo.py
+.PHONY: edit-image
+edit-image: packages-demo setup ## an ordinary user edits a disk image
+	@$(PY) examples/edit-image.py
 doctor: setup ## what works on this machine, and what is missing
 	@$(VENV)/bin/seccompd doctor
 

@@ -62,6 +62,11 @@ int sd_ask_resolver(struct sd_work *work, uint32_t op, enum sd_stage stage, cons
 	struct sd_ask ask;
 	int fds[SD_HELD] = {work->task};
 	size_t used = 0;
+	if (work->resolver < 0) {
+		work->wanted = op;
+		work->stage = LATER;
+		return SD_WORK_LONG;
+	}
 	memset(&ask, 0, offsetof(struct sd_ask, text));
 	ask.op = op;
 	ask.cpu = (uint32_t)sched_getcpu();

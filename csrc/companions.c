@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #ifndef OPEN_TREE_CLONE
@@ -128,12 +129,14 @@ static void do_rename(struct sd_caller *caller, struct sd_home *home,
 			close(parent[i]);
 }
 
-uint64_t sd_mount_of(int fd)
+uint64_t sd_mount_of(int fd, uint64_t *device)
 {
 	struct statx more;
-	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &more) ||
+	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &more) ||
 	    !(more.stx_mask & STATX_MNT_ID))
 		return 0;
+	if (device)
+		*device = makedev(more.stx_dev_major, more.stx_dev_minor);
 	return more.stx_mnt_id;
 }
 
@@ -190,7 +193,7 @@ static void do_link(struct sd_caller *caller, struct sd_home *home,
 	int tried = sd_try_node(new_parent, name, S_IFCHR, 0x103);
 	if (tried != -EPERM && tried != -EACCES)
 		told->error = tried ? tried : -EEXIST;
-	else if (sd_mount_of(old_parent) != sd_mount_of(new_parent))
+	else if (sd_mount_of(old_parent, NULL) != sd_mount_of(new_parent, NULL))
 		told->error = -EXDEV;
 	else if (node.st_uid != caller->fsuid && !(caller->caps & 1ULL << CAP_FOWNER))
 		told->error = -EPERM;

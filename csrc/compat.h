@@ -3,7 +3,9 @@
 #ifndef SECCOMPD_COMPAT_H
 #define SECCOMPD_COMPAT_H
 
+#include <fcntl.h>
 #include <linux/seccomp.h>
+#include <stdint.h>
 #include <sys/ioctl.h>
 
 #ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
@@ -12,6 +14,20 @@
 #ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
 #define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
+#endif
+
+/* <linux/pidfd.h> and <fcntl.h> do not go together */
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
+#ifndef PIDFD_GET_INFO
+#define PIDFD_INFO_CREDS (1UL << 1)
+struct pidfd_info {
+	uint64_t mask, cgroupid;
+	uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+	int32_t exit_code;
+};
+#define PIDFD_GET_INFO _IOWR(0xFF, 11, struct pidfd_info)
 #endif
 
 #endif

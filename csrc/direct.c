@@ -44,7 +44,7 @@ int sd_go_direct(struct sd_work *work)
 {
 	static char userns[64];
 	const char *path = work->path[0];
-	struct sd_caller caller = {.task = work->task};
+	struct sd_caller caller;
 	int want_path = work->flags & SD_WORK_WANT_PATH;
 	int32_t length = work->length[0];
 	if (work->maker < 0 || *work->maker_busy || work->flags & (SD_WORK_PROBE | SD_WORK_BIND) ||
@@ -55,7 +55,7 @@ int sd_go_direct(struct sd_work *work)
 		return -EAGAIN;
 	if (!userns[0] && readlink("/proc/thread-self/ns/user", userns, sizeof userns - 1) < 0)
 		return -errno;
-	if (sd_look_at(&caller, userns) || !(caller.caps & 1ULL << CAP_MKNOD))
+	if (sd_look_at_known(&caller, work->tid, userns) || !(caller.caps & 1ULL << CAP_MKNOD))
 		return -EAGAIN;
 	int base = sd_open_base(&caller, path, work->dirfd[0]);
 	if (base < 0)
@@ -76,7 +76,7 @@ int sd_go_direct(struct sd_work *work)
 	work->told_flags = caller.caps & 1ULL << CAP_DAC_OVERRIDE ? SD_TOLD_DAC : 0;
 	work->told_flags |= caller.caps & 1ULL << CAP_FSETID ? SD_TOLD_FSETID : 0;
 	work->parent = base;
-	if (want_path) {
+	if (want_path && !(work->flags & SD_WORK_AS_WRITTEN)) {
 		work->guess = 1;
 		work->stage = GUESSING;
 		return SD_WORK_DECIDE;

@@ -1,5 +1,5 @@
-/* Who the caller is, and becoming it: its mount namespace, root directory, file system ids, groups,
- * umask, and the capabilities that path work may use. Everything that needs our own rights (the
+/* Becoming the caller: its mount namespace, root directory, file system ids, groups, umask, and the
+ * capabilities that path work may use. Everything that needs our own rights (the
  * links of /proc/TID) is opened first. */
 #include "paths.h"
 
@@ -17,7 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { OVERFLOW_ID = 65534, STATUS_MAX = 65536 };
+enum { OVERFLOW_ID = 65534 };
 
 #define CAP(name) (1ULL << (name))
 /* What a caller's capabilities may do for it in path work. CAP_MKNOD is never among them: without
@@ -25,88 +25,10 @@ enum { OVERFLOW_ID = 65534, STATUS_MAX = 65536 };
 static const uint64_t PATH_CAPS = CAP(CAP_DAC_OVERRIDE) | CAP(CAP_DAC_READ_SEARCH) |
 				  CAP(CAP_FOWNER) | CAP(CAP_FSETID) | CAP(CAP_SYS_PTRACE);
 
-static int read_file(int dir, const char *name, char *text, size_t size)
-{
-	int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	/* a file of one record comes whole, if it fits */
-	ssize_t got = read(fd, text, size - 1);
-	int result = got < 0 ? -errno : (int)got;
-	close(fd);
-	text[got < 0 ? 0 : got] = 0;
-	return result;
-}
-
-static const char *field(const char *text, const char *name)
-{
-	const char *at = strstr(text, name);
-	return at ? at + strlen(name) : NULL;
-}
-
-/* The fourth number of Uid and Gid is the file system id. */
-static uint32_t fourth(const char *at)
-{
-	char *end = (char *)at;
-	unsigned long value = 0;
-	for (int i = 0; i < 4; i++)
-		value = strtoul(end, &end, 10);
-	return (uint32_t)value;
-}
-
-static int last_number(const char *at)
-{
-	int value = -1;
-	while (*at && *at != '\n') {
-		char *end;
-		long got = strtol(at, &end, 10);
-		if (end == at)
-			break;
-		value = (int)got;
-		at = end;
-	}
-	return value;
-}
-
-static int read_status(struct sd_caller *caller)
-{
-	static char text[STATUS_MAX];
-	int size = read_file(caller->task, "status", text, sizeof text);
-	if (size < 0)
-		return size;
-	const char *mask = field(text, "\nUmask:\t"), *uid = field(text, "\nUid:\t");
-	const char *gid = field(text, "\nGid:\t"), *groups = field(text, "\nGroups:\t");
-	const char *caps = field(text, "\nCapEff:\t"), *pid = field(text, "\nNSpid:\t");
-	const char *tgid = field(text, "\nNStgid:\t");
-	/* a task without a umask has no file system state any more: it is exiting */
-	if (!mask || !uid || !gid || !groups || !caps)
-		return -ESRCH;
-	caller->umask = (uint32_t)strtoul(mask, NULL, 8);
-	caller->fsuid = fourth(uid);
-	caller->fsgid = fourth(gid);
-	caller->caps = strtoull(caps, NULL, 16);
-	caller->pid = pid ? last_number(pid) : -1;
-	caller->tgid = tgid ? last_number(tgid) : -1;
-	caller->group_count = 0;
-	caller->groups_cut = 0;
-	while (*groups != '\n' && *groups) {
-		char *end;
-		unsigned long id = strtoul(groups, &end, 10);
-		if (end == groups)
-			break;
-		groups = *end == ' ' ? end + 1 : end;
-		if (caller->group_count < SD_GROUPS)
-			caller->groups[caller->group_count++] = (uint32_t)id;
-		else
-			caller->groups_cut = 1; /* fewer groups are fewer rights */
-	}
-	return 0;
-}
-
 int sd_home_init(struct sd_home *home)
 {
 	memset(home, 0, sizeof *home);
-	home->mount_ns = -1;
+	home->mount_ns = home->lock_ns = -1;
 	int error = sd_permitted_caps(&home->permitted);
 	if (error)
 		return error;
@@ -136,7 +58,7 @@ int sd_home_init(struct sd_home *home)
 		return -errno;
 	struct stat root;
 	error = sd_pivot_into("mode=0755,size=4k,nr_inodes=4096", "/dev");
-	if (!error && stat("/", &root))
+	if (!error && (mkdir("/stage", 0755) || stat("/", &root)))
 		error = -errno;
 	home->dev = error ? 0 : root.st_dev;
 	return error;
@@ -276,21 +198,6 @@ int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd)
 	}
 	int fd = openat(caller->task, name, O_PATH | O_CLOEXEC);
 	return fd >= 0 ? fd : errno == ENOENT ? -EBADF : -errno;
-}
-
-int sd_look_at(struct sd_caller *caller, const char *userns)
-{
-	char theirs[64] = "";
-	int error = read_status(caller);
-	if (error)
-		return error;
-	if (readlinkat(caller->task, "ns/user", theirs, sizeof theirs - 1) < 0)
-		return -errno;
-	caller->same_userns = !strcmp(theirs, userns);
-	/* capabilities in a namespace below ours are none in ours */
-	if (!caller->same_userns)
-		caller->caps = 0;
-	return 0;
 }
 
 /* All that path work needs to know of a caller, and opens of it. */

@@ -255,21 +255,25 @@ static void take_arguments(struct sd_receiver *receiver, struct sd_call *call,
 		if (kind == SD_U16)
 			value &= UINT16_MAX;
 		call->args[i] = value;
-		if (kind == SD_STRING && strings < SD_STRINGS) {
-			int length = -EFAULT;
-			if (!unread) {
-				if (!strings)
-					begin_reading(receiver, call->id, call->tid);
-				length = sd_read_string((pid_t)call->tid, value, call->text[strings]);
-			}
-			call->length[strings] = length;
-			append(call, &length, sizeof length);
-			if (length > 0)
-				append(call, call->text[strings], (size_t)length);
-			strings++;
-		} else if (kind != SD_UNUSED) {
+		if (kind != SD_UNUSED && kind < SD_STRING)
 			append(call, &value, sizeof value);
+	}
+	call->head_length = call->key_length;
+	for (int i = 0; reads && i < 6 && strings < SD_STRINGS; i++) {
+		if (reads->kind[i] < SD_STRING)
+			continue;
+		int length = -EFAULT;
+		if (!unread) {
+			if (!strings)
+				begin_reading(receiver, call->id, call->tid);
+			length = sd_read_string((pid_t)call->tid, call->args[i],
+						call->text[strings], reads->kind[i]);
 		}
+		call->length[strings] = length;
+		append(call, &length, sizeof length);
+		if (length > 0)
+			append(call, call->text[strings], (size_t)length);
+		strings++;
 	}
 	if (strings && !unread)
 		end_reading(receiver);

@@ -2,7 +2,7 @@
  * namespace. It works on descriptors alone, in a mount namespace that holds nothing but its own
  * tmpfs, and below a ceiling that its parent set: devices and ids that it was not born with cannot
  * be asked of it by anybody. */
-#include "paths.h"
+#include "mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,16 +23,13 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#ifndef OPEN_TREE_CLONE
-#define OPEN_TREE_CLONE 1
-#endif
 #ifndef RESOLVE_CACHED
 #define RESOLVE_CACHED 0x20
 #endif
 
 #define CAP(name) (1ULL << (name))
 
-enum { NOBODY = 0xfffffffe, PROBE_DEVICE = 0x103 };
+enum { NOBODY = 0xfffffffe, PROBE_DEVICE = 0x103, MOST_GIVEN = 2 };
 
 struct known_fs {
 	uint64_t fs_id;
@@ -52,43 +49,8 @@ struct maker {
 	uint64_t made;
 	int ids_known;
 	uint32_t fsuid, fsgid, mask; /* ours now */
+	struct sd_mounting mounting;
 };
-
-static int outside(const struct sd_range *ranges, uint32_t count, uint32_t id, uint32_t *result)
-{
-	if (!count) { /* no user namespace */
-		*result = id;
-		return 0;
-	}
-	for (uint32_t i = 0; i < count; i++) {
-		if (id >= ranges[i].inside && id - ranges[i].inside < ranges[i].count) {
-			*result = ranges[i].outside + (id - ranges[i].inside);
-			return 0;
-		}
-	}
-	return -EPERM;
-}
-
-static int is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id)
-{
-	for (uint32_t i = 0; i < count; i++)
-		if (id >= ranges[i].outside && id - ranges[i].outside < ranges[i].count)
-			return 1;
-	return !count;
-}
-
-static int device_allowed(const struct sd_ceiling *ceiling, uint32_t mode, uint64_t device)
-{
-	uint32_t type = S_ISCHR(mode) ? 'c' : S_ISBLK(mode) ? 'b' : 0;
-	for (uint32_t i = 0; type && i < ceiling->device_count; i++) {
-		const struct sd_devices *d = &ceiling->devices[i];
-		if (d->type == type && major(device) >= d->major_low &&
-		    major(device) <= d->major_high && minor(device) >= d->minor_low &&
-		    minor(device) <= d->minor_high)
-			return 1;
-	}
-	return 0;
-}
 
 static void change_mask(struct maker *maker, uint32_t mask)
 {
@@ -123,11 +85,11 @@ static int take_ids(struct maker *maker, const struct sd_make *make)
 {
 	const struct sd_ceiling *c = maker->ceiling;
 	uint32_t uid, gid, groups[SD_GROUPS], count = 0;
-	if (outside(c->uids, c->uid_count, make->fsuid, &uid) ||
-	    outside(c->gids, c->gid_count, make->fsgid, &gid) || make->group_count > SD_GROUPS)
+	if (sd_outside(c->uids, c->uid_count, make->fsuid, &uid) ||
+	    sd_outside(c->gids, c->gid_count, make->fsgid, &gid) || make->group_count > SD_GROUPS)
 		return -EPERM;
 	for (uint32_t i = 0; i < make->group_count; i++)
-		if (!outside(c->gids, c->gid_count, make->groups[i], &groups[count]))
+		if (!sd_outside(c->gids, c->gid_count, make->groups[i], &groups[count]))
 			count++;
 	if (count != maker->group_count || memcmp(groups, maker->groups, count * sizeof *groups)) {
 		int error = sd_set_caps(CAP(CAP_SETGID), maker->permitted);
@@ -141,9 +103,18 @@ static int take_ids(struct maker *maker, const struct sd_make *make)
 	return become(maker, uid, gid);
 }
 
-/* Whether nodes of this filesystem cannot be opened since it belongs to a user namespace. The
- * kernel says so to somebody whom no such namespace maps: EOVERFLOW, long before it would look for
- * a capability; and without CAP_MKNOD it never creates anything here. */
+/* Whether nobody may make a file here whom a user namespace does not map. The kernel says so to
+ * somebody whom none maps: EOVERFLOW, long before it would look for a capability; and without
+ * CAP_MKNOD it never creates anything here. */
+static int wants_mapped_ids(struct maker *maker, const struct sd_make *make, int dir)
+{
+	/* CAP_DAC_OVERRIDE, or a directory that is not for everybody would say EACCES before */
+	if (become(maker, NOBODY, NOBODY) || sd_set_caps(CAP(CAP_DAC_OVERRIDE), maker->permitted))
+		return -EPERM;
+	return syscall(SYS_mknodat, dir, make->name, S_IFCHR, PROBE_DEVICE) && errno == EOVERFLOW;
+}
+
+/* Whether nodes of this filesystem cannot be opened since it belongs to a user namespace. */
 static int owned_by_user_namespace(struct maker *maker, const struct sd_make *make, int dir,
 				   dev_t dev)
 {
@@ -155,15 +126,36 @@ static int owned_by_user_namespace(struct maker *maker, const struct sd_make *ma
 	int lasting = make->fs_type == TMPFS_MAGIC && make->fs_id;
 	if (lasting && known->fs_id == make->fs_id && known->dev == dev)
 		return known->theirs;
-	/* CAP_DAC_OVERRIDE, or a directory that is not for everybody would say EACCES before */
-	if (become(maker, NOBODY, NOBODY) || sd_set_caps(CAP(CAP_DAC_OVERRIDE), maker->permitted))
-		return -EPERM;
-	int theirs = syscall(SYS_mknodat, dir, make->name, S_IFCHR, PROBE_DEVICE) &&
-		     errno == EOVERFLOW;
+	int theirs = wants_mapped_ids(maker, make, dir);
+	if (theirs < 0)
+		return theirs;
 	/* the id of a tmpfs is a random number of its own; others may come again */
 	if (lasting)
 		*known = (struct known_fs){make->fs_id, dev, theirs};
 	return theirs;
+}
+
+/* Whether no device can be opened here, whoever asks for it and whatever a mount's flags are. Of a
+ * device that may only be made closed this is certain or it is not made, so nothing that the asker
+ * says is believed: it is a tmpfs of a user namespace, and the kernel refuses to open null. An
+ * idmapped mount of another file system wants mapped ids, too, but opens it. */
+static int opens_nothing(struct maker *maker, const struct sd_make *make, int dir)
+{
+	struct open_how how = {
+		.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV,
+	};
+	struct statfs fs;
+	if (fstatfs(dir, &fs) || fs.f_type != TMPFS_MAGIC || fs.f_flags & ST_NODEV ||
+	    wants_mapped_ids(maker, make, dir) != 1 || take_ids(maker, make) ||
+	    sd_set_caps(CAP(CAP_MKNOD) | CAP(CAP_DAC_OVERRIDE), maker->permitted) ||
+	    sd_try_node(dir, make->name, S_IFCHR | 0600, PROBE_DEVICE))
+		return 0;
+	int fd = (int)syscall(SYS_openat2, dir, make->name, &how, sizeof how);
+	int refused = fd < 0 && errno == EACCES;
+	if (fd >= 0)
+		close(fd);
+	return !unlinkat(dir, make->name, 0) && refused;
 }
 
 static int real_node(struct maker *maker, const struct sd_make *make, int dir)
@@ -178,7 +170,10 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 		return -errno;
 	if (!S_ISDIR(parent.st_mode))
 		return -ENOTDIR;
-	if (!(make->flags & SD_MAKE_ANYWHERE)) {
+	if (sd_allowed(c, make->mode, make->device) == SD_CLOSED) {
+		if (!opens_nothing(maker, make, dir))
+			return -EPERM;
+	} else if (!(make->flags & SD_MAKE_ANYWHERE)) {
 		int theirs = owned_by_user_namespace(maker, make, dir, parent.st_dev);
 		if (theirs)
 			return theirs < 0 ? theirs : SD_NEEDS_BIND;
@@ -188,8 +183,8 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 		return error;
 	uint64_t caps = CAP(CAP_MKNOD);
 	/* the caller's own right reaches as far as its map, and no further */
-	if (is_mapped(c->uids, c->uid_count, parent.st_uid) &&
-	    is_mapped(c->gids, c->gid_count, parent.st_gid)) {
+	if (sd_is_mapped(c->uids, c->uid_count, parent.st_uid) &&
+	    sd_is_mapped(c->gids, c->gid_count, parent.st_gid)) {
 		if (make->flags & SD_TOLD_DAC)
 			caps |= CAP(CAP_DAC_OVERRIDE);
 		if (make->flags & SD_TOLD_FSETID)
@@ -263,6 +258,9 @@ static int private_node(struct maker *maker, const struct sd_make *make, int *tr
 {
 	struct stat node;
 	char new_name[32], name[32];
+	/* our own tmpfs is one of the host's */
+	if (sd_allowed(maker->ceiling, make->mode, make->device) != SD_OPEN)
+		return -EPERM;
 	int error = take_ids(maker, make);
 	if (error)
 		return error;
@@ -315,15 +313,56 @@ static void change_links(const struct maker *maker, const struct sd_make *make)
 	}
 }
 
+/* With the capabilities of root that mounting takes, while it takes them. The mount goes to the
+ * resolver behind `channel`, which brings it to its place. After the answer comes a single byte, once
+ * we have tidied up and hold nothing of it any more; but for AGAIN. 0, or -errno where the session
+ * has gone. */
+static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
+{
+	struct sd_mounted mounted = {0};
+	int again = new->kind == SD_NEW_AGAIN, channel = again ? -1 : fds[0];
+	int tree = -EPERM;
+	sd_follow(new->cpu);
+	if (!become(maker, 0, 0) && !sd_set_caps(maker->permitted, maker->permitted))
+		tree = sd_mount_filesystem(&maker->mounting, new, again ? fds[0] : fds[1], &mounted);
+	if (tree > 0) {
+		int sent = sd_send_fds(channel, "t", 1, &tree, 1);
+		close(tree);
+		tree = sent < 0 ? sent : 0;
+	}
+	for (int i = 0; i < MOST_GIVEN; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	mounted.error = tree;
+	int sent = sd_send_fds(0, &mounted, sizeof mounted, NULL, 0);
+	sd_mounting_clear(&maker->mounting);
+	sd_set_caps(0, maker->permitted);
+	if (sent >= 0 && !again)
+		sent = sd_send_fds(0, "c", 1, NULL, 0);
+	return sent < 0 ? sent : 0;
+}
+
 static void serve(struct maker *maker)
 {
-	static struct sd_make make;
+	static union {
+		struct sd_make make;
+		struct sd_new_mount mount;
+	} asked;
 	for (;;) {
 		struct sd_made made = {-EINVAL};
-		int fd = -1, give = -1;
-		int size = sd_receive_fds(0, &make, sizeof make, &fd, 1);
+		int fds[MOST_GIVEN], give = -1;
+		int size = sd_receive_fds(0, &asked, sizeof asked, fds, MOST_GIVEN);
 		if (size <= 0)
 			_exit(0);
+		if (asked.mount.op == SD_MAKE_MOUNT && size == (int)sizeof asked.mount) {
+			if (answer_mount(maker, &asked.mount, fds) < 0)
+				_exit(1);
+			continue;
+		}
+		int fd = fds[0];
+		if (fds[1] >= 0)
+			close(fds[1]);
+		struct sd_make make = asked.make;
 		make.name[sizeof make.name - 1] = 0;
 		if (make.op == SD_MAKE_DROP || make.op == SD_MAKE_LINK) {
 			if (size == (int)sizeof make)
@@ -335,7 +374,7 @@ static void serve(struct maker *maker)
 		sd_follow(make.cpu);
 		if (size != (int)sizeof make || !make.name[0])
 			made.error = -EINVAL;
-		else if (!device_allowed(maker->ceiling, make.mode, make.device))
+		else if (!sd_allowed(maker->ceiling, make.mode, make.device))
 			made.error = -EPERM;
 		else if (make.op == SD_MAKE_NODE)
 			made.error = real_node(maker, &make, fd);
@@ -364,7 +403,14 @@ static int make_home(struct maker *maker)
 		 maker->ceiling->most_private ? maker->ceiling->most_private : 65536);
 	if (unshare(CLONE_NEWNS))
 		return -errno;
-	int error = sd_pivot_into(options, NULL);
+	int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int error = sd_mounting_prepare(&maker->mounting, maker->ceiling);
+	if (!error)
+		error = sd_pivot_into(options, NULL);
+	if (!error)
+		error = sd_mounting_settle(&maker->mounting, proc);
+	if (proc >= 0)
+		close(proc);
 	if (error)
 		return error;
 	if (stat("/", &own))
@@ -377,6 +423,8 @@ static int make_home(struct maker *maker)
 		return -errno;
 	maker->permitted = CAP(CAP_MKNOD) | CAP(CAP_SYS_ADMIN) | CAP(CAP_DAC_OVERRIDE) |
 			   CAP(CAP_FSETID) | CAP(CAP_FOWNER) | CAP(CAP_SETUID) | CAP(CAP_SETGID);
+	if (maker->ceiling->mount_count) /* to come and go between its own mount namespaces */
+		maker->permitted |= CAP(CAP_SYS_CHROOT);
 	error = sd_set_caps(0, maker->permitted);
 	sd_harden();
 	return error;
@@ -387,10 +435,16 @@ static int make_home(struct maker *maker)
 int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 {
 	int pid = sd_fork_helper(child, "seccompd-make");
+	if (pid > 0 && ceiling->mount_count) /* no descriptor but its socket lives through the fork */
+		sd_send_fds(child->sock, "u", 1, &ceiling->userns, ceiling->userns >= 0);
 	if (pid)
 		return pid;
 	static struct maker maker;
+	char word;
 	maker.ceiling = ceiling;
+	maker.mounting.userns = -1;
+	if (ceiling->mount_count)
+		sd_receive_fds(0, &word, 1, &maker.mounting.userns, 1);
 	int32_t ready = make_home(&maker);
 	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready)
 		_exit(1);

@@ -7,30 +7,36 @@
 #include <unistd.h>
 
 /* getname() in the kernel copies up to PATH_MAX bytes; it fails with EFAULT where the string runs into
- * an unmapped page, with ENAMETOOLONG where no NUL is among the first PATH_MAX bytes. The page behind
- * the string's end is never touched, here neither: it may be one that takes for ever to come. */
-int sd_read_string(pid_t tid, uint64_t address, char *text)
+ * an unmapped page, with ENAMETOOLONG where no NUL is among the first PATH_MAX bytes. strndup_user(),
+ * which takes the texts of mount(2), says EINVAL then. copy_mount_options() takes what is there of a
+ * page, and cuts what is longer. The page behind the string's end is never touched, here neither: it
+ * may be one that takes for ever to come. */
+int sd_read_string(pid_t tid, uint64_t address, char *text, int kind)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	size_t have = 0;
+	if (!address && kind != SD_STRING)
+		return SD_NULL;
 	while (have < SD_PATH_MAX) {
 		uint64_t from = address + have;
 		if (from < address || from > UINTPTR_MAX)
-			return -EFAULT;
+			return kind == SD_DATA && have ? (int)have : -EFAULT;
 		size_t want = page - from % page;
 		if (want > SD_PATH_MAX - have)
 			want = SD_PATH_MAX - have;
 		struct iovec local = {text + have, want};
 		struct iovec remote = {(void *)(uintptr_t)from, want};
 		ssize_t got = process_vm_readv(tid, &local, 1, &remote, 1, 0);
+		if (got < 0 && errno == EFAULT && kind == SD_DATA && have)
+			return (int)have;
 		if (got < 0)
 			return -errno;
 		const char *end = memchr(text + have, 0, (size_t)got);
 		if (end)
 			return (int)(end - text);
 		if ((size_t)got < want)
-			return -EFAULT;
+			return kind == SD_DATA && have + (size_t)got ? (int)(have + (size_t)got) : -EFAULT;
 		have += want;
 	}
-	return -ENAMETOOLONG;
+	return kind == SD_STRING ? -ENAMETOOLONG : kind == SD_TEXT ? -EINVAL : -E2BIG;
 }

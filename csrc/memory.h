@@ -4,8 +4,9 @@
 #include "shim.h"
 
 /* Reads a NUL-terminated string of at most SD_PATH_MAX bytes (its NUL included) into `text`.
- * Returns its length, -EFAULT or -ENAMETOOLONG as the kernel would, or what process_vm_readv gave
- * (-ESRCH: the caller has gone; -EPERM: its memory is not ours to read). */
-int sd_read_string(pid_t tid, uint64_t address, char *text);
+ * `kind` is SD_STRING, SD_TEXT or SD_DATA. Returns its length, SD_NULL, -EFAULT, -ENAMETOOLONG or
+ * -EINVAL as the kernel would, -E2BIG for data that the kernel would cut, or what process_vm_readv
+ * gave (-ESRCH: the caller has gone; -EPERM: its memory is not ours to read). */
+int sd_read_string(pid_t tid, uint64_t address, char *text, int kind);
 
 #endif

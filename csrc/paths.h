@@ -9,7 +9,7 @@
 
 #define SD_HIDDEN __attribute__((visibility("hidden")))
 
-enum { SD_GROUPS = 64, SD_HELD = 5, SD_LOCAL = 24 };
+enum { SD_GROUPS = 64, SD_HELD = 7, SD_LOCAL = 24 };
 
 /* A descriptor travels ahead of its message, alone in one of a single byte: so its sender has
  * closed its own copy before the message is there, and an umount after it finds nothing held. */
@@ -56,6 +56,7 @@ enum sd_told_flag {
 	SD_TOLD_BOUND = 64,      /* one node more */
 	SD_TOLD_UNBOUND = 128,   /* one node less: `node_dev`, `node_ino` */
 	SD_TOLD_LINKED = 256,    /* one name more for `node_dev`, `node_ino` */
+	SD_TOLD_BEGUN = 2048,    /* of an umount: not the answer yet, which may take long */
 	SD_TOLD_FOREIGN = 1024,  /* a file system that a maker must not touch: it may not answer */
 };
 
@@ -66,7 +67,7 @@ struct sd_told {
 	uint32_t mode, uid, gid;      /* of the placeholder */
 	uint64_t node_dev, node_ino;
 	uint64_t fs_type, fs_id;      /* of the directory, as statfs(2) has them */
-	uint64_t fs_dev;              /* of an overlay */
+	uint64_t fs_dev;              /* of an overlay, or of the FUSE program's that was unmounted */
 	uint32_t group_count;
 	uint32_t groups[SD_GROUPS];
 	char name[256];               /* the last component of what was resolved */
@@ -82,6 +83,7 @@ enum sd_make_op {
 	SD_MAKE_DROP,     /* no answer */
 	SD_MAKE_LINK,     /* no answer */
 	SD_MAKE_AT,       /* [where a path starts] -> [parent], with SD_NEEDS_BIND */
+	SD_MAKE_MOUNT,    /* [channel], [channel, image], of AGAIN [mount]: struct sd_new_mount */
 };
 
 enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */
@@ -106,6 +108,18 @@ struct sd_made {
 	int32_t error;
 };
 
+/* ---- ceiling.c ---- */
+
+enum sd_allowed { SD_NOT_ALLOWED, SD_CLOSED, SD_OPEN };
+
+SD_HIDDEN enum sd_allowed sd_allowed(const struct sd_ceiling *ceiling, uint32_t mode,
+				     uint64_t device);
+/* An id inside as the initial namespace numbers it: 0, or -EPERM where it is not mapped. */
+SD_HIDDEN int sd_outside(const struct sd_range *ranges, uint32_t count, uint32_t id,
+			 uint32_t *result);
+/* Whether an id of the initial namespace is mapped. */
+SD_HIDDEN int sd_is_mapped(const struct sd_range *ranges, uint32_t count, uint32_t id);
+
 /* ---- spawn.c ---- */
 
 /* Forks a helper that has nothing but its socket, as descriptor 0. In the child returns 0. */
@@ -119,10 +133,11 @@ SD_HIDDEN int sd_set_caps(uint64_t effective, uint64_t permitted);
 SD_HIDDEN int sd_permitted_caps(uint64_t *permitted);
 SD_HIDDEN int sd_pivot_into(const char *fstype_options, const char *keep);
 
-/* ---- identity.c ---- */
+/* ---- callers.c, identity.c ---- */
 
 struct sd_caller {
 	int task;
+	int status;  /* its file of that name, or -1: not open */
 	int base[2]; /* where each path starts: a descriptor, or -errno */
 	int root, mount_ns;
 	int mountinfo; /* for an umount alone */
@@ -139,6 +154,7 @@ struct sd_caller {
 };
 
 struct sd_home {
+	int lock_ns;   /* lock.c; -1: not made yet */
 	int plain;     /* no capability: works only for callers that share root and namespaces */
 	int mount_ns;  /* the staging mount namespace */
 	uint64_t permitted, effective;
@@ -154,6 +170,8 @@ struct sd_home {
 SD_HIDDEN int sd_home_init(struct sd_home *home);
 /* Reads who the caller is; the namespace it compares with is `userns`. 0 or -errno. */
 SD_HIDDEN int sd_look_at(struct sd_caller *caller, const char *userns);
+/* The same by number; `task` and `status` are lent, and good until the next one is asked for. */
+SD_HIDDEN int sd_look_at_known(struct sd_caller *caller, uint32_t tid, const char *userns);
 SD_HIDDEN int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd);
 /* Reads who the caller is and takes it on: ids, groups, umask, and those of its capabilities that
  * path work may use; opens where its paths start. Then it asks `listener` (-1: nobody) whether the
@@ -220,7 +238,11 @@ SD_HIDDEN int sd_try_node(int parent, const char *name, uint32_t mode, uint64_t 
 struct stat;
 /* Whether `fd` is a mount of ours: then `node` is what it shows. */
 SD_HIDDEN int sd_is_ours(int fd, struct stat *node);
-SD_HIDDEN uint64_t sd_mount_of(int fd); /* 0: not known */
+/* Which mount, and which filesystem's, without a question to a FUSE server. 0: not known. */
+SD_HIDDEN uint64_t sd_mount_of(int fd, uint64_t *device);
+/* The name of what is open, below the root directory that we have now; -1: none. `task` is some
+ * /proc/PID: no procfs but that one can be relied on here. */
+SD_HIDDEN int32_t sd_name_of(int task, int fd, char *name);
 SD_HIDDEN void sd_count_closed(struct sd_caller *caller, struct sd_home *home,
 			       const struct stat *node, int more);
 /* umount.c; where nodes have gone, told->path has the device and inode of each, in 64 bits each */

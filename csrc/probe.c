@@ -143,6 +143,17 @@ static int user_notif(void)
 	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
 }
 
+static int pidfd_info(void)
+{
+	struct pidfd_info info = {.mask = PIDFD_INFO_CREDS};
+	int fd = (int)syscall(SYS_pidfd_open, gettid(), PIDFD_THREAD);
+	int there = fd >= 0 && !ioctl(fd, PIDFD_GET_INFO, &info) && info.mask & PIDFD_INFO_CREDS;
+
+	if (fd >= 0)
+		close(fd);
+	return there;
+}
+
 int sd_probe(int feature)
 {
 	switch ((enum sd_feature)feature) {
@@ -176,6 +187,8 @@ int sd_probe(int feature)
 		return !there_as(syscall(SYS_move_mount, -1, "", -1, "", ~0U), ENOSYS);
 	case SD_HAS_MOUNT_SETATTR:
 		return !there_as(syscall(SYS_mount_setattr, -1, NULL, ~0U, NULL, 0), ENOSYS);
+	case SD_HAS_PIDFD_INFO:
+		return pidfd_info();
 	}
 	return -EINVAL;
 }

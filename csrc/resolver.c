@@ -1,6 +1,6 @@
 /* The resolver: one question at a time, asked by the session it was forked from. It becomes the
  * caller, does the path work, and comes back; see identity.c, walk.c, nodes.c and companions.c. */
-#include "paths.h"
+#include "mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@ const char *sd_ask_text(const struct sd_ask *ask, int which)
 static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd_told *told,
 		       int *held, int *give)
 {
-	struct sd_caller caller = {.task = held[0]};
+	struct sd_caller caller = {.task = held[0], .status = -1};
 	int listener = -1;
 	if (ask->listener && ask->listener < SD_HELD) {
 		listener = held[ask->listener];
@@ -79,6 +79,11 @@ static void serve(struct sd_home *home)
 		if (size <= 0)
 			_exit(0);
 		sd_follow(ask.cpu);
+		if (ask.op >= SD_ASK_MOUNT_LOOK) {
+			if (sd_answer_mount(home, &ask, held) < 0)
+				_exit(1);
+			continue;
+		}
 		memset(&told, 0, offsetof(struct sd_told, path));
 		told.path_length = -1;
 		if (held[0] < 0)

@@ -24,11 +24,13 @@ enum sd_kind {
 	SD_U32 = 1,     /* int, unsigned int, dev_t as the kernel takes it: the low 32 bits */
 	SD_U16 = 2,     /* umode_t: the low 16 bits */
 	SD_LONG = 3,    /* as wide as the caller's registers */
-	SD_STRING = 4,  /* a path: read from the caller's memory, once */
+	SD_STRING = 4,  /* a path: read from the caller's memory, once; so are the next ones */
+	SD_TEXT = 5,    /* a string that may be NULL, and is EINVAL where it is too long */
+	SD_DATA = 6,    /* mount(2)'s options: may be NULL, and end where memory does */
 };
 
 enum {
-	SD_STRINGS = 2,     /* most strings a call has */
+	SD_STRINGS = 4,     /* most strings a call has */
 	SD_PATH_MAX = 4096, /* PATH_MAX, the NUL included */
 	SD_PENDING = 256,   /* most calls received and not yet answered, in one session */
 	SD_UNREAD = 1 << 20,
@@ -36,6 +38,7 @@ enum {
 	SD_WATCHES = 256,   /* most listeners of a session: each has a watch in the memfd */
 	SD_WATCH_SIZE = 4096,
 	SD_ALSO = 15,       /* most other descriptors that sd_receive looks at */
+	SD_NULL = -4096,    /* the length of a string that is a NULL pointer: no errno */
 };
 
 struct sd_call {
@@ -46,10 +49,13 @@ struct sd_call {
 	uint32_t arch;
 	int32_t nr;
 	int32_t slot;                 /* in the watch, to be given back with the answer */
-	int32_t length[SD_STRINGS];   /* of each string without its NUL, or -errno */
+	int32_t length[SD_STRINGS];   /* of each string without its NUL, SD_NULL, or -errno */
 	int32_t key_length;
+	int32_t head_length;          /* how much of the key comes before its strings */
 	char text[SD_STRINGS][SD_PATH_MAX];
-	char key[8192 + 64]; /* what a decision may depend on, for a cache: arch, nr, arguments, strings */
+	/* what a decision may depend on, for a cache: arch, nr, the other arguments, then the strings,
+	 * each after its length */
+	char key[SD_STRINGS * SD_PATH_MAX + 128];
 };
 
 struct sd_stall {
@@ -104,6 +110,21 @@ int sd_receive_first(int listener, struct sd_watch *watch, uint32_t *tid);
 int sd_deadline_timer(void); /* a timerfd that does not block */
 int sd_arm_timer(int timer, uint64_t in_ns);
 int sd_task_start(int tid, uint32_t *tgid, uint64_t *start_time);
+
+/* ---- callers.c: who calls ---- */
+
+struct sd_identity { /* all zero but what is said */
+	uint32_t tid, tgid;
+	int32_t own_tid;    /* in its own pid namespace; -1: not known */
+	uint32_t uid, gid;  /* effective, as our user namespace numbers them */
+	int32_t comm_length;
+	char comm[64];
+};
+
+/* For a record. `by_pidfd`: the kernel has PIDFD_GET_INFO, and it is not hidden. 0 or -errno. */
+int sd_identify(uint32_t tid, int by_pidfd, struct sd_identity *who);
+/* Closes the files of callers that are kept open for their next call. */
+void sd_forget_callers(void);
 
 /* ---- session.c: what a session process does once ---- */
 
@@ -211,6 +232,16 @@ struct sd_range { /* as uid_map has it */
 struct sd_devices {
 	uint32_t type; /* 'c' or 'b' */
 	uint32_t major_low, major_high, minor_low, minor_high;
+	uint32_t closed; /* made only where nobody can open them, if there is a user namespace */
+};
+
+struct sd_mount_rule {  /* one fstype, and what it may be mounted from */
+	const char *fstype;
+	uint64_t force;             /* MOUNT_ATTR_* that it always gets */
+	const char *const *names;   /* globs for the kernel's names of block devices */
+	const struct sd_devices *devices;
+	uint32_t name_count, device_count;
+	uint32_t images, text;      /* may be mounted from a file, from what is no path */
 };
 
 struct sd_ceiling { /* all that a maker can ever be asked for */
@@ -219,6 +250,9 @@ struct sd_ceiling { /* all that a maker can ever be asked for */
 	const struct sd_devices *devices;
 	uint32_t uid_count, gid_count, device_count;
 	uint32_t most_private; /* nodes in its own tmpfs; 0: 65536 */
+	const struct sd_mount_rule *mounts;
+	uint32_t mount_count;
+	int32_t userns;        /* of the target, for idmapped mounts; -1: none */
 };
 
 /* Both return the pid. The helper's first message, an int32_t, is 0 or -errno (sd_helper_ready). */
@@ -234,7 +268,9 @@ enum sd_work_op {
 	SD_WORK_RENAME = 3,
 	SD_WORK_LINK = 4,
 	SD_WORK_CHANGE = 5,
-	SD_WORK_UMOUNT = 6, /* `resolved`: the device and inode of each node that has gone */
+	/* The second path is a list of struct sd_mounted_device. `resolved`: the device and inode of
+	 * each node that has gone; `fs_dev`: which of the list was unmounted. */
+	SD_WORK_UMOUNT = 6,
 };
 
 enum sd_work_flag {
@@ -243,6 +279,8 @@ enum sd_work_flag {
 	SD_WORK_NODE = 4,      /* a real node, even where it could not be opened */
 	SD_WORK_BIND = 8,      /* a bind mount, even where a real node would do */
 	SD_WORK_CLOSED = 16,   /* one that cannot be opened; with BIND, and by a maker */
+	/* with WANT_PATH: granted where the path has no symlink, and need not be decided again there */
+	SD_WORK_AS_WRITTEN = 32,
 };
 
 enum sd_work_result {
@@ -252,6 +290,7 @@ enum sd_work_result {
 	SD_WORK_RETIRE = 3, /* this resolver cannot serve this caller: start again with a fresh one */
 	SD_WORK_LOST = 4,   /* the helper behind `waiting` has gone */
 	SD_WORK_BUSY = 5,   /* another work waits for this maker: sd_work_go, perhaps with another */
+	SD_WORK_LONG = 6,   /* it takes a resolver after all: fill in that and `task`, sd_work_go */
 };
 
 enum sd_work_outcome {
@@ -262,13 +301,19 @@ enum sd_work_outcome {
 	SD_WAS_LINKED = 16, /* likewise */
 };
 
+struct sd_mounted_device { /* of a mount of ours */
+	uint64_t device;
+	uint64_t program; /* a FUSE program serves it; else MNT_FORCE has no meaning there */
+};
+
 struct sd_work {
 	int32_t op;
 	uint32_t flags;
-	int32_t resolver, maker; /* sockets; maker -1: none */
+	int32_t resolver, maker; /* sockets; -1: none (see SD_WORK_LONG) */
 	int32_t *maker_busy;     /* shared by all works of that maker: one question at a time */
 	int32_t listener;
 	uint64_t id;             /* of the call: it must still wait when its caller has been read */
+	uint32_t tid;            /* of MAKE */
 	int32_t task;            /* /proc/TID, O_PATH */
 	uint32_t mode;
 	uint32_t major, minor;
@@ -284,6 +329,7 @@ struct sd_work {
 	int32_t failure;
 	uint32_t wanted;
 	int32_t pending;  /* a descriptor whose message is still to come */
+	int32_t begun;    /* an umount is under way, and takes as long as there is to be written */
 	int32_t guess;    /* at DECIDE: `resolved` holds if the path has no symlink, as will be seen */
 	uint32_t told_flags, umask, group_count;
 	uint32_t file_mode, file_uid, file_gid; /* of the placeholder */
@@ -317,6 +363,163 @@ int sd_work_owed(const struct sd_work *work);
 /* Lets go of what a work that did not end holds. */
 void sd_work_close(struct sd_work *work);
 
+/* ---- mounting.c: what a session asks resolvers and makers about mounts ---- */
+
+enum { SD_FSTYPE_MAX = 64 };
+
+enum sd_look_flag {
+	SD_LOOK_SOURCE = 1, /* the source is a path */
+	SD_LOOK_WRITE = 2,  /* it is to be opened for writing too */
+	SD_LOOK_DEVICE = 4, /* a device is to be opened as well, not only an image */
+	SD_LOOK_ROOT = 8,   /* the caller's root directory is wanted */
+};
+
+enum sd_seen_flag {
+	SD_SEEN_DEVICE = 1, /* the source is a block device: `major`, `minor` */
+	SD_SEEN_IMAGE = 2,  /* the source is a regular file */
+	SD_SEEN_RETIRE = 4, /* this resolver cannot become that caller: ask a fresh one */
+	SD_SEEN_ROOT = 8,   /* the target is the root of a mount */
+	SD_SEEN_FOREIGN = 16, /* the image lies where somebody may not answer when it is read */
+	SD_SEEN_CALLERS_ROOT = 32, /* the caller's root directory comes with it */
+};
+
+struct sd_seen {
+	int32_t error;        /* 0 or -errno: the target, and who the caller is */
+	int32_t source_error;
+	uint32_t flags;
+	uint32_t fsuid, fsgid;
+	uint32_t major, minor;
+	uint64_t caps; /* effective, of the caller */
+	uint64_t source_dev, source_ino;     /* of an image */
+	uint64_t source_fs;                  /* where it lies, if that is an overlay; else 0 */
+	uint32_t target_major, target_minor; /* of the filesystem that the target is on */
+	int32_t target_length, source_length; /* -1: not known */
+	char target[SD_PATH_MAX];
+	char source[SD_PATH_MAX];
+};
+
+/* A call that has to wait still when its caller has been read, and before anything is mounted. */
+struct sd_waiting {
+	int32_t listener;
+	uint64_t id;
+};
+
+/* Each of the questions is sent; the answer is there once the socket is readable. All return 0 or
+ * -errno. */
+int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_t flags,
+		  const char *target, size_t target_length, const char *source,
+		  size_t source_length);
+/* fds: target, mount namespace, source, root directory; -1 where there is none */
+int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
+struct sd_program;
+/* Makes the mount that `program`, whose /proc/PID `task` is, asks for, and moves it to its place.
+ * `force` is locked, `set` is not. */
+int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
+		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set);
+/* `only_try`: whether it could be done; nothing is changed */
+int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
+		    uint64_t set, uint64_t clear, int only_try);
+struct sd_attached {
+	int32_t error; /* 0 or -errno; -ECANCELED: the maker sent nothing */
+	int32_t watch; /* of an adopted mount, in `inotify`; -1: it could not be watched */
+	uint64_t device;
+};
+
+/* the answer to those, and to sd_mount_begin: 0, or -EPIPE: the resolver has gone */
+int sd_mount_answer(int resolver, struct sd_attached *attached);
+/* An inotify descriptor, and a watch whose filesystem is no longer mounted anywhere; -EAGAIN: none */
+int sd_watch_new(void);
+int sd_watch_next(int inotify);
+
+enum sd_new_kind { SD_NEW_DEVICE = 1, SD_NEW_IMAGE = 2, SD_NEW_TEXT = 3, SD_NEW_AGAIN = 4 };
+enum sd_new_shift { SD_SHIFT_FALSE = 0, SD_SHIFT_AUTO = 1, SD_SHIFT_TRUE = 2 };
+
+struct sd_new_mount {
+	uint32_t op, cpu;     /* filled in when it is sent */
+	uint32_t kind;        /* AGAIN: the superblock of a mount of ours gets other flags and data */
+	uint32_t shift;
+	uint32_t major, minor;
+	int32_t data_length;  /* -1: a NULL pointer */
+	uint64_t flags;       /* MS_*, for the superblock and its atime */
+	uint64_t force, set;  /* MOUNT_ATTR_*: locked, and not locked */
+	char fstype[SD_FSTYPE_MAX];
+	char source[SD_PATH_MAX]; /* of TEXT */
+	char data[SD_PATH_MAX];
+};
+
+enum sd_mounted_flag {
+	SD_MOUNTED_SHIFTED = 1,
+	SD_MOUNTED_NO_SHIFT = 2, /* it was refused because it cannot be idmapped */
+	SD_MOUNTED_CEILING = 4,  /* it is beyond the ceiling */
+	SD_MOUNTED_LOOP = 8,     /* there is no loop device to be had */
+	SD_MOUNTED_LOCK = 16,    /* its flags could not be locked */
+};
+
+struct sd_mounted {
+	int32_t error; /* 0 or -errno */
+	uint32_t flags;
+	uint32_t major, minor; /* of the filesystem */
+};
+
+/* Asks the maker for a mount (of an image: its descriptor), and the resolver to bring it to its
+ * place as soon as the maker has it. Both answer: sd_mount_made, sd_mount_answer. */
+int sd_mount_begin(int maker, struct sd_new_mount *make, int image, int resolver,
+		   const struct sd_waiting *call, int mount_ns, int target);
+/* AGAIN, of the mount at `target`; the maker alone answers */
+int sd_mount_again(int maker, struct sd_new_mount *make, int target);
+int sd_mount_made(int maker, struct sd_mounted *mounted);
+/* After the answer to sd_mount_begin. 1: the maker holds nothing of the mount any more, and can be
+ * asked again; 0: not yet; -EPIPE: it has gone */
+int sd_mount_tidied(int maker);
+/* 1: `fd` is readable; 0: it is not yet, and either the time is over or another call waits */
+int sd_mount_wait(int fd, int listener, int linger_us);
+/* a node for /dev/fuse, as a detached mount; its answer as above */
+int sd_mount_fuse_node(int maker, uint32_t uid, uint32_t gid);
+int sd_mount_fuse_made(int maker, int *tree);
+
+/* ---- devices.c ---- */
+
+enum { SD_DEVICE_NAME_MAX = 128 };
+
+/* The kernel's own name of a block device, below /dev: its length, or -errno. No container can
+ * choose it, as it can the name of a node. */
+int sd_device_name(uint32_t major, uint32_t minor, char *name);
+
+/* ---- programs.c: FUSE servers ---- */
+
+struct sd_program {
+	const char *const *argv; /* ends with NULL; the image is /dev/image */
+	int32_t image;
+	int32_t fuse;      /* a detached mount of a node for /dev/fuse; -1: the host's */
+	int32_t mount_ns;  /* the caller's, where the image comes from */
+	int32_t root;      /* the caller's root directory: the program is the container's own; or -1 */
+	uint64_t memory;   /* most address space in bytes; 0: no limit */
+	/* of a program of the container's: who it is, and the most that it may do */
+	uint64_t caps;
+	uint32_t uid, gid;
+	/* what it came to */
+	int32_t pid, pidfd;
+	int32_t messages;  /* what it writes to its standard streams */
+	int32_t started;   /* readable when it is known whether the program runs */
+	int32_t listener;  /* of its mount(2) */
+	int32_t stage;     /* where it failed, enum sd_program_stage */
+};
+
+enum sd_program_stage {
+	SD_PROGRAM_CLONE = 1,
+	SD_PROGRAM_ROOT,
+	SD_PROGRAM_DEVICE,
+	SD_PROGRAM_RIGHTS,
+	SD_PROGRAM_FILTER,
+	SD_PROGRAM_EXEC,
+};
+
+/* Starts it in namespaces of its own, below the user namespace that this process is in. It has no
+ * capability to mount: its mount(2) is answered by sd_mount_adopt. 0 or -errno. */
+int sd_program_start(struct sd_program *program);
+/* 1: it runs; 0: not known yet; -errno: it does not, because of `stage` */
+int sd_program_started(struct sd_program *program);
+
 /* ---- probe.c: what the kernel can do ---- */
 
 enum sd_feature {
@@ -334,6 +537,7 @@ enum sd_feature {
 	SD_HAS_OPEN_TREE,     /* 5.2 */
 	SD_HAS_MOVE_MOUNT,    /* 5.2 */
 	SD_HAS_MOUNT_SETATTR, /* 5.12 */
+	SD_HAS_PIDFD_INFO,    /* PIDFD_GET_INFO and PIDFD_THREAD, 6.13 */
 };
 
 /* 1: there; 0: not there; -errno: the kernel refused to let it be tried */

@@ -1,6 +1,9 @@
 /* umount of a file system that nodes of ours stand on. Each is a mount, so the kernel would find
  * the file system busy, where a real node goes with it. They are taken away first; where the umount
- * then fails, they are put back. Whatever else is mounted there is left to the kernel. */
+ * then fails, they are put back. Whatever else is mounted there is left to the kernel.
+ *
+ * And umount of what a FUSE program of ours serves, for whose last writes the caller has to wait: so
+ * it is done here. Nobody asks the program anything, for it may hang. */
 #include "paths.h"
 
 #include <errno.h>
@@ -55,6 +58,16 @@ static char *unescaped(const char *text, size_t length)
 	return path;
 }
 
+int32_t sd_name_of(int task, int fd, char *name)
+{
+	char link[32];
+	snprintf(link, sizeof link, "../self/fd/%d", fd);
+	ssize_t length = readlinkat(task, link, name, SD_PATH_MAX);
+	if (length <= 0 || length >= SD_PATH_MAX || name[0] != '/')
+		return -1;
+	return (int32_t)length;
+}
+
 static int is_child(const struct children *children, unsigned long long id)
 {
 	for (size_t i = 0; i < children->count; i++)
@@ -63,7 +76,8 @@ static int is_child(const struct children *children, unsigned long long id)
 	return 0;
 }
 
-/* The mounts on `target`, if none of them has mounts of its own, and `target` is where it stands. */
+/* The mounts on `target`. -EBUSY: some have mounts of their own, or there are too many; -EINVAL: it
+ * is not `target` that stands there. */
 static int find(struct children *children, FILE *mounts, unsigned long long target,
 		const char *where)
 {
@@ -97,13 +111,20 @@ static int find(struct children *children, FILE *mounts, unsigned long long targ
 		}
 	}
 	free(line);
-	return error ? error : seen && children->count ? 0 : -EINVAL;
+	return seen ? error : -EINVAL;
+}
+
+static void forget(struct children *children)
+{
+	for (size_t i = 0; i < children->count; i++)
+		free(children->at[i].path);
+	children->count = 0;
 }
 
 static int open_child(struct child *child)
 {
 	int fd = open(child->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0 && sd_mount_of(fd) == child->id && sd_is_ours(fd, &child->node))
+	if (fd >= 0 && sd_mount_of(fd, NULL) == child->id && sd_is_ours(fd, &child->node))
 		child->tree = (int)syscall(SYS_open_tree, fd, "",
 					   OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
 	if (fd >= 0)
@@ -126,7 +147,12 @@ static void put_back(struct children *children)
 	}
 }
 
-/* 0, -errno of the umount, or 1: nothing that we could do better than the kernel */
+static int try_umount(const char *where, int flags)
+{
+	return umount2(where, flags | UMOUNT_NOFOLLOW) ? -errno : 0;
+}
+
+/* 0, -errno of the umount, or 1: they are not nodes of ours */
 static int take_away(struct children *children, const char *where, int flags)
 {
 	for (size_t i = 0; i < children->count; i++)
@@ -138,29 +164,61 @@ static int take_away(struct children *children, const char *where, int flags)
 		child->taken = !umount2(child->path, MNT_DETACH | UMOUNT_NOFOLLOW);
 		result = !child->taken;
 	}
-	if (!result && umount2(where, flags | UMOUNT_NOFOLLOW))
-		result = -errno;
+	if (!result)
+		result = try_umount(where, flags);
 	if (result)
 		put_back(children);
 	return result;
 }
 
+/* Whether it is a mount of ours that an umount is done for. MNT_FORCE takes a capability over the
+ * filesystem, which of the kernel's mounts nobody in the container has; it does nothing there. */
+static int is_listed(const struct sd_ask *ask, uint64_t device, int *flags)
+{
+	const char *list = sd_ask_text(ask, 1);
+	struct sd_mounted_device one;
+	for (size_t at = 0; list && at + sizeof one <= ask->length[1]; at += sizeof one) {
+		memcpy(&one, list + at, sizeof one);
+		if (one.device != device)
+			continue;
+		if (!one.program)
+			*flags &= ~MNT_FORCE;
+		return 1;
+	}
+	return 0;
+}
+
 /* Where the mount is, and which: 0 or -errno. Nothing of it is held afterwards. */
 static int look(struct sd_caller *caller, struct sd_home *home, const struct sd_ask *ask,
-		char *where, unsigned long long *id)
+		char *where, unsigned long long *id, uint64_t *device)
 {
 	int fd = sd_walk(home, caller, 0, sd_ask_text(ask, 0), 0,
 			 !(ask->call_flags & UMOUNT_NOFOLLOW));
 	if (fd < 0)
 		return fd;
 	int error = sd_be_there(home, caller);
-	*id = sd_mount_of(fd);
-	if (!error && (!*id || fchdir(fd) || syscall(SYS_getcwd, where, SD_PATH_MAX) < 0))
-		error = -EINVAL;
+	*id = sd_mount_of(fd, device);
+	int32_t length = error || !*id ? -1 : sd_name_of(caller->task, fd, where);
 	close(fd);
-	if (chdir("/"))
-		_exit(1);
-	return error || where[0] != '/' || !where[1] ? -EINVAL : 0;
+	if (length < 2)
+		return -EINVAL;
+	where[length] = 0;
+	return 0;
+}
+
+/* The session is told that it may take long now. */
+static int begin(struct sd_told *told)
+{
+	told->flags = SD_TOLD_BEGUN;
+	int sent = sd_send_fds(0, told, offsetof(struct sd_told, path), NULL, 0);
+	told->flags = 0;
+	return sent < 0 ? sent : 0;
+}
+
+static int carry_out(struct children *children, const char *where, int flags, int listed)
+{
+	int result = children->count ? take_away(children, where, flags) : 1;
+	return result > 0 && listed ? try_umount(where, flags) : result;
 }
 
 void sd_do_umount(struct sd_caller *caller, struct sd_home *home, const struct sd_ask *ask,
@@ -169,17 +227,26 @@ void sd_do_umount(struct sd_caller *caller, struct sd_home *home, const struct s
 	static struct children children;
 	char where[SD_PATH_MAX];
 	unsigned long long id;
+	uint64_t device;
 	FILE *mounts = NULL;
 	children.count = 0;
 	int result = 1;
 	if (caller->mountinfo >= 0 && caller->same_userns && !home->plain &&
-	    caller->caps & 1ULL << CAP_SYS_ADMIN && !look(caller, home, ask, where, &id))
+	    caller->caps & 1ULL << CAP_SYS_ADMIN && !look(caller, home, ask, where, &id, &device))
 		mounts = fdopen(caller->mountinfo, "r");
 	if (mounts) {
 		caller->mountinfo = -1;
-		if (!find(&children, mounts, id, where) && !sd_act_as_self(home))
-			result = take_away(&children, where, (int)ask->call_flags);
+		int flags = (int)ask->call_flags, listed = is_listed(ask, device, &flags);
+		int error = find(&children, mounts, id, where);
 		fclose(mounts);
+		if (error == -EBUSY && listed) {
+			forget(&children);
+			error = 0;
+		}
+		if (!error && (children.count || listed) && !sd_act_as_self(home) && !begin(told))
+			result = carry_out(&children, where, flags, listed);
+		if (!result && listed)
+			told->fs_dev = device;
 	}
 	/* what is gone has to be told in both cases: putting back may fail */
 	uint64_t *gone = (void *)told->path;

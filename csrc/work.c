@@ -95,6 +95,11 @@ static int heard_resolver(struct sd_work *work)
 		return sd_done(work, work->failure, 0);
 	default:
 		sd_drop(&fd);
+		if (told.flags & SD_TOLD_BEGUN) {
+			work->begun = 1;
+			return SD_WORK_WAIT;
+		}
+		work->fs_dev = told.fs_dev;
 		work->node_dev = told.node_dev;
 		work->node_ino = told.node_ino;
 		work->resolved_length = told.path_length;
@@ -194,7 +199,7 @@ int sd_work_start(struct sd_work *work, int linger_us)
 	uint32_t op = SD_ASK_RESOLVE;
 	enum sd_stage stage = RESOLVING;
 	work->parent = work->placeholder = work->pending = work->home = -1;
-	work->guess = 0;
+	work->guess = work->begun = 0;
 	work->error = 0;
 	work->outcome = 0;
 	work->resolved_length = -1;
@@ -243,6 +248,8 @@ int sd_work_go(struct sd_work *work, int linger_us)
 		result = work->flags & SD_WORK_BIND ? resolve(work) : sd_ask_maker(work, SD_MAKE_AT);
 	else if (work->stage == QUEUED)
 		result = sd_ask_maker(work, work->wanted);
+	else if (work->stage == LATER)
+		result = work->wanted == SD_ASK_PLACE ? place(work) : resolve(work);
 	else
 		return sd_done(work, -EINVAL, 0);
 	return result == SD_WORK_WAIT ? sd_work_step(work, linger_us) : result;
@@ -265,7 +272,7 @@ int sd_work_undo(struct sd_work *work, int error, int linger_us)
 int sd_work_owed(const struct sd_work *work)
 {
 	int nobody = work->stage == IDLE || work->stage == DECIDING || work->stage == GUESSING ||
-		     work->stage == QUEUED;
+		     work->stage == QUEUED || work->stage == LATER;
 	return nobody ? -1 : work->waiting;
 }
 

@@ -4,10 +4,10 @@
 
 #include "paths.h"
 
-/* What a work waits for. GUESSING and DECIDING wait for the policy, QUEUED for a
- * maker; HOMING and CLOSED make a node that cannot be opened. */
+/* What a work waits for. GUESSING and DECIDING wait for the policy, QUEUED for a maker, LATER for a
+ * resolver; HOMING and CLOSED make a node that cannot be opened. */
 enum sd_stage {
-	IDLE, RESOLVING, DECIDING, QUEUED, GUESSING, DIRECT, MAKING, PLACING, PRIVATE, HOMING, CLOSED,
+	IDLE, RESOLVING, DECIDING, QUEUED, LATER, GUESSING, DIRECT, MAKING, PLACING, PRIVATE, HOMING, CLOSED,
 	ATTACHING, UNDOING, LAST,
 };
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from errno import EPERM
+from typing import NamedTuple
 
 Arg = int | bytes
 
@@ -34,14 +36,15 @@ class Verdict(StrEnum):
         return self in (Verdict.CONTINUE, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One received call, read exactly once.
 
     `args` has one entry for each parameter of the system call, already cut to the width of its
     type: integers, the bytes of a string, or for a string that could not be read the negative
-    errno (-EFAULT, -ENAMETOOLONG). `tid` is the calling thread in seccompd's pid namespace,
-    `listener` the descriptor that the call came by.
+    errno (-EFAULT, -ENAMETOOLONG); 0 for a NULL pointer where the call may have one (mount's
+    source, type and data; -E2BIG is data that is longer than the kernel takes).
+    `tid` is the calling thread in seccompd's pid namespace, `listener` the descriptor that the
+    call came by.
     """
 
     id: int
@@ -65,6 +68,58 @@ class Facts:
     path: bytes | None
     uid: int
     gid: int
+    source: Source | None = None
+    target: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the source of a mount really is, found out by path work.
+
+    `kind` is "device" (a block device: `name` is the kernel's own name of it, /dev/sda1, which no
+    container can choose, and `device` its number), "image" (a regular file: `name` is its resolved
+    path below the caller's root), or "text" (what the caller wrote, for a filesystem that has no
+    device).
+    """
+
+    kind: str
+    name: bytes
+    device: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MountSettings:
+    """How an `emulate` rule wants its mount done.
+
+    `via`: "kernel" or "fuse". `program`: for fuse the argv, in which {source}, {target} and
+    {options} are filled in; the first one is a path, of the host's tree or (`inside`) of the
+    container's. `shift`: "auto", "true" or "false" (kernel alone). `force`: MS_* flags that are
+    added and cannot be taken away again. `text`: the source is no path (nfs, cifs, hugetlbfs).
+    """
+
+    via: str = "kernel"
+    program: tuple[str, ...] = ()
+    inside: bool = False
+    shift: str = "auto"
+    force: int = 0
+    text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MountCeiling:
+    """All that a maker can be asked to mount with one rule of `via: kernel`: one fstype, what it
+    may be mounted from, and the MS_* flags that it always gets.
+
+    `names` are globs for the kernel's names of block devices, `devices` their numbers as (lowest
+    major, highest major, lowest minor, highest minor). A device has to match either.
+    """
+
+    fstype: bytes
+    force: int
+    names: tuple[bytes, ...] = ()
+    devices: tuple[tuple[int, int, int, int], ...] = ()
+    images: bool = False
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +139,19 @@ class Decision:
 
     `rule` is where the rule stands ("build.yaml:7"), or "otherwise" with the policy's file.
     `needs_facts` says that the decision holds only if it is taken again with Facts, and comes
-    out as a grant there too. `silent` refusals are not recorded.
+    out as a grant there too. `as_written`: it would come out the same for the very path that the
+    caller wrote, so it need not be taken again where that path leads through no symbolic link.
+    `silent` refusals are not recorded.
     """
 
     verdict: Verdict
     rule: str
     reason: str = ""
     value: int = 0
-    settings: Settings = Settings()
+    settings: Settings | MountSettings = Settings()
     needs_facts: bool = False
     silent: bool = False
+    as_written: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +213,35 @@ class ChangeNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """mount of a new filesystem. `flags` are MS_*, without MS_MGC_VAL; `data` is as the kernel
+    copies it, without the NUL. What is taken from `settings` is that of the decision taken again
+    with Facts, wherever there is one.
+    """
+
+    source: bytes | None
+    target: Place
+    fstype: bytes
+    flags: int
+    data: bytes | None
+    settings: MountSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Remount:
+    """mount with MS_REMOUNT and without MS_BIND, of what may be a mount of ours.
+
+    `refusal`: why a mount of ours must not be changed like that, with `error`; "" where it may be.
+    """
+
+    target: Place
+    flags: int
+    data: bytes | None
+    refusal: str = ""
+    error: int = EPERM
+
+
+@dataclass(frozen=True, slots=True)
 class Unmount:
     """umount, umount2 of a file system that nodes of ours may stand on."""
 
@@ -162,11 +249,10 @@ class Unmount:
     flags: int
 
 
-Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Unmount
+Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount | Unmount
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a carried out plan came to.
 
     `errno` 0 is success. `left_alone` means that the call does not concern anything of ours and

@@ -36,6 +36,8 @@ for goal in "$@"; do
 	demo)
 		need tar command_there tar
 		need cpio command_there cpio
+		need e2fsprogs command_there mkfs.ext4
+		need fuse2fs command_there fuse2fs
 		;;
 	test)
 		need tar command_there tar
@@ -52,6 +54,16 @@ for goal in "$@"; do
 		need e2fsprogs command_there chattr
 		need util-linux command_there unshare
 		need mount command_there mount
+		need fuse2fs command_there fuse2fs
+		need squashfs-tools command_there mksquashfs
+		need squashfuse command_there squashfuse
+		need ntfs-3g command_there mkntfs
+		need exfat-fuse command_there mount.exfat-fuse
+		need exfatprogs command_there mkfs.exfat
+		need xfsprogs command_there mkfs.xfs
+		need btrfs-progs command_there mkfs.btrfs
+		need erofs-utils command_there mkfs.erofs
+		need dosfstools command_there mkfs.vfat
 		need passwd command_there useradd
 		need procps command_there ps
 		need runc command_there runc
@@ -59,6 +71,8 @@ for goal in "$@"; do
 		need "podman conmon golang-github-containers-common uidmap" command_there podman
 		;;
 	bench)
+		need e2fsprogs command_there mkfs.ext4
+		need fuse2fs command_there fuse2fs
 		need util-linux command_there unshare
 		;;
 	*)

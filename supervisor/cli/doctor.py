@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from supervisor.cli import checks
+from supervisor.cli import checks, mount_checks
 from supervisor.cli.checks import MISSING, Finding
 
 SCHEMA = 1
@@ -25,6 +25,8 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     checks.id_mapping,
     checks.subordinate_ids,
     checks.devices,
+    mount_checks.fuse,
+    mount_checks.fuse_programs,
     checks.cache,
 )
 

@@ -62,6 +62,10 @@ def _dispatch(words: list[str]) -> int:
         def error(self, message: str) -> NoReturn:
             raise UsageError(f"{verb}: {message}", hint=f"`seccompd {verb} --help` has the options")
 
+        def print_help(self, file: object = None) -> None:  # noqa: ARG002
+            """The help, whose errors argparse would not tell."""
+            print(self.format_help(), end="")
+
     chosen = importlib.import_module(module)
     parser = Parser(prog=f"seccompd {verb}", description=text, allow_abbrev=False)
     chosen.add_arguments(parser)

@@ -170,6 +170,7 @@ class Containers:
             audit_fd=None,
             wait_killable=False,  # the filter is the runtime's, and nobody can ask it
             sync_wake_up=features.available("sync_wake_up"),
+            pidfd_info=self._audit is not None and features.available("pidfd_info"),
             foreign=True,
         )
         keeper.details = {

@@ -25,10 +25,8 @@ from supervisor.kernel.shim import check, ffi, lib, send_fds
 from supervisor.kernel.watch import SLOTS, Watches
 from supervisor.observe.complaint import complain
 
-# What refuses a container's calls is the daemon of all of them: so often and no more.
-PACE: Final = 0.001
-# For a message about each listener before the session is there to read them.
-_ROOM: Final = 1 << 20
+PACE: Final = 0.001  # the daemon of all containers is not to be busy with refusing one
+_ROOM: Final = 1 << 20  # for a message about each listener, before there is a session
 
 
 class _Served:
@@ -67,10 +65,8 @@ class Keeper:
         on_first: Callable[[int], None] | None = None,
     ) -> None:
         """`lasting` False: the first listener is the only one, and its session is started again at
-        once. Otherwise one is started when a call waits for it. `on_first` is called then, with the
-        slot, in the place of `start`, which it is to call. `pace`: seconds between two refusals,
-        where there is no session to refuse.
-        """
+        once. Otherwise one is started when a call waits for it; `on_first` is called then, with the
+        slot, and has to call `start`. `pace`: seconds between two refusals of our own."""
         self._events = events
         self._forks = forks
         self.name = name
@@ -385,10 +381,8 @@ class Keeper:
         complain(f"{self.name}: {text}")
 
     def close(self, *, refuse: bool = False) -> None:
-        """Lets go of everything; `refuse`: calls in flight get their errno first. A session that
-        has its listener still goes on by itself until nobody is left to be served, unless it is
-        killed.
-        """
+        """Lets go of everything; `refuse`: the session is killed, and calls in flight get their
+        errno. A session that is not goes on by itself until nobody is left to be served."""
         self._closed = True
         if refuse:
             self._kill()

@@ -174,7 +174,7 @@ class Zygote:
             limits = Limits(**told["limits"])
             policy = self._policies[told["policy"]]
             config = SessionConfig.from_json(told, policy, audit_fd=fds.get("audit"))
-        makers = self._makers(config)
+        makers = self._makers(config, fds.get("userns"))
         try:
             pid = os.fork()
             if pid == 0:
@@ -223,16 +223,22 @@ class Zygote:
         finally:
             os._exit(status)
 
-    def _makers(self, config: SessionConfig) -> list[int]:
+    def _makers(self, config: SessionConfig, userns: int | None) -> list[int]:
         """Sockets of fresh makers; none where we have no privileges to make nodes with."""
         if not config.as_root:
             return []
         from supervisor.engine.helpers import spawn_maker
 
+        policy = config.policy
+        devices = policy.ceiling
+        if policy.fuse:  # what a FUSE program has to open
+            devices = (*devices, ("c", 10, 10, 229, 229, False))
         makers: list[int] = []
         try:
             while len(makers) < MAKERS:
-                makers.append(spawn_maker(config.policy.ceiling, config.uids, config.gids))
+                makers.append(
+                    spawn_maker(devices, config.uids, config.gids, policy.mounts, userns)
+                )
         except BaseException:
             for maker in makers:
                 os.close(maker)

@@ -7,27 +7,32 @@ without the scheduler. Every error ends in an errno, never in `continue`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from errno import EPERM, ESRCH
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import trio
 
+from supervisor.engine.act_mounts import Mounter
+from supervisor.engine.act_umounts import Umounts
+from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.names import LiveNodes
-from supervisor.engine.works import gone_of, lend, path_of, put
-from supervisor.kernel.procfs import host_node
-from supervisor.kernel.shim import ffi, lib
+from supervisor.engine.realise import PROBE, Realiser
+from supervisor.engine.works import NOT_BEGUN, Job, fill, lend, let_go, path_of
+from supervisor.kernel.shim import lib
 from supervisor.kernel.spawn import Helper
+from supervisor.kernel.syscalls import CallSpec
+from supervisor.kernel.task import open_task
 from supervisor.model import (
-    ChangeNode,
     Decision,
     Facts,
     MakeNode,
+    Mount,
     Outcome,
     Plan,
-    RemoveNode,
-    RenameNode,
+    Remount,
     Settings,
     Snapshot,
     Unmount,
@@ -38,20 +43,16 @@ LINGER_US: Final = 300
 DEADLINE: Final = 2.0
 _GRACE: Final = 0.5
 _ATTEMPTS: Final = 3
-_MOST_IDLE_WORKS: Final = 4
-_CAPABILITIES: Final = {"chown": 0, "fowner": 3}  # of capability.h
-_AT_SYMLINK_NOFOLLOW: Final = 0x100
+_MOST_IDLE_JOBS: Final = 4
 _DONE: Final[int] = lib.SD_WORK_DONE
 _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
-_PROBE: Final[int] = lib.SD_WORK_PROBE
-_REALISE: Final[dict[str, int]] = {
-    "auto": 0,
-    "node": lib.SD_WORK_NODE,
-    "bind": lib.SD_WORK_BIND,
-    "closed": lib.SD_WORK_BIND | lib.SD_WORK_CLOSED,
-}
+_LONG: Final[int] = lib.SD_WORK_LONG
+_WANT_PATH: Final[int] = lib.SD_WORK_WANT_PATH
+_AS_WRITTEN: Final[int] = lib.SD_WORK_WANT_PATH | lib.SD_WORK_AS_WRITTEN
+_WAS_NODE: Final[int] = lib.SD_WAS_NODE
+_make: Final = lib.sd_work_make
 
 
 class _Traits(Protocol):
@@ -83,35 +84,50 @@ class Actor:
         maker_socks: list[int],
         deadline: float = DEADLINE,
         resumed: bool = False,
+        uids: Sequence[tuple[int, int, int]] | None = None,
+        gids: Sequence[tuple[int, int, int]] | None = None,
+        report: Callable[..., None] | None = None,
     ) -> None:
-        self._host = traits.nodes == "host" and not maker_socks
-        self._may_bind = userns and traits.nodes != "none"
+        self._realiser = Realiser(
+            may_bind=userns and traits.nodes != "none",
+            host=traits.nodes == "host" and not maker_socks,
+        )
         self._on_error = policy.on_error
         self._deadline = deadline
         self._resolvers = Resolvers()
         self._makers = Makers(maker_socks)
-        self._works: list[Any] = []
-        self._host_nodes: dict[tuple[str, int, int], bytes] = {}
+        self._jobs: list[Job] = []
         self.names = LiveNodes(known=not resumed)
-        self.on_wait: Callable[[], None] = _nothing
+        self._servers = FuseServers(report)
+        self._mounter = Mounter(
+            self._resolvers,
+            self._makers,
+            self._servers,
+            on_error=policy.on_error,
+            uids=uids if userns else None,
+            gids=gids,
+        )
+        self._umounts = Umounts(self._mounter, self._servers, self._makers)
+        self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare()
 
-    @property
-    def live_nodes(self) -> bool:
-        """Whether there may be bind mounts of ours; if not, no companion's call concerns us."""
-        return self.names.any
+    def concerned(self, spec: CallSpec) -> bool:
+        """Whether a companion's call may concern us; where nothing of ours is there it does not."""
+        return self.names.any or (spec.family == "umounts" and self._umounts.any)
 
     @property
     def abandoned(self) -> int:
         """How many resolvers hang and do not die."""
         return self._resolvers.abandoned
 
-    def rest(self) -> None:
-        """Lets go of helpers that were needed for a burst alone."""
-        self._resolvers.rest()
+    def rest(self) -> bool:
+        """Lets go of what was needed for a burst alone; False: not all helpers have ended yet."""
+        lib.sd_forget_callers()
+        return self._resolvers.rest()
 
     def close(self) -> None:
         """Ends the helpers."""
+        self._servers.close()
         self._resolvers.close()
         self._makers.close()
 
@@ -130,74 +146,139 @@ class Actor:
         With `redecide` the path is resolved first, and the call granted only if that grants it.
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
         """
-        if not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
+        if isinstance(plan, Mount | Remount):
+            self._mounter.on_wait = self.on_wait
+            try:
+                return await self._mounter.perform(
+                    plan, task, snapshot, valid, redecide, probe_only=probe_only
+                )
+            except HelperError as error:
+                return Outcome(self._on_error, str(error))
+        if isinstance(plan, Unmount):
+            await self._umounts.prepare(self.on_wait)
+        ours = isinstance(plan, Unmount) and self._umounts.concerned(plan)
+        if not ours and not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
             return Outcome(0, left_alone=True)
         if self._makers.lost:
             return Outcome(self._on_error, "maker: lost")
         self.names.expect(plan)
-        if self._host:
+        if self._realiser.host and not isinstance(plan, Unmount):
             self.names.bound()  # all that an ordinary user makes are bind mounts
-        work = self._works.pop() if self._works else ffi.new("struct sd_work *")
-        work.task = task
-        # Whoever reads the caller asks the listener afterwards whether this call still waits.
-        work.listener, work.id = snapshot.listener, snapshot.id
-        job = _Job(work, plan, valid, redecide, probe_only)
+        job = self._new_job(plan, snapshot)
+        job.work.task = task
+        job.valid, job.redecide, job.probe_only = valid, redecide, probe_only
+        if redecide is not None:
+            job.wanted = _WANT_PATH
+        return await self._carry_out(job)
+
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
+        """The short way of a node that is granted, which takes a maker alone: what it came to.
+
+        None: nothing has begun, and `perform` is to do it. A job: it takes longer, and `finish` has
+        to be awaited.
+        """
+        if (
+            not isinstance(plan, MakeNode)
+            or decision.verdict is not Verdict.EMULATE
+            or (decision.needs_facts and not decision.as_written)
+        ):
+            return None
+        maker = self._makers.pick()
+        if maker is None or maker.busy[0]:
+            return None
+        self.names.expect(plan)
+        job = self._new_job(plan, snapshot)
+        if decision.needs_facts:
+            job.wanted = _AS_WRITTEN
+        job.maker = maker
+        lend(job.work, maker)
+        job.work.resolver = -1
+        job.result = self._start(job)
+        if job.result != _DONE:
+            return job
+        outcome = self._outcome(job)
+        self._jobs.append(job)
+        return outcome
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        """Goes on with what `at_once` has begun; the rest is as in `perform`."""
+        job.valid, job.redecide = valid, redecide
+        outcome = await self._with(None, job)
+        if outcome is not None:
+            self._jobs.append(job)
+            return outcome
+        try:
+            job.work.task = open_task(job.work.tid)
+        except OSError:
+            lib.sd_work_close(job.work)
+            return Outcome(self._on_error, "the caller has gone")
+        try:
+            return await self._carry_out(job)
+        finally:
+            os.close(job.work.task)
+
+    # -- one work
+
+    def _new_job(self, plan: Plan, snapshot: Snapshot) -> Job:
+        job = self._jobs.pop() if self._jobs else Job()
+        job.begin(plan, snapshot)
+        return job
+
+    async def _carry_out(self, job: Job) -> Outcome:
         try:
             for _ in range(_ATTEMPTS):
                 resolver = self._resolvers.idle()
                 if resolver is None:
                     resolver = await self._resolvers.take(self.on_wait)
                 outcome = await self._with(resolver, job)
-                if outcome is not None:
-                    return outcome
+                if outcome is None:
+                    continue
+                if isinstance(job.plan, Unmount) and not outcome.errno:
+                    await self._umounts.written(job.work, job.plan, job.valid, self.on_wait)
+                return outcome
             return Outcome(self._on_error, "path: the caller's groups cannot be taken")
         except HelperError as error:
             return Outcome(self._on_error, str(error))
         finally:
-            if len(self._works) < _MOST_IDLE_WORKS:
-                self._works.append(work)
+            lib.sd_work_close(job.work)
+            if len(self._jobs) < _MOST_IDLE_JOBS:
+                self._jobs.append(job)
 
-    # -- one work
-
-    async def _with(self, resolver: Helper, job: _Job) -> Outcome | None:
-        """None: this resolver cannot become that caller, another one can."""
+    async def _with(self, resolver: Helper | None, job: Job) -> Outcome | None:
+        """None: this resolver cannot become that caller, another one can; or it takes one."""
         work = job.work
         result = _LOST
         try:
-            maker = job.maker = self._makers.pick()
-            work.resolver = resolver.sock
-            lend(work, maker)
-            if not job.valid():
-                result = _DONE
-                return Outcome(self._on_error, "the caller has gone")
-            result = self._start(job)
+            work.resolver = -1 if resolver is None else resolver.sock
+            result, job.result = job.result, NOT_BEGUN
+            if result == NOT_BEGUN:
+                job.maker = self._makers.pick()
+                lend(work, job.maker)
+                result = self._start(job)
+            elif result == _LONG and resolver is not None:
+                result = lib.sd_work_go(work, LINGER_US)
             if result != _DONE:
                 outcome = await self._go_on(job, result)
                 result = _RETIRE if outcome is None else _WAIT
                 return outcome
             return self._outcome(job)
         finally:
-            if result == _DONE:
-                self._resolvers.give(resolver)
-            else:  # it went to sleep, failed, or was cancelled: who still owes an answer?
-                owed = lib.sd_work_owed(work)
-                lib.sd_work_close(work)
-                if result == _RETIRE or owed == resolver.sock:
-                    self._resolvers.abandon(resolver)
-                else:
-                    self._resolvers.give(resolver)
-                if job.maker is not None and owed == job.maker.sock:
-                    self._makers.lose(job.maker)
-                self._makers.done()
+            if job.result != _LONG:
+                let_go(job, resolver, result, self._resolvers, self._makers)
 
-    async def _go_on(self, job: _Job, result: int) -> Outcome | None:
+    async def _go_on(self, job: Job, result: int) -> Outcome | None:
         """What did not come to its end at once. None: this resolver cannot become that caller."""
         work = job.work
         until: float | None = None
+        begun = 0
         while result != _DONE:
             maker = job.maker
             if result == _WAIT:
-                until = trio.current_time() + self._deadline if until is None else until
+                if until is None or work.begun != begun:  # an umount may have much to write
+                    begun = work.begun
+                    until = trio.current_time() + (UMOUNT_DEADLINE if begun else self._deadline)
                 if await self._readable(work.waiting, until):
                     result = lib.sd_work_step(work, LINGER_US)
                     continue
@@ -225,6 +306,9 @@ class Actor:
                     result = lib.sd_work_go(work, LINGER_US)
             elif result == _RETIRE:
                 return None
+            elif result == _LONG:
+                job.result = _LONG
+                return None
             elif maker is not None and work.waiting == maker.sock:
                 result = self._without_maker(job, maker)
             else:
@@ -238,7 +322,7 @@ class Actor:
             return True
         return False
 
-    def _without_maker(self, job: _Job, maker: Maker) -> int:
+    def _without_maker(self, job: Job, maker: Maker) -> int:
         """It has gone, or does not answer: what was placed for its node is taken back."""
         self._makers.lose(maker)
         job.maker = None
@@ -246,70 +330,31 @@ class Actor:
         result: int = lib.sd_work_undo(job.work, -self._on_error, LINGER_US)
         return result
 
-    def _start(self, job: _Job) -> int:
+    def _start(self, job: Job) -> int:
         work, plan = job.work, job.plan
         result: int
         if isinstance(plan, MakeNode):
-            flags = self._realise(job, plan, plan.settings)
-            if job.redecide is not None and not flags & _PROBE:
-                flags |= lib.SD_WORK_WANT_PATH
-            path = plan.place.path or b""
-            result = lib.sd_work_make(
-                work, flags, plan.mode, *plan.device, plan.place.dirfd, path, len(path), LINGER_US
+            flags = self._flags(job, plan, plan.settings)
+            if not flags & PROBE:
+                flags |= job.wanted
+            place = plan.place
+            path = place.path or b""
+            result = _make(
+                work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        work.length[1] = -1
-        work.call_flags = work.flags = 0
-        work.host_node[0] = b"\0"
-        if isinstance(plan, RemoveNode):
-            work.op = lib.SD_WORK_REMOVE
-            put(work, 0, plan.place)
-        elif isinstance(plan, ChangeNode):
-            work.op = lib.SD_WORK_CHANGE
-            work.capability = _CAPABILITIES[plan.capability]
-            work.call_flags = 0 if plan.follow else _AT_SYMLINK_NOFOLLOW
-            put(work, 0, plan.place)
-        elif isinstance(plan, Unmount):
-            work.op = lib.SD_WORK_UMOUNT
-            work.call_flags = plan.flags
-            put(work, 0, plan.place)
-        else:
-            work.op = lib.SD_WORK_RENAME if isinstance(plan, RenameNode) else lib.SD_WORK_LINK
-            work.call_flags = plan.flags
-            put(work, 0, plan.old)
-            put(work, 1, plan.new)
+        if isinstance(plan, Mount | Remount):
+            raise TypeError("mounts are not path work")
+        fill(work, plan)
+        if isinstance(plan, Unmount):
+            self._umounts.fill(work, plan)
         result = lib.sd_work_start(work, LINGER_US)
         return result
 
-    def _realise(self, job: _Job, plan: MakeNode, settings: Settings) -> int:
-        """The flags of how the node is to be made; one that cannot be made is only tried, and the
-        call gets the kernel's own answer.
-        """
-        how = settings.realise if self._may_bind else "node"
-        flags: int = _REALISE[how]
-        if job.probe_only:
-            return flags | _PROBE
-        if not self._makers.all:
-            path = self._host_node(plan) if self._host and how != "node" else b""
-            ffi.memmove(job.work.host_node, path + b"\0", len(path) + 1)
-            if not path:
-                flags |= _PROBE
-        return flags
+    def _flags(self, job: Job, plan: MakeNode, settings: Settings) -> int:
+        return self._realiser.flags(job, plan, settings, makers=bool(self._makers.all))
 
-    def _host_node(self, plan: MakeNode) -> bytes:
-        kind = "c" if plan.mode & 0o170000 == 0o020000 else "b"
-        key = (kind, *plan.device)
-        path = self._host_nodes.get(key)
-        if path is None:
-            found = host_node(*key)
-            path = found.encode() if found else b""
-            if len(path) >= lib.SD_HOST_NODE_MAX:
-                path = b""
-            if path:  # a device that is not there yet may come
-                self._host_nodes[key] = path
-        return path
-
-    def _second_look(self, job: _Job) -> Outcome | None:
+    def _second_look(self, job: Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
         work, plan = job.work, job.plan
         path = path_of(work)
@@ -320,23 +365,25 @@ class Actor:
             return Outcome(EPERM, path=path, decision=decision)
         if not job.valid():
             return Outcome(self._on_error, "the caller has gone", decision=decision)
-        work.flags = self._realise(job, plan, decision.settings)
-        if work.flags & _PROBE:
-            return Outcome(EPERM, "no node of the host's", path, decision=decision)
+        if not isinstance(decision.settings, Settings):
+            raise TypeError("a node with the settings of something else")
+        work.flags = self._flags(job, plan, decision.settings)
+        if work.flags & PROBE:
+            return Outcome(EPERM, job.lack, path, decision=decision)
         return None
 
-    def _outcome(self, job: _Job) -> Outcome:
+    def _outcome(self, job: Job) -> Outcome:
         work = job.work
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
-            self._unmounted(work)
-        path = path_of(work) if job.redecide is not None else None
-        if outcome == lib.SD_WAS_NODE and not error:
+            self._umounts.done(work)
+        path = path_of(work) if job.wanted else None
+        if outcome == _WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
         if outcome & lib.SD_WAS_LEFT_ALONE:
             return Outcome(0, left_alone=True)
         if error:
-            how = ""
+            how = job.lack if error == EPERM else ""
             if error == ESRCH:  # no answer of any of these calls: the caller is exiting
                 error, how = self._on_error, "the caller has gone"
             return Outcome(error, how, path, decision=job.decision)
@@ -345,37 +392,5 @@ class Actor:
         if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
             for maker in self._makers.all:
                 lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
-        return Outcome(0, "bind", path, decision=job.decision)
-
-    def _unmounted(self, work: Any) -> None:
-        """The nodes that went with a file system, or could not be put back on it."""
-        pairs = gone_of(work)
-        for maker in self._makers.all:
-            for device, inode in pairs:
-                lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, device, inode)
-
-
-class _Job:
-    """One call on its way."""
-
-    __slots__ = ("decision", "maker", "plan", "probe_only", "redecide", "valid", "work")
-
-    def __init__(
-        self,
-        work: Any,
-        plan: Plan,
-        valid: Callable[[], bool],
-        redecide: Callable[[Facts], Decision] | None,
-        probe_only: bool,
-    ) -> None:
-        self.work = work
-        self.plan = plan
-        self.valid = valid
-        self.redecide = redecide
-        self.probe_only = probe_only
-        self.maker: Maker | None = None
-        self.decision: Decision | None = None
-
-
-def _nothing() -> None:
-    """What is called before a sleep that nobody wants to know of."""
+        how = "unmounted" if isinstance(job.plan, Unmount) else "bind"
+        return Outcome(0, how, path, decision=job.decision)

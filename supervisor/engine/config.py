@@ -17,8 +17,8 @@ class SessionConfig:
     """`uids`, `gids`: the maps of the target's user namespace, as (inside, outside, count); None
     where it has none of its own. `as_root`: seccompd has root's privileges in the initial user
     namespace, so there are makers. `wait_killable`: the filter has that flag for certain; that of a
-    foreign runtime cannot be asked. `sync_wake_up`: a kernel feature to be used. `foreign`: the
-    filter is a runtime's, and not the one that was compiled with the policy.
+    foreign runtime cannot be asked. `sync_wake_up`, `pidfd_info`: kernel features to be used.
+    `foreign`: the filter is a runtime's, and not the one that was compiled with the policy.
     """
 
     name: str
@@ -31,6 +31,7 @@ class SessionConfig:
     audit_fd: int | None
     wait_killable: bool
     sync_wake_up: bool
+    pidfd_info: bool
     foreign: bool = False
 
     def inner_root(self) -> tuple[int, int]:
@@ -49,6 +50,7 @@ class SessionConfig:
             "as_root": self.as_root,
             "wait_killable": self.wait_killable,
             "sync_wake_up": self.sync_wake_up,
+            "pidfd_info": self.pidfd_info,
             "foreign": self.foreign,
         }
 
@@ -68,6 +70,7 @@ class SessionConfig:
             audit_fd=audit_fd,
             wait_killable=data["wait_killable"],
             sync_wake_up=data["sync_wake_up"],
+            pidfd_info=data["pidfd_info"],
             foreign=data["foreign"],
         )
 

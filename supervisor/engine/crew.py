@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from supervisor.engine.limits import DEFAULT
+from supervisor.engine.works import Job
+from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot
 
 
@@ -15,13 +17,22 @@ class PlanActor(Protocol):
 
     on_wait: Callable[[], None]
 
-    @property
-    def live_nodes(self) -> bool:
-        """Whether there may be bind mounts of ours; if not, no companion's call concerns us."""
+    def concerned(self, spec: CallSpec) -> bool:
+        """Whether a companion's call may concern us; where nothing of ours is there it does not."""
         ...
 
-    def rest(self) -> None:
-        """Nobody has called for a while."""
+    def rest(self) -> bool:
+        """Nobody has called for a while. False: it wants to be asked again soon."""
+        ...
+
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
+        """The short way, where there is one. None: `perform` it. A job: `finish` it."""
+        ...
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        """Goes on with what `at_once` has begun; the rest is as in `perform`."""
         ...
 
     async def perform(

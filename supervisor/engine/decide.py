@@ -5,16 +5,22 @@ A call that equals an earlier one to the bit gets the earlier decision without a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
 
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.snapshot import PROCEED, Reply
 from supervisor.kernel import bpf, simulate
 from supervisor.kernel.syscalls import CallSpec
-from supervisor.model import Decision, Facts, Snapshot, Verdict
+from supervisor.model import Arg, Decision, Facts, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 
-COMPANION = "node_files"
+COMPANIONS = frozenset({"node_files", "umounts"})
+_MOUNT = "mount"
+# In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
+_REFUSED_HERE = frozenset({_MOUNT})
+_LENGTH: Final = 4  # bytes of a string's length in a key
 
 
 def reply_to(decision: Decision) -> Reply:
@@ -46,18 +52,18 @@ class Ruling:
     """A decision with what the session needs to act on it.
 
     `reply` is the answer where registers and strings alone settle it, else None. `companion`: the
-    call is notified only for the sake of nodes that are bind mounts of ours.
+    call is notified only for the sake of nodes that are bind mounts of ours, or of our programs.
+    `refuses`: the caller does not get what it asked for.
     """
 
     decision: Decision
     spec: CallSpec | None
     reply: Reply | None
     companion: bool = False
+    refuses: bool = field(init=False)
 
-    @property
-    def refuses(self) -> bool:
-        """Whether the caller does not get what it asked for."""
-        return not self.decision.verdict.grants
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "refuses", not self.decision.verdict.grants)
 
 
 class Judge:
@@ -75,43 +81,51 @@ class Judge:
     ) -> None:
         self._policy = policy
         self._foreign = foreign
+        self._by_action: dict[int, Decision | None] = {}
         self.kernel_refuses = kernel_refuses
         # Rulings on earlier calls by their keys.
         self.memo: dict[bytes, Ruling] = {}
+        # Second looks at mounts, whose rules take longest, and which are the same again and again.
+        self._mounts: dict[tuple[tuple[Arg, ...], Facts], Decision] = {}
         self._most = limits.memo
         self._rulings: dict[tuple[int, int], Ruling] = {}
-        self._by_action: dict[int, Decision | None] = {}
+        # For calls with one string: what is left of the policy once their registers are known.
+        self._narrowed: dict[bytes, tuple[CallSpec, Callable[[bytes], Decision]]] = {}
 
-    def spec(self, snapshot: Snapshot) -> CallSpec | None:
-        """What the policy knows of the call; None where no rule is about it."""
-        return self._policy.calls.get((snapshot.arch, snapshot.nr))
+    def by_string(self, key: bytes, head: int) -> Ruling | None:
+        """The ruling on a call that differs from earlier ones in its string alone.
 
-    def rule(self, key: bytes, snapshot: Snapshot) -> Ruling:
-        """The ruling on a call that was not seen before."""
+        `key` is its registers, `head` bytes of them, then the string's length and the string. None
+        where there was no such call before: then `rule` has to be asked.
+        """
+        narrowed = self._narrowed.get(key[:head])
+        if narrowed is None:
+            return None
+        spec, decide = narrowed
+        return self._remember(key, self._ruling(decide(key[head + _LENGTH :]), spec))
+
+    def rule(self, key: bytes, snapshot: Snapshot, head: int = 0) -> Ruling:
+        """The ruling on a call that was not seen before. With `head`, as above, `by_string` will
+        know the next one that is like it."""
         spec = self.spec(snapshot)
         if spec is None:
             reason = "the filter notified a call that no rule is about"
             decision = Decision(Verdict.ERRNO, self._policy.source, reason, self._policy.on_error)
             return Ruling(decision, None, reply_to(decision))
-        decision = (self._foreign and self._settled(snapshot)) or self._policy.decide(
-            spec.family, snapshot, None
-        )
-        # A policy has few decisions, and gives the same object each time.
-        same = (id(decision), id(spec))
-        ruling = self._rulings.get(same)
-        if ruling is None:
-            if len(self._rulings) >= self._most:
-                self._rulings.clear()
-            ruling = self._rulings[same] = Ruling(
-                decision,
-                spec,
-                None if decision.needs_facts else self._immediate(decision),
-                companion=spec.family == COMPANION,
-            )
-        if len(self.memo) >= self._most:
-            self.memo.clear()
-        self.memo[key] = ruling
-        return ruling
+        if self._foreign and (settled := self._settled(snapshot)) is not None:
+            return self._remember(key, self._ruling(settled, spec))
+        if head and sum(param.kind.is_string for param in spec.params) == 1:
+            narrowed = self._policy.narrowed(spec.family, snapshot)
+            if callable(narrowed):
+                if len(self._narrowed) >= self._most:
+                    self._narrowed.clear()
+                self._narrowed[key[:head]] = spec, narrowed
+        decision = self._policy.decide(spec.family, snapshot, None)
+        return self._remember(key, self._ruling(decision, spec))
+
+    def spec(self, snapshot: Snapshot) -> CallSpec | None:
+        """What the policy knows of the call; None where no rule is about it."""
+        return self._policy.calls.get((snapshot.arch, snapshot.nr))
 
     def _settled(self, snapshot: Snapshot) -> Decision | None:
         """What our own filter would have answered; None where it would have asked us.
@@ -124,14 +138,48 @@ class Judge:
             self._by_action[action] = _decision(action)
         return self._by_action[action]
 
+    def _ruling(self, decision: Decision, spec: CallSpec) -> Ruling:
+        # A policy has few decisions, and gives the same object each time.
+        same = (id(decision), id(spec))
+        ruling = self._rulings.get(same)
+        if ruling is None:
+            if len(self._rulings) >= self._most:
+                self._rulings.clear()
+            ruling = self._rulings[same] = Ruling(
+                decision,
+                spec,
+                None if decision.needs_facts else self._immediate(decision, spec),
+                companion=spec.family in COMPANIONS,
+            )
+        return ruling
+
+    def _remember(self, key: bytes, ruling: Ruling) -> Ruling:
+        if len(self.memo) >= self._most:
+            self.memo.clear()
+        self.memo[key] = ruling
+        return ruling
+
     def again(self, snapshot: Snapshot, spec: CallSpec, facts: Facts) -> Decision:
         """The decision with all that path work has found out."""
-        return self._policy.decide(spec.family, snapshot, facts)
+        if spec.family != _MOUNT:
+            return self._policy.decide(spec.family, snapshot, facts)
+        key = (snapshot.args, facts)
+        decision = self._mounts.get(key)
+        if decision is None:
+            decision = self._policy.decide(spec.family, snapshot, facts)
+            if len(self._mounts) >= self._most:
+                self._mounts.clear()
+            self._mounts[key] = decision
+        return decision
 
-    def _immediate(self, decision: Decision) -> Reply | None:
+    def leaves_refusals(self, spec: CallSpec) -> bool:
+        """Whether a REFUSE of this call is the kernel's to do."""
+        return self.kernel_refuses and spec.family not in _REFUSED_HERE
+
+    def _immediate(self, decision: Decision, spec: CallSpec) -> Reply | None:
         verdict = decision.verdict
         if verdict in (Verdict.EMULATE, Verdict.INJECT, Verdict.KILL):
             return None
-        if verdict is Verdict.REFUSE and not self.kernel_refuses:
+        if verdict is Verdict.REFUSE and not self.leaves_refusals(spec):
             return None
         return reply_to(decision)

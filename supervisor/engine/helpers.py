@@ -16,12 +16,14 @@ from typing import Any, Final
 import trio
 
 from supervisor.kernel import spawn
-from supervisor.kernel.shim import ffi
+from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
+from supervisor.model import MountCeiling
 
 MOST_RESOLVERS: Final = 4
 MOST_ABANDONED: Final = 8
 _LAST_BREATH: Final = 0.05
+_TIDYING: Final = 0.0005
 
 
 class HelperError(Exception):
@@ -29,16 +31,21 @@ class HelperError(Exception):
 
 
 def spawn_maker(
-    ceiling: Sequence[tuple[str, int, int, int, int]],
+    ceiling: Sequence[tuple[str, int, int, int, int, bool]],
     ids: Sequence[tuple[int, int, int]] | None,
     gids: Sequence[tuple[int, int, int]] | None = None,
+    mounts: Sequence[MountCeiling] = (),
+    userns: int | None = None,
 ) -> int:
     """A maker below `ceiling` for a user namespace with these maps; the socket that it answers on.
 
-    The devices are (type, lowest major, highest major, lowest minor, highest minor). The child is
-    the caller's own, to be reaped by it; it ends when the last copy of the socket is closed.
+    The devices are (type, lowest major, highest major, lowest minor, highest minor, closed). The
+    child is the caller's own, to be reaped by it; it ends when the last copy of the socket is
+    closed.
     """
-    helper = spawn.spawn_maker(ceiling, ids or (), gids if gids is not None else ids or ())
+    helper = spawn.spawn_maker(
+        ceiling, ids or (), gids if gids is not None else ids or (), mounts, userns
+    )
     if helper.pidfd >= 0:
         os.close(helper.pidfd)
     return helper.sock
@@ -98,14 +105,17 @@ class Resolvers:
         self._end(helper)
         self._lot.unpark()
 
-    def rest(self) -> None:
-        """Nobody calls: of the idle ones one is enough, and it is there at once."""
+    def rest(self) -> bool:
+        """Nobody calls: of the idle ones one is enough, and it is there at once.
+
+        False: one that was let go, now or earlier, has not ended yet.
+        """
         while len(self._idle) > 1:
             helper = self._idle.pop(0)
             self._end(helper)
             if helper in self._abandoned and helper.pidfd >= 0:
                 select.select([helper.pidfd], [], [], _LAST_BREATH)  # it waits for us, nothing else
-        self._reap()
+        return not self.abandoned
 
     def _end(self, helper: Helper) -> None:
         os.close(helper.sock)
@@ -146,11 +156,25 @@ class Resolvers:
 
 
 class Maker:
-    """One maker, and whether it owes an answer to somebody."""
+    """One maker, and whether it owes an answer to somebody. `tidying`: it owes that to nobody but
+    whoever wants it next, and to an umount: it lets go of what a mount took.
+    """
 
     def __init__(self, sock: int) -> None:
         self.sock = sock
         self.busy: Any = ffi.new("int32_t *", 0)
+        self.tidying = False
+
+    def tidied(self) -> bool:
+        """Whether it is done with that, or has gone; looks, and does not wait."""
+        if self.tidying and lib.sd_mount_tidied(self.sock) != 0:
+            self.tidying = False
+            self.busy[0] = 0  # who asks one that has gone will see so
+        return not self.tidying
+
+    def idle(self) -> bool:
+        """Whether it owes no answer to anybody."""
+        return not self.busy[0] or (self.tidying and self.tidied())
 
 
 class Makers:
@@ -169,13 +193,21 @@ class Makers:
     def pick(self) -> Maker | None:
         """An idle one where there is one; None where there is none at all."""
         for maker in self.all:
-            if not maker.busy[0]:
+            if maker.idle():
                 return maker
         return self.all[0] if self.all else None
 
     async def wait(self) -> None:
         """Until one may have become idle."""
-        await self._lot.park()
+        if any(maker.tidying for maker in self.all):
+            await trio.sleep(_TIDYING)  # it takes a grace period of RCU, and nobody watches it
+        else:
+            await self._lot.park()
+
+    async def tidied(self) -> None:
+        """Until none holds anything of a mount that was made."""
+        while [maker for maker in self.all if not maker.tidied()]:
+            await self.wait()
 
     def done(self) -> None:
         """A work has ended: whoever waits looks again."""

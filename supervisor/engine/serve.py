@@ -78,7 +78,10 @@ class _Container:
         self._totals = Totals()
         self._audit = None
         if config.audit_fd is not None:
-            self._audit = AuditLog(config.audit_fd, policy=policy.name, session=config.name)
+            self._audit = AuditLog(
+                config.audit_fd, policy=policy.name, session=config.name,
+                by_pidfd=config.pidfd_info,
+            )
         self._tracer = Tracer(config.trace_fd) if config.trace_fd is not None else None
         self._missed = None if config.wait_killable else MissedAnswers()
         in_own_userns = config.uids is not None
@@ -88,6 +91,9 @@ class _Container:
             policy=policy,
             maker_socks=makers,
             resumed=resumed,
+            uids=config.uids,
+            gids=config.gids,
+            report=None if self._audit is None else self._audit.event,
         )
         self._judge = Judge(
             policy, kernel_refuses=in_own_userns, foreign=config.foreign, limits=limits

@@ -13,10 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import replace
 from errno import EFAULT, ENAMETOOLONG, ENOBUFS, ENOTCONN, EPERM
-from typing import Any
 
 import trio
 
@@ -32,11 +29,11 @@ from supervisor.kernel.task import open_task, signals, thread_group
 from supervisor.model import Decision, Facts, Outcome, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.complaint import complain
-from supervisor.observe.identity import identity
 from supervisor.observe.trace import Tracer
 
 _BACK_OFF = 0.01
 _LAST_WORK = 0.5
+_REST = 0.5
 _REASON = "the runtime's own, before it executes the container's program"
 
 
@@ -73,6 +70,7 @@ class Session:
         self._leader: trio.lowlevel.Task | None = None
         self._crew = crew or Crew(limits.linger_us)
         self._latch = latch
+        self._nap = trio.CancelScope()
         self._said: set[type[Exception]] = set()
         self._acting: dict[int, trio.Event] = {}
         self.totals = totals or Totals()
@@ -121,26 +119,32 @@ class Session:
             self.totals.calls += 1
             if self._latch is not None and self._is_the_runtimes():
                 continue
-            ruling, snapshot = memo.get(key), None
+            ruling = memo.get(key)
             if ruling is None or receiver.unread:
-                snapshot = receiver.snapshot()
-                ruling = self._rule(key, snapshot)
-            if ruling.reply is None or observed:
-                await self._serve(key, ruling, snapshot)
+                ruling = self._rule(key)
+            reply = ruling.reply
+            if reply is None:
+                await self._serve(key, ruling)
                 if self._leader is not me:
                     crew.waiting -= 1
+                    if not crew.waiting:
+                        # The leader went to sleep while there was work: now it is to linger, and
+                        # to find that nobody calls.
+                        self._nap.cancel()
                     return
+            elif observed:
+                self._settle_and_record(key, ruling, reply)
             else:
-                self._settle(ruling, ruling.reply)
+                self._settle(ruling, reply)
             turns += 1
             if (crew.waiting or not crew.alone) and turns % self._limits.drain == 0:
                 await trio.lowlevel.checkpoint()
 
     async def _sleep(self) -> None:
-        if not self._crew.waiting:
-            self._actor.rest()
         until = self._audit.sweep() if self._audit else float("inf")
-        with trio.move_on_after(until):
+        if not self._crew.waiting and not self._actor.rest():
+            until = min(until, _REST)
+        with trio.move_on_after(until) as self._nap:
             await trio.lowlevel.wait_readable(self._receiver.listener)
 
     # -- one call
@@ -151,20 +155,19 @@ class Session:
         receiver = self._receiver
         tid, id_ = receiver.call.tid, receiver.call.id
         if not self._latch.holds(tid):
-            if self._latch.open:
-                return False
-            self._latch = None  # for good
+            if not self._latch.open:
+                self._latch = None  # for good
             return False
         start = time.perf_counter_ns()
-        who = identity(tid) if self._observed else None
+        who = self._audit.who(tid) if self._audit is not None else ""
         # What was read of the caller is the caller's only if it still waits.
         delivered = receiver.answer_last(PROCEED if receiver.valid(id_) else (0, -EPERM, 0))
-        if who is not None:
+        if self._observed:
             snapshot = receiver.snapshot()
             decision = Decision(Verdict.CONTINUE, "runtime", _REASON)
             ruling = Ruling(decision, self._judge.spec(snapshot), PROCEED)
             outcome = Outcome(0, left_alone=True)
-            self._record(snapshot, ruling, outcome, start, delivered, who, None)
+            self._record(snapshot, ruling, decision, outcome, start, delivered, who, None)
         return True
 
     def _settle(self, ruling: Ruling, reply: Reply) -> bool:
@@ -176,36 +179,41 @@ class Session:
             self.totals.undelivered += 1
         return delivered
 
-    def _rule(self, key: bytes, snapshot: Snapshot) -> Ruling:
-        if not self._receiver.unread:
-            return self._judge.rule(key, snapshot)
-        decision = self._unread(snapshot.tid)
-        return Ruling(decision, None, reply_to(decision))
+    def _settle_and_record(self, key: bytes, ruling: Ruling, reply: Reply) -> None:
+        start = time.perf_counter_ns()
+        who = self._who(self._receiver.call.tid, key, ruling)
+        delivered = self._settle(ruling, reply)
+        if who is not None:
+            outcome = Outcome(-reply[1], left_alone=bool(reply[2]))
+            snapshot = self._receiver.snapshot()
+            self._record(snapshot, ruling, ruling.decision, outcome, start, delivered, who, key)
 
-    async def _serve(self, key: bytes, ruling: Ruling, snapshot: Snapshot | None) -> None:
+    def _rule(self, key: bytes) -> Ruling:
+        """The ruling on the call received last, which no earlier one was equal to."""
+        receiver = self._receiver
+        if receiver.unread:
+            decision = self._unread(receiver.call.tid)
+            return Ruling(decision, None, reply_to(decision))
+        head = receiver.call.head_length
+        return self._judge.by_string(key, head) or self._judge.rule(key, receiver.snapshot(), head)
+
+    async def _serve(self, key: bytes, ruling: Ruling) -> None:
         """Carries the call received last through to its answer and its record."""
         start = time.perf_counter_ns()
         receiver = self._receiver
         call = receiver.call
-        if ruling.companion and not self._actor.live_nodes:
+        if ruling.companion and ruling.spec and not self._actor.concerned(ruling.spec):
             receiver.answer_last(PROCEED)
             return
-        who = self._who(call.tid, key, ruling)
-        if ruling.reply is not None:
-            delivered = self._settle(ruling, ruling.reply)
-            if who is not None:
-                outcome = Outcome(-ruling.reply[1], left_alone=bool(ruling.reply[2]))
-                snapshot = snapshot or receiver.snapshot()
-                self._record(snapshot, ruling, outcome, start, delivered, who, key)
-            return
+        who = self._who(call.tid, key, ruling) if self._observed else None
         id_, slot = call.id, call.slot
-        snapshot = snapshot or receiver.snapshot()
+        snapshot = receiver.snapshot()
         if self._missed is None:
             outcome = await self._act(snapshot, ruling)
         else:
             outcome = await self._act_once(self._missed, snapshot, ruling, key)
-        final = replace(ruling, decision=outcome.decision) if outcome.decision else ruling
-        reply = self._reply(final.decision, outcome)
+        decision = outcome.decision or ruling.decision
+        reply = self._reply(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
         before = signals(snapshot.tid) if self._missed is not None else (0, 0)
         delivered = receiver.answer(id_, slot, reply)
@@ -216,7 +224,7 @@ class Session:
         elif self._missed is not None and not before[0] and signals(snapshot.tid) == before:
             self._missed.delivered(snapshot.tid, snapshot.ip, key)
         if who is not None and not (ruling.companion and outcome.left_alone):
-            self._record(snapshot, final, outcome, start, delivered, who, None)
+            self._record(snapshot, ruling, decision, outcome, start, delivered, who, None)
 
     @staticmethod
     def _reply(decision: Decision, outcome: Outcome) -> Reply:
@@ -226,13 +234,15 @@ class Session:
             return PROCEED
         return (decision.value if decision.verdict is Verdict.RETURN else 0, 0, 0)
 
-    def _who(self, tid: int, key: bytes, ruling: Ruling) -> Mapping[str, Any] | None:
+    def _who(self, tid: int, key: bytes, ruling: Ruling) -> str | None:
         """The caller's identity for a record, taken while it waits; None: nothing is written."""
-        if not self._observed or ruling.decision.silent:
+        if ruling.decision.silent:
             return None
-        if self._audit is not None and ruling.reply is not None and self._audit.repeated(tid, key):
-            return {} if self._tracer is not None else None
-        return identity(tid)
+        if self._audit is None:
+            return ""
+        if ruling.reply is not None and self._audit.repeated(tid, key):
+            return "" if self._tracer is not None else None
+        return self._audit.who(tid)
 
     def _unread(self, tid: int) -> Decision:
         reason = (
@@ -247,13 +257,7 @@ class Session:
     async def _act(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
         """Carries a call out. Every error is a refusal."""
         try:
-            task = open_task(snapshot.tid)
-        except OSError:
-            return Outcome(self._on_error, "the caller has gone")
-        try:
-            # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
-            # caller still waits, which says whose it is.
-            return await self._perform(snapshot, ruling, task)
+            return await self._perform(snapshot, ruling)
         except UnreadableArgument as error:
             return Outcome(self._unreadable(error.errno))
         except Exception as error:  # fail closed, and say so
@@ -264,8 +268,6 @@ class Session:
             if self._audit is not None:
                 self._audit.event("error", syscall=snapshot.name, error=repr(error))
             return Outcome(self._on_error, f"error: {type(error).__name__}: {error}")
-        finally:
-            os.close(task)
 
     def _unreadable(self, errno: int) -> int:
         """EFAULT and ENAMETOOLONG are what the kernel would say; all else is a failure of ours."""
@@ -291,10 +293,17 @@ class Session:
             del self._acting[snapshot.tid]
             done.set()
 
-    async def _perform(self, snapshot: Snapshot, ruling: Ruling, task: int) -> Outcome:
+    async def _perform(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
         decision, spec = ruling.decision, ruling.spec
         if decision.verdict is Verdict.KILL or spec is None:
             return self._kill(snapshot)
+        plan = FAMILIES[spec.family].plan(snapshot, decision)
+        if plan is None:
+            assert ruling.companion, "only what the filter notifies for our sake can be left alone"
+            return Outcome(0, left_alone=True)
+        begun = self._actor.at_once(plan, snapshot, decision)
+        if isinstance(begun, Outcome):
+            return begun
 
         def valid() -> bool:
             return self._receiver.valid(snapshot.id)
@@ -302,24 +311,29 @@ class Session:
         def redecide(facts: Facts) -> Decision:
             return self._judge.again(snapshot, spec, facts)
 
-        plan = FAMILIES[spec.family].plan(snapshot, decision)
-        if plan is None:
-            assert ruling.companion, "only what the filter notifies for our sake can be left alone"
-            return Outcome(0, left_alone=True)
-        outcome = await self._actor.perform(
-            plan,
-            snapshot,
-            task,
-            valid,
-            redecide if decision.needs_facts else None,
-            probe_only=decision.verdict is Verdict.REFUSE,
-        )
+        again = redecide if decision.needs_facts else None
+        if begun is not None:
+            outcome = await self._actor.finish(begun, valid, again)
+        else:
+            # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
+            # caller still waits, which says whose it is.
+            try:
+                task = open_task(snapshot.tid)
+            except OSError:
+                return Outcome(self._on_error, "the caller has gone")
+            try:
+                probe_only = decision.verdict is Verdict.REFUSE
+                outcome = await self._actor.perform(
+                    plan, snapshot, task, valid, again, probe_only=probe_only
+                )
+            finally:
+                os.close(task)
         final = outcome.decision
         if final is None or final.verdict is Verdict.EMULATE:
             return outcome
         if final.verdict is Verdict.KILL:
-            return replace(self._kill(snapshot), path=outcome.path, decision=final)
-        if final.verdict is Verdict.REFUSE and not self._judge.kernel_refuses:
+            return self._kill(snapshot)._replace(path=outcome.path, decision=final)
+        if final.verdict is Verdict.REFUSE and not self._judge.leaves_refusals(spec):
             return outcome
         _, error, proceed = reply_to(final)
         return Outcome(-error, path=outcome.path, left_alone=bool(proceed), decision=final)
@@ -344,21 +358,22 @@ class Session:
         self,
         snapshot: Snapshot,
         ruling: Ruling,
+        decision: Decision,
         outcome: Outcome,
         start: int,
         delivered: bool,
-        who: Mapping[str, Any],
+        who: str,
         key: bytes | None,
     ) -> None:
         if self._tracer is not None:
-            self._tracer.show(snapshot, ruling.spec, ruling.decision, outcome)
+            self._tracer.show(snapshot, ruling.spec, decision, outcome)
         if self._audit is None or not who:
             return
         seconds = (time.perf_counter_ns() - start) / 1e9
         self._audit.record(
             snapshot,
             ruling.spec,
-            ruling.decision,
+            decision,
             outcome,
             seconds,
             who=who,

@@ -6,13 +6,15 @@ from the Snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from errno import ENOENT
+from operator import itemgetter
 from typing import Any
 
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.kernel.shim import check, ffi, lib
-from supervisor.kernel.syscalls import CallSpec, Kind, Param
+from supervisor.kernel.syscalls import CallSpec, Kind
 from supervisor.model import Arg, Snapshot
 
 # What the kernel is told: the call's result, or the negative errno, or 1: CONTINUE.
@@ -24,17 +26,13 @@ _receive = lib.sd_receive
 _answer_last = lib.sd_answer_last
 _NULL = ffi.NULL
 _UNREAD: int = lib.SD_UNREAD
+_NULL_POINTER: int = lib.SD_NULL
 
-# How an argument becomes a value; the shim has already cut it to its width.
-_TEXT, _SIGNED, _PLAIN = range(3)
-_SIGN = 1 << 31
+# A key begins with these, and each of its strings with the last one.
+_CALL = struct.Struct("=Ii")
+_LENGTH = struct.Struct("=i")
 
-
-def _how(param: Param) -> int:
-    if param.kind is Kind.PATH:
-        return _TEXT
-    return _SIGNED if param.kind.signed else _PLAIN
-
+_STRINGS = {Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA}
 
 _WIDTH = {0: lib.SD_LONG, 16: lib.SD_U16, 32: lib.SD_U32}
 
@@ -46,8 +44,41 @@ def reads_table(calls: Mapping[tuple[int, int], CallSpec]) -> Any:
         entry.arch = arch
         entry.nr = nr
         for i, param in enumerate(spec.params):
-            entry.kind[i] = lib.SD_STRING if param.kind is Kind.PATH else _WIDTH[param.kind.bits]
+            entry.kind[i] = _STRINGS.get(param.kind) or _WIDTH[param.kind.bits]
     return table
+
+
+class _Shape:
+    """How the key of one system call is taken apart: its numbers, and then its strings."""
+
+    __slots__ = ("in_order", "name", "numbers", "strings")
+
+    def __init__(self, spec: CallSpec) -> None:
+        self.name = spec.name
+        kinds = [param.kind for param in spec.params]
+        self.strings = sum(kind.is_string for kind in kinds)
+        # In 64 bits each, of which the shim has already cut off what the type has not.
+        numbers = ["i4x" if kind.signed else "Q" for kind in kinds if not kind.is_string]
+        self.numbers = struct.Struct("".join(["=8x", *numbers]))
+        found = sorted(range(len(kinds)), key=lambda i: kinds[i].is_string)
+        # one item alone would not be a tuple
+        self.in_order: Callable[[list[Arg]], tuple[Arg, ...]] = (
+            itemgetter(*(found.index(i) for i in range(len(kinds)))) if len(kinds) > 1 else tuple
+        )
+
+    def args(self, key: bytes) -> tuple[Arg, ...]:
+        """The arguments in the order of the registers."""
+        values: list[Arg] = list(self.numbers.unpack_from(key))
+        at = self.numbers.size
+        for _ in range(self.strings):
+            length: int = _LENGTH.unpack_from(key, at)[0]
+            at += _LENGTH.size
+            if length < 0:
+                values.append(0 if length == _NULL_POINTER else length)
+            else:
+                values.append(key[at : at + length])
+                at += length
+        return self.in_order(values)
 
 
 def _delivered(result: int) -> bool:
@@ -74,10 +105,8 @@ class Receiver:
         self._also = _NULL
         self._also_count = 0
         self._keys = ffi.buffer(self.call.key)
-        self._shapes = {
-            key: (spec.name, tuple(_how(param) for param in spec.params))
-            for key, spec in calls.items()
-        }
+        self._key = b""
+        self._shapes = {_CALL.pack(*call): _Shape(spec) for call, spec in calls.items()}
         self._watch = watch
         pointer = lib.sd_receiver_new(
             listener, timer, watch, reads_table(calls), len(calls), int(limits.snapshot * 1e9)
@@ -99,6 +128,7 @@ class Receiver:
             return None
         self.unread = found >= _UNREAD
         key: bytes = self._keys[: found & (_UNREAD - 1)]
+        self._key = key
         return key
 
     def watch_also(self, fds: Sequence[int]) -> None:
@@ -108,21 +138,14 @@ class Receiver:
 
     def snapshot(self) -> Snapshot:
         """The received call as a value of its own, which outlives the next one."""
-        call = self.call
-        arch, nr = call.arch, call.nr
-        name, shape = self._shapes.get((arch, nr)) or (f"syscall_{nr:#x}", ())
-        args: list[Arg] = ffi.unpack(call.args, len(shape))
-        strings = 0
-        for i, how in enumerate(shape):
-            if how == _TEXT:
-                length = call.length[strings]
-                text = call.text[strings]
-                args[i] = ffi.buffer(text, length)[:] if length >= 0 else length
-                strings += 1
-            elif how == _SIGNED and args[i] & _SIGN:  # type: ignore[operator]
-                args[i] -= 1 << 32  # type: ignore[operator]
+        call, key, listener = self.call, self._key, self.listener
+        arch, nr = _CALL.unpack_from(key)
+        shape = self._shapes.get(key[: _CALL.size])
+        if shape is None:
+            name = f"syscall_{nr:#x}"
+            return Snapshot(call.id, call.tid, arch, nr, call.ip, name, (), listener)
         return Snapshot(
-            call.id, call.tid, arch, nr, call.ip, name, tuple(args), listener=self.listener
+            call.id, call.tid, arch, nr, call.ip, shape.name, shape.args(key), listener
         )
 
     def answer_last(self, reply: Reply) -> bool:

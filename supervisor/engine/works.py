@@ -1,13 +1,63 @@
-"""Filling in and reading a work, the C structure that one plan is carried out with."""
+"""A call that is being carried out, and its work: the C structure that does the path work."""
 
 from __future__ import annotations
 
 import struct
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
-from supervisor.engine.helpers import Maker
+from supervisor.engine.helpers import Maker, Makers, Resolvers
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import Place
+from supervisor.kernel.spawn import Helper
+from supervisor.model import (
+    ChangeNode,
+    Decision,
+    Facts,
+    LinkNode,
+    Place,
+    Plan,
+    RemoveNode,
+    RenameNode,
+    Snapshot,
+    Unmount,
+)
+
+NOT_BEGUN: Final = -1
+_CAPABILITIES: Final = {"chown": 0, "fowner": 3}  # of capability.h
+_AT_SYMLINK_NOFOLLOW: Final = 0x100
+
+
+class Job:
+    """One call on its way; when it has come to its end, another one.
+
+    `wanted`: what SD_WORK_* flags say of a decision that is to be taken again. `result`: how far
+    the work is, enum sd_work_result.
+    """
+
+    __slots__ = (
+        "decision", "lack", "maker", "plan", "probe_only", "redecide", "result", "valid", "wanted",
+        "work",
+    )  # fmt: skip
+
+    plan: Plan
+    valid: Callable[[], bool]
+
+    def __init__(self) -> None:
+        self.work: Any = ffi.new("struct sd_work *")
+
+    def begin(self, plan: Plan, snapshot: Snapshot) -> None:
+        """A new call."""
+        self.plan = plan
+        self.redecide: Callable[[Facts], Decision] | None = None
+        self.maker: Maker | None = None
+        self.decision: Decision | None = None
+        self.probe_only = False
+        self.lack = ""  # why nothing can be made
+        self.wanted = 0
+        self.result = NOT_BEGUN
+        # Whoever reads the caller asks the listener afterwards whether this call still waits.
+        work = self.work
+        work.listener, work.id, work.tid = snapshot.listener, snapshot.id, snapshot.tid
 
 
 def put(work: Any, which: int, place: Place) -> None:
@@ -23,6 +73,30 @@ def put(work: Any, which: int, place: Place) -> None:
         ffi.memmove(work.path[which], path, length)
 
 
+def fill(work: Any, plan: RemoveNode | RenameNode | LinkNode | ChangeNode | Unmount) -> None:
+    """All that a plan says, but that of a new node, which sd_work_make is told."""
+    work.length[1] = -1
+    work.call_flags = work.flags = 0
+    work.host_node[0] = b"\0"
+    if isinstance(plan, RemoveNode):
+        work.op = lib.SD_WORK_REMOVE
+        put(work, 0, plan.place)
+    elif isinstance(plan, ChangeNode):
+        work.op = lib.SD_WORK_CHANGE
+        work.capability = _CAPABILITIES[plan.capability]
+        work.call_flags = 0 if plan.follow else _AT_SYMLINK_NOFOLLOW
+        put(work, 0, plan.place)
+    elif isinstance(plan, Unmount):
+        work.op = lib.SD_WORK_UMOUNT
+        work.call_flags = plan.flags
+        put(work, 0, plan.place)
+    else:
+        work.op = lib.SD_WORK_RENAME if isinstance(plan, RenameNode) else lib.SD_WORK_LINK
+        work.call_flags = plan.flags
+        put(work, 0, plan.old)
+        put(work, 1, plan.new)
+
+
 def lend(work: Any, maker: Maker | None) -> None:
     """The maker that a work may ask."""
     if maker is None:
@@ -31,6 +105,25 @@ def lend(work: Any, maker: Maker | None) -> None:
     else:
         work.maker = maker.sock
         work.maker_busy = maker.busy
+
+
+def let_go(
+    job: Job, resolver: Helper | None, result: int, resolvers: Resolvers, makers: Makers
+) -> None:
+    """Gives the helpers back, or up: who still owes an answer is of no use to anybody else."""
+    owed = -1
+    if result != lib.SD_WORK_DONE:  # it went to sleep, failed, or was cancelled
+        owed = lib.sd_work_owed(job.work)
+        lib.sd_work_close(job.work)
+        if job.maker is not None and owed == job.maker.sock:
+            makers.lose(job.maker)
+        makers.done()
+    if resolver is None:
+        return
+    if result == lib.SD_WORK_RETIRE or owed == resolver.sock:
+        resolvers.abandon(resolver)
+    else:
+        resolvers.give(resolver)
 
 
 def path_of(work: Any) -> bytes | None:

@@ -17,8 +17,12 @@ from supervisor.policy.families import (
     IdMatch,
     KeyMatch,
     NodeMatch,
+    OptionMatch,
     PathMatch,
+    SourceMatch,
     Traits,
+    TypeMatch,
+    may_bind,
 )
 
 __all__ = [
@@ -33,12 +37,16 @@ __all__ = [
     "Match",
     "Named",
     "NodeMatch",
+    "OptionMatch",
     "Param",
     "PathMatch",
+    "SourceMatch",
     "Traits",
+    "TypeMatch",
     "UnreadableArgument",
     "call",
     "flag",
+    "may_bind",
     "number",
     "place",
 ]
@@ -75,7 +83,7 @@ class Named:
     __slots__ = ("_args",)
 
     def __init__(self, spec: CallSpec, args: Iterable[Arg]) -> None:
-        self._args = {param.name: arg for param, arg in zip(spec.params, args, strict=True)}
+        self._args = dict(zip(spec.names, args, strict=True))
 
     def __contains__(self, name: str) -> bool:
         return name in self._args

@@ -10,19 +10,18 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from supervisor.handlers.base import (
+    AT_FDCWD,
     CallSpec,
     Family,
     IdMatch,
     KeyMatch,
     Kind,
-    Named,
     NodeMatch,
     PathMatch,
+    UnreadableArgument,
     call,
-    number,
-    place,
 )
-from supervisor.model import Decision, MakeNode, Snapshot, Verdict
+from supervisor.model import Decision, MakeNode, Place, Settings, Snapshot, Verdict
 
 
 def split_device(dev: int) -> tuple[int, int]:
@@ -71,13 +70,12 @@ class DeviceNodes(Family):
 
     def plan(self, snapshot: Snapshot, decision: Decision) -> MakeNode:
         """The node to make, with the mode as the caller gave it (before its umask)."""
-        args = Named(_CALLS[snapshot.name], snapshot.args)
-        return MakeNode(
-            place=place(args, "pathname", "dirfd"),
-            mode=number(args, "mode"),
-            device=split_device(number(args, "dev")),
-            settings=decision.settings,
-        )
-
-
-_CALLS = {spec.name: spec for spec in DeviceNodes.calls}
+        if not isinstance(decision.settings, Settings):
+            raise TypeError("a node with the settings of something else")
+        *dirfd, path, mode, dev = snapshot.args
+        at = dirfd[0] if dirfd else AT_FDCWD
+        if isinstance(path, int):
+            raise UnreadableArgument(-path)
+        if isinstance(at, bytes) or isinstance(mode, bytes) or isinstance(dev, bytes):
+            raise TypeError("pathname alone is a string")
+        return MakeNode(Place(at, path), mode, split_device(dev), decision.settings)

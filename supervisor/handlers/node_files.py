@@ -22,6 +22,7 @@ from supervisor.handlers.base import (
     Traits,
     call,
     flag,
+    may_bind,
     number,
     place,
 )
@@ -34,17 +35,14 @@ from supervisor.model import (
     RemoveNode,
     RenameNode,
     Snapshot,
-    Unmount,
 )
 
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_REMOVEDIR: Final = 0x200
 AT_EMPTY_PATH: Final = 0x1000
-MNT_EXPIRE: Final = 4
 
 _NAME: Final = "node_files"
 _PATH = ("pathname", Kind.PATH)
-_TARGET = ("target", Kind.PATH)
 _OLD = ("oldpath", Kind.PATH)
 _NEW = ("newpath", Kind.PATH)
 _AT = ("dirfd", Kind.FD)
@@ -73,8 +71,6 @@ _NAMES: Final = (
     _call("renameat2", _OLD_AT, _OLD, _NEW_AT, _NEW, _FLAGS),
     _call("link", _OLD, _NEW),
     _call("linkat", _OLD_AT, _OLD, _NEW_AT, _NEW, _FLAGS),
-    _call("umount2", _TARGET, _FLAGS),
-    _call("umount", _TARGET),
 )
 # chown, lchown and fchown have 16-bit ids on i386 alone; nothing here looks at the ids.
 _INODES: Final = (
@@ -112,20 +108,18 @@ class NodeFiles(Family):
     # A caller that unlinks through io_uring would meet the EBUSY that this family hides.
     io_uring: ClassVar[bool] = True
 
-    def serves(self, traits: Traits, realises: frozenset[str]) -> tuple[CallSpec, ...]:
+    def serves(
+        self, traits: Traits, realises: frozenset[str], *, mounts: bool  # noqa: ARG002
+    ) -> tuple[CallSpec, ...]:
         """Nothing, the calls on names, or (for bind mounts of the host's nodes) all."""
-        if traits.nodes == "none" or not realises - {"node"}:
+        if not may_bind(traits, realises):
             return ()
         return self.calls if traits.nodes == "host" else _NAMES
 
-    def always(self, spec: CallSpec) -> Sequence[Match]:
-        """Each call, but not unlinkat of a directory: no node is one; nor the umount that only
-        marks what is not in use, which a mount of ours is.
-        """
+    def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:  # noqa: ARG002
+        """Each call, but not unlinkat of a directory: no node is one."""
         if spec.name == "unlinkat":
             return ((Condition(2, AT_REMOVEDIR, 0),),)
-        if spec.name == "umount2":
-            return ((Condition(1, MNT_EXPIRE, 0),),)
         return ((),)
 
     def plan(self, snapshot: Snapshot, decision: Decision) -> Plan | None:  # noqa: ARG002
@@ -135,8 +129,6 @@ class NodeFiles(Family):
         if name.startswith("unlink"):
             return RemoveNode(place(args, "pathname", "dirfd"))
         flags = number(args, "flags") if "flags" in args else 0
-        if name.startswith("umount"):
-            return Unmount(place(args, "target", "dirfd"), flags)
         if name.startswith(("rename", "link")):
             old = place(args, "oldpath", "olddirfd")
             new = place(args, "newpath", "newdirfd")

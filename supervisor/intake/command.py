@@ -94,6 +94,7 @@ def run(options: Options) -> int:
             audit_fd=audit,
             wait_killable=features.available("wait_killable"),
             sync_wake_up=features.available("sync_wake_up"),
+            pidfd_info=audit is not None and features.available("pidfd_info"),
         )
         events = Events()
         stack.callback(events.close)

@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Final
 
 from supervisor.errors import KernelError
@@ -70,6 +71,22 @@ NO_TYPING: Final = tuple(
 )
 
 
+def _library() -> ModuleType:
+    """pyseccomp. Raises KernelError where there is no libseccomp that it can load."""
+    try:
+        import pyseccomp
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # not about libseccomp
+        raise KernelError(
+            f"no filter can be made without libseccomp: {error}",
+            hint="install it (`apt-get install libseccomp2` in Debian). Where it is there, "
+            "/sbin/ldconfig could not be asked for it: `ulimit -n` and `ulimit -u` show limits",
+        ) from error
+    module: ModuleType = pyseccomp
+    return module
+
+
 def build(
     rules: Iterable[FilterRule],
     arches: Sequence[int] = NATIVE_ARCHES,
@@ -83,8 +100,7 @@ def build(
     NO_TYPING where the command is `contained`, in a user namespace of its own.
     Raises KernelError where libseccomp cannot express a rule.
     """
-    import pyseccomp
-
+    pyseccomp = _library()
     every = [*rules, NO_LISTENER, *(NO_TYPING if contained else ())]
     whole = None
     for arch in arches:
@@ -117,8 +133,7 @@ def build(
 
 
 def _add(part: object, rule: FilterRule, nr: int, arch: int, native: bool) -> None:
-    import pyseccomp
-
+    pyseccomp = _library()
     assert isinstance(part, pyseccomp.SyscallFilter)
     arguments = [
         pyseccomp.Arg(test.arg, pyseccomp.MASKED_EQ, test.mask, test.value) for test in rule.match
@@ -150,9 +165,7 @@ def libseccomp_version() -> tuple[int, int, int]:
     """The version of the libseccomp that pyseccomp has loaded (seccomp_version(3))."""
     import ctypes
 
-    import pyseccomp
-
-    function = pyseccomp._libseccomp.seccomp_version
+    function = _library()._libseccomp.seccomp_version
     function.restype = ctypes.POINTER(ctypes.c_uint * 3)
     major, minor, micro = function().contents
     return major, minor, micro

@@ -55,6 +55,8 @@ _TABLE = (
     Feature("open_tree", "SD_HAS_OPEN_TREE", (5, 2), True, "makes bind mounts by descriptor"),
     Feature("move_mount", "SD_HAS_MOVE_MOUNT", (5, 2), True, "attaches mounts by descriptor"),
     Feature("mount_setattr", "SD_HAS_MOUNT_SETATTR", (5, 12), True, "sets a mount's attributes"),
+    Feature("pidfd_info", "SD_HAS_PIDFD_INFO", (6, 13), False,
+            "says who calls; without it records take longer to make"),
 )
 
 FEATURES = {feature.name: feature for feature in _TABLE}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from typing import Final
 
+from supervisor.kernel.shim import ffi, lib
+
+_LOOP_MAJOR: Final = 7
 _TYPES: Final = {"c": ("char", stat.S_IFCHR), "b": ("block", stat.S_IFBLK)}
 
 
@@ -50,3 +54,32 @@ def host_node(kind: str, major: int, minor: int) -> str | None:
     except OSError:
         pass
     return None
+
+
+def block_device_name(major: int, minor: int) -> bytes:
+    """The kernel's own name of a block device, with /dev; b"" where it has none.
+
+    No container can choose it, as it can the name of a node.
+    """
+    name = ffi.new("char[]", lib.SD_DEVICE_NAME_MAX)
+    length = lib.sd_device_name(major, minor, name)
+    return b"/dev/" + ffi.buffer(name, length)[:] if length > 0 else b""
+
+
+def loop_is_bound(major: int, minor: int) -> bool:
+    """Whether that is a loop device with a file behind it."""
+    return major == _LOOP_MAJOR and os.path.exists(f"/sys/dev/block/7:{minor}/loop/backing_file")
+
+
+def mounted_devices(task: int) -> Counter[tuple[int, int]]:
+    """The filesystems that a task's mount namespace shows, and how often; `task` is as above."""
+    found: Counter[tuple[int, int]] = Counter()
+    try:
+        fd = os.open("mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
+        with open(fd, "rb") as lines:
+            for line in lines:
+                major, _, minor = line.split(b" ", 3)[2].partition(b":")
+                found[int(major), int(minor)] += 1
+    except OSError:
+        pass  # it has gone
+    return found

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from supervisor.kernel.mounts import attr_of
 from supervisor.kernel.shim import check, ffi, lib
+from supervisor.model import MountCeiling
 
 _READY_MS = 5000
 
@@ -41,15 +43,19 @@ def spawn_resolver() -> Helper:
 
 
 def spawn_maker(
-    ceiling: Sequence[tuple[str, int, int, int, int]],
+    ceiling: Sequence[tuple[str, int, int, int, int, bool]],
     uids: Sequence[tuple[int, int, int]],
     gids: Sequence[tuple[int, int, int]],
+    mounts: Sequence[MountCeiling] = (),
+    userns: int | None = None,
 ) -> Helper:
     """Forks a maker; needs root's privileges in the initial user namespace.
 
     `ceiling` has the devices it may ever make: type ("c" or "b"), lowest and highest major, lowest
-    and highest minor. `uids` and `gids` are (inside, outside, count) of the target's user
-    namespace; none: it has none of its own.
+    and highest minor, and whether they are made only where nobody can open them (which without a
+    user namespace there is nowhere, and is not looked at). `uids` and `gids` are (inside, outside,
+    count) of the target's user namespace; none: it has none of its own. `mounts` is what it may
+    ever mount, and `userns` the target's user namespace, for whose ids it is mounted.
     """
     keep = (
         ffi.new("struct sd_range[]", [tuple(r) for r in uids]),
@@ -59,6 +65,28 @@ def spawn_maker(
     bounds = ffi.new("struct sd_ceiling *")
     bounds.uids, bounds.gids, bounds.devices = keep
     bounds.uid_count, bounds.gid_count, bounds.device_count = map(len, keep)
+    rules, kept = _mount_rules(mounts)
+    bounds.mounts, bounds.mount_count = rules, len(mounts)
+    bounds.userns = -1 if userns is None else userns
     child = ffi.new("struct sd_child *")
     check(lib.sd_maker_spawn(bounds, child), "fork")
+    del kept
     return _ready(child, "a maker could not be set up")
+
+
+def _mount_rules(mounts: Sequence[MountCeiling]) -> tuple[Any, list[Any]]:
+    """The array, and what has to live as long as it does."""
+    rules = ffi.new("struct sd_mount_rule[]", len(mounts))
+    kept: list[Any] = []
+    for rule, mount in zip(rules, mounts, strict=True):
+        names = [ffi.new("char[]", name) for name in mount.names]
+        devices = [(ord("b"), *numbers) for numbers in mount.devices]
+        kept += names
+        kept.append(fstype := ffi.new("char[]", mount.fstype))
+        kept.append(name_list := ffi.new("char *[]", names))
+        kept.append(device_list := ffi.new("struct sd_devices[]", devices))
+        rule.fstype, rule.names, rule.devices = fstype, name_list, device_list
+        rule.name_count, rule.device_count = len(names), len(devices)
+        rule.force = attr_of(mount.force)
+        rule.images, rule.text = mount.images, mount.text
+    return rules, kept

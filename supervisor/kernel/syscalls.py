@@ -8,7 +8,7 @@ Audit architecture values are those of <linux/audit.h>.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -39,6 +39,9 @@ class Kind(StrEnum):
     MODE = "mode"
     DEV = "dev"
     PATH = "path"
+    TEXT = "text"
+    DATA = "data"
+    MOUNT_FLAGS = "mount_flags"
     POINTER = "pointer"
     ID = "id"
     SIZE = "size"
@@ -48,9 +51,14 @@ class Kind(StrEnum):
         """How many low bits of the register the kernel looks at; 0: as wide as a register."""
         if self is Kind.MODE:
             return 16
-        if self in (Kind.PATH, Kind.POINTER, Kind.SIZE):
+        if self.is_string or self in (Kind.POINTER, Kind.SIZE, Kind.MOUNT_FLAGS):
             return 0
         return 32
+
+    @property
+    def is_string(self) -> bool:
+        """Whether it points to a string, which is read. TEXT and DATA may be NULL, which is 0."""
+        return self in (Kind.PATH, Kind.TEXT, Kind.DATA)
 
     @property
     def signed(self) -> bool:
@@ -73,6 +81,10 @@ class CallSpec:
     family: str
     name: str
     params: tuple[Param, ...]
+    names: tuple[str, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(param.name for param in self.params))
 
     def index(self, name: str) -> int | None:
         """The position of the parameter `name`, None where the call has none of that name."""
@@ -139,6 +151,7 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "removexattr": (197, 235, 14),
     "lremovexattr": (198, 236, 15),
     "fremovexattr": (199, 237, 16),
+    "mount": (165, 21, 40),
     "seccomp": (317, 354, 277),
     "ioctl": (16, 54, 29),
     "io_uring_setup": (425, 425, 425),

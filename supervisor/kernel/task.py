@@ -4,11 +4,39 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Final
+from typing import Any, Final, NamedTuple
+
+from supervisor.kernel.shim import ffi, lib
 
 PROC = "/proc"
 # PF_FORKNOEXEC of the kernel's <linux/sched.h>, as /proc/PID/stat shows it.
 _FORKED_ONLY: Final = 0x40
+_found: Any = ffi.new("struct sd_identity *")
+_raw = ffi.buffer(_found)
+
+
+class Identity(NamedTuple):
+    """A thread: its process, itself, itself in its own pid namespace, its effective ids, its name
+    (which it chooses itself)."""
+
+    tgid: int
+    tid: int
+    own_tid: int
+    uid: int
+    gid: int
+    comm: bytes
+
+
+def identify(tid: int, *, by_pidfd: bool) -> bytes | None:
+    """Who a thread is, now: equal bytes for what is equal; None where it has gone."""
+    return _raw[:] if lib.sd_identify(tid, by_pidfd, _found) == 0 else None
+
+
+def identity_of(raw: bytes) -> Identity:
+    """What `identify` has found."""
+    who = ffi.from_buffer("struct sd_identity *", raw)
+    comm = ffi.buffer(who.comm, who.comm_length)[:]
+    return Identity(who.tgid, who.tid, who.own_tid, who.uid, who.gid, comm)
 
 
 def open_task(tid: int) -> int:

@@ -6,28 +6,28 @@ counted and summed up in one record. A slow reader loses records, which the next
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from supervisor.kernel.mounts import names_of, without_magic
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
-from supervisor.observe.text import errno_name, printable
+from supervisor.observe.identity import identity
+from supervisor.observe.text import errno_name, members, printable, quoted
 from supervisor.observe.writer import LineWriter
 
 SCHEMA = 1
 REPEAT_WINDOW = 1.0
 _MOST_REPEATS = 1024
-
-_dumps = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+_MOST_ENDS = 1024
 
 
 @dataclass(slots=True)
 class _Repeat:
-    record: dict[str, Any]
+    record: str
     until: float
     count: int = 0
 
@@ -48,21 +48,37 @@ def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:
     for param, value in zip(spec.params if spec else (), snapshot.args, strict=False):
         if isinstance(value, bytes):
             found[param.name] = printable(value)
-        elif value < 0 and param.kind is Kind.PATH:
-            found[param.name] = {"error": errno_name(-value)}
+        elif param.kind.is_string:
+            found[param.name] = {"error": errno_name(-value)} if value else None
+        elif param.kind is Kind.MOUNT_FLAGS:
+            found[param.name] = value
+            found["flags"] = names_of(without_magic(value))
         else:
             found[param.name] = value
     return found
 
 
 class AuditLog:
-    """Writes the records of one session."""
+    """Writes the records of one session.
+
+    `by_pidfd`: the kernel has what the feature pidfd_info stands for.
+    """
 
     def __init__(
-        self, fd: int, *, policy: str, session: str, clock: Callable[[], float] = time.monotonic
+        self,
+        fd: int,
+        *,
+        policy: str,
+        session: str,
+        clock: Callable[[], float] = time.monotonic,
+        by_pidfd: bool = False,
     ) -> None:
         self._writer = LineWriter(fd)
-        self._base = {"v": SCHEMA, "session": session, "policy": policy}
+        base = members({"v": SCHEMA, "session": session, "policy": policy})
+        self._start = f'{{{base},"time":"'
+        self._by_pidfd = by_pidfd
+        # The ends of records, with the decisions that they are about; there are few of both.
+        self._ends: dict[tuple[int, int, bool], tuple[Decision, str]] = {}
         self._repeats: dict[tuple[int, bytes], _Repeat] = {}
         self._clock = clock
         self._next_sweep = float("inf")
@@ -72,6 +88,10 @@ class AuditLog:
     def lost(self) -> int:
         """How many records could not be written."""
         return self._writer.lost
+
+    def who(self, tid: int) -> str:
+        """The caller's identity, as `record` takes it."""
+        return identity(tid, by_pidfd=self._by_pidfd)
 
     def repeated(self, tid: int, key: bytes) -> bool:
         """Whether this call only repeats a recorded one; it is then counted, and that is all."""
@@ -92,39 +112,31 @@ class AuditLog:
         outcome: Outcome,
         seconds: float,
         *,
-        who: Mapping[str, Any],
+        who: str,
         delivered: bool,
         key: bytes | None = None,
     ) -> None:
         """Writes the record of one answered call; `who` is the caller's identity, read before it
         was answered, for it may be gone by now. With a `key`, its repeats will be counted."""
-        record = {
-            "time": _now(),
-            "syscall": snapshot.name,
-            "arch": ARCH_NAMES.get(snapshot.arch, f"{snapshot.arch:#x}"),
-            "nr": snapshot.nr,
-            **who,
-            "args": arguments(snapshot, spec),
-            "verdict": decision.verdict.value,
-            "rule": decision.rule,
-        }
-        if decision.reason:
-            record["reason"] = decision.reason
-        record |= answer_of(decision, outcome)
+        arch = ARCH_NAMES.get(snapshot.arch, f"{snapshot.arch:#x}")
+        record = (
+            f'"syscall":"{snapshot.name}","arch":"{arch}","nr":{snapshot.nr},{who},'
+            f'"args":{{{members(arguments(snapshot, spec))}}},{self._end(decision, outcome)}'
+        )
         if outcome.how:
-            record["how"] = outcome.how
+            record += f',"how":{quoted(outcome.how)}'
         if outcome.path is not None:
-            record["resolved"] = printable(outcome.path)
+            record += f',"resolved":{quoted(printable(outcome.path))}'
         if not delivered:
-            record["delivered"] = False
-        record["usec"] = int(seconds * 1e6)
+            record += ',"delivered":false'
+        record += f',"usec":{int(seconds * 1e6)}'
         self._write(record)
         if key is not None:
             self._remember((snapshot.tid, key), record)
 
     def event(self, name: str, **details: Any) -> None:
         """Writes a record that is about the session and not about one call."""
-        self._write({"time": _now(), "event": name, **details})
+        self._write(members({"event": name, **details}))
 
     def sweep(self) -> float:
         """Sums up repeats whose time is over; the time until the next (seconds, may be inf)."""
@@ -139,28 +151,47 @@ class AuditLog:
 
     def close(self, **totals: Any) -> None:
         """Sums up everything, and writes the session's last record."""
-        for key in list(self._repeats):
-            self._sum_up(key)
+        self._sum_up_all()
         self.event("session_end", **totals, lost_records=self._writer.lost)
         self._writer.close()
 
-    def _remember(self, key: tuple[int, bytes], record: dict[str, Any]) -> None:
+    def _end(self, decision: Decision, outcome: Outcome) -> str:
+        """What became of a call, as members of its record."""
+        same = (id(decision), outcome.errno, outcome.left_alone)
+        known = self._ends.get(same)
+        if known is None:
+            found = {"verdict": decision.verdict.value, "rule": decision.rule}
+            if decision.reason:
+                found["reason"] = decision.reason
+            if len(self._ends) >= _MOST_ENDS:
+                self._ends.clear()
+            known = self._ends[same] = decision, members(found | answer_of(decision, outcome))
+        return known[1]
+
+    def _remember(self, key: tuple[int, bytes], record: str) -> None:
         if len(self._repeats) >= _MOST_REPEATS:
-            self._sum_up(next(iter(self._repeats)))
+            self._sum_up_all()
         until = self._clock() + REPEAT_WINDOW
         self._repeats[key] = _Repeat(record, until)
-        self._next_sweep = min(self._next_sweep, until)
+        if until < self._next_sweep:
+            self._next_sweep = until
+
+    def _sum_up_all(self) -> None:
+        for key in list(self._repeats):
+            self._sum_up(key)
 
     def _sum_up(self, key: tuple[int, bytes]) -> None:
         repeat = self._repeats.pop(key)
         if repeat.count:
-            self._write({**repeat.record, "time": _now(), "repeats": repeat.count})
+            self._write(f'{repeat.record},"repeats":{repeat.count}')
 
-    def _write(self, record: dict[str, Any]) -> None:
-        if self._writer.lost != self._said_lost:
-            record["lost_records"] = self._writer.lost
-            self._said_lost = self._writer.lost
-        self._writer.line(_dumps(self._base | record))
+    def _write(self, record: str) -> None:
+        """`record`: the members that this one has beside those that all have."""
+        lost = self._writer.lost
+        if lost != self._said_lost:
+            record += f',"lost_records":{lost}'
+            self._said_lost = lost
+        self._writer.line(f'{self._start}{_now()}",{record}}}')
 
 
 def answer_of(decision: Decision, outcome: Outcome) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from errno import errorcode
 from functools import lru_cache
+from typing import Any
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\udc80-\udcff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
@@ -29,6 +32,21 @@ def unprintable(text: str) -> bytes:
     return re.sub(
         rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found.group(1), 16)]), text.encode()
     )
+
+
+# A string as JSON, ASCII alone.
+quoted = json.encoder.encode_basestring_ascii
+_dumps = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+def members(values: Mapping[str, Any]) -> str:
+    """JSON of an object without its braces, ASCII alone, on one line."""
+    parts = []
+    for name, value in values.items():
+        kind = type(value)  # most are plain, and take no encoder
+        text = quoted(value) if kind is str else value if kind is int else _dumps(value)
+        parts.append(f"{quoted(name)}:{text}")
+    return ",".join(parts)
 
 
 @lru_cache(maxsize=256)

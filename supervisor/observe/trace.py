@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from supervisor.kernel.mounts import MS_MGC_MSK, MS_MGC_VAL, names_of, without_magic
 from supervisor.kernel.syscalls import AT_FDCWD, CallSpec, Kind
 from supervisor.model import Arg, Decision, Outcome, Snapshot, Verdict
 from supervisor.observe.text import errno_name, printable
@@ -32,6 +33,20 @@ _WORDS = {
 }
 
 
+# The constants of mount flags whose name in a policy is another.
+_MOUNT_FLAGS = {
+    "ro": "RDONLY", "sync": "SYNCHRONOUS", "mand": "MANDLOCK", "iversion": "I_VERSION"
+}  # fmt: skip
+
+
+def _mount_flags(value: int) -> str:
+    parts = ["MS_MGC_VAL"] if value & MS_MGC_MSK == MS_MGC_VAL else []
+    for name in names_of(without_magic(value)):
+        known = not name.startswith("0x")
+        parts.append("MS_" + _MOUNT_FLAGS.get(name, name.upper()) if known else name)
+    return "|".join(parts) or "0"
+
+
 def _mode(value: int) -> str:
     kind = stat.S_IFMT(value)
     parts = [_TYPES.get(kind, f"{kind:#o}")] if kind else []
@@ -44,8 +59,10 @@ def argument(value: Arg, kind: Kind) -> str:
     if isinstance(value, bytes):
         quoted = printable(value).replace('"', '\\"')
         return f'"{quoted}"'
-    if kind is Kind.PATH:
-        return errno_name(-value)
+    if kind.is_string:
+        return errno_name(-value) if value else "NULL"
+    if kind is Kind.MOUNT_FLAGS:
+        return _mount_flags(value)
     if kind is Kind.FD:
         return "AT_FDCWD" if value == AT_FDCWD else str(value)
     if kind is Kind.MODE:

@@ -28,12 +28,15 @@ from supervisor.policy.cubes import (
 )
 from supervisor.policy.families import FamilySpec, NodeMatch, Traits
 from supervisor.policy.match import NodeRange
+from supervisor.policy.mount_compile import mount_rules
+from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.source import Source
 from supervisor.policy.values import REFUSALS
 
 # Past so many tests of device numbers the filter notifies more and the session decides.
 _CUBES_MAX: Final = 128
+Sets = Mapping[str, RuleSet | MountRules]
 
 
 def compile_policy(
@@ -82,13 +85,15 @@ def rules_of(
 
 def _read(
     file: Path, content: bytes, traits: Traits, families: Mapping[str, FamilySpec]
-) -> tuple[Any, dict[str, RuleSet], list[CallSpec]]:
+) -> tuple[Any, dict[str, RuleSet | MountRules], list[CallSpec]]:
     """The document, the rules by family, and the calls that the filter may notify."""
     source = Source(str(file), content)
     # With errors already, this is what of the policy can still be looked at.
     document = schema.validate(source, schema.model_of(families))
     sets = {
-        name: _rules(source, name, getattr(document.syscalls, name), file.name)
+        name: (_mount_rules if name == "mount" else _rules)(
+            source, name, getattr(document.syscalls, name), file.name
+        )
         for name, family in families.items()
         if family.keys is not None and getattr(document.syscalls, name) is not None
     }
@@ -97,12 +102,7 @@ def _read(
 
 
 def _rules(source: Source, family: str, section: Any, file: str) -> RuleSet:
-    node = source.root.at(("syscalls", family))
-    otherwise = Decision(
-        Verdict.CONTINUE if section.otherwise == "kernel" else Verdict.REFUSE,
-        f"{file}:{node.mark.line if node.kind == 'mapping' else _key_line(source, family)}",
-        "no rule matches",
-    )
+    otherwise = _otherwise(source, family, section, file)
     rules: list[Rule] = []
     for index, raw in enumerate(section.rules):
         where = ("syscalls", family, "rules", index)
@@ -121,6 +121,20 @@ def _rules(source: Source, family: str, section: Any, file: str) -> RuleSet:
     out = RuleSet(tuple(rules), otherwise)
     _races(source, family, section, out)
     return out
+
+
+def _otherwise(source: Source, family: str, section: Any, file: str) -> Decision:
+    node = source.root.at(("syscalls", family))
+    return Decision(
+        Verdict.CONTINUE if section.otherwise == "kernel" else Verdict.REFUSE,
+        f"{file}:{node.mark.line if node.kind == 'mapping' else _key_line(source, family)}",
+        "no rule matches",
+    )
+
+
+def _mount_rules(source: Source, family: str, section: Any, file: str) -> MountRules:
+    otherwise = _otherwise(source, family, section, file)
+    return mount_rules(source, family, section, file, otherwise)
 
 
 def _key_line(source: Source, family: str) -> int:
@@ -213,54 +227,68 @@ def _mixed(rules: RuleSet, those: set[int]) -> set[int]:
     return those if switches and len(those) > 1 else set()
 
 
+def _node_sets(sets: Sets) -> dict[str, RuleSet]:
+    return {name: rules for name, rules in sets.items() if isinstance(rules, RuleSet)}
+
+
 def _served(
-    sets: Mapping[str, RuleSet], traits: Traits, families: Mapping[str, FamilySpec]
+    sets: Sets, traits: Traits, families: Mapping[str, FamilySpec]
 ) -> list[CallSpec]:
     realises = frozenset(
         rule.realise
-        for rules in sets.values()
+        for rules in _node_sets(sets).values()
         for rule in rules.rules
         if rule.verdict is Verdict.EMULATE
     )
+    mounts = any(rules.emulates for rules in sets.values() if isinstance(rules, MountRules))
     out: list[CallSpec] = []
     for name, family in families.items():
         if family.keys is None:
-            out += family.serves(traits, realises)
+            out += family.serves(traits, realises, mounts=mounts)
         elif name in sets:
             out += family.calls
     return out
 
 
-def _ceiling(sets: Mapping[str, RuleSet]) -> tuple[NodeRange, ...]:
-    every: list[NodeRange] = []
-    for rules in sets.values():
+_ALL_NODES: tuple[NodeRange, ...] = (("b", 0, 0xFFF, 0, 0xFFFFF), ("c", 0, 0xFFF, 0, 0xFFFFF))
+
+
+def _ceiling(sets: Sets) -> tuple[tuple[str, int, int, int, int, bool], ...]:
+    closed: dict[NodeRange, bool] = {}
+    for rules in _node_sets(sets).values():
         for rule in rules.rules:
             if rule.verdict is Verdict.EMULATE:
-                every += rule.nodes or (("b", 0, 0xFFF, 0, 0xFFFFF), ("c", 0, 0xFFF, 0, 0xFFFFF))
-    return tuple(sorted(set(every)))
+                for nodes in rule.nodes or _ALL_NODES:
+                    closed[nodes] = closed.get(nodes, True) and rule.realise == "closed"
+    return tuple(sorted((*nodes, only) for nodes, only in closed.items()))
 
 
 def filter_rules(
-    sets: Mapping[str, RuleSet], served: Sequence[CallSpec], families: Mapping[str, FamilySpec]
+    sets: Sets, served: Sequence[CallSpec], families: Mapping[str, FamilySpec]
 ) -> list[bpf.FilterRule]:
     """What the filter does for each call that is served, and for io_uring."""
     out: list[bpf.FilterRule] = []
-    settled = {name: _settle(rules) for name, rules in sets.items()}
+    settled = {name: _settle(rules) for name, rules in _node_sets(sets).items()}
     for spec in served:
         family = families[spec.family]
         if family.keys is None:
             out += [
                 bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match)
-                for match in family.always(spec)
+                for match in family.always(spec, None)
             ]
             continue
         nodes = next((key for key in family.keys.values() if isinstance(key, NodeMatch)), None)
         if nodes is None:
-            out.append(bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF))
+            out += [
+                bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match)
+                for match in family.always(spec, sets[spec.family])
+            ]
             continue
         for action, those in settled[spec.family].items():
             out += [bpf.FilterRule(spec.name, action, _match(spec, nodes, cube)) for cube in those]
-    by_path = any(rule.globs is not None for rules in sets.values() for rule in rules.rules)
+    by_path = any(
+        rule.globs is not None for rules in _node_sets(sets).values() for rule in rules.rules
+    )
     if by_path or any(families[spec.family].io_uring for spec in served):
         # What goes through a ring never meets the filter.
         out.append(bpf.FilterRule("io_uring_setup", bpf.ret_errno(errno.ENOSYS)))

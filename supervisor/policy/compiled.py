@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import base64
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
-from supervisor.model import Decision, Facts, Snapshot, Verdict
-from supervisor.policy.match import NodeRange
+from supervisor.model import Decision, Facts, MountCeiling, Snapshot, Verdict
+from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
+# What a mknod makes that is no device (the filter lets those pass).
+_NO_DEVICE: Final = ("", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,9 @@ class CompiledPolicy:
     `on_error` is the errno (> 0) of everything that goes wrong on the way to an answer.
     `filter` is a packed `struct sock_filter[]`, in host byte order.
     `calls` has, by (audit architecture, number), each call that the filter may notify.
-    `ceiling` has the device ranges that any `emulate` rule may make.
+    `ceiling` has the device ranges that any `emulate` rule may make, each with whether all rules
+    that make it say `realise: closed`; `mounts` what any may have the kernel mount; `fuse` says
+    whether any runs FUSE programs.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
     `match` (Applies.to_json) says whom the policy applies to; None: those it is chosen for by name.
     """
@@ -42,8 +46,8 @@ class CompiledPolicy:
     on_error: int
     filter: bytes
     calls: Mapping[tuple[int, int], CallSpec]
-    ceiling: tuple[NodeRange, ...]
-    families: Mapping[str, RuleSet]
+    ceiling: tuple[tuple[str, int, int, int, int, bool], ...]
+    families: Mapping[str, RuleSet | MountRules]
     match: Mapping[str, Any] | None = None
     # For each call the positions of mode, dev and path among its arguments.
     _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
@@ -58,6 +62,19 @@ class CompiledPolicy:
             )
             self._where[key] = (spec.index("mode"), spec.index("dev"), path)
 
+    @property
+    def mounts(self) -> tuple[MountCeiling, ...]:
+        """All that a maker can be asked to mount."""
+        return tuple(one for rules in self._mount_rules() for one in rules.ceilings())
+
+    @property
+    def fuse(self) -> bool:
+        """Whether a rule mounts by a FUSE program."""
+        return any(rules.uses_fuse for rules in self._mount_rules())
+
+    def _mount_rules(self) -> list[MountRules]:
+        return [rules for rules in self.families.values() if isinstance(rules, MountRules)]
+
     def decide(self, family: str, snapshot: Snapshot, facts: Facts | None = None) -> Decision:
         """The policy's answer. Pure: no I/O, and the same answer for the same arguments.
 
@@ -68,19 +85,41 @@ class CompiledPolicy:
         rules = self.families.get(family)
         if rules is None:
             return _COMPANION
-        mode_at, dev_at, path_at = self._where[snapshot.arch, snapshot.nr]
-        args = snapshot.args
-        device: tuple[str, int, int] | None = None
-        if mode_at is not None and dev_at is not None:
-            mode, dev = args[mode_at], args[dev_at]
-            if isinstance(mode, bytes) or isinstance(dev, bytes):
-                raise TypeError("mode and dev are integers")
-            kind = _TYPES.get(stat.S_IFMT(mode))
-            if kind is None:
-                return rules.otherwise
-            # new_decode_dev of the kernel: 12 bits of major between two parts of the minor.
-            device = (kind, (dev >> 8) & 0xFFF, (dev & 0xFF) | ((dev >> 12) & 0xFFF00))
-        return rules.decide(device, args[path_at] if path_at is not None else 0, facts)
+        if isinstance(rules, MountRules):
+            return rules.decide(snapshot.args, facts)
+        device = self._device(snapshot)
+        if device is _NO_DEVICE:
+            return rules.otherwise
+        path_at = self._where[snapshot.arch, snapshot.nr][2]
+        return rules.decide(device, snapshot.args[path_at] if path_at is not None else 0, facts)
+
+    def narrowed(self, family: str, snapshot: Snapshot) -> Decision | Callable[[bytes], Decision]:
+        """What the policy comes to for every call with the registers of `snapshot`.
+
+        That is the first look of `decide`: either the same for all of them, or a function of the
+        path as it is written (b"" where it could not be read: either way nobody knows the path).
+        """
+        rules = self.families.get(family)
+        if rules is None:
+            return _COMPANION
+        if isinstance(rules, MountRules):
+            raise TypeError("a mount is decided by more than one string")
+        device = self._device(snapshot)
+        return rules.otherwise if device is _NO_DEVICE else rules.narrowed(device)
+
+    def _device(self, snapshot: Snapshot) -> tuple[str, int, int] | None:
+        """The device that a call is about; None where it is about none."""
+        mode_at, dev_at, _ = self._where[snapshot.arch, snapshot.nr]
+        if mode_at is None or dev_at is None:
+            return None
+        mode, dev = snapshot.args[mode_at], snapshot.args[dev_at]
+        if isinstance(mode, bytes) or isinstance(dev, bytes):
+            raise TypeError("mode and dev are integers")
+        kind = _TYPES.get(stat.S_IFMT(mode))
+        if kind is None:
+            return _NO_DEVICE
+        # new_decode_dev of the kernel: 12 bits of major between two parts of the minor.
+        return kind, (dev >> 8) & 0xFFF, (dev & 0xFF) | ((dev >> 12) & 0xFFF00)
 
     def to_json(self) -> dict[str, Any]:
         """The policy as JSON's types."""
@@ -122,8 +161,11 @@ class CompiledPolicy:
             on_error=data["on_error"],
             filter=base64.b64decode(data["filter"], validate=True),
             calls={(arch, nr): specs[family, name] for arch, nr, family, name in data["calls"]},
-            ceiling=tuple((kind, a, b, c, d) for kind, a, b, c, d in data["ceiling"]),
-            families={name: RuleSet.from_json(rows) for name, rows in data["families"].items()},
+            ceiling=tuple((kind, a, b, c, d, only) for kind, a, b, c, d, only in data["ceiling"]),
+            families={
+                name: (MountRules if "mounts" in rows else RuleSet).from_json(rows)
+                for name, rows in data["families"].items()
+            },
             match=data["match"],
         )
 

@@ -56,7 +56,33 @@ class IdMatch:
     which: Literal["uid", "gid"]
 
 
-KeyMatch = NodeMatch | PathMatch | IdMatch
+@dataclass(frozen=True, slots=True)
+class TypeMatch:
+    """A rule's key for the type of a filesystem."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMatch:
+    """A rule's key for what is mounted: paths, device numbers, or a text."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptionMatch:
+    """A rule's key for the flags and options that it allows."""
+
+    doc: str
+
+
+KeyMatch = NodeMatch | PathMatch | IdMatch | TypeMatch | SourceMatch | OptionMatch
+
+
+def may_bind(traits: Traits, realises: frozenset[str]) -> bool:
+    """Whether a node may be a bind mount."""
+    return traits.nodes != "none" and bool(realises - {"node"})
 
 
 class FamilySpec:
@@ -72,13 +98,19 @@ class FamilySpec:
     # Whether io_uring has the same operations: a policy that gates them must refuse io_uring.
     io_uring: ClassVar[bool] = False
 
-    def serves(self, traits: Traits, realises: frozenset[str]) -> tuple[CallSpec, ...]:
+    def serves(
+        self, traits: Traits, realises: frozenset[str], *, mounts: bool
+    ) -> tuple[CallSpec, ...]:
         """The calls a policy needs from a companion.
 
-        `realises` holds the `realise` setting of every rule that may make a node.
+        `realises` holds the `realise` setting of every rule that may make a node; `mounts` is
+        whether a rule mounts something.
         """
         raise NotImplementedError
 
-    def always(self, spec: CallSpec) -> Sequence[Match]:
-        """When a call of a companion is worth a notification."""
-        raise NotImplementedError
+    def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:  # noqa: ARG002
+        """When a call is worth a notification, as far as registers tell: one of these holds.
+
+        `rules` are the policy's of this family, None for a companion.
+        """
+        return ((),)

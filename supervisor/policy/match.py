@@ -126,6 +126,9 @@ def glob_pattern(glob: str) -> bytes:
     out = ""
     for number, (kind, tokens) in enumerate(runs):
         last = number == len(runs) - 1
+        if last and kind == "any" and not tokens:
+            out += ".*"  # all the rest: nothing to be looked for
+            break
         body = _segment(tokens, last=last)
         if kind:
             body = ".*?" + ("(?<=/)" if kind == "under" else "") + body
@@ -135,9 +138,9 @@ def glob_pattern(glob: str) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def glob_regex(glob: str) -> re.Pattern[bytes]:
-    """The compiled form of a glob; match it with fullmatch(). Raises GlobError."""
-    return re.compile(glob_pattern(glob), re.DOTALL)
+def glob_regex(*globs: str) -> re.Pattern[bytes]:
+    """What any of the globs matches; to be used with fullmatch(). Raises GlobError."""
+    return re.compile(b"|".join(b"(?:%s)" % glob_pattern(glob) for glob in globs), re.DOTALL)
 
 
 def text_pattern(glob: str) -> str:

@@ -12,7 +12,7 @@ a policy costs a decision nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from supervisor.model import Decision, Facts, Settings, Verdict
 from supervisor.policy.match import (
     IdRange,
     NodeRange,
-    glob_matches,
+    glob_regex,
     id_matches,
     lexical,
     literal_prefix,
@@ -50,7 +50,12 @@ class Rule:
     @property
     def needs_facts(self) -> bool:
         """Whether the rule looks at more than the registers."""
-        return self.globs is not None or self.uids is not None or self.gids is not None
+        return self.globs is not None or self.by_id
+
+    @property
+    def by_id(self) -> bool:
+        """Whether the rule looks at the caller's ids."""
+        return self.uids is not None or self.gids is not None
 
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
@@ -103,82 +108,113 @@ def _pairs(rows: Iterable[Iterable[Any]] | None) -> Any:
     return None if rows is None else tuple(tuple(row) for row in rows)
 
 
-class _Cell:
-    """The rules that one device meets, in order, up to the first that asks for nothing more."""
+class _Entry:
+    """A rule with its decision, and the same decision where it has to be taken again with Facts."""
 
-    __slots__ = ("_blind", "_by_prefix", "_entries", "_fixed", "_last")
+    __slots__ = ("again", "by_id", "decision", "grants", "matches", "prefixes", "rule")
+
+    def __init__(self, rule: Rule, *, as_written: bool) -> None:
+        self.rule = rule
+        self.decision = rule.decision()
+        self.again = _again(self.decision, as_written=as_written)
+        self.grants = rule.verdict.grants
+        self.by_id = rule.by_id
+        self.prefixes = {literal_prefix(glob) for glob in rule.globs or ("**",)}
+        # None: every path. Few of many rules are ever tried: a pattern is compiled when it is.
+        self.matches: Callable[[bytes], object] | None = (
+            None if rule.globs is None else self._compile
+        )
+
+    def _compile(self, path: bytes) -> object:
+        self.matches = glob_regex(*(self.rule.globs or ())).fullmatch
+        return self.matches(path)
+
+
+class _Cell:
+    """The rules that one device meets, in order, up to the first that asks for nothing more.
+
+    `fixed` is the decision where no rule asks for more than the device.
+    """
+
+    __slots__ = ("_blind", "_entries", "_last", "_near", "fixed")
 
     def __init__(self, rules: Iterable[Rule], otherwise: Decision) -> None:
-        # Each with its decision, and the same decision where it has to be taken again with Facts.
-        self._entries: list[tuple[Rule, Decision, Decision]] = []
+        asking: list[Rule] = []
         last = otherwise
         for rule in rules:
-            decision = rule.decision()
             if not rule.needs_facts:
-                last = decision
+                last = rule.decision()
                 break
-            self._entries.append((rule, decision, _again(decision)))
-        self._fixed = None if self._entries else last
-        self._last = (last, _again(last))
-        self._blind = next(
-            (again for rule, _, again in self._entries if rule.verdict.grants), self._last[1]
+            asking.append(rule)
+        # Where no rule looks at ids, the same path comes to the same again.
+        as_written = not any(rule.by_id for rule in asking)
+        self._entries = [_Entry(rule, as_written=as_written) for rule in asking]
+        self.fixed = None if asking else last
+        self._last = (last, _again(last, as_written=as_written))
+        self._blind = _again(
+            next((entry.decision for entry in self._entries if entry.grants), last)
         )
-        self._by_prefix: dict[bytes, list[int]] | None = None
-        if len(self._entries) > _LINEAR:
-            self._by_prefix = {}
-            for number, (rule, _, _) in enumerate(self._entries):
-                for prefix in {literal_prefix(glob) for glob in rule.globs or ("**",)}:
-                    self._by_prefix.setdefault(prefix, []).append(number)
+        # By the literal start of paths the rules that may match them, b"" for all others; found
+        # when they are asked for.
+        self._near: dict[bytes, list[_Entry] | None] | None = None
+        if len(asking) > _LINEAR:
+            self._near = {prefix: None for entry in self._entries for prefix in entry.prefixes}
+            self._near[b""] = None
 
-    def _candidates(self, path: bytes) -> Iterable[tuple[Rule, Decision, Decision]]:
-        if self._by_prefix is None:
+    def _candidates(self, path: bytes) -> list[_Entry]:
+        near = self._near
+        if near is None:
             return self._entries
-        table = self._by_prefix
-        numbers = set(table.get(b"", ()))
-        end = path.find(b"/", 1)
-        while end > 0:
-            numbers.update(table.get(path[:end], ()))
-            end = path.find(b"/", end + 1)
-        numbers.update(table.get(path, ()))
-        return [self._entries[number] for number in sorted(numbers)]
+        while path not in near:
+            path = path[: path.rfind(b"/")]
+        found = near[path]
+        if found is None:
+            starts = [path]
+            while starts[-1]:
+                starts.append(starts[-1][: starts[-1].rfind(b"/")])
+            found = [entry for entry in self._entries if not entry.prefixes.isdisjoint(starts)]
+            near[path] = found
+        return found
 
     def decide(self, written: bytes | int, facts: Facts | None) -> Decision:
-        if self._fixed is not None:
-            return self._fixed
-        return self._first(written) if facts is None else self._second(facts)
+        if self.fixed is not None:
+            return self.fixed
+        if facts is not None:
+            return self._second(facts)
+        return self.first(written) if isinstance(written, bytes) else self._blind
 
-    def _first(self, written: bytes | int) -> Decision:
-        path = lexical(written) if isinstance(written, bytes) else None
+    def first(self, written: bytes) -> Decision:
+        """The first look at a path; b"" is one that could not be read."""
+        path = lexical(written)
         if path is None:
             return self._blind
-        for rule, decision, again in self._candidates(path):
-            if rule.globs is not None and not _matches(rule.globs, path):
+        for entry in self._candidates(path):
+            matches = entry.matches
+            if matches is not None and not matches(path):
                 continue
-            if rule.verdict.grants:
-                return again
-            if rule.uids is None and rule.gids is None:
-                return decision
+            if entry.grants:
+                return entry.again
+            if not entry.by_id:
+                return entry.decision
         return self._last[1]
 
     def _second(self, facts: Facts) -> Decision:
         path = facts.path
-        for rule, decision, _ in self._entries if path is None else self._candidates(path):
+        for entry in self._entries if path is None else self._candidates(path):
             if path is None:
                 # Nobody knows where the call leads: only what refuses may match.
-                matches = rule.globs is None or not rule.verdict.grants
+                found = entry.matches is None or not entry.grants
             else:
-                matches = rule.globs is None or _matches(rule.globs, path)
-            if matches and rule.matches_ids(facts):
-                return decision
+                found = entry.matches is None or bool(entry.matches(path))
+            if found and entry.rule.matches_ids(facts):
+                return entry.decision
         return self._last[0]
 
 
-def _again(decision: Decision) -> Decision:
-    return replace(decision, needs_facts=True) if decision.verdict.grants else decision
-
-
-def _matches(globs: tuple[str, ...], path: bytes) -> bool:
-    return any(glob_matches(glob, path) for glob in globs)
+def _again(decision: Decision, *, as_written: bool = False) -> Decision:
+    if not decision.verdict.grants:
+        return decision
+    return replace(decision, needs_facts=True, as_written=as_written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +251,16 @@ class RuleSet:
         self, device: tuple[str, int, int] | None, written: bytes | int, facts: Facts | None
     ) -> Decision:
         """The decision on a call for `device` (type, major, minor) at the path as written."""
+        return self._cell(device).decide(written, facts)
+
+    def narrowed(
+        self, device: tuple[str, int, int] | None
+    ) -> Decision | Callable[[bytes], Decision]:
+        """The first look at calls for `device`: one decision, or one that depends on the path."""
+        cell = self._cell(device)
+        return cell.fixed or cell.first
+
+    def _cell(self, device: tuple[str, int, int] | None) -> _Cell:
         cell = self._cells.get(device)
         if cell is None:
             met = tuple(self.meeting(device))
@@ -226,7 +272,7 @@ class RuleSet:
                 cell = _Cell((self.rules[number] for number in met), self.otherwise)
                 self._shared[met] = cell
             self._cells[device] = cell
-        return cell.decide(written, facts)
+        return cell
 
     def meeting(self, device: tuple[str, int, int] | None) -> list[int]:
         """The indexes of the rules that a call for `device` meets, in order."""

@@ -14,7 +14,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -23,11 +22,31 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.model import Verdict
-from supervisor.policy.applies import KUBERNETES, Applies
 from supervisor.policy.devices import NAMES
-from supervisor.policy.families import FamilySpec, KeyMatch, NodeMatch, PathMatch
-from supervisor.policy.match import IdRange, NodeRange
+from supervisor.policy.families import (
+    FamilySpec,
+    KeyMatch,
+    NodeMatch,
+    OptionMatch,
+    PathMatch,
+    SourceMatch,
+    TypeMatch,
+)
+from supervisor.policy.match import NodeRange
+from supervisor.policy.match_section import TEXT, Globs, Ids, MatchSection, Strict
+from supervisor.policy.mount_values import (
+    FLAG_NAMES,
+    FORCE_NAMES,
+    SHIFTS,
+    VIAS,
+    Options,
+    parse_emulate,
+    parse_options,
+    parse_source,
+    parse_type,
+)
 from supervisor.policy.source import Node, Source
 from supervisor.policy.values import (
     ERRNOS,
@@ -39,15 +58,9 @@ from supervisor.policy.values import (
     filled,
     near,
     parse_errno,
-    parse_glob,
-    parse_ids,
     parse_node,
-    parse_text,
 )
 
-_DOOR = Literal["run", "oci", "lxc", "attach"]
-_USER_NAMESPACE = Literal["own", "host"]
-_TEXT = {"type": "string"}
 Devices = Annotated[
     list[
         Annotated[
@@ -68,75 +81,50 @@ Devices = Annotated[
     ],
     BeforeValidator(filled),
 ]
-Globs = Annotated[
-    list[Annotated[str, BeforeValidator(parse_glob), WithJsonSchema(_TEXT)]],
+Types = Annotated[
+    list[Annotated[str, BeforeValidator(parse_type), WithJsonSchema(TEXT)]],
     BeforeValidator(filled),
 ]
-Ids = Annotated[
-    list[
-        Annotated[
-            IdRange,
-            BeforeValidator(parse_ids),
-            WithJsonSchema({"anyOf": [{"type": "integer"}, _TEXT]}),
-        ]
-    ],
+Sources = Annotated[
+    list[Annotated[NodeRange | str, BeforeValidator(parse_source), WithJsonSchema(TEXT)]],
     BeforeValidator(filled),
 ]
-Texts = Annotated[
-    list[Annotated[str, BeforeValidator(parse_text), WithJsonSchema(_TEXT)]],
-    BeforeValidator(filled),
+_MANY_WORDS: dict[str, Any] = {
+    "type": "array", "items": {"anyOf": [{"enum": list(FLAG_NAMES)}, TEXT]}
+}  # fmt: skip
+AllowedOptions = Annotated[
+    Options,
+    BeforeValidator(parse_options),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"allow": _MANY_WORDS},
+            "required": ["allow"],
+            "additionalProperties": False,
+        }
+    ),
 ]
 Errno = Annotated[int, BeforeValidator(parse_errno), WithJsonSchema({"enum": list(ERRNOS)})]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
+def _emulate_schema(*, mounts: bool) -> dict[str, Any]:
+    nodes = {"realise": {"enum": list(REALISE)}}
+    mount = {
+        "via": {"enum": list(VIAS)},
+        "shift": {"enum": [*SHIFTS, True, False]},
+        "force": {"type": "array", "items": {"enum": list(FORCE_NAMES)}},
+        "program": {"anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": TEXT}]},
+        "from": {"enum": ["host", "container"]},
+        "devices": {"type": "boolean"},
+    }
+    return {
+        "type": "object",
+        "properties": mount if mounts else nodes,
+        "additionalProperties": False,
+    }
 
 
-class KubernetesSection(_Strict):
-    """Names that the runtime of a Kubernetes node gives a container."""
-
-    namespace: Texts | None = None
-    pod: Texts | None = None
-    container: Texts | None = None
-
-
-class MatchSection(_Strict):
-    """Whom a policy applies to where no --policy names one."""
-
-    door: Annotated[list[_DOOR], BeforeValidator(filled)] | None = None
-    runtime: Texts | None = None
-    container: Texts | None = None
-    metadata: Texts | None = None
-    cookie: Texts | None = None
-    annotations: dict[str, Texts] = {}
-    kubernetes: KubernetesSection | None = None
-    peer_uid: Ids | None = None
-    peer_gid: Ids | None = None
-    cgroup: Globs | None = None
-    user_namespace: Annotated[list[_USER_NAMESPACE], BeforeValidator(filled)] = ["own"]
-
-    def applies(self) -> Applies:
-        """The predicate that this section is."""
-        one = {
-            name: _tuple(getattr(self, name))
-            for name in ("door", "runtime", "container", "metadata", "cookie", "peer_uid",
-                         "peer_gid", "cgroup", "user_namespace")
-        }  # fmt: skip
-        kubernetes = [
-            (name, tuple(wanted))
-            for name in KUBERNETES
-            if (wanted := getattr(self.kubernetes, name, None)) is not None
-        ]
-        annotations = tuple((key, tuple(texts)) for key, texts in self.annotations.items())
-        return Applies(**one, annotations=annotations, kubernetes=tuple(kubernetes))
-
-
-def _tuple(values: list[Any] | None) -> Any:
-    return None if values is None else tuple(values)
-
-
-def _do_schema(allowed: frozenset[Verdict]) -> dict[str, Any]:
+def _do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> dict[str, Any]:
     def one(key: str, schema: dict[str, Any]) -> dict[str, Any]:
         return {
             "type": "object",
@@ -145,11 +133,7 @@ def _do_schema(allowed: frozenset[Verdict]) -> dict[str, Any]:
             "additionalProperties": False,
         }
 
-    emulate = {
-        "type": "object",
-        "properties": {"realise": {"enum": list(REALISE)}},
-        "additionalProperties": False,
-    }
+    emulate = _emulate_schema(mounts=mounts)
     return {
         "anyOf": [
             {"enum": [word.value for word in WORDS if word in allowed]},
@@ -171,6 +155,12 @@ def _of_a_refusal(silent: bool, info: ValidationInfo) -> bool:
 def _key_type(key: KeyMatch) -> Any:
     if isinstance(key, NodeMatch):
         return Devices
+    if isinstance(key, TypeMatch):
+        return Types
+    if isinstance(key, SourceMatch):
+        return Sources
+    if isinstance(key, OptionMatch):
+        return AllowedOptions
     return Globs if isinstance(key, PathMatch) else Ids
 
 
@@ -179,11 +169,12 @@ def _family_model(family: FamilySpec) -> Any:
         name: (_key_type(key) | None, Field(None, description=key.doc))
         for name, key in (family.keys or {}).items()
     }
+    mounts = any(isinstance(key, TypeMatch) for key in (family.keys or {}).values())
     fields["do"] = (
         Annotated[
             Action,
-            BeforeValidator(action_parser(family.verdicts)),
-            WithJsonSchema(_do_schema(family.verdicts)),
+            BeforeValidator(action_parser(family.verdicts, parse_emulate if mounts else None)),
+            WithJsonSchema(_do_schema(family.verdicts, mounts=mounts)),
         ],
         Field(description="what becomes of a call that the rule matches"),
     )
@@ -196,7 +187,7 @@ def _family_model(family: FamilySpec) -> Any:
         bool,
         Field(False, description="continue although the caller can change what was looked at"),
     )
-    rule: Any = create_model(f"{family.name}_rule", __base__=_Strict, **fields)
+    rule: Any = create_model(f"{family.name}_rule", __base__=Strict, **fields)
     parts: dict[str, Any] = {
         "otherwise": (
             Literal["refuse", "kernel"],
@@ -204,7 +195,7 @@ def _family_model(family: FamilySpec) -> Any:
         ),
         "rules": (list.__class_getitem__(rule), Field(default_factory=list)),
     }
-    section: Any = create_model(f"{family.name}_section", __base__=_Strict, **parts)
+    section: Any = create_model(f"{family.name}_section", __base__=Strict, **parts)
     return Annotated[
         section,
         BeforeValidator(lambda value: {"rules": value} if isinstance(value, list) else value),
@@ -218,10 +209,10 @@ def model_of(families: Mapping[str, FamilySpec]) -> type[BaseModel]:
         for name, family in families.items()
         if family.keys is not None
     }
-    syscalls = create_model("syscalls", __base__=_Strict, **sections)  # type: ignore[call-overload]
+    syscalls = create_model("syscalls", __base__=Strict, **sections)  # type: ignore[call-overload]
     model: type[BaseModel] = create_model(
         "policy",
-        __base__=_Strict,
+        __base__=Strict,
         version=(Literal[1], Field(description="the version of the policy language")),
         name=(
             str | None,
@@ -251,7 +242,8 @@ def json_schema(families: Mapping[str, FamilySpec]) -> dict[str, Any]:
 
 _LISTS = frozenset(
     ("devices", "path", "uid", "gid", "door", "runtime", "container", "metadata", "cookie",
-     "namespace", "pod", "peer_uid", "peer_gid", "cgroup", "user_namespace")
+     "namespace", "pod", "fstype", "source", "target", "peer_uid", "peer_gid", "cgroup",
+     "user_namespace")
 )  # fmt: skip
 
 

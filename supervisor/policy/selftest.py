@@ -1,5 +1,8 @@
 """NAME.test.yaml beside a policy: calls, and what the policy must say to them.
 
+For mount, `mountflags` may be a list of names, `resolved` is the target, and `source` what the
+source really is: "image /images/a.img", or "device 7:0 /dev/loop0".
+
 nodes: host                  # or private, none; host if left out
 cases:
   - call: mknod              # what the call is, by the names of its parameters
@@ -18,10 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from supervisor.kernel.mounts import MS
 from supervisor.kernel.simulate import action_text
 from supervisor.kernel.simulate import run as run_filter
 from supervisor.kernel.syscalls import AT_FDCWD, X86_64, CallSpec, Kind, number
-from supervisor.model import Arg, Facts, Snapshot, Verdict
+from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Verdict
+from supervisor.model import Source as MountSource
 from supervisor.policy import store
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
@@ -37,7 +42,7 @@ _MODES = {
     "socket": stat.S_IFSOCK,
     "file": stat.S_IFREG,
 }
-_CALLER = {"uid", "gid", "resolved"}
+_CALLER = {"uid", "gid", "resolved", "source"}
 _CASE = {"call", "args", "caller", "verdict", "rule", "errno"}
 
 
@@ -121,9 +126,14 @@ def _decision(
         raise ValueError(f"unknown key {min(set(caller) - _CALLER)}")
     decision = policy.decide(spec.family, snapshot)
     if decision.needs_facts:
-        written = next((arg for arg in snapshot.args if isinstance(arg, bytes)), None)
+        written = _written(spec, snapshot)
         resolved = caller["resolved"].encode() if "resolved" in caller else written
-        facts = Facts(resolved, caller.get("uid", 0), caller.get("gid", 0))
+        facts = Facts(
+            resolved,
+            caller.get("uid", 0),
+            caller.get("gid", 0),
+            _source(snapshot, decision, caller),
+        )
         decision = policy.decide(spec.family, snapshot, facts)
     text = decision.verdict.value
     if decision.verdict is Verdict.ERRNO and "errno" in case:
@@ -132,6 +142,34 @@ def _decision(
     if "rule" in case:
         text += f" by line {decision.rule.rpartition(':')[2]}"
     return text
+
+
+def _written(spec: CallSpec, snapshot: Snapshot) -> bytes | None:
+    """The call's path, as it was written."""
+    for param, arg in zip(spec.params, snapshot.args, strict=True):
+        if param.kind is Kind.PATH and isinstance(arg, bytes):
+            return arg
+    return None
+
+
+def _source(
+    snapshot: Snapshot, decision: Decision, caller: Mapping[str, Any]
+) -> MountSource | None:
+    """What the source of a mount really is; as it was written where the case does not say."""
+    text = snapshot.args[0]
+    if not isinstance(decision.settings, MountSettings):
+        return None
+    if "source" not in caller:
+        kind = "text" if decision.settings.text else "image"
+        return MountSource(kind, text if isinstance(text, bytes) else b"")
+    kind, _, rest = str(caller["source"]).partition(" ")
+    if kind == "image":
+        return MountSource(kind, rest.encode())
+    number, _, name = rest.partition(" ")
+    major, _, minor = number.partition(":")
+    if kind != "device":
+        raise ValueError(f"{caller['source']!r} is no source")
+    return MountSource(kind, name.encode(), (int(major), int(minor)))
 
 
 def _snapshot(spec: CallSpec, given: Mapping[str, Any]) -> Snapshot:
@@ -148,6 +186,10 @@ def _snapshot(spec: CallSpec, given: Mapping[str, Any]) -> Snapshot:
 def _arg(kind: Kind, value: object) -> Arg:
     if kind is Kind.PATH:
         return str(value).encode()
+    if kind.is_string:
+        return 0 if value is None else str(value).encode()
+    if kind is Kind.MOUNT_FLAGS and isinstance(value, list):
+        return sum(MS[str(name)] for name in value)
     if value is None:
         return AT_FDCWD if kind is Kind.FD else 0
     if kind is Kind.MODE and isinstance(value, str):

@@ -11,6 +11,7 @@ import errno
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic_core import PydanticCustomError
 
@@ -42,9 +43,11 @@ class Action:
     verdict: Verdict
     value: int = 0
     realise: str = "auto"
+    how: Any = None  # the settings of another family's `emulate`
 
 
-def _wrong(text: str) -> PydanticCustomError:
+def wrong(text: str) -> PydanticCustomError:
+    """An error of a value; its text is for a person."""
     # A brace in the text would be read as a field of pydantic's template.
     return PydanticCustomError("policy", "{text}", {"text": text})
 
@@ -61,43 +64,43 @@ def parse_errno(value: object) -> int:
         if value in ERRNOS:
             return ERRNOS[value]
         found = difflib.get_close_matches(value.upper(), ERRNOS, 1, 0.6)
-        raise _wrong(f"unknown errno {value!r}" + (f": did you mean {found[0]}?" if found else ""))
-    raise _wrong("an errno is written by its name, such as EPERM")
+        raise wrong(f"unknown errno {value!r}" + (f": did you mean {found[0]}?" if found else ""))
+    raise wrong("an errno is written by its name, such as EPERM")
 
 
 def parse_node(value: object) -> NodeRange:
     """The devices of one entry of `devices`."""
     if value is None:
-        raise _wrong('an unquoted null is YAML for "nothing": write "null" in quotes')
+        raise wrong('an unquoted null is YAML for "nothing": write "null" in quotes')
     if not isinstance(value, str):
-        raise _wrong('a device is a name or a text such as "char 10:229"')
+        raise wrong('a device is a name or a text such as "char 10:229"')
     try:
         return parse_device(value)
     except DeviceError as error:
-        raise _wrong(str(error)) from None
+        raise wrong(str(error)) from None
 
 
 def parse_glob(value: object) -> str:
     """A glob over paths, as it was written."""
     if not isinstance(value, str):
-        raise _wrong("a path is a text, in quotes where YAML would read it as something else")
+        raise wrong("a path is a text, in quotes where YAML would read it as something else")
     try:
         value.encode()
         glob_pattern(value)
     except (GlobError, UnicodeEncodeError) as error:
-        raise _wrong(f"{value!r}: {error}") from None
+        raise wrong(f"{value!r}: {error}") from None
     return value
 
 
 def parse_text(value: object) -> str:
     """A glob over any text, as it was written."""
     if not isinstance(value, str):
-        raise _wrong("a text, in quotes where YAML would read it as something else")
+        raise wrong("a text, in quotes where YAML would read it as something else")
     try:
         value.encode()
         text_pattern(value)
     except (GlobError, UnicodeEncodeError) as error:
-        raise _wrong(f"{value!r}: {error}") from None
+        raise wrong(f"{value!r}: {error}") from None
     return value
 
 
@@ -108,9 +111,9 @@ def parse_ids(value: object) -> IdRange:
     elif isinstance(value, str) and (found := re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", value)):
         low, high = int(found[1]), int(found[2])
     else:
-        raise _wrong('an id is a number, or a range such as "1000-1999"')
+        raise wrong('an id is a number, or a range such as "1000-1999"')
     if not 0 <= low <= high <= _ID_MAX:
-        raise _wrong(f"no such ids: from 0 to {_ID_MAX}, the lower one first")
+        raise wrong(f"no such ids: from 0 to {_ID_MAX}, the lower one first")
     return low, high
 
 
@@ -122,21 +125,28 @@ def listed(value: object) -> object:
 def filled(value: object) -> object:
     """The same, and no empty list: it would match nothing."""
     if value == []:
-        raise _wrong("an empty list matches nothing: leave the key out for any")
+        raise wrong("an empty list matches nothing: leave the key out for any")
     return listed(value)
 
 
-def action_parser(allowed: frozenset[Verdict]) -> Callable[[object], Action]:
-    """A parser of `do` for a family that has the `allowed` verdicts."""
+def action_parser(
+    allowed: frozenset[Verdict], emulate: Callable[[Any], Any] | None = None
+) -> Callable[[object], Action]:
+    """A parser of `do` for a family that has the `allowed` verdicts; `emulate` parses the settings
+    of that word where they are not those of device nodes.
+    """
     words = [word.value for word in WORDS if word in allowed]
 
     def parse(value: object) -> Action:
         if isinstance(value, str):
             if value not in words:
-                raise _wrong(f"unknown action {value!r}" + near(value, words))
-            return Action(Verdict(value))
+                raise wrong(f"unknown action {value!r}" + near(value, words))
+            verdict = Verdict(value)
+            if verdict is Verdict.EMULATE and emulate is not None:
+                return Action(verdict, how=emulate({}))
+            return Action(verdict)
         if not isinstance(value, dict) or len(value) != 1:
-            raise _wrong(
+            raise wrong(
                 f"an action is one of {', '.join(words)}, or a mapping with one of errno, return, "
                 "emulate"
             )
@@ -145,24 +155,26 @@ def action_parser(allowed: frozenset[Verdict]) -> Callable[[object], Action]:
             return Action(Verdict.ERRNO, parse_errno(setting))
         if key == "return" and Verdict.RETURN in allowed:
             if not isinstance(setting, int) or isinstance(setting, bool):
-                raise _wrong("return takes a number")
+                raise wrong("return takes a number")
             if not 0 <= setting <= _RETURN_MAX:
-                raise _wrong(f"return takes 0 to {_RETURN_MAX}; errnos are written errno: NAME")
+                raise wrong(f"return takes 0 to {_RETURN_MAX}; errnos are written errno: NAME")
             return Action(Verdict.RETURN, setting)
         if key == "emulate" and Verdict.EMULATE in allowed:
+            if emulate is not None:
+                return Action(Verdict.EMULATE, how=emulate(setting))
             return _emulate(setting)
-        raise _wrong(f"unknown action {key!r}" + near(key, ["errno", "return", "emulate"]))
+        raise wrong(f"unknown action {key!r}" + near(key, ["errno", "return", "emulate"]))
 
     return parse
 
 
 def _emulate(setting: object) -> Action:
     if not isinstance(setting, dict):
-        raise _wrong("emulate takes settings, such as emulate: {realise: bind}")
+        raise wrong("emulate takes settings, such as emulate: {realise: bind}")
     for key in setting:
         if key != "realise":
-            raise _wrong(f"unknown setting {key!r} of emulate" + near(str(key), ["realise"]))
+            raise wrong(f"unknown setting {key!r} of emulate" + near(str(key), ["realise"]))
     realise = setting.get("realise", "auto")
     if realise not in REALISE:
-        raise _wrong(f"unknown realise {realise!r}" + near(str(realise), list(REALISE)))
+        raise wrong(f"unknown realise {realise!r}" + near(str(realise), list(REALISE)))
     return Action(Verdict.EMULATE, realise=str(realise))

@@ -9,6 +9,7 @@ with root's rights for somebody who has none.
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,12 @@ version: 1
 syscalls:
   mknod:
     - {devices: ["null"], do: {emulate: {realise: bind}}}
+"""
+MOUNT = """
+version: 1
+syscalls:
+  mount:
+    - {fstype: ext4, do: {emulate: {via: fuse}}}
 """
 EVERY_LENGTH = pytest.mark.parametrize(
     "seconds", [SHORT, pytest.param(LONG, marks=[pytest.mark.attack, pytest.mark.timeout(600)])]
@@ -109,3 +116,21 @@ def test_no_exchange_in_a_closed_directory(
     _, granted, _, _ = race(person, script, "--policy", str(policy), seconds=seconds)
     assert granted == 0
     assert (place / "closed" / "secret").read_text() == "secret\n"
+
+
+@EVERY_LENGTH
+def test_no_mount(person: Person, programs: Path, place: Path, seconds: int) -> None:
+    """Whoever calls has no capability; who takes its place is the container's root."""
+    policy, image = place / "mount.yaml", place / "image"
+    policy.write_text(MOUNT)
+    with image.open("wb") as file:
+        file.truncate(4 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    image.chmod(0o666)
+    script = (
+        f"cd {place}; cp {programs}/exec_race program; chmod 4755 program; mkdir m; "
+        f"{DROP} {programs}/exec_race $PWD/program {seconds} 4 mount {image} $PWD/m; "
+        "! grep fuse /proc/self/mountinfo >&2"
+    )
+    _, granted, _, _ = race(person, script, "--policy", str(policy), seconds=seconds)
+    assert granted == 0

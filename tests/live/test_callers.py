@@ -87,7 +87,7 @@ def test_no_listener_of_its_own_and_no_io_uring(
 
 
 NODES = (
-    "null 0\ndisk EPERM\nmem EPERM\nwhiteout 0\nfifo 0\nsocket 0\nregular 0\n"
+    "null 0\ndisk EPERM\nkmsg EPERM\nwhiteout 0\nfifo 0\nsocket 0\nregular 0\n"
 )
 
 

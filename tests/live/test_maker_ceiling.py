@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import array
+import contextlib
+import ctypes
 import os
 import socket
 import stat
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,16 +20,20 @@ from tests.support.people import Person
 from tests.support.scratch import scratch
 
 START = 300_000
-NODE, PRIVATE, DROP = 1, 2, 3
+NODE, PRIVATE, DROP, LINK, AT = 1, 2, 3, 4, 5
 ANYWHERE, DAC = 1, 8
 LAYOUT = "7I4x5QI64I256s4x24Q"  # struct sd_make
 NO_CPU = 0xFFFFFFFF
+# null to zero, and full, which is only made where nobody can open it
+CEILING = [("c", 1, 1, 3, 5, False), ("c", 1, 1, 7, 7, True)]
+FULL = (1, 7)
+TMPFS, EXT4 = 0x01021994, 0xEF53
 
 
 @pytest.fixture
 def maker(root: Person) -> Iterator[socket.socket]:
     assert root.name is None
-    sock = spawn_maker([("c", 1, 1, 3, 5)], [(0, START, 1000)])
+    sock = spawn_maker(CEILING, [(0, START, 1000)])
     with socket.socket(fileno=sock) as found:
         found.settimeout(5)
         yield found
@@ -52,11 +59,17 @@ def ask(
     groups: tuple[int, ...] = (),
     name: bytes = b"n",
     cut: int = 0,
+    fs: tuple[int, int] = (0, 0),
 ) -> int:
-    """The maker's answer: 0, an errno, or 1000 for "needs a bind mount"."""
+    """The maker's answer: 0, an errno, or 1000 for "needs a bind mount".
+
+    `fs` is what the asker says of the file system: its type, and its id. AT is told that every
+    file system answers by itself.
+    """
+    local = [os.stat(place).st_dev, *[0] * 23]
     message = struct.pack(
-        LAYOUT, op, NO_CPU, flags, mode, 0o22, uid, gid, os.makedev(*device), 0, 0, 0, 0,
-        len(groups), *groups[:64], *[0] * (64 - len(groups)), name, *[0] * 24,
+        LAYOUT, op, NO_CPU, flags, mode, 0o22, uid, gid, os.makedev(*device), 0, 0, *fs,
+        len(groups), *groups[:64], *[0] * (64 - len(groups)), name, *local,
     )  # fmt: skip
     fd = os.open(place, os.O_PATH)
     try:
@@ -64,7 +77,10 @@ def ask(
         maker.sendmsg([message[: len(message) - cut]], rights)
     finally:
         os.close(fd)
-    (result,) = struct.unpack("i", maker.recv(4))
+    answer = maker.recv(4)
+    if len(answer) == 1:  # a descriptor came ahead of it
+        answer = maker.recv(4)
+    (result,) = struct.unpack("i", answer)
     return 1000 if result == 1 else -int(result)
 
 
@@ -129,6 +145,76 @@ def test_too_many_groups(maker: socket.socket, folder: Path) -> None:
     maker.sendmsg([message], rights)
     os.close(fd)
     assert struct.unpack("i", maker.recv(4)) == (-1,)
+
+
+@contextlib.contextmanager
+def a_container(*, idmapped: Path | None = None) -> Iterator[Path]:
+    """A tmpfs of a user namespace with the maker's ids; or `idmapped` as the host maps it there."""
+    process = subprocess.Popen(
+        ["unshare", "--user", "--mount", "sh", "-c", "echo; read end"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdout.readline()
+        for kind in ("uid", "gid"):
+            Path(f"/proc/{process.pid}/{kind}_map").write_text(f"0 {START} 1000")
+        enter = ["nsenter", "--target", str(process.pid), "--user", "--mount"]
+        subprocess.run([*enter, "mount", "-t", "tmpfs", "-o", "mode=777", "t", "/mnt"], check=True)
+        if idmapped is None:
+            yield Path(f"/proc/{process.pid}/root/mnt")
+        else:
+            yield map_ids(idmapped, process.pid)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+def map_ids(place: Path, pid: int) -> Path:
+    """The descriptor, as a path, of a detached mount of `place` with the ids of that namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    tree = libc.syscall(ctypes.c_long(428), ctypes.c_long(-100), str(place).encode(), 1)
+    assert tree >= 0, os.strerror(ctypes.get_errno())
+    userns = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+    attributes = struct.pack("4Q", 0x00100000, 0, 0, userns)  # MOUNT_ATTR_IDMAP
+    failed = libc.syscall(ctypes.c_long(442), tree, b"", 0x1000, attributes, len(attributes))
+    assert not failed, os.strerror(ctypes.get_errno())
+    os.close(userns)
+    return Path(f"/proc/self/fd/{tree}")
+
+
+def test_what_is_only_made_closed(maker: socket.socket, folder: Path) -> None:
+    """Wherever it could be opened it is not made, whatever the asker says of the place."""
+    lies = [(0, 0), (TMPFS, 77), (EXT4, 0)]
+    with scratch(0o755, "/dev/shm") as shared:
+        os.chown(shared, START, START)
+        with a_container() as inside:  # true of this one; now the maker knows file system 77
+            assert ask(maker, inside, device=FULL, fs=(TMPFS, 77)) == 0
+            node = (inside / "n").lstat()
+            assert (os.major(node.st_rdev), os.minor(node.st_rdev)) == FULL
+            with pytest.raises(PermissionError):
+                os.open(inside / "n", os.O_RDONLY)
+        for place in (folder, shared):
+            for flags in (DAC, ANYWHERE | DAC):
+                for op in (NODE, AT, PRIVATE):
+                    for fs in lies:
+                        assert ask(maker, place, device=FULL, op=op, flags=flags, fs=fs) == 1
+            assert list(place.iterdir()) == []
+        assert ask(maker, shared) == 0
+
+
+def test_an_idmapped_mount_is_no_such_place(maker: socket.socket) -> None:
+    """It wants mapped ids as a container's own file system does, but devices open there."""
+    with scratch(0o777, "/dev/shm") as shared, a_container(idmapped=shared) as place:
+        try:
+            for fs in ((0, 0), (TMPFS, 78)):
+                assert ask(maker, place, device=FULL, fs=fs) == 1
+            assert list(shared.iterdir()) == []
+        finally:
+            os.close(int(place.name))
 
 
 def test_it_is_bare(maker: socket.socket) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.kernel.procfs import host_node
 from tests.support.people import Person
 from tests.support.program import run
 from tests.support.scratch import apt_mirror, mounts_below, scratch
@@ -213,26 +214,78 @@ def test_mmdebstrap(person: Person, place: Path) -> None:
     assert not (place / "tree").exists()
 
 
-def test_makedev(person: Person, place: Path) -> None:
-    """`MAKEDEV std`: it makes what is harmless of its list, says what it could not, and goes on."""
+def makedev(*targets: str) -> dict[str, tuple[str, str, str]]:
+    """What `MAKEDEV TARGETS` says that it makes: name -> type, numbers, owner and mode."""
+    done = subprocess.run(
+        ["/sbin/MAKEDEV", "-n", *targets], cwd="/", capture_output=True, text=True, check=True
+    )
+    words = (line.split() for line in done.stdout.splitlines() if "->" not in line)
+    return {
+        name: (kind, f"{major}:{minor}", f"{owner} {mode.lstrip('0')}")
+        for _, name, kind, major, minor, owner, mode in words
+    }
+
+
+# What old versions of debootstrap call, and the package makedev when it is installed.
+TARGETS = ("std", "ptmx", "fd", "consoleonly", "tty1", "audio", "agpgart")
+OPEN = ("null", "zero", "full", "random", "urandom", "tty", "ptmx")
+
+
+def test_makedev_as_root(root: Person, place: Path) -> None:
+    """As with real root, but for what would be the host's: it is there, and does not open."""
     assert Path("/sbin/MAKEDEV").exists(), "makedev is not installed"
-    script = f"cd {place}; /sbin/MAKEDEV std; echo status $? >&2; {LIST}"
-    done = run(person, "sh", "-c", script, options=BUILD)
-    made = [f"{name} {DEVICES[name]}" for name in sorted(DEVICES) if name not in UNASKED]
-    refused = ["mem", "kmem", "port"]
-    refused += [f"ram{n}" for n in range(17)] + [f"loop{n}" for n in range(8)]
+    wanted = makedev(*TARGETS)
+    assert len(wanted) > 70
+    closed = " ".join(name for name in wanted if name not in OPEN)
+    script = f"""
+    umask 022; mount -t tmpfs -o mode=755 t /mnt; cd /mnt
+    for n in {' '.join(TARGETS)}; do /sbin/MAKEDEV $n; done
+    for n in {' '.join(wanted)}; do stat -c '%n %F %Hr:%Lr %U:%G %a' $n; done
+    for n in {closed}; do ! true 3<$n || echo $n opens; ! true 3>$n || echo $n opens; done
+    tar -cf {place}/out.tar .; rm -r *
+    test -z "$(ls -A)"; cd /; umount /mnt
+    """
+    done = run(root, "sh", "-euc", script, options=BUILD, timeout=120)
+    kinds = {"c": "character special file", "b": "block special file"}
+    assert done.stdout.splitlines() == [
+        f"{name} {kinds[kind]} {number} {owner}" for name, (kind, number, owner) in wanted.items()
+    ]
+    assert done.returncode == 0, done.stderr
+    said = {line.partition(": cannot ")[2] for line in done.stderr.splitlines()}
+    ways = ("open", "create")
+    assert said == {f"{way} {name}: Permission denied" for name in closed.split() for way in ways}
+    with tarfile.open(place / "out.tar") as archive:
+        packed = {
+            member.name.removeprefix("./"): ("c" if member.ischr() else "b",
+                                             f"{member.devmajor}:{member.devminor}")
+            for member in archive if member.isdev() and not member.isfifo()
+        }  # fmt: skip
+    assert packed == {name: found[:2] for name, found in wanted.items()}
+
+
+def test_makedev_as_a_user(user: Person, place: Path) -> None:
+    """Each node is the host's; what the host has no node of is refused, and MAKEDEV goes on."""
+    wanted = makedev("std", "ptmx", "fd", "consoleonly")
+    refused = [
+        name for name, (kind, number, _) in wanted.items()
+        if host_node(kind, *map(int, number.split(":"))) is None
+    ]  # fmt: skip
+    there = [name for name in wanted if name not in refused]
+    assert {*OPEN, "tty0", "console"} <= set(there)
+    script = f"""
+    cd {place}
+    for n in std ptmx fd consoleonly; do /sbin/MAKEDEV $n; done
+    for n in {' '.join(there)}; do stat -c '%n %Hr:%Lr' $n; done; echo hello >null; rm -r *
+    """
+    done = run(user, "sh", "-euc", script, options=BUILD, timeout=60)
+    assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    told = [line for line in lines if line.startswith("makedev ")]
-    assert [line for line in lines if line not in told] == made
-    assert [line.split()[1] for line in told] == refused
-    *errors, status = done.stderr.splitlines()
-    assert errors == [f"mknod: {name}-: Operation not permitted" for name in refused]
-    assert status == "status 0"
-    assert (place / "core").is_symlink()
-
-
-# Devices of `build` that are not in MAKEDEV's list.
-UNASKED = ("console", "ptmx")
+    told = [line.split()[1].rstrip(":") for line in lines if line.startswith("makedev ")]
+    assert told == refused
+    shown = [line for line in lines if not line.startswith("makedev ")]
+    assert shown == [f"{name} {wanted[name][1]}" for name in there]
+    said = [f"mknod: {name}-: Operation not permitted" for name in refused]
+    assert done.stderr.splitlines() == said
 
 
 def test_the_hosts_nodes_are_as_they_were(person: Person, place: Path) -> None:

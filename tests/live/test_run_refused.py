@@ -49,6 +49,18 @@ def test_covered_proc(root: Person) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_without_libseccomp(user: Person) -> None:
+    files = [str(file) for file in Path("/usr/lib").glob("*/libseccomp.so.2*")]
+    assert files
+    covered = "; ".join(f"mount --bind /dev/null {file}" for file in files)
+    cache = "export XDG_CACHE_HOME=/dev/null"  # a policy that was compiled before needs no library
+    done = shell(user, f"""{cache}; unshare -m sh -ec '{covered}; exec "$@"' sh "$@" -- true""")
+    assert done.returncode == 1
+    assert done.stderr.startswith("seccompd: no filter can be made without libseccomp: ")
+    assert "apt-get install libseccomp2" in done.stderr
+    assert done.stderr.count("\n") == 2
+
+
 def test_newuidmap_that_fails(user: Person, tmp_path: Path) -> None:
     for parent in (tmp_path, *tmp_path.parents):
         if parent.name.startswith("pytest"):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.inside import wait_for
 from tests.support.people import Person, python
 from tests.support.program import MARK, Started, marked, seccompd
 
@@ -317,9 +318,10 @@ def test_keyboard_after_a_shell_inside_has_ended(
     shown = terminal(["bash", "--norc", "--noprofile", "-i"])
     shown.send(b"sleep 1000 & echo 're''ady'\n")
     shown.wait_for("ready")
+    inner = os.tcgetpgrp(shown.fd)
     shown.send(b"exit 11\n")
     shown.wait_for("exit\r\n")
-    settle()
+    wait_for(lambda: os.tcgetpgrp(shown.fd), lambda group: group != inner)
     shown.send(b"\x03")
     shown.wait_for("shell: status 130")
     assert b"foreground is the job's True" in shown.text

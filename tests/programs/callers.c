@@ -143,7 +143,7 @@ static void nodes(void)
 {
 	tell("null", mknod("null", S_IFCHR | 0666, NULL_DEVICE));
 	tell("disk", mknod("disk", S_IFBLK | 0666, makedev(8, 0)));
-	tell("mem", mknod("mem", S_IFCHR | 0666, makedev(1, 1)));
+	tell("kmsg", mknod("kmsg", S_IFCHR | 0666, makedev(1, 11)));
 	tell("whiteout", mknod("whiteout", S_IFCHR | 0666, 0));
 	tell("fifo", mknod("fifo", S_IFIFO | 0666, 0));
 	tell("socket", mknod("socket", S_IFSOCK | 0666, 0));

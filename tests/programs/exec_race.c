@@ -2,8 +2,10 @@
  *
  * exec_race PROGRAM SECONDS PROCESSES mknod DIRECTORY
  * exec_race PROGRAM SECONDS PROCESSES exchange OLD NEW
+ * exec_race PROGRAM SECONDS PROCESSES mount IMAGE DIRECTORY
  *
- * Each try is a process of its own. Its leader makes a node in DIRECTORY, or exchanges OLD and NEW;
+ * Each try is a process of its own. Its leader makes a node in DIRECTORY, exchanges OLD and NEW, or
+ * mounts the ext4 of IMAGE on DIRECTORY;
  * another thread executes PROGRAM some 0 to 400 us later: this program itself, owned by root and
  * set-user-id, which then stays for a moment (as "exec_race stay"). The caller of a call that has
  * been received is gone then, and somebody more powerful goes by its thread id.
@@ -61,9 +63,13 @@ static void call(const struct caller *what, char **argv, const char *name, atomi
 	if (pthread_create(&thread, NULL, executes, &caller))
 		_exit(98);
 	caller.go = 1;
-	long error = !strcmp(argv[4], "mknod")
-			     ? syscall(SYS_mknod, name, S_IFCHR | 0666, makedev(1, 3))
-			     : syscall(SYS_renameat2, -100, argv[5], -100, argv[6], 2);
+	long error;
+	if (!strcmp(argv[4], "mknod"))
+		error = syscall(SYS_mknod, name, S_IFCHR | 0666, makedev(1, 3));
+	else if (!strcmp(argv[4], "mount"))
+		error = syscall(SYS_mount, argv[5], argv[6], "ext4", 0, NULL);
+	else
+		error = syscall(SYS_renameat2, -100, argv[5], -100, argv[6], 2);
 	*result = error ? errno : -1;
 	for (;;)
 		pause();
@@ -102,7 +108,7 @@ int main(int argc, char **argv)
 		nanosleep(&moment, NULL);
 		return 42;
 	}
-	if (argc < 6 || (!strcmp(argv[4], "exchange") && argc < 7) || !geteuid())
+	if (argc < 6 || (strcmp(argv[4], "mknod") && argc < 7) || !geteuid())
 		return 2;
 	counts = mmap(NULL, sizeof *counts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	long end = now_us() + (long)(atof(argv[2]) * 1e6);

@@ -7,6 +7,7 @@ import select
 from collections.abc import Sequence
 from typing import Any
 
+from supervisor.engine.snapshot import Receiver
 from supervisor.kernel.launch import Event, Init, Kind, Launch, Namespace
 from supervisor.kernel.shim import check, ffi, lib
 from supervisor.policy.compiled import CompiledPolicy
@@ -37,6 +38,21 @@ class Listened:
                 assert event.kind is not Kind.ENDED
                 if event.kind is kind:
                     return event
+
+
+class Waiting:
+    """A call that waits for its answer, which it never gets: `listener` and its `id`."""
+
+    def __init__(self, policy: CompiledPolicy, command: Sequence[str]) -> None:
+        self._listened = Listened(policy, command)
+        self.listener = self._listened.listener
+        receiver = Receiver(self.listener, deadline_timer(), watch(), policy.calls)
+        assert receiver.receive(20_000_000) is not None, "no call came"
+        self.id: int = receiver.call.id
+
+    def close(self) -> None:
+        """Ends its caller."""
+        self._listened.close()
 
 
 def watch() -> Any:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.syscalls import X86_64, number
-from supervisor.model import Snapshot
+from supervisor.model import Arg, Snapshot
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.families import Nodes, Traits
+from supervisor.policy.rules import RuleSet
 
 CHAR, BLOCK = 0o020000, 0o060000
 
@@ -24,6 +25,35 @@ def mknod(*rules: str, otherwise: str = "refuse", nodes: Nodes = "host") -> Comp
     lines = "".join(f"\n    - {rule}" for rule in rules) or " []"
     text = f"version: 1\nsyscalls:\n  mknod:\n    otherwise: {otherwise}\n    rules:{lines}\n"
     return policy(text, nodes)
+
+
+def node_rules(policy: CompiledPolicy) -> RuleSet:
+    """The policy's rules for device nodes."""
+    rules = policy.families["mknod"]
+    assert isinstance(rules, RuleSet)
+    return rules
+
+
+def mounts(*rules: str, otherwise: str = "kernel") -> CompiledPolicy:
+    """A policy of mount rules, each in YAML's flow style; the first stands in line 6."""
+    lines = "".join(f"\n      - {rule}" for rule in rules) or " []"
+    return policy(
+        f"version: 1\nsyscalls:\n  mount:\n    otherwise: {otherwise}\n    rules:{lines}\n"
+    )
+
+
+def mount_call(
+    source: Arg = b"/a.img",
+    target: Arg = b"/mnt",
+    fstype: Arg = b"ext4",
+    flags: int = 0,
+    data: Arg = 0,
+    arch: int = X86_64,
+) -> Snapshot:
+    """A snapshot of mount."""
+    nr = number("mount", arch)
+    assert nr is not None
+    return Snapshot(1, 1, arch, nr, 0, "mount", (source, target, fstype, flags, data))
 
 
 def device(major: int, minor: int) -> int:

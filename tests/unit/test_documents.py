@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from supervisor.daemon import config
+from supervisor.engine.act_mounts import MOST_MOUNTS
 from supervisor.handlers.registry import FAMILIES
 from supervisor.intake.doors import DOORS
+from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.syscalls import X86_64
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe import audit
@@ -21,6 +23,7 @@ from supervisor.observe.identity import identity
 from supervisor.policy import store
 from supervisor.policy.applies import Applies
 from supervisor.policy.families import Traits
+from supervisor.policy.mount_values import FLAG_NAMES, SETTINGS, VIAS
 
 TOP = Path(__file__).resolve().parents[2]
 PAGES = [*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")]
@@ -58,7 +61,8 @@ def test_the_sample_of_a_trace_names_the_rule_of_the_readme() -> None:
 
 def test_the_page_on_policies_has_policies_that_load(tmp_path: Path) -> None:
     first, section = [b for b in blocks(TOP / "docs/policies.md") if "syscalls:" in b]
-    for text in (first, "version: 1\n" + section):
+    (mounts,) = [b for b in blocks(TOP / "docs/mounts.md") if "syscalls:" in b]
+    for text in (first, "version: 1\n" + section, mounts):
         file = tmp_path / "page.yaml"
         file.write_text(text)
         store.load(str(file), Traits("private"), families=FAMILIES)
@@ -121,3 +125,11 @@ def test_the_page_on_audit_has_every_key(tmp_path: Path) -> None:
     keys = {key for line in file.read_text().splitlines() for key in json.loads(line)}
     assert {"repeats", "resolved", "delivered", "answered_by"} <= keys
     assert not {key for key in keys if f"`{key}`" not in page}
+
+
+def test_the_page_on_mounts_has_every_word() -> None:
+    page = (TOP / "docs/mounts.md").read_text()
+    keys = FAMILIES["mount"].keys or {}
+    words = {*SETTINGS, *VIAS, *FLAG_NAMES, *PROGRAMS, *keys}
+    assert not [word for word in words if not re.search(rf"[` \[,\n]{word}[`, \]\n]", page)]
+    assert str(MOST_MOUNTS) in page

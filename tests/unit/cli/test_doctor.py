@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from supervisor.cli import checks, doctor
+from supervisor.cli import checks, doctor, mount_checks
 from supervisor.cli.checks import MISSING, NOTE, OK, Finding
 from supervisor.errors import KernelError
 from supervisor.kernel.idmap import IdMaps, Range
+from tests.support.people import Person, python
+from tests.support.scratch import scratch
 
 MAIN = "from supervisor.cli.main import main; raise SystemExit(main())"
 
@@ -67,6 +71,38 @@ def test_ids_are_named_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         "user ids 1000, 100000-165535 (65537); "
         "group ids 1001, 200020-200029, 200220-200229, 200420-200429, ... (51)"
     )
+
+
+def test_fuse_is_noted_where_it_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    node = tmp_path / "fuse"
+    monkeypatch.setattr(mount_checks, "FUSE_NODE", str(node))
+    finding = findings_of(mount_checks.fuse)["FUSE"]
+    assert (finding.state, "No such file" in finding.detail) == (NOTE, True)
+    node.write_text("")
+    finding = findings_of(mount_checks.fuse)["FUSE"]
+    assert (finding.state, "something else" in finding.detail) == (NOTE, True)
+
+
+@pytest.mark.parametrize(("mode", "state"), [(0o600, NOTE), (0o666, OK)])
+def test_fuse_is_noted_where_a_user_cannot_open_it(user: Person, mode: int, state: str) -> None:
+    with scratch(0o755, "/var/tmp") as folder:
+        node = folder / "fuse"
+        os.mknod(node, stat.S_IFCHR, os.makedev(10, 229))
+        node.chmod(mode)
+        code = (
+            "import json; from supervisor.cli import mount_checks as m; "
+            f"m.FUSE_NODE = {str(node)!r}; (one,) = m.fuse(); "
+            "print(json.dumps([one.state, one.remedy]))"
+        )
+        done = subprocess.run(
+            user.argv([python(user), "-c", code]),
+            env=user.environ(), cwd="/", capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    found, remedy = json.loads(done.stdout)
+    assert found == state
+    assert state == OK or "chmod 0666" in remedy
 
 
 def test_every_finding_that_is_not_ok_says_what_to_do() -> None:

@@ -25,7 +25,9 @@ from tests.support.policies import policy
 POLICY = policy(
     "version: 1\non_error: ENOMEDIUM\nsyscalls:\n  mknod:\n    - {do: {errno: ENODEV}}\n", "none"
 )
-CONFIG = SessionConfig("test", POLICY, Traits("none"), None, None, False, None, None, True, False)
+CONFIG = SessionConfig(
+    "test", POLICY, Traits("none"), None, None, False, None, None, True, False, False
+)
 # One errno for each line that it is sent.
 CALLER = """
 import os, sys
@@ -147,8 +149,10 @@ def test_gives_up(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_zygote_that_dies(kept: Kept) -> None:
     assert kept.errno() == ENODEV
     (zygote,) = (pid for pid in children(os.getpid()) if name(pid) == "seccompd-zygote")
+    session = kept.session()
     os.kill(zygote, signal.SIGKILL)
     kept.loop(lambda: kept.keeper.failed is not None)
+    kept.loop(lambda: not name(session))  # it dies of the zygote's death, and answers until then
     assert kept.keeper.failed == "the zygote has died"
     assert [kept.errno() for _ in range(3)] == [ENOMEDIUM] * 3
 

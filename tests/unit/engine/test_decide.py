@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from errno import EBUSY, ENODEV, EPERM
+import struct
+from errno import EBUSY, EFAULT, ENODEV, EPERM
 
 import pytest
 
@@ -11,7 +12,7 @@ from supervisor.engine.limits import Limits
 from supervisor.engine.snapshot import PROCEED
 from supervisor.kernel.syscalls import X86_64, number
 from supervisor.model import Decision, Facts, Snapshot, Verdict
-from tests.support.policies import BLOCK, call, device, mknod
+from tests.support.policies import BLOCK, CHAR, call, device, mknod
 
 NULL = '{devices: ["null"], do: emulate}'
 LOOP = "{devices: [loop0], do: {errno: EBUSY}}"
@@ -95,9 +96,33 @@ def test_equal_calls_get_the_earlier_ruling() -> None:
     assert found.rule(b"b", call(b"/tmp/null")) is first, "one decision, one ruling"
 
 
+def key(path: bytes | int, dev: int) -> tuple[bytes, int]:
+    """The key of call(path, dev=dev), as a receiver makes it, and the length of its registers."""
+    text = path if isinstance(path, bytes) else b""
+    head = struct.pack("=IiQQ", X86_64, 133, CHAR, dev)
+    length = len(path) if isinstance(path, bytes) else path
+    return head + struct.pack("=i", length) + text, len(head)
+
+
+@pytest.mark.parametrize("path", [b"/srv/full", b"/tmp/full", b"srv/full", b"", -EFAULT])
+def test_other_strings_need_no_snapshot(path: bytes | int) -> None:
+    full = device(1, 7)
+    found = judge()
+    assert found.by_string(*key(path, full)) is None, "nothing is known of these registers"
+    first, head = key(b"/etc/full", full)
+    found.rule(first, call(b"/etc/full", dev=full), head)
+    assert found.by_string(*key(path, full)) == judge().rule(b"", call(path, dev=full))
+    assert key(path, full)[0] in found.memo
+    assert found.by_string(*key(path, device(1, 5))) is None, "other registers"
+
+
 def test_the_memory_is_bounded() -> None:
     found = judge(memo=8)
     for i in range(100):
         found.rule(b"%d" % i, call(b"/dev/null%d" % i))
         assert len(found.memo) <= 8
-    assert b"99" in found.memo
+    for dev in range(100):
+        name, head = key(b"/srv/full", dev << 20 | 0x107)
+        found.rule(name, call(b"/srv/full", dev=device(1, 7)), head)
+        assert len(found._narrowed) <= 8
+    assert name in found.memo

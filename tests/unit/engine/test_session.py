@@ -15,7 +15,9 @@ import trio
 from supervisor.engine.decide import Judge
 from supervisor.engine.session import Session
 from supervisor.engine.snapshot import Receiver
+from supervisor.engine.works import Job
 from supervisor.handlers.base import UnreadableArgument
+from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, MakeNode, Outcome, Plan, Snapshot
 from supervisor.policy.compiled import CompiledPolicy
 from tests.support.listener import Listened, deadline_timer, watch
@@ -45,16 +47,25 @@ with open(sys.argv[1], "w") as file:
 class Actor:
     """Carries nothing out, and says what it is told to say."""
 
-    live_nodes = False
-
     def __init__(self, act: Callable[[MakeNode], Outcome]) -> None:
         self.act = act
         self.on_wait: Callable[[], None] = lambda: None
         self.plans: list[MakeNode] = []
         self.slow: dict[bytes | None, trio.Event] = {}
 
-    def rest(self) -> None:
+    def concerned(self, spec: CallSpec) -> bool:
+        return False
+
+    def rest(self) -> bool:
+        return True
+
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> None:
         pass
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        raise AssertionError("nothing has begun")
 
     async def perform(
         self,
@@ -80,11 +91,11 @@ class Actor:
 
 
 def served(
-    policy: CompiledPolicy, actor: Actor, tmp_path: Path, *names: str
+    policy: CompiledPolicy, actor: Actor, tmp_path: Path, *names: str, code: str = CALLER
 ) -> tuple[list[int], Session]:
     """The errnos that a process gets for its nodes, 0 for success."""
     said = tmp_path / "said"
-    listened = Listened(policy, [sys.executable, "-c", CALLER, str(said), *names])
+    listened = Listened(policy, [sys.executable, "-c", code, str(said), *names])
     try:
         receiver = Receiver(listened.listener, deadline_timer(), watch(), policy.calls)
         judge = Judge(policy, kernel_refuses=True)
@@ -122,6 +133,39 @@ def test_nobody_waits_behind_a_slow_call(tmp_path: Path) -> None:
     actor = Actor(lambda _: Outcome(0))
     actor.slow[b"slow"] = trio.Event()
     assert served(GRANTS, actor, tmp_path, "slow", "other")[0] == [0, 0]
+
+
+# Makes nodes as CALLER does, and then waits for a file.
+WAITING = (
+    CALLER
+    + """
+import time
+for _ in range(500):
+    if os.path.exists(sys.argv[1] + ".rested"):
+        break
+    time.sleep(0.02)
+else:
+    open(sys.argv[1], "w").write("nobody rested")
+"""
+)
+
+
+def test_after_a_slow_call_there_is_rest(tmp_path: Path) -> None:
+    """Helpers that a burst needed are let go, and reaped, although nobody calls any more."""
+
+    class Resting(Actor):
+        rested = 0
+
+        def rest(self) -> bool:
+            if len(self.plans) == 2:
+                self.rested += 1
+            if self.rested == 2:
+                (tmp_path / "said.rested").touch()
+            return self.rested != 1
+
+    actor = Resting(lambda _: Outcome(0))
+    actor.slow[b"slow"] = trio.Event()
+    assert served(GRANTS, actor, tmp_path, "slow", "other", code=WAITING)[0] == [0, 0]
 
 
 @pytest.mark.parametrize(

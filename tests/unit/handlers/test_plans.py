@@ -15,12 +15,16 @@ from supervisor.model import (
     Decision,
     LinkNode,
     MakeNode,
+    Mount,
+    MountSettings,
     Place,
     Plan,
+    Remount,
     RemoveNode,
     RenameNode,
     Settings,
     Snapshot,
+    Unmount,
     Verdict,
 )
 
@@ -108,6 +112,18 @@ def test_a_path_that_could_not_be_read_is_the_kernels_errno(
     assert caught.value.errno == errno.ENAMETOOLONG
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "expected"),
+    [
+        ("umount", (b"a",), Unmount(HERE, 0)),
+        ("umount2", (b"a", 11), Unmount(HERE, 11)),
+        ("umount2", (b"a", 0x100), None),  # EINVAL is the kernel's to say
+    ],
+)
+def test_umounts(name: str, args: tuple[Arg, ...], expected: Plan | None) -> None:
+    assert plan("umounts", name, *args) == expected
+
+
 def test_the_names_of_calls_are_all_planned() -> None:
     for spec in FAMILIES["node_files"].calls:
         args: tuple[Arg, ...] = tuple(
@@ -115,3 +131,47 @@ def test_the_names_of_calls_are_all_planned() -> None:
             for param in spec.params
         )
         assert plan("node_files", spec.name, *args)
+
+
+MNT = Place(AT_FDCWD, b"/mnt")
+FUSE = MountSettings(via="fuse")
+
+
+def mount(*args: Arg, verdict: Verdict = Verdict.EMULATE, reason: str = "") -> Plan | None:
+    snapshot = Snapshot(1, 1, X86_64, 165, 0, "mount", args)
+    return FAMILIES["mount"].plan(snapshot, Decision(verdict, "x", reason, settings=FUSE))
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ((b"a", b"/mnt", b"ext4", 1, b"x"), Mount(b"a", MNT, b"ext4", 1, b"x", FUSE)),
+        ((0, b"/mnt", b"ext4", 0xC0ED0002, 0), Mount(None, MNT, b"ext4", 2, None, FUSE)),
+        ((b"", b"/mnt", 0, 1 << 30, b""), Mount(b"", MNT, b"", 1 << 30, b"", FUSE)),
+        ((0, b"/mnt", 0, 33, b"x"), Remount(MNT, 33, b"x", "why")),
+        ((0, b"/mnt", 0, 0xC0ED0020, -errno.E2BIG), Remount(MNT, 32, None, "why", errno.EINVAL)),
+    ],
+)
+def test_mounts(args: tuple[Arg, ...], expected: Plan) -> None:
+    assert mount(*args, reason="why") == expected
+
+
+def test_a_mount_that_is_refused_has_no_source_to_look_at() -> None:
+    plan = mount(b"/secret", b"/mnt", b"ext4", 0, 0, verdict=Verdict.REFUSE)
+    assert isinstance(plan, Mount)
+    assert plan.settings == MountSettings(text=True)
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        ((b"a", -errno.EFAULT, b"ext4", 0, 0), errno.EFAULT),
+        ((b"a", -errno.ENAMETOOLONG, b"ext4", 0, 0), errno.ENAMETOOLONG),
+        ((b"a", 0, b"ext4", 0, 0), errno.EFAULT),
+        ((-errno.ESRCH, b"/mnt", b"ext4", 0, 0), errno.ESRCH),
+    ],
+)
+def test_what_a_mount_needs_and_could_not_be_read(args: tuple[Arg, ...], error: int) -> None:
+    with pytest.raises(UnreadableArgument) as caught:
+        mount(*args)
+    assert caught.value.errno == error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import errno
 import random
 import stat
+import sys
 from typing import Any
 
 import pytest
 
+from supervisor.errors import KernelError
 from supervisor.handlers.node_files import NodeFiles
 from supervisor.kernel import bpf
 from supervisor.kernel.simulate import action_text, disassemble, run
@@ -18,7 +21,7 @@ from supervisor.policy.compile import filter_rules
 from supervisor.policy.families import Nodes
 from supervisor.policy.match import node_matches
 from supervisor.policy.rules import RuleSet
-from tests.support.policies import BLOCK, CHAR, device, mknod, policy
+from tests.support.policies import BLOCK, CHAR, device, mknod, mounts, node_rules, policy
 
 ENOSYS = bpf.ret_errno(errno.ENOSYS)
 GARBAGE = 0xDEADBEEF00000000
@@ -102,7 +105,7 @@ def test_it_does_what_the_rules_want_and_no_more(seed: int) -> None:
     for one in (compiled, kernel):
         known = [
             (kind, low, high, first, last)
-            for rule in one.families["mknod"].rules
+            for rule in node_rules(one).rules
             for kind, low, high, first, last in rule.nodes or ()
         ]
         for _ in range(150):
@@ -115,7 +118,7 @@ def test_it_does_what_the_rules_want_and_no_more(seed: int) -> None:
                 mode = CHAR if kind == "c" else BLOCK
             upper = rnd.choice((0, GARBAGE))
             arch = rnd.choice(NATIVE_ARCHES)
-            want = expected(one.families["mknod"], mode, dev)
+            want = expected(node_rules(one), mode, dev)
             high_mode = mode | rnd.choice((0, 0x10000, 0x7FFF0000))
             assert ask(one.filter, "mknod", arch, 1, high_mode, dev, upper=upper) == want
             assert ask(one.filter, "mknodat", arch, 3, 1, high_mode, dev, upper=upper) == want
@@ -217,6 +220,24 @@ def test_companions_notify_where_a_node_may_be_a_bind_mount(arch: int) -> None:
 
 
 @pytest.mark.parametrize("arch", NATIVE_ARCHES)
+def test_umounts_notify_where_something_of_ours_may_go_with_them(arch: int) -> None:
+    fuse = "{fstype: ext4, do: {emulate: {via: fuse}}}"
+    kernel = '{fstype: ext4, source: "**", do: emulate}'
+    for compiled, want in (
+        (mounts(fuse), bpf.RET_USER_NOTIF),
+        (mounts(kernel), bpf.RET_USER_NOTIF),
+        (mounts("{fstype: ext4, do: refuse}", otherwise="refuse"), bpf.RET_ALLOW),
+    ):
+        program = compiled.filter
+        assert ask(program, "umount2", arch, 0, 0) == want
+        assert ask(program, "umount2", arch, 0, 3) == want
+        # a look at what expires would take the kernel's mark away
+        assert ask(program, "umount2", arch, 0, 4) == bpf.RET_ALLOW
+        if number("umount", arch) is not None:
+            assert ask(program, "umount", arch) == want
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
 def test_io_uring_is_refused_where_it_would_go_past_a_rule(arch: int) -> None:
     by_path = mknod("{path: /dev/**, do: emulate}", nodes="none")
     assert ask(by_path.filter, "io_uring_setup", arch) == ENOSYS
@@ -249,6 +270,50 @@ def test_rules_with_other_actions_never_overlap() -> None:
     assert {rule.action for rule in rules} == {bpf.RET_USER_NOTIF, bpf.ret_errno(errno.EPERM)}
 
 
+def new_or_remount(flags: int) -> str:
+    """What the kernel makes of the flags of mount(2), in its own order (path_mount)."""
+    if flags & 0xFFFF0000 == 0xC0ED0000:
+        flags &= 0xFFFF
+    if flags & 1 << 31:
+        return "invalid"
+    if flags & 32 and not flags & 4096:
+        return "remount"
+    if flags & (32 | 4096 | 8192 | 0xF << 17):
+        return "the caller's own"
+    return "new"
+
+
+MOUNT_BITS = (0, 1, 2, 4, 8, 32, 256, 4096, 8192, 16384, 32768, 1 << 17, 1 << 18, 1 << 19, 1 << 20,
+              1 << 21, 1 << 24, 1 << 25, 1 << 30, 1 << 31)  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+@pytest.mark.parametrize("seed", range(10))
+def test_only_what_may_be_a_mount_of_ours_notifies(arch: int, seed: int) -> None:
+    rnd = random.Random(seed)
+    by_kernel = mounts('{fstype: ext4, source: "/**", do: emulate}').filter
+    by_program = mounts("{fstype: ext4, do: {emulate: {via: fuse}}}").filter
+    for _ in range(400):
+        flags = sum({rnd.choice(MOUNT_BITS) for _ in range(rnd.choice((0, 1, 2, 3, 5)))})
+        if rnd.random() < 0.4:
+            flags = flags & 0xFFFF | 0xC0ED0000
+        if rnd.random() < 0.1:
+            flags = rnd.getrandbits(32)
+        what = new_or_remount(flags)
+        for program, notified in ((by_kernel, {"new", "remount"}), (by_program, {"new"})):
+            want = bpf.RET_USER_NOTIF if what in notified else bpf.RET_ALLOW
+            upper = rnd.choice((0, GARBAGE))
+            assert ask(program, "mount", arch, 1, 1, 1, flags, 1, upper=upper) == want, hex(flags)
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+def test_mount_alone_notifies_where_mounts_are_granted(arch: int) -> None:
+    program = mounts('{fstype: ext4, source: "/**", do: emulate}').filter
+    assert ask(program, "mknod", arch, 1, CHAR, 0x103) == bpf.RET_ALLOW
+    assert ask(program, "io_uring_setup", arch) == bpf.RET_ALLOW
+    assert ask(mknod("{do: emulate}").filter, "mount", arch, 1, 1, 1, 0, 0) == bpf.RET_ALLOW
+
+
 def test_a_person_can_read_it() -> None:
     lines = disassemble(mknod('{devices: ["null"], do: refuse, silent: true}').filter)
     text = "\n".join(lines)
@@ -264,3 +329,13 @@ def test_a_person_can_read_it() -> None:
     ):
         assert part in text
     assert action_text(bpf.RET_KILL_PROCESS) == "kill"
+
+
+def test_no_libseccomp_to_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pyseccomp does where the linker's cache knows none."""
+    monkeypatch.delitem(sys.modules, "pyseccomp", raising=False)
+    monkeypatch.setattr(ctypes.util, "find_library", lambda _: None)
+    with pytest.raises(KernelError, match="apt-get install libseccomp2"):
+        bpf.build([])
+    monkeypatch.undo()
+    assert bpf.build([])

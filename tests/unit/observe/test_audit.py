@@ -74,6 +74,21 @@ def test_an_unreadable_path_is_told_as_such(tmp_path: Path) -> None:
     }
 
 
+def test_the_flags_of_a_mount_have_names(tmp_path: Path) -> None:
+    file = tmp_path / "audit.json"
+    log = AuditLog(opened(file), policy="p", session="s")
+    kinds = (Kind.TEXT, Kind.PATH, Kind.TEXT, Kind.MOUNT_FLAGS, Kind.DATA)
+    names = ("source", "target", "filesystemtype", "mountflags", "data")
+    spec = CallSpec("mount", "mount", tuple(map(Param, names, kinds)))
+    call = Snapshot(1, 1, X86_64, 165, 0, "mount", (b"a", b"m", 0, 0xC0ED0003, -7))
+    log.record(call, spec, REFUSED, Outcome(22), 0, who=WHO, delivered=True)
+    log.close()
+    assert records(file)[0]["args"] == {
+        "source": "a", "target": "m", "filesystemtype": None, "mountflags": 0xC0ED0003,
+        "flags": ["ro", "nosuid"], "data": {"error": "E2BIG"},
+    }  # fmt: skip
+
+
 def test_repeats_are_counted(tmp_path: Path, clock: Clock) -> None:
     file = tmp_path / "audit.json"
     log = AuditLog(opened(file), policy="p", session="s", clock=clock)

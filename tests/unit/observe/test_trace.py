@@ -46,3 +46,22 @@ def test_lines(
     args: tuple[Arg, ...], decision: Decision, outcome: Outcome, text: str
 ) -> None:
     assert shown(args, decision, outcome) == text
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (
+            (b"/a.img", b"/mnt", b"ext4", 7, 0),
+            '"/a.img", "/mnt", "ext4", MS_RDONLY|MS_NOSUID|MS_NODEV, NULL',
+        ),
+        ((0, -14, -22, 0xC0ED8000, b"a,b"), 'NULL, EFAULT, EINVAL, MS_MGC_VAL|MS_SILENT, "a,b"'),
+        ((b"t", b"m", b"tmpfs", 0, -7), '"t", "m", "tmpfs", 0, E2BIG'),
+        ((b"t", b"m", b"x", 1 << 30 | 16, b""), '"t", "m", "x", MS_SYNCHRONOUS|0x40000000, ""'),
+    ],
+)  # fmt: skip
+def test_mounts(args: tuple[Arg, ...], text: str) -> None:
+    (spec,) = FAMILIES["mount"].calls
+    snapshot = Snapshot(1, 2, X86_64, 165, 0, "mount", args)
+    shown = line(snapshot, spec, EMULATED, Outcome(0, "kernel"))
+    assert shown == f"mount({text}) = 0 [emulated: build.yaml:7; kernel]"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from supervisor.kernel.syscalls import I386
-from supervisor.model import Decision, Facts, Snapshot, Verdict
+from supervisor.model import Decision, Facts, Settings, Snapshot, Verdict
 from supervisor.policy import rules
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.match import glob_matches, lexical
-from tests.support.policies import BLOCK, call, device, mknod, policy
+from supervisor.policy.match import glob_matches, glob_regex, lexical
+from tests.support.policies import BLOCK, call, device, mknod, node_rules, policy
 
 ROOT = Facts(b"/dev/null", 0, 0)
 
@@ -50,7 +52,7 @@ def test_numbers_are_split_as_the_kernel_splits_them() -> None:
 
 def test_settings_travel_with_the_decision() -> None:
     compiled = mknod('{devices: ["null"], do: {emulate: {realise: bind}}}', "{do: {return: 7}}")
-    assert decide(compiled, call(b"x")).settings.realise == "bind"
+    assert decide(compiled, call(b"x")).settings == Settings("bind")
     returned = decide(compiled, call(b"x", dev=1))
     assert (returned.verdict, returned.value) == (Verdict.RETURN, 7)
 
@@ -141,10 +143,17 @@ def test_json_round_trip() -> None:
 
 def test_the_ceiling_has_what_may_be_made_and_no_more() -> None:
     compiled = mknod('{devices: ["null", zero], do: emulate}', '{devices: ["kvm"], do: continue}')
-    assert compiled.ceiling == (("c", 1, 1, 3, 3), ("c", 1, 1, 5, 5))
+    assert compiled.ceiling == (("c", 1, 1, 3, 3, False), ("c", 1, 1, 5, 5, False))
     assert len(mknod("{do: emulate}").ceiling) == 2
     assert mknod("{do: refuse}").ceiling == ()
     assert policy("version: 1\nsyscalls: {}").ceiling == ()
+
+
+def test_the_ceiling_knows_what_is_only_made_closed() -> None:
+    closed = "do: {emulate: {realise: closed}}}"
+    compiled = mknod("{devices: [mem, port], " + closed, "{devices: [mem], uid: 0, do: emulate}")
+    assert compiled.ceiling == (("c", 1, 1, 1, 1, False), ("c", 1, 1, 4, 4, True))
+    assert mknod("{uid: 0, do: {errno: EIO}}", "{" + closed).ceiling[0][-1] is True
 
 
 def _any(globs: tuple[str, ...], path: bytes) -> bool:
@@ -153,7 +162,7 @@ def _any(globs: tuple[str, ...], path: bytes) -> bool:
 
 def slow(policy: CompiledPolicy, path: bytes, facts: Facts | None) -> Verdict:
     """The same semantics with no index at all, for calls of char 1:3."""
-    rules = policy.families["mknod"]
+    rules = node_rules(policy)
     written = lexical(path)
     for rule in rules.rules:
         if rule.nodes is not None and ("c", 1, 1, 3, 3) not in rule.nodes:
@@ -192,8 +201,39 @@ def test_the_index_changes_nothing(seed: int) -> None:
         names = [rnd.choice(("a", "b", "c", "xx", "q", "..")) for _ in range(rnd.choice((1, 2, 3)))]
         path = rnd.choice((b"/", b"/", b"")) + "/".join(names).encode()
         facts = Facts(rnd.choice((b"/a/b", b"/c", b"/q/r", b"/x/a/c", None)), rnd.choice((0, 1)), 0)
-        assert decide(compiled, call(path)).verdict is slow(compiled, path, None)
+        first = decide(compiled, call(path))
+        assert first.verdict is slow(compiled, path, None)
         assert decide(compiled, call(path), facts).verdict is slow(compiled, path, facts)
+        narrowed = compiled.narrowed("mknod", call(b"/other"))
+        assert (narrowed(path) if callable(narrowed) else narrowed) == first
+        if first.as_written:
+            for uid in (0, 1, 2):
+                second = decide(compiled, call(path), Facts(lexical(path), uid, 0))
+                assert second == replace(first, needs_facts=False, as_written=False)
+
+
+def test_only_ids_and_unknown_paths_have_to_be_looked_at_again() -> None:
+    one = mknod("{path: /dev/**, do: emulate}", '{devices: ["null"], uid: 1, do: kill}')
+    for written, dev, holds in (
+        (b"/dev/x", 0x105, True),
+        (b"//dev/./x", 0x105, True),
+        (b"dev/x", 0x105, False),
+        (b"/dev/../dev/x", 0x105, False),
+        (b"/dev/x", 0x103, False),  # somewhere among its rules is one that looks at ids
+    ):
+        first = decide(one, call(written, dev=dev))
+        assert (first.needs_facts, first.as_written) == (True, holds), written
+    last = mknod("{path: /etc/**, do: refuse}", "{do: emulate}")
+    assert decide(last, call(b"/dev/x")).as_written
+    assert not decide(last, call(b"/etc/x")).as_written, "nothing is granted"
+
+
+def test_strings_that_cannot_matter() -> None:
+    compiled = mknod('{devices: ["null"], do: emulate}', "{path: /dev/**, do: emulate}")
+    assert compiled.narrowed("mknod", call(b"x")) == decide(compiled, call(b"y"))
+    assert callable(compiled.narrowed("mknod", call(b"x", dev=0x105)))
+    fifo = call(b"x", mode=0o010000)
+    assert compiled.narrowed("mknod", fifo) == decide(compiled, fifo)
 
 
 @pytest.mark.parametrize(
@@ -208,16 +248,21 @@ def test_a_thousand_rules_cost_what_five_cost(rule: str, monkeypatch: pytest.Mon
     """Counted in rules and globs that are looked at; `make bench` has the time."""
     looks = 0
 
-    def counted(function: Callable[..., bool]) -> Callable[..., bool]:
-        def count(*args: object) -> bool:
+    def counted(function: Callable[..., object]) -> Callable[..., object]:
+        def count(*args: object) -> object:
             nonlocal looks
             looks += 1
             return function(*args)
 
         return count
 
-    for name in ("node_matches", "glob_matches", "id_matches"):
+    class Counted:
+        def __init__(self, pattern: re.Pattern[bytes]) -> None:
+            self.fullmatch = counted(pattern.fullmatch)
+
+    for name in ("node_matches", "id_matches"):
         monkeypatch.setattr(rules, name, counted(getattr(rules, name)))
+    monkeypatch.setattr(rules, "glob_regex", lambda *globs: Counted(glob_regex(*globs)))
 
     def cost(count: int) -> int:
         nonlocal looks

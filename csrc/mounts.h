@@ -1,0 +1,101 @@
+/* What the files about mounts share: lock.c, mount_paths.c and fuse_mount.c (resolver),
+ * filesystems.c (maker), programs.c and program_root.c (FUSE). */
+#ifndef SECCOMPD_MOUNTS_H
+#define SECCOMPD_MOUNTS_H
+
+#include "paths.h"
+
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#endif
+#ifndef MOVE_MOUNT_F_EMPTY_PATH
+#define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
+#define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
+#endif
+
+enum sd_mount_attr_flag { SD_ATTR_RDONLY = 0x1, SD_ATTR_IDMAP = 0x100000 };
+
+/* ---- lock.c ---- */
+
+/* A detached copy of the mount at `path`: a descriptor or -errno. */
+SD_HIDDEN int sd_open_tree(int dir, const char *path);
+SD_HIDDEN int sd_change_mount(int fd, uint64_t set, uint64_t clear, int userns);
+SD_HIDDEN int sd_move_tree(int tree, int target);
+#define SD_LOCK_STAGE "/stage/in"
+/* Makes SD_LOCK_STAGE, and a mount namespace whose user namespace nobody is in, where all that is mounted
+ * on it comes too, with its flags locked. Once in a process; `proc` is a descriptor of /proc. */
+SD_HIDDEN int sd_lock_namespace(int proc);
+/* Moves a mount of ours there. */
+SD_HIDDEN int sd_stage(int tree);
+/* A detached copy of what is mounted there, its flags locked unless `lock_ns` is -1: a descriptor or
+ * -errno. Needs CAP_SYS_ADMIN and CAP_SYS_CHROOT. */
+SD_HIDDEN int sd_copy_stage(int lock_ns, int home_ns);
+SD_HIDDEN void sd_clear_stage(void);
+/* ---- mount_paths.c: the resolver's questions about mounts ---- */
+
+enum sd_mount_ask_op {
+	SD_ASK_MOUNT_LOOK = 32, /* [task] -> [target, mount namespace, source, root directory] */
+	SD_ASK_MOUNT_ATTACH,    /* [mount namespace, target, channel]: a maker sends the mount there */
+	/* [mount namespace, target, the program's /proc/PID, its pidfd, inotify, its listener] */
+	SD_ASK_MOUNT_ADOPT,
+	SD_ASK_MOUNT_CHANGE,    /* [mount namespace, target]: the flags of a mount */
+};
+
+/* Answers one of them, descriptors included. 0, or -errno where the session has gone. */
+SD_HIDDEN int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held);
+
+/* ---- devices.c ---- */
+
+/* As sd_device_name; `sys_block` is /sys/dev/block, or -1. */
+SD_HIDDEN int sd_device_name_at(int sys_block, uint32_t major, uint32_t minor, char *name);
+
+/* ---- fuse_mount.c: the resolver's ---- */
+
+/* Waits for the mount(2) of a FUSE program, and makes it on our stage, with those flags of `force`
+ * that can be locked: 0 or -errno. -EIO: the program has ended. Where the session has gone, so do
+ * we. `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
+SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t *watch);
+
+/* ---- program_root.c ---- */
+
+/* The descriptors of a program that is about to be executed. */
+enum { SD_IMAGE = 3, SD_FUSE_NODE, SD_MOUNT_NS, SD_ROOT, SD_STARTED, SD_AFTER };
+
+/* Makes it a root directory, in a mount namespace that is our own, and goes there. 0 or -errno, and
+ * the stage then. All but SD_STARTED are closed. */
+SD_HIDDEN int sd_program_root(const struct sd_program *program, int32_t *stage);
+
+/* ---- filesystems.c: the maker's ---- */
+
+enum { SD_LOOPS = 64, SD_NODE_MAX = SD_DEVICE_NAME_MAX + 8 };
+
+struct sd_loop { /* an image and the device that it is attached to */
+	uint64_t dev, ino;
+	int number, read_only;
+};
+
+struct sd_mounting {
+	const struct sd_ceiling *ceiling;
+	int home_ns, lock_ns;
+	int userns; /* of the target; -1: none */
+	int loop_control;
+	int sys_block; /* /sys/dev/block */
+	uint32_t made_count;
+	uint64_t made[SD_LOOPS]; /* devices of the superblocks we mounted, the last ones */
+	uint32_t loop_count;
+	struct sd_loop loops[SD_LOOPS]; /* the last ones */
+	/* until sd_mounting_clear */
+	int staged; /* the mount is on the stage */
+	int loop;   /* the image's device, or -1 */
+};
+
+SD_HIDDEN int sd_mounting_prepare(struct sd_mounting *mounting, const struct sd_ceiling *ceiling);
+/* Once the root directory is our own. */
+SD_HIDDEN int sd_mounting_settle(struct sd_mounting *mounting, int proc);
+/* Mounts it: a detached mount, or 0 for one that was changed, or -errno. What it took to get there
+ * is let go of by sd_mounting_clear, which is to follow at once, and takes a grace period of RCU. */
+SD_HIDDEN int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, int fd,
+				  struct sd_mounted *mounted);
+SD_HIDDEN void sd_mounting_clear(struct sd_mounting *mounting);
+
+#endif

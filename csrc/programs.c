@@ -1,0 +1,288 @@
+/* FUSE servers: a program that parses an image which nobody trusts.
+ *
+ * It runs in the target's user namespace, since whoever opens /dev/fuse has to be there, but in
+ * mount, pid, network, ipc and uts namespaces of its own: it sees its image, the programs and
+ * libraries of the host or of its container, nothing else of either, and no process but itself. It
+ * has no capability but that of opening the image once more; its mount(2) is made for it (see
+ * fuse_mount.c), and a filter keeps it from all ways to other namespaces. It is pid 1 there, so that
+ * all it forks ends with it, and it ends with the session.
+ *
+ * Until it executes a program of the host's, the child shares our memory: a fork would copy the
+ * tables of a process of some 60 MB. So it touches nothing but its own stack, and what is static
+ * here. A program of the container's may take for ever to be found and read; nobody must wait for
+ * that, so there it is a fork. */
+#include "mounts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define OUR_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define OUR_ARCH AUDIT_ARCH_AARCH64
+#else
+#error "no audit architecture"
+#endif
+
+enum { STACK = 256 * 1024, MOST_FILES = 256 };
+
+#define DENY(name) \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), \
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
+#define LACK(number) \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), \
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS)
+
+static struct sock_filter FILTER[] = {
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OUR_ARCH, 1, 0),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+	DENY(setns), DENY(unshare), DENY(pivot_root), DENY(chroot), DENY(ptrace),
+	DENY(process_vm_readv), DENY(process_vm_writev), DENY(bpf), DENY(userfaultfd),
+	DENY(perf_event_open), DENY(keyctl), DENY(add_key), DENY(request_key), DENY(kexec_load),
+	DENY(init_module), DENY(finit_module), DENY(delete_module), DENY(open_by_handle_at),
+	DENY(swapon), DENY(swapoff), DENY(reboot), DENY(acct), DENY(quotactl), DENY(seccomp),
+	/* io_uring_setup; and the new mount interface, so that libraries take mount(2) */
+	LACK(425), LACK(428), LACK(429), LACK(430), LACK(431), LACK(432), LACK(433), LACK(442),
+	LACK(435), /* clone3 hides its flags in memory */
+	/* to have no groups: ntfs-3g insists on saying so, and it is so already */
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_setgroups, 0, 4),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 0),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone, 0, 3),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x7e020080, 0, 1), /* CLONE_NEW* */
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+
+/* Below that one, which refuses other architectures. */
+static struct sock_filter MOUNT_FILTER[] = {
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mount, 0, 1),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+
+struct child {
+	const struct sd_program *program;
+	int messages; /* the writing end */
+	int null;
+	int started;
+};
+
+struct failure {
+	int32_t stage, error;
+};
+
+static int limit(int which, uint64_t most)
+{
+	struct rlimit both = {most, most};
+	return setrlimit((__rlimit_resource_t)which, &both);
+}
+
+/* A program of the container's is its caller, less the groups. The raw calls act on this thread. */
+static int become(const struct sd_program *program)
+{
+	if (program->root < 0)
+		return 0;
+	/* EPERM: the namespace has setgroups off, and the groups are those of all in it */
+	if (syscall(SYS_setgroups, 0, NULL) && errno != EPERM)
+		return -1;
+	return syscall(SYS_setresgid, program->gid, program->gid, program->gid) ||
+	       syscall(SYS_setresuid, program->uid, program->uid, program->uid) ? -1 : 0;
+}
+
+static int give_up_rights(const struct sd_program *program)
+{
+	uint64_t keep = 1ULL << CAP_DAC_OVERRIDE;
+	if (program->root >= 0)
+		keep &= program->caps;
+	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct data[2] = {{(uint32_t)keep, (uint32_t)keep, (uint32_t)keep},
+						 {0, 0, 0}};
+	if ((program->memory && limit(RLIMIT_AS, program->memory)) || limit(RLIMIT_CORE, 0) ||
+	    limit(RLIMIT_NOFILE, MOST_FILES))
+		return -1;
+	for (int cap = 0; cap < 64; cap++) {
+		if (keep & 1ULL << cap)
+			continue;
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) && errno != EINVAL)
+			return -1;
+	}
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
+		  SECBIT_NO_SETUID_FIXUP_LOCKED, 0, 0, 0) ||
+	    become(program) || syscall(SYS_capset, &head, data))
+		return -1;
+	if (keep && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0))
+		return -1;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+static int filtered(void)
+{
+	struct sock_fprog mounts = {sizeof MOUNT_FILTER / sizeof *MOUNT_FILTER, MOUNT_FILTER};
+	struct sock_fprog code = {sizeof FILTER / sizeof *FILTER, FILTER};
+	int listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+				    SECCOMP_FILTER_FLAG_NEW_LISTENER, &mounts);
+	if (listener < 0 || sd_send_fds(SD_STARTED, "l", 1, &listener, 1) != 1 || close(listener))
+		return -1;
+	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &code, 0, 0);
+}
+
+/* What is handed on gets the number it is known by, the rest is closed. */
+static int order_descriptors(struct child *child)
+{
+	const struct sd_program *program = child->program;
+	const int given[SD_AFTER] = {
+		child->null, child->messages, child->messages, program->image, program->fuse,
+		program->mount_ns, program->root, child->started,
+	};
+	int high[SD_AFTER];
+	for (int number = 0; number < SD_AFTER; number++) {
+		high[number] = given[number] < 0 ? -1 : fcntl(given[number], F_DUPFD, 32);
+		if (given[number] >= 0 && high[number] < 0)
+			return -1;
+	}
+	for (int number = 0; number < SD_AFTER; number++) {
+		if (high[number] < 0)
+			close(number);
+		else if (dup2(high[number], number) < 0)
+			return -1;
+	}
+	child->started = SD_STARTED;
+	/* a program that opens it once more finds it as it was given */
+	int flags = fcntl(SD_IMAGE, F_GETFL);
+	fcntl(SD_IMAGE, F_SETFL, flags & ~O_NONBLOCK);
+	return syscall(SYS_close_range, SD_AFTER, ~0U, 0) || fcntl(SD_STARTED, F_SETFD, FD_CLOEXEC);
+}
+
+static int child_main(void *given)
+{
+	static const char *const ENVIRONMENT[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C",
+						  "HOME=/", NULL};
+	struct child *child = given;
+	const struct sd_program *program = child->program;
+	struct failure failure = {.stage = SD_PROGRAM_ROOT};
+	sigset_t none;
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL);
+	umask(022);
+	if (setsid() < 0 || order_descriptors(child))
+		goto failed;
+	int error = sd_program_root(program, &failure.stage);
+	if (error) {
+		errno = -error;
+		goto failed;
+	}
+	failure.stage = SD_PROGRAM_RIGHTS;
+	if (give_up_rights(program))
+		goto failed;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* last, for changes of credentials clear it */
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	failure.stage = SD_PROGRAM_FILTER;
+	if (filtered())
+		goto failed;
+	failure.stage = SD_PROGRAM_EXEC;
+	execve(program->argv[0], (char *const *)program->argv, (char *const *)ENVIRONMENT);
+failed:
+	failure.error = errno;
+	sd_send_fds(child->started, &failure, sizeof failure, NULL, 0);
+	_exit(127);
+}
+
+static void let_go(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+int sd_program_start(struct sd_program *program)
+{
+	static char stack[STACK] __attribute__((aligned(64)));
+	struct child child = {.program = program, .messages = -1, .started = -1};
+	int messages[2] = {-1, -1}, started[2] = {-1, -1}, error = 0, pidfd = -1, pid = -1;
+	int together = program->root < 0 ? CLONE_VM | CLONE_VFORK : 0;
+	sigset_t all, before;
+	program->pid = program->pidfd = program->messages = program->listener = -1;
+	program->started = -1;
+	program->stage = SD_PROGRAM_CLONE;
+	child.null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (child.null < 0 || pipe2(messages, O_CLOEXEC | O_NONBLOCK) ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, started))
+		error = -errno;
+	child.messages = messages[1];
+	child.started = started[1];
+	if (!error) {
+		/* a handler of ours must not run in the child, which may have our memory */
+		sigfillset(&all);
+		sigprocmask(SIG_SETMASK, &all, &before);
+		pid = clone(child_main, stack + sizeof stack,
+			    together | CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET |
+			    CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD, &child, &pidfd);
+		if (pid < 0)
+			error = -errno;
+		sigprocmask(SIG_SETMASK, &before, NULL);
+	}
+	let_go(&child.null);
+	let_go(&messages[1]);
+	let_go(&started[1]);
+	if (error) {
+		let_go(&messages[0]);
+		let_go(&started[0]);
+		return error;
+	}
+	program->pid = pid;
+	program->pidfd = pidfd;
+	program->messages = messages[0];
+	program->started = started[0];
+	return 0;
+}
+
+/* First comes the listener, and then either what went wrong, or the end: the program has the other
+ * descriptor no more. */
+int sd_program_started(struct sd_program *program)
+{
+	struct failure failure;
+	for (;;) {
+		int fd, got = sd_receive_fds(program->started, &failure, sizeof failure, &fd, 1);
+		if (got == -EAGAIN)
+			return 0;
+		if (fd >= 0 && got == 1 && program->listener < 0) {
+			program->listener = fd;
+			continue;
+		}
+		if (fd >= 0)
+			close(fd);
+		if (got == (int)sizeof failure && failure.error > 0) {
+			program->stage = failure.stage;
+			return -failure.error;
+		}
+		program->stage = SD_PROGRAM_EXEC;
+		return got == 0 && program->listener >= 0 ? 1 : -EIO;
+	}
+}

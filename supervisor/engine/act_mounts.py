@@ -1,0 +1,396 @@
+"""Carrying out mounts: a resolver looks, a maker or a FUSE program mounts, the resolver attaches.
+
+A mount takes milliseconds, so unlike path work it is put together here. Whatever of it can be
+stalled by the target, its image or its program happens in a helper and under a deadline. When the
+answer is given no descriptor of the mount is held any more, or the caller's umount would be busy.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from errno import EBUSY, EINTR, EINVAL, EIO, ENODEV, ENOSPC, ENOTBLK, EPERM, ETIMEDOUT
+from typing import Any, Final
+
+import trio
+
+from supervisor.engine import mount_makers
+from supervisor.engine.fuse_servers import FuseServers, Server
+from supervisor.engine.helpers import Makers, Resolvers
+from supervisor.engine.mount_call import MOUNT_DEADLINE, Look, MountCall, MountError
+from supervisor.kernel.hugetlbfs import shifted
+from supervisor.kernel.mounts import attr_of, remounted
+from supervisor.kernel.procfs import block_device_name, loop_is_bound, mounted_devices
+from supervisor.kernel.shim import ffi, lib
+from supervisor.model import (
+    Decision,
+    Facts,
+    Mount,
+    MountSettings,
+    Outcome,
+    Remount,
+    Snapshot,
+    Source,
+    Verdict,
+)
+
+MOST_MOUNTS: Final = 64
+_ATTEMPTS: Final = 3
+_MOST_KNOWN: Final = 64
+_SHIFT: Final = {
+    "false": lib.SD_SHIFT_FALSE, "auto": lib.SD_SHIFT_AUTO, "true": lib.SD_SHIFT_TRUE,
+}  # fmt: skip
+_KIND: Final = {
+    "device": lib.SD_NEW_DEVICE, "image": lib.SD_NEW_IMAGE, "text": lib.SD_NEW_TEXT,
+}  # fmt: skip
+
+
+class Mounter:
+    """Carries out the mounts of one session. `uids` and `gids` are the maps of the target's user
+    namespace (None: it has none, and nothing can be mounted for it).
+    """
+
+    def __init__(
+        self,
+        resolvers: Resolvers,
+        makers: Makers,
+        servers: FuseServers,
+        *,
+        on_error: int,
+        uids: Sequence[tuple[int, int, int]] | None,
+        gids: Sequence[tuple[int, int, int]] | None,
+        most: int = MOST_MOUNTS,
+        deadline: float = MOUNT_DEADLINE,
+    ) -> None:
+        self._resolvers = resolvers
+        self._makers = makers
+        self._servers = servers
+        self._on_error = on_error
+        self._uids = uids
+        self._gids = gids
+        self._most = most
+        self._deadline = deadline
+        # Of the filesystems that makers mounted, with whether their source is no path.
+        self._devices: dict[tuple[int, int], bool] = {}
+        self._times: Counter[tuple[int, int]] = Counter()  # how often each of them
+        self._underway = self._calls = 0
+        self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
+        self.on_wait: Callable[[], None] = lambda: None
+
+    @property
+    def any(self) -> bool:
+        """Whether the kernel may have mounted something."""
+        return bool(self._devices)
+
+    def devices(self) -> list[int]:
+        """Those of what it mounted and can be asked for without anybody who may not answer."""
+        return [os.makedev(*device) for device, text in self._devices.items() if not text]
+
+    async def perform(
+        self,
+        plan: Mount | Remount,
+        task: int,
+        snapshot: Snapshot,
+        valid: Callable[[], bool],
+        redecide: Callable[[Facts], Decision] | None,
+        *,
+        probe_only: bool,
+    ) -> Outcome:
+        """Carries `plan` out for the caller whose /proc/TID `task` is. HelperError as path work."""
+        call = MountCall(
+            task, snapshot.tid, (snapshot.listener, snapshot.id), valid,
+            on_error=self._on_error, on_wait=self.on_wait, deadline=self._deadline,
+            alone=not self._calls,
+        )  # fmt: skip
+        self._calls += 1
+        try:
+            if self._uids is None and isinstance(plan, Remount):
+                return Outcome(0, left_alone=True)  # it cannot be one of ours
+            if self._uids is None:
+                raise MountError(EPERM, "mount: the target has no user namespace of its own")
+            for _ in range(_ATTEMPTS):
+                helper = self._resolvers.idle() or await self._resolvers.take(self.on_wait)
+                call.use(helper)
+                try:
+                    call.ask(plan)
+                    new = self._prepared_early(plan)
+                    look = await call.look()
+                    if look is None:
+                        continue
+                    try:
+                        return await self._with(call, look, plan, new, redecide, probe_only)
+                    finally:
+                        look.close()
+                finally:
+                    call.done_with(self._resolvers, helper)
+            raise call.failed("path: the caller's groups cannot be taken")
+        except MountError as error:
+            return Outcome(error.errno, error.how, call.path, decision=call.decision)
+        finally:
+            self._calls -= 1
+
+    async def _with(
+        self,
+        call: MountCall,
+        look: Look,
+        plan: Mount | Remount,
+        new: Any,
+        redecide: Callable[[Facts], Decision] | None,
+        probe_only: bool,
+    ) -> Outcome:
+        if isinstance(plan, Remount):
+            return await self._remount(call, look, plan)
+        source = _source(call, look, plan)
+        settings = plan.settings
+        if redecide is not None:
+            seen = look.seen
+            decision = redecide(Facts(call.path, seen.fsuid, seen.fsgid, source, call.path))
+            call.decision = decision
+            if decision.verdict is not Verdict.EMULATE:
+                return Outcome(EPERM, path=call.path, decision=decision)
+            settings = _same_look(call, settings, decision)
+        if probe_only:
+            raise MountError(EPERM)
+        if self._live(call) >= self._most:
+            raise MountError(ENOSPC, f"mount: {self._most} mounts are the limit of a session")
+        image = (look.seen.source_dev, look.seen.source_ino)
+        if source.kind == "image" and self._servers.count and not await self._released(call, image):
+            # two programs, or a program and the kernel, would write to the same blocks
+            raise MountError(EBUSY, "mount: a FUSE program serves this image")
+        call.check()
+        self._underway += 1
+        try:
+            if settings.via == "fuse":
+                how = await self._by_program(call, look, plan, settings)
+            else:
+                if new is None or settings is not plan.settings:
+                    new = self._prepared(plan, settings)
+                how = await self._by_kernel(call, look, new, source)
+        finally:
+            self._underway -= 1
+        return Outcome(0, how, call.path, decision=call.decision)
+
+    async def _released(self, call: MountCall, image: tuple[int, int]) -> bool:
+        call.on_wait()
+        return await self._servers.released(image)
+
+    def _live(self, call: MountCall) -> int:
+        """How many mounts there may be. What went by an umount nobody has told us of."""
+        known = self._times.total() + self._servers.count + self._underway
+        if known >= self._most:
+            shown = mounted_devices(call.task)
+            for device, times in self._times.items():
+                self._times[device] = min(times, max(shown[device], loop_is_bound(*device)))
+            self._times = +self._times
+            self._devices = {d: text for d, text in self._devices.items() if self._times[d]}
+            known = self._times.total() + self._servers.count + self._underway
+        return known
+
+    # -- the kernel's own drivers
+
+    def _prepared_early(self, plan: Mount | Remount) -> Any:
+        """While the resolver looks; None where that is of no use. Errors come after the look's."""
+        if not isinstance(plan, Mount) or plan.settings.via != "kernel":
+            return None
+        try:
+            return self._prepared(plan, plan.settings)
+        except MountError:
+            return None
+
+    def _prepared(self, plan: Mount, settings: MountSettings) -> Any:
+        """A struct sd_new_mount with all that is known before the source is: of equal calls it is a
+        copy.
+        """
+        key = (plan.fstype, plan.flags, plan.data, settings)
+        first = self._known.get(key)
+        if first is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            first = self._known[key] = self._filled(plan, settings)
+        return ffi.new("struct sd_new_mount *", first[0])
+
+    def _filled(self, plan: Mount, settings: MountSettings) -> Any:
+        new = ffi.new("struct sd_new_mount *")
+        new.shift = _SHIFT[settings.shift]
+        new.flags = plan.flags | settings.force
+        new.force, new.set = attr_of(settings.force), attr_of(plan.flags)
+        data = plan.data
+        if plan.fstype == b"hugetlbfs" and self._uids is not None and settings.shift != "true":
+            # instead of an idmapped mount, which would shift them once more
+            data = shifted(data or b"", self._uids, self._gids or self._uids)
+            new.shift = lib.SD_SHIFT_FALSE
+        new.data_length = -1 if data is None else len(data)
+        _fill(new.fstype, plan.fstype, lib.SD_FSTYPE_MAX, ENODEV)
+        _fill(new.data, data or b"", lib.SD_PATH_MAX, EINVAL)
+        return new
+
+    async def _by_kernel(self, call: MountCall, look: Look, new: Any, source: Source) -> str:
+        if source.kind == "image" and look.seen.flags & lib.SD_SEEN_FOREIGN:
+            # its server could stop the host's writeback for as long as it wants
+            raise MountError(EPERM, "mount: an image where somebody may not answer, for the kernel")
+        new.kind = _KIND[source.kind]
+        if source.device is not None:
+            new.major, new.minor = source.device
+        if source.kind == "text":
+            _fill(new.source, source.name, lib.SD_PATH_MAX, EINVAL)
+        mounted, error = await mount_makers.mounted(self._makers, call, look, new)
+        if mounted.error:
+            raise MountError(-mounted.error, _why(mounted))
+        if error:
+            raise MountError(error)
+        device = (mounted.major, mounted.minor)
+        self._devices[device] = source.kind == "text"
+        self._times[device] += 1
+        return "kernel, idmapped" if mounted.flags & lib.SD_MOUNTED_SHIFTED else "kernel"
+
+    # -- FUSE
+
+    async def _by_program(
+        self, call: MountCall, look: Look, plan: Mount, settings: MountSettings
+    ) -> str:
+        if look.source < 0:
+            raise MountError(ENOTBLK if plan.source else EINVAL)
+        node = await self._fuse_node(call)
+        try:
+            server = self._servers.start(plan, settings, look, node)
+        except (OSError, ValueError) as error:
+            errno = EIO if isinstance(error, ValueError) else error.errno or EIO
+            raise MountError(errno, f"fuse: {error}") from error
+        finally:
+            if node >= 0:
+                mount_makers.forget_node(self._makers, node)
+        try:
+            await self._started(call, server)
+            await self._adopt(call, look, plan, settings, server)
+        except BaseException as error:
+            words = await self._servers.end(server)
+            if isinstance(error, MountError) and words and error.errno != EINTR:
+                raise MountError(error.errno, f"{error.how}: {words}") from error
+            raise
+        self._servers.keep(server)
+        return f"fuse, pid {server.pid}"
+
+    async def _started(self, call: MountCall, server: Server) -> None:
+        """Until it runs. A container's program may take for ever to be read."""
+        began = trio.current_time()
+        try:
+            while not server.started():
+                if not await call.readable(server.starting, call.deadline, long=True):
+                    raise MountError(ETIMEDOUT, "fuse: the program was not started in time")
+        except OSError as error:
+            raise MountError(error.errno or EIO, f"fuse: {error}") from error
+        call.deadline -= trio.current_time() - began
+
+    async def _adopt(
+        self, call: MountCall, look: Look, plan: Mount, settings: MountSettings, server: Server
+    ) -> None:
+        force = attr_of(settings.force)
+        flags = attr_of(plan.flags & ~settings.force)
+        try:
+            error = await call.adopt(look, server, self._servers.watches(), force, flags)
+        except MountError as failed:
+            if failed.how == "path: deadline":
+                raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
+            raise
+        finally:
+            server.deaf()  # one more mount(2) of the program's would never be answered
+        if error == EIO and await self._servers.ended(server):
+            # the usual reason is an image that is not what the caller says: EINVAL, as of mount(2)
+            status = server.status
+            raise MountError(
+                EIO if os.WIFSIGNALED(status) else EINVAL,
+                f"fuse: the program ended ({_status(status)})",
+            )
+        if error:
+            raise MountError(error, "fuse: not attached")
+
+    async def _fuse_node(self, call: MountCall) -> int:
+        """A mount of a node for /dev/fuse, where the target cannot open the host's; or -1."""
+        if os.access("/dev/fuse", os.R_OK | os.W_OK) or not self._makers.all:
+            return -1
+        uids, gids = self._uids or ((0, 0, 1),), self._gids or ((0, 0, 1),)
+        return await mount_makers.fuse_node(self._makers, call, min(uids)[0], min(gids)[0])
+
+    # -- again
+
+    async def _remount(self, call: MountCall, look: Look, plan: Remount) -> Outcome:
+        seen = look.seen
+        device = (seen.target_major, seen.target_minor)
+        if not seen.flags & lib.SD_SEEN_ROOT or device not in self._devices:
+            return Outcome(0, left_alone=True)
+        if plan.refusal:
+            raise MountError(plan.error, f"remount: {plan.refusal}")
+        # mount(8) hands back the options that mountinfo shows, this one too
+        words = [word for word in (plan.data or b"").split(b",") if word != b"idmapped"]
+        # As the kernel does it: what is locked stops the whole, and so do options that are none;
+        # then the superblock is changed, and the mount's own flags last.
+        changes = remounted(plan.flags)
+        error = await call.change(look, *changes, only_try=True)
+        if error:
+            raise MountError(error, "remount: a flag is locked" if error == EPERM else "remount")
+        new = ffi.new("struct sd_new_mount *")
+        new.kind, new.flags = lib.SD_NEW_AGAIN, plan.flags
+        _fill(new.data, b",".join(words), lib.SD_PATH_MAX, EINVAL)
+        mounted, _ = await mount_makers.mounted(self._makers, call, look, new)
+        if mounted.error:
+            raise MountError(-mounted.error, "remount")
+        if error := await call.change(look, *changes):
+            raise MountError(error, "remount: of the mount, after the filesystem's")
+        return Outcome(0, "remounted", call.path)
+
+
+def _same_look(call: MountCall, first: MountSettings, decision: Decision) -> MountSettings:
+    """The settings of the second decision, for which the look of the first must have been right."""
+    settings = decision.settings
+    if not isinstance(settings, MountSettings):
+        raise TypeError("a mount without settings of a mount")
+    # Who looked for a program has opened the source, a device too: that does for the kernel.
+    unopened = settings.via == "fuse" and first.via != "fuse"
+    if settings.text != first.text or unopened:
+        raise call.failed("mount: rules disagree on how a source is looked at")
+    return settings
+
+
+def _fill(field: Any, text: bytes, size: int, errno: int) -> None:
+    """Never cut: what does not fit is an error."""
+    if len(text) >= size or b"\0" in text:
+        raise MountError(errno, f"mount: more than {size - 1} bytes")
+    ffi.memmove(field, text, len(text))
+
+
+def _source(call: MountCall, look: Look, plan: Mount) -> Source:
+    """What it is mounted from. The errors are those of mount(2)."""
+    seen = look.seen
+    if plan.settings.text:
+        return Source("text", plan.source or b"")
+    if not plan.source:
+        raise MountError(EINVAL)
+    if seen.source_error:
+        raise call.refused(-seen.source_error)
+    if seen.flags & lib.SD_SEEN_DEVICE:
+        device = (seen.major, seen.minor)
+        return Source("device", block_device_name(*device), device)
+    name = look.text("source")
+    if name is None:
+        raise MountError(EPERM, "mount: an image without a name below the caller's root")
+    return Source("image", name)
+
+
+def _why(mounted: Any) -> str:
+    for flag, text in (
+        (lib.SD_MOUNTED_CEILING, "beyond what the policy's rules can grant"),
+        (lib.SD_MOUNTED_NO_SHIFT, "the filesystem cannot be idmapped, and shift is true"),
+        (lib.SD_MOUNTED_LOOP, "no loop device"),
+        (lib.SD_MOUNTED_LOCK, "its flags could not be locked"),
+    ):
+        if mounted.flags & flag:
+            return f"mount: {text}"
+    return ""
+
+
+def _status(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return signal.Signals(os.WTERMSIG(status)).name
+    return f"status {os.WEXITSTATUS(status)}"

@@ -1,0 +1,229 @@
+"""One mount on its way, as resolvers see it: questions, answers, and waiting under a deadline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from errno import EBADF, EINTR, ENAMETOOLONG, ESRCH
+from typing import Any, Final
+
+import trio
+
+from supervisor.engine.fuse_servers import Server
+from supervisor.engine.helpers import Maker, Resolvers
+from supervisor.kernel.mounts import MS_RDONLY
+from supervisor.kernel.shim import ffi, lib
+from supervisor.kernel.spawn import Helper
+from supervisor.kernel.task import signals
+from supervisor.model import Decision, Mount, Remount
+
+PATH_DEADLINE: Final = 2.0
+MOUNT_DEADLINE: Final = 20.0
+_LINGER_US: Final = 300
+_LINGER_ALONE_US: Final = 3000
+_EXITING: Final = (ESRCH, EBADF)
+_BEAT: Final = 0.1  # how often a long wait looks after its caller
+
+
+class MountError(Exception):
+    """What the caller is told, and what goes into the audit record."""
+
+    def __init__(self, errno: int, how: str = "") -> None:
+        super().__init__(how)
+        self.errno = errno
+        self.how = how
+
+
+class Look:
+    """What a resolver saw, and the descriptors that it gave: closed with this, at the latest."""
+
+    def __init__(self, seen: Any, fds: Sequence[int]) -> None:
+        self.seen = seen
+        self.target, self.mount_ns, self.source, self.root = fds
+
+    def text(self, which: str) -> bytes | None:
+        """The path of the "target" or the "source" below the caller's root, where it has one."""
+        length = getattr(self.seen, f"{which}_length")
+        return ffi.buffer(getattr(self.seen, which), length)[:] if length > 0 else None
+
+    def close(self) -> None:
+        """Lets go of them."""
+        for fd in (self.target, self.mount_ns, self.source, self.root):
+            if fd >= 0:
+                os.close(fd)
+        self.target = self.mount_ns = self.source = self.root = -1
+
+
+class MountCall:
+    """The caller, whose /proc/TID `task` is, and the resolver that looks and attaches for it.
+
+    `waiting`: the listener and the id of the call, for whoever reads the caller. `deadline` is
+    for what a mount itself may take. `alone`: there is no other mount that could be kept waiting.
+    """
+
+    def __init__(
+        self,
+        task: int,
+        tid: int,
+        waiting: tuple[int, int],
+        valid: Callable[[], bool],
+        *,
+        on_error: int,
+        on_wait: Callable[[], None],
+        deadline: float,
+        alone: bool,
+    ) -> None:
+        self.task = task
+        self.valid = valid
+        self.deadline = deadline
+        self.on_wait = on_wait
+        self.path: bytes | None = None
+        self.decision: Decision | None = None
+        self._tid = tid
+        self._waiting = ffi.new("struct sd_waiting *", waiting)
+        self._listener = waiting[0]
+        self._linger_us = _LINGER_ALONE_US if alone else _LINGER_US
+        self._on_error = on_error
+        self._attached: Any = ffi.new("struct sd_attached *")
+        self._sock = -1
+        self._owes = False
+
+    def use(self, helper: Helper) -> None:
+        """Works with this resolver from here on."""
+        self._sock, self._owes = helper.sock, False
+
+    def done_with(self, resolvers: Resolvers, helper: Helper) -> None:
+        """Gives it back. One that still owes an answer is left behind."""
+        self._sock = -1
+        if self._owes:
+            resolvers.abandon(helper)
+        else:
+            resolvers.give(helper)
+
+    def failed(self, how: str) -> MountError:
+        """What is no errno of the kernel's."""
+        return MountError(self._on_error, how)
+
+    def check(self) -> None:
+        """Raises where nobody waits for the answer any more."""
+        if not self.valid():
+            raise self.failed("the caller has gone")
+
+    async def readable(self, fd: int, deadline: float, *, long: bool = False) -> bool:
+        """False at the deadline. A long wait ends with the caller, or with a signal for it.
+
+        Most answers come soon: quicker than trio could be woken up by them. A call of somebody else
+        ends that at once.
+        """
+        if not long and lib.sd_mount_wait(fd, self._listener, self._linger_us) > 0:
+            return True
+        self.on_wait()
+        until = trio.current_time() + deadline
+        while True:
+            beat = trio.current_time() + _BEAT
+            with trio.move_on_at(min(until, beat) if long else until):
+                await trio.lowlevel.wait_readable(fd)
+                return True
+            if trio.current_time() >= until:
+                return False
+            self.check()
+            if signals(self._tid)[0]:
+                raise MountError(EINTR, "mount: a signal for the caller")
+
+    def ask(self, plan: Mount | Remount) -> None:
+        """Has the resolver look at the target, and at the source where that is a path."""
+        flags, source = 0, b""
+        if isinstance(plan, Mount) and plan.source is not None and not plan.settings.text:
+            flags, source = lib.SD_LOOK_SOURCE, plan.source
+            if not (plan.flags | plan.settings.force) & MS_RDONLY:
+                flags |= lib.SD_LOOK_WRITE
+            if plan.settings.via == "fuse":
+                flags |= lib.SD_LOOK_DEVICE | lib.SD_LOOK_ROOT
+        target = plan.target.path or b""
+        error = lib.sd_mount_look(
+            self._sock, self._waiting, self.task, flags, target, len(target), source, len(source)
+        )
+        if error == -ENAMETOOLONG:  # said before anything was sent
+            raise MountError(ENAMETOOLONG)
+        self._owes = True
+        if error < 0:
+            raise self.failed("path: the resolver has gone")
+
+    async def look(self) -> Look | None:
+        """What it saw. None: this resolver cannot become that caller, another one can."""
+        if not await self.readable(self._sock, PATH_DEADLINE):
+            raise self.failed("path: deadline")
+        seen = ffi.new("struct sd_seen *")
+        fds = ffi.new("int[4]")
+        if lib.sd_mount_seen(self._sock, seen, fds) < 0:
+            raise self.failed("path: the resolver has gone")
+        if seen.flags & lib.SD_SEEN_RETIRE:
+            return None  # and it is left behind
+        self._owes = False
+        look = Look(seen, list(fds))
+        if seen.error:
+            look.close()
+            self.check()  # of one that is exiting the links in /proc lead nowhere
+            raise self.refused(-seen.error)
+        self.path = look.text("target")
+        return look
+
+    def refused(self, errno: int) -> MountError:
+        """Neither ESRCH nor EBADF is an answer of mount(2): the caller is exiting."""
+        return self.failed("the caller has gone") if errno in _EXITING else MountError(errno)
+
+    def begin(self, maker: Maker, look: Look, new: Any) -> None:
+        """Asks the maker for `new` (struct sd_new_mount), and the resolver to bring to its place
+        what the maker sends it.
+        """
+        self._owes = True
+        sent = lib.sd_mount_begin(
+            maker.sock, new, look.source if new.kind == lib.SD_NEW_IMAGE else -1,
+            self._sock, self._waiting, look.mount_ns, look.target,
+        )  # fmt: skip
+        if sent < 0:
+            raise self.failed("mount: a helper has gone")
+
+    async def attached(self) -> int:
+        """Waits until it is there: 0 or an errno; ECANCELED where the maker sent nothing."""
+        return await self._asked(0, self.deadline)
+
+    async def adopt(self, look: Look, server: Server, watch: int, force: int, flags: int) -> int:
+        """Makes the mount that the program asks for, and moves that to its place: 0 or an errno.
+        `watch` is an inotify descriptor; the program learns what it is known by there.
+        """
+        task = os.open(f"/proc/{server.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sent = lib.sd_mount_adopt(
+                self._sock, self._waiting, look.mount_ns, look.target, task, server.program, watch,
+                force, flags,
+            )  # fmt: skip
+        finally:
+            os.close(task)
+        error = await self._asked(sent, self.deadline, long=True)
+        server.watch, server.device = self._attached.watch, self._attached.device
+        return error
+
+    async def change(self, look: Look, set_: int, clear: int, *, only_try: bool = False) -> int:
+        """Changes the flags of the mount at the target, or tells what would come of it: 0 or an
+        errno.
+        """
+        sent = lib.sd_mount_change(
+            self._sock, self._waiting, look.mount_ns, look.target, set_, clear, only_try
+        )
+        return await self._asked(sent, PATH_DEADLINE)
+
+    async def _asked(self, sent: int, deadline: float, *, long: bool = False) -> int:
+        """The resolver's answer to a question just sent: an errno, or 0."""
+        self._owes = True
+        if sent < 0:
+            raise self.failed("path: the resolver has gone")
+        if not await self.readable(self._sock, deadline, long=long):
+            raise self.failed("path: deadline")
+        if lib.sd_mount_answer(self._sock, self._attached) < 0:
+            raise self.failed("path: the resolver has gone")
+        self._owes = False
+        error = -int(self._attached.error)
+        if error in _EXITING:
+            raise self.refused(error)
+        return error

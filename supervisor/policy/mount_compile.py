@@ -1,0 +1,116 @@
+"""A policy's section on mounts to MountRules, with what only whole rules can get wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supervisor.model import Decision, MountSettings, Verdict
+from supervisor.policy.mount_values import MountAction, program_for
+from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
+from supervisor.policy.source import Source
+from supervisor.policy.values import REFUSALS
+
+Where = tuple[int | str, ...]
+
+
+def mount_rules(
+    source: Source, family: str, section: Any, file: str, otherwise: Decision
+) -> MountRules:
+    """The rules of the section `family`; what is wrong with them becomes findings of `source`."""
+    rules = []
+    for index, raw in enumerate(section.rules):
+        where: Where = ("syscalls", family, "rules", index)
+        rule = _rule(source, where, raw, f"{file}:{source.root.at(where).mark.line}")
+        if rule.verdict is Verdict.CONTINUE and rule.needs_facts:
+            _add(
+                source, (*where, "do"),
+                "`continue` goes by fstype and options alone: where the kernel's own look leads to "
+                "is the caller's to change",
+            )  # fmt: skip
+        rules.append(rule)
+    _races(source, family, section, rules, otherwise)
+    return MountRules(tuple(rules), otherwise)
+
+
+def _add(source: Source, where: Where, message: str) -> None:
+    source.add(source.root.at(where).mark, message)
+
+
+def _rule(source: Source, where: Where, raw: Any, place: str) -> MountRule:
+    sources = raw.source or ()
+    return MountRule(
+        place=place,
+        verdict=raw.do.verdict,
+        value=raw.do.value,
+        silent=raw.silent,
+        settings=_settings(source, where, raw),
+        types=None if raw.fstype is None else tuple(raw.fstype),
+        sources=tuple(one for one in sources if isinstance(one, str)) or None,
+        devices=tuple(one for one in sources if not isinstance(one, str)),
+        targets=None if raw.target is None else tuple(raw.target),
+        flags=None if raw.options is None else raw.options.flags,
+        options=None if raw.options is None else raw.options.globs,
+        uids=None if raw.uid is None else tuple(raw.uid),
+        gids=None if raw.gid is None else tuple(raw.gid),
+    )
+
+
+def _settings(source: Source, where: Where, raw: Any) -> MountSettings:
+    how = raw.do.how
+    if raw.do.verdict is not Verdict.EMULATE or not isinstance(how, MountAction):
+        return MountSettings()
+    if raw.fstype is None:
+        _add(source, (*where, "do"), "emulate needs fstype: each type is another driver to trust")
+        return MountSettings()
+    text = {name in TEXT_TYPES for name in raw.fstype}
+    if len(text) > 1:
+        _add(
+            source, (*where, "fstype"),
+            "types with a device or an image, and types without one, need rules of their own",
+        )  # fmt: skip
+    program: tuple[str, ...] = ()
+    if how.via == "fuse":
+        if True in text:
+            _add(source, (*where, "do"), "via: fuse is for a device or an image")
+        try:
+            program = program_for(how, raw.fstype)
+        except ValueError as error:
+            _add(source, (*where, "do"), str(error))
+    elif False in text:
+        if raw.source is None:
+            _add(
+                source, (*where, "do"),
+                "via: kernel needs source: without one the host's disks could be mounted. "
+                'Write source: "**" where that is meant',
+            )  # fmt: skip
+        for number, one in enumerate(raw.source or ()):
+            if isinstance(one, str) and not one.startswith(("/", "**")):
+                at = (*where, "source", number) if len(raw.source) > 1 else (*where, "source")
+                _add(source, at, f"{one!r} is no path: a path glob begins with / or **")
+    return MountSettings(how.via, program, how.inside, how.shift, how.force, True in text)
+
+
+def _races(
+    source: Source, family: str, section: Any, rules: list[MountRule], otherwise: Decision
+) -> None:
+    """Refuses a `continue` beside a refusal: type, options and target are the caller's memory,
+    which it can change after the look, and the kernel allows a container some mounts by itself.
+    """
+    refusing = REFUSALS | {Verdict.RETURN}
+    # What no rule emulates, continues or refuses by name is not the caller's to reach by a switch
+    # where the refusal is the last word anyway.
+    if not {rule.verdict for rule in rules} & refusing and otherwise.verdict is Verdict.CONTINUE:
+        return
+    if otherwise.verdict is Verdict.CONTINUE:
+        _add(
+            source, ("syscalls", family, "otherwise"),
+            "`otherwise: kernel` beside a refusal is a race: the caller can change what was looked "
+            "at. End with a rule that has do: continue and accept_race: true where that is meant",
+        )  # fmt: skip
+    for index, rule in enumerate(rules):
+        if rule.verdict is Verdict.CONTINUE and not section.rules[index].accept_race:
+            _add(
+                source, ("syscalls", family, "rules", index, "do"),
+                "`continue` beside a refusal is a race: the caller can change what was looked at. "
+                "Write otherwise: kernel and refuse nothing, or accept_race: true",
+            )  # fmt: skip

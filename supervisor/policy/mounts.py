@@ -1,0 +1,356 @@
+"""The rules of mounts, and the decision: first match decides, in two looks as for device nodes.
+
+What a call is about (a new mount, its type, its flags and options) is known at the first look.
+Where it leads to, what its source really is and who asks is known at the second. So at the first
+look a rule that asks for those may match or not: one that emulates makes the call be looked at, and
+so does one that refuses in front of a grant. What is done is what the second look says.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from errno import E2BIG, EFAULT, EINVAL
+from typing import Any, Final
+
+from supervisor.kernel.mounts import (
+    MS,
+    MS_BIND,
+    MS_REMOUNT,
+    names_of,
+    without_magic,
+)
+from supervisor.model import (
+    Arg,
+    Decision,
+    Facts,
+    MountCeiling,
+    MountSettings,
+    Source,
+    Verdict,
+)
+from supervisor.policy.match import (
+    MAJOR_MAX,
+    MINOR_MAX,
+    IdRange,
+    NodeRange,
+    glob_matches,
+    id_matches,
+    node_matches,
+)
+
+# What says how much the kernel talks, and what it does anyway: never worth a word in a policy.
+ALWAYS_ALLOWED: Final = MS["silent"] | MS["relatime"] | MS["strictatime"]
+# Which of several calls it is.
+OPERATIONS: Final = sum(
+    MS[name]
+    for name in (
+        "remount", "bind", "move", "rec", "unbindable", "private", "slave", "shared",
+    )
+)  # fmt: skip
+_BY_KERNEL: Final = MountSettings()
+# Their source is no path.
+TEXT_TYPES: Final = frozenset(
+    (
+        "hugetlbfs", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "virtiofs", "fuse",
+        "tmpfs", "ramfs", "overlay", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2",
+        "tracefs", "debugfs", "securityfs", "configfs", "bpf", "binfmt_misc",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MountRule:
+    """One rule; None is "any". `place` is where it stands, as FILE:LINE.
+
+    `sources` are globs for paths (or texts), `devices` numbers of block devices: either matches.
+    `flags` is the mask of allowed MS_* flags, `options` the globs for allowed options; both None:
+    any flag, and no options.
+    """
+
+    place: str
+    verdict: Verdict
+    value: int = 0
+    silent: bool = False
+    settings: MountSettings = _BY_KERNEL
+    types: tuple[str, ...] | None = None
+    sources: tuple[str, ...] | None = None
+    devices: tuple[NodeRange, ...] = ()
+    targets: tuple[str, ...] | None = None
+    flags: int | None = None
+    options: tuple[str, ...] | None = None
+    uids: tuple[IdRange, ...] | None = None
+    gids: tuple[IdRange, ...] | None = None
+
+    @property
+    def by_source(self) -> bool:
+        """Whether it asks for the source."""
+        return self.sources is not None or bool(self.devices)
+
+    @property
+    def needs_facts(self) -> bool:
+        """Whether it looks at what only path work knows."""
+        return (
+            self.by_source
+            or self.targets is not None
+            or self.uids is not None
+            or self.gids is not None
+        )
+
+    def decision(self) -> Decision:
+        """What a call gets that this rule decides."""
+        return Decision(
+            self.verdict, self.place, value=self.value, settings=self.settings, silent=self.silent
+        )
+
+    def objection(self, flags: int, options: Sequence[str]) -> str:
+        """The first flag or option that the rule does not allow; "" where it allows all."""
+        if self.verdict is not Verdict.EMULATE and self.options is None:
+            return ""
+        if self.flags is not None:
+            names = names_of(flags & ~(self.flags | ALWAYS_ALLOWED | OPERATIONS))
+            if names:
+                return names[0]
+        for option in options:
+            if not any(fnmatch.fnmatchcase(option, glob) for glob in self.options or ()):
+                return option
+        return ""
+
+    def matches(self, facts: Facts) -> bool:
+        """Whether what path work found is what the rule asks for.
+
+        What nobody knows is no grant, and refuses where it can.
+        """
+        unknown = not self.verdict.grants
+        if self.targets is not None:
+            target = facts.target if facts.target is not None else facts.path
+            if target is None:
+                if not unknown:
+                    return False
+            elif not any(glob_matches(glob, target) for glob in self.targets):
+                return False
+        if self.by_source:
+            if facts.source is None:
+                if not unknown:
+                    return False
+            elif not self.matches_source(facts.source):
+                return False
+        return (self.uids is None or id_matches(self.uids, facts.uid)) and (
+            self.gids is None or id_matches(self.gids, facts.gid)
+        )
+
+    def matches_source(self, source: Source) -> bool:
+        """A device by its number or by the kernel's name, an image by its path, a text as it is."""
+        if source.device is not None and any(
+            node_matches(nodes, "b", *source.device) for nodes in self.devices
+        ):
+            return True
+        if source.kind == "text":
+            text = source.name.decode("utf-8", "surrogateescape")
+            return any(fnmatch.fnmatchcase(text, glob) for glob in self.sources or ())
+        return any(glob_matches(glob, source.name) for glob in self.sources or ())
+
+    def ceilings(self) -> list[MountCeiling]:
+        """What a maker can be asked for with this rule."""
+        if self.verdict is not Verdict.EMULATE or self.settings.via != "kernel":
+            return []
+        text, anything = self.settings.text, not self.by_source
+        names = [] if text else [glob for glob in self.sources or () if "**" not in glob]
+        # The maker's globs have no "**".
+        wide = anything or any("**" in glob for glob in self.sources or ())
+        every = ((0, MAJOR_MAX, 0, MINOR_MAX),)
+        return [
+            MountCeiling(
+                fstype=name.encode(),
+                force=self.settings.force,
+                names=tuple(glob.encode("utf-8", "surrogateescape") for glob in names),
+                devices=()
+                if text
+                else every
+                if wide
+                else tuple((low, high, first, last) for _, low, high, first, last in self.devices),
+                images=not text and (anything or self.sources is not None),
+                text=text,
+            )
+            for name in self.types or ()
+        ]
+
+    def to_json(self) -> list[Any]:
+        """The rule as JSON's types."""
+        how = self.settings
+        return [
+            self.place, self.verdict.value, self.value, self.silent,
+            [how.via, how.program, how.inside, how.shift, how.force, how.text],
+            self.types, self.sources, self.devices, self.targets, self.flags, self.options,
+            self.uids, self.gids,
+        ]  # fmt: skip
+
+    @classmethod
+    def from_json(cls, data: Sequence[Any]) -> MountRule:
+        """The rule that to_json() wrote."""
+        place, verdict, value, silent, how = data[:5]
+        types, sources, devices, targets, flags, options, uids, gids = data[5:]
+        via, program, inside, shift, force, text = how
+        return cls(
+            place, Verdict(verdict), value, silent,
+            MountSettings(via, tuple(program), inside, shift, force, text),
+            _texts(types), _texts(sources), _rows(devices) or (), _texts(targets), flags,
+            _texts(options), _rows(uids), _rows(gids),
+        )  # fmt: skip
+
+
+def _texts(values: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _rows(rows: Sequence[Sequence[Any]] | None) -> Any:
+    return None if rows is None else tuple(tuple(row) for row in rows)
+
+
+def split_options(data: bytes) -> list[str]:
+    """The options of a data string. A comma in quotes (SELinux) is part of an option."""
+    out, rest, quoted = [], bytearray(), False
+    for byte in data:
+        if byte == 0x22:
+            quoted = not quoted
+        if byte == 0x2C and not quoted:
+            out.append(bytes(rest))
+            rest.clear()
+        else:
+            rest.append(byte)
+    out.append(bytes(rest))
+    return [option.decode("utf-8", "surrogateescape") for option in out if option]
+
+
+_TOO_LONG: Final = Decision(
+    Verdict.ERRNO, "on_error", "options longer than the kernel takes", EINVAL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MountRules:
+    """The rules of mounts in order, and what becomes of a call that none matches."""
+
+    rules: tuple[MountRule, ...]
+    otherwise: Decision
+    _remount: Decision = field(
+        default=Decision(Verdict.EMULATE, "remount", settings=MountSettings(text=True)),
+        compare=False,
+        repr=False,
+    )
+
+    def decide(self, args: Sequence[Arg], facts: Facts | None) -> Decision:
+        """The decision on mount(source, target, filesystemtype, mountflags, data)."""
+        source, _, fstype, flags, data = args
+        for text in (fstype, source, data):  # the kernel's own order
+            if isinstance(text, int) and text in (-EFAULT, -EINVAL):
+                return Decision(Verdict.ERRNO, self.otherwise.rule, "unreadable", value=-text)
+            if isinstance(text, int) and text < 0 and text != -E2BIG:
+                return Decision(Verdict.REFUSE, self.otherwise.rule, "unreadable")
+        if not isinstance(flags, int):
+            raise TypeError("flags are a number")
+        flags = without_magic(flags)
+        if flags >> 31:  # MS_NOUSER, which the kernel sees in all upper bits
+            return Decision(Verdict.CONTINUE, self.otherwise.rule, "EINVAL is the kernel's to say")
+        if flags & (MS_REMOUNT | MS_BIND) == MS_REMOUNT:
+            return self._of_remount(flags, data)
+        name = fstype.decode("utf-8", "surrogateescape") if isinstance(fstype, bytes) else ""
+        options = split_options(data) if isinstance(data, bytes) else []
+        rules, reason = self._about(name, flags, options)
+        cut = data == -E2BIG  # the kernel would take some of the options
+        if facts is not None:
+            found = next((rule.decision() for rule in rules if rule.matches(facts)), None)
+            return _TOO_LONG if cut else found or self._otherwise(reason)
+        decision = self._first(rules, reason)
+        if cut and decision.verdict is Verdict.EMULATE:
+            # It is refused, but only after what is wrong with the target.
+            return replace(decision, settings=MountSettings(text=True))
+        return decision
+
+    def _about(
+        self, name: str, flags: int, options: Sequence[str]
+    ) -> tuple[list[MountRule], str]:
+        """The rules that may decide, up to the first that surely does; and why others do not."""
+        out: list[MountRule] = []
+        reason = ""
+        for rule in self.rules:
+            if rule.types is not None and name not in rule.types:
+                continue
+            objection = rule.objection(flags, options)
+            if objection:
+                reason = reason or f"{objection} is not allowed by {rule.place}"
+                continue
+            out.append(rule)
+            if not rule.needs_facts:
+                break
+        return out, reason
+
+    def _otherwise(self, reason: str) -> Decision:
+        return replace(self.otherwise, reason=reason) if reason else self.otherwise
+
+    def _first(self, rules: Sequence[MountRule], reason: str) -> Decision:
+        emulated = [rule for rule in rules if rule.verdict is Verdict.EMULATE]
+        if emulated:
+            decision = replace(emulated[0].decision(), needs_facts=True)
+            # A FUSE program is given a device's descriptor, and that has to be opened.
+            fuse = next((rule for rule in emulated if rule.settings.via == "fuse"), emulated[0])
+            return replace(decision, settings=fuse.settings)
+        if not rules or not rules[-1].needs_facts:
+            last = rules[-1].decision() if rules else self._otherwise(reason)
+            if len(rules) < 2:
+                return last
+        # Only refusals that may apply or not: where the call leads to has to be seen.
+        return Decision(
+            Verdict.EMULATE, rules[0].place, settings=MountSettings(text=True), needs_facts=True
+        )
+
+    def _of_remount(self, flags: int, data: Arg) -> Decision:
+        """What is not ours is the kernel's. What is must stay within every rule that may have made
+        it, for nobody remembers which it was.
+        """
+        options = split_options(data) if isinstance(data, bytes) else []
+        # mount(8) hands back what mountinfo shows; the engine takes it off
+        options = [option for option in options if option != "idmapped"]
+        if data == -E2BIG:
+            return replace(self._remount, reason="options longer than the kernel takes")
+        for rule in self.rules:
+            if rule.verdict is Verdict.EMULATE and rule.settings.via == "kernel":
+                objection = rule.objection(flags, options)
+                if objection:
+                    reason = f"{objection} is not allowed by {rule.place}"
+                    return replace(self._remount, reason=reason)
+        return self._remount
+
+    @property
+    def emulates(self) -> bool:
+        """Whether a rule mounts something."""
+        return any(rule.verdict is Verdict.EMULATE for rule in self.rules)
+
+    @property
+    def uses_fuse(self) -> bool:
+        """Whether a rule runs FUSE programs."""
+        return any(
+            rule.verdict is Verdict.EMULATE and rule.settings.via == "fuse" for rule in self.rules
+        )
+
+    def ceilings(self) -> tuple[MountCeiling, ...]:
+        """All that a maker can be asked for."""
+        return tuple(dict.fromkeys(one for rule in self.rules for one in rule.ceilings()))
+
+    def to_json(self) -> dict[str, Any]:
+        """The rules as JSON's types."""
+        return {
+            "mounts": True,
+            "otherwise": [self.otherwise.verdict.value, self.otherwise.rule, self.otherwise.reason],
+            "rules": [rule.to_json() for rule in self.rules],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> MountRules:
+        """The rules that to_json() wrote."""
+        verdict, place, reason = data["otherwise"]
+        return cls(
+            tuple(MountRule.from_json(row) for row in data["rules"]),
+            Decision(Verdict(verdict), place, reason),
+        )

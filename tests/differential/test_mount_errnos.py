@@ -1,0 +1,138 @@
+"""The same mounts as real root and under seccompd: the kernel's answer is ours, row by row."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from supervisor.kernel import idmap
+from tests.support import people
+from tests.support.people import Person
+from tests.support.program import run
+
+TABLE = Path(__file__).resolve().parent.parent / "programs" / "mount_table.py"
+POLICY = """\
+version: 1
+name: mounts
+syscalls:
+  mount:
+    otherwise: kernel
+    rules:
+      - {fstype: [ext4, squashfs], source: "**", options: {allow: "*"},
+         do: {emulate: {via: kernel, force: FORCE, devices: true}}}
+"""
+Rows = dict[str, str]
+SQUASHFS = shutil.which("mksquashfs") is not None
+
+pytestmark = pytest.mark.skipif(
+    not os.path.exists("/dev/loop-control"), reason="there are no loop devices here"
+)
+
+
+def inner_root() -> int:
+    """The host's id of root in root's containers."""
+    ranges = idmap.subordinate("/etc/subuid", 0)
+    return ranges[0][0] if ranges else idmap.DEFAULT_START
+
+
+@contextmanager
+def scene(place: Path, name: str, owner: int) -> Iterator[Path]:
+    """A directory with two images, and with nodes of loop devices for them."""
+    top = place / name
+    top.mkdir()
+    with (top / "image").open("wb") as image:
+        image.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", top / "image"], check=True)
+    (top / "tree").mkdir()
+    shutil.copy(TABLE, top / "tree")
+    if SQUASHFS:
+        made = ["mksquashfs", str(top / "tree"), str(top / "squash"), "-quiet", "-noappend"]
+        subprocess.run(made, check=True, stdout=subprocess.DEVNULL)
+    else:
+        shutil.copy(top / "image", top / "squash")
+    loops = []
+    try:
+        for image_name, node, options in (
+            ("image", "device", []), ("squash", "squash_device", ["-r"]),
+        ):  # fmt: skip
+            done = subprocess.run(
+                ["losetup", "-f", "--show", *options, top / image_name],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            loops.append(done.stdout.strip())
+            number = os.stat(loops[-1]).st_rdev
+            os.mknod(top / node, 0o060666, number)
+        for entry in (top, *top.iterdir()):
+            os.chown(entry, owner, owner, follow_symlinks=False)
+        yield top
+    finally:
+        for loop in loops:
+            subprocess.run(["losetup", "-d", loop], check=False)
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    top = Path(tempfile.mkdtemp(prefix="seccompd-mounts-", dir="/var/tmp"))
+    top.chmod(0o755)
+    shutil.copy(TABLE, top / "table.py")
+    (top / "policy.yaml").write_text(POLICY.replace("FORCE", "[]"))
+    (top / "forced.yaml").write_text(POLICY.replace("FORCE", "[nosuid]"))
+    yield top
+    shutil.rmtree(top)
+
+
+def rows(text: str) -> Rows:
+    found: Rows = dict(json.loads(line) for line in text.splitlines())
+    assert len(found) > 100
+    if not SQUASHFS:
+        found = {name: result for name, result in found.items() if "squashfs" not in name}
+    assert not [name for name, result in found.items() if "failed" in result]
+    return found
+
+
+@pytest.fixture(scope="module")
+def real(root: Person, place: Path) -> Rows:
+    assert root.name is None
+    with scene(place, "real", 0) as top:
+        done = subprocess.run(
+            [sys.executable, place / "table.py", top], capture_output=True, text=True, check=True
+        )
+    return rows(done.stdout)
+
+
+def ours(person: Person, place: Path, policy: str, *options: str) -> Rows:
+    with scene(place, f"ours-{policy}", inner_root()) as top:
+        done = run(
+            person, people.python(person), str(place / "table.py"), str(top),
+            options=("--policy", str(place / policy), *options), timeout=120,
+        )  # fmt: skip
+        left = subprocess.run(["losetup", "-j", top / "image"], capture_output=True, check=True)
+        assert len(left.stdout.splitlines()) == 1, "no loop device of ours is left"
+    assert done.returncode == 0, done.stderr
+    return rows(done.stdout)
+
+
+def test_root(root: Person, place: Path, real: Rows) -> None:
+    found = ours(root, place, "policy.yaml")
+    differ = {name: (real[name], found[name]) for name in real if found[name] != real[name]}
+    assert differ == {}
+
+
+def test_what_is_forced_is_there_and_all_else_is_as_it_was(
+    root: Person, place: Path, real: Rows
+) -> None:
+    found = ours(root, place, "forced.yaml")
+    for name in ("ext4", "ext4 ro", "ext4 magic", "squashfs"):
+        if name in real:
+            expected = real[name].replace("relatime", "nosuid,relatime")
+            assert found[name] == expected, name
+    assert "nosuid" in found["remounts"].split("; ")[5]

@@ -1,0 +1,211 @@
+"""Mounts by FUSE programs: what they can do, what they see, and when they end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from errno import EBUSY, EINTR, EINVAL, EIO, ENOENT, ETIMEDOUT
+from pathlib import Path
+
+import pytest
+
+from supervisor.kernel.fuse_programs import PROGRAMS
+from supervisor.kernel.mounts import MS
+from tests.live.test_mount_kernel import make_image
+from tests.support.mounting import START, Actor, Target, abandoned, mounting
+from tests.support.people import Person
+from tests.support.scratch import scratch
+
+FORCE = MS["nosuid"] | MS["nodev"]
+
+pytestmark = pytest.mark.skipif(not os.path.exists("/usr/bin/fuse2fs"), reason="no fuse2fs")
+
+
+@pytest.fixture
+def place(root: Person) -> Iterator[Path]:
+    assert root.name is None
+    with scratch(0o755) as folder:
+        os.chown(folder, START, START)
+        (folder / "mp").mkdir()
+        make_image(folder)
+        yield folder
+
+
+@pytest.fixture(params=["maker", "no maker"])
+def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, Actor]]:
+    """With a maker for /dev/fuse, or as an ordinary user has it: the host's is for everybody."""
+    assert place
+    mode = os.stat("/dev/fuse").st_mode & 0o777
+    try:
+        if request.param == "no maker":
+            os.chmod("/dev/fuse", 0o666)
+        with mounting(ceiling=[] if request.param == "maker" else None, deadline=3) as found:
+            yield found
+    finally:
+        os.chmod("/dev/fuse", mode)
+
+
+def mount(actor: Actor, place: Path, *program: str, **more: object) -> tuple[int, str]:
+    words: dict[str, object] = {
+        "source": str(place / "image"), "target": str(place / "mp"), "via": "fuse",
+        "program": program or PROGRAMS["fuse2fs"], "force": FORCE,
+    }  # fmt: skip
+    return actor.mount(**{**words, **more})
+
+
+def gone(text: str, seconds: float = 3) -> bool:
+    """Whether no process with `text` in its command line is left."""
+    end = time.monotonic() + seconds
+    while abandoned(text):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_an_ext4_image(both: tuple[Target, Actor], place: Path) -> None:
+    target, actor = both
+    errno, how = mount(actor, place)
+    assert (errno, how.split(",")[0]) == (0, "fuse")
+    assert target.run(f"stat -c %u:%g {place}/mp/file; echo more > {place}/mp/new")[1] == "0:0"
+    # everybody inside may use it, as far as its permissions go
+    nobody = "setpriv --reuid 1000 --regid 1000 --clear-groups"
+    assert target.run(f"{nobody} cat {place}/mp/file") == (0, "text")
+    assert target.run(f"{nobody} touch {place}/mp/theirs")[0] != 0
+    assert target.run(f"mount -o remount,bind,dev,suid {place}/mp")[0] != 0
+    assert target.run(f": < {place}/mp/null")[0] != 0
+    # the program ends with the mount
+    assert target.run(f"umount {place}/mp") == (0, "")
+    assert gone("fuse2fs")
+    assert subprocess.run(["e2fsck", "-fn", place / "image"], check=False).returncode == 0
+
+
+def test_read_only(both: tuple[Target, Actor], place: Path) -> None:
+    target, actor = both
+    before = (place / "image").read_bytes()
+    assert mount(actor, place, flags=MS["ro"])[0] == 0
+    assert target.run(f"cat {place}/mp/file; touch {place}/mp/new")[0] != 0
+    target.run(f"umount {place}/mp")
+    assert gone("fuse2fs")
+    assert (place / "image").read_bytes() == before
+
+
+def test_it_ends_with_the_session(both: tuple[Target, Actor], place: Path) -> None:
+    target, actor = both
+    assert mount(actor, place)[0] == 0
+    actor.process.kill()
+    actor.process.wait()
+    assert gone("fuse2fs")
+    # an error, not a hang
+    status, text = target.run(f"timeout 5 ls {place}/mp; echo; umount {place}/mp")
+    assert (status, "not connected" in text) == (0, True)
+
+
+def test_its_death_is_an_error_not_a_hang(both: tuple[Target, Actor], place: Path) -> None:
+    target, actor = both
+    errno, how = mount(actor, place)
+    assert errno == 0
+    os.kill(int(how.rpartition(" ")[2]), 9)
+    assert target.run(f"timeout 5 ls {place}/mp")[0] not in (0, 124)
+    assert target.run(f"umount {place}/mp")[0] == 0
+    assert mount(actor, place)[0] == 0
+    target.run(f"umount {place}/mp")
+
+
+@pytest.mark.parametrize(
+    ("program", "errno", "said"),
+    [
+        (["/usr/bin/nowhere"], ENOENT, "nowhere"),
+        (["/bin/sh", "-c", "echo why it fails >&2; exit 3"], EINVAL, "status 3): why it fails"),
+        (["/bin/sh", "-c", "exit 0"], EINVAL, "status 0"),
+        (["/bin/sh", "-c", "sleep 77"], ETIMEDOUT, "in time"),
+        (["/bin/sh", "-c", "(sleep 77 &) ; exec sleep 78"], ETIMEDOUT, "in time"),
+        (["/bin/sh", "-c", "{unknown}"], EIO, "unknown"),
+        (["/bin/sh", "-c", "yes | head -c 300000; exit 1"], EINVAL, "y; y; y"),
+    ],
+)
+def test_failures_reach_the_caller_and_the_record(
+    both: tuple[Target, Actor], place: Path, program: list[str], errno: int, said: str
+) -> None:
+    target, actor = both
+    found, how = mount(actor, place, *program)
+    assert (found, said in how) == (errno, True), how
+    assert len(how) < 4096
+    assert gone("sleep 7")
+    assert target.run(f"grep -c {place}/mp /proc/self/mountinfo")[1] == "0"
+    # and what comes after it is served
+    assert mount(actor, place)[0] == 0
+    target.run(f"umount {place}/mp")
+
+
+def test_what_a_program_sees(both: tuple[Target, Actor], place: Path) -> None:
+    _, actor = both
+    script = (
+        "grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; ls /; ls -d /proc/[0-9]* | wc -l;"
+        "echo net $(cat /proc/net/dev | wc -l); ls /dev; touch /usr/x /x; ls -l /proc/self/fd;"
+        "unshare -U true; mount -t proc p /tmp && chroot /tmp true; kill -9 $PPID; exit 9"
+    )
+    errno, how = mount(actor, place, "/bin/sh", "-c", script)
+    assert errno == EINVAL
+    assert "CapEff:\t0000000000000002" in how, "CAP_DAC_OVERRIDE, for its image"
+    assert "NoNewPrivs:\t1" in how
+    assert "Seccomp:\t2" in how
+    assert "home" not in how
+    assert "net 3" in how, "nothing but lo"
+    assert "touch: cannot touch '/usr/x'" in how
+    assert not Path("/usr/x").exists()
+
+
+def test_a_signal_ends_the_wait(both: tuple[Target, Actor], place: Path) -> None:
+    target, actor = both
+    # blocked it is no reason, pending and deliverable it is
+    target.run(
+        "python3 -c 'import signal, time; signal.signal(15, lambda *a: None); time.sleep(60)' &"
+        " echo $! > /tmp/mounter.pid; sleep 0.3"
+    )
+    pid = int(Path("/tmp/mounter.pid").read_text())
+    os.kill(pid, 19)  # as a caller that is stopped in its call: what comes stays pending
+    start = time.monotonic()
+    actor.send(
+        source=str(place / "image"), target=str(place / "mp"), via="fuse", tid=pid,
+        program=["/bin/sh", "-c", "sleep 77"],
+    )  # fmt: skip
+    time.sleep(0.3)
+    os.kill(pid, 15)
+    assert actor.hear()[0] == EINTR
+    assert time.monotonic() - start < 2
+    os.kill(pid, 9)
+    target.run("wait; rm /tmp/mounter.pid")
+    assert gone("sleep 7")
+
+
+def test_a_caller_that_is_killed_leaves_nothing(both: tuple[Target, Actor], place: Path) -> None:
+    target, actor = both
+    target.run("sleep 60 & echo $! > /tmp/mounter.pid")
+    pid = int(Path("/tmp/mounter.pid").read_text())
+    actor.send(
+        source=str(place / "image"), target=str(place / "mp"), via="fuse", tid=pid,
+        program=["/bin/sh", "-c", "sleep 77"],
+    )  # fmt: skip
+    time.sleep(0.3)
+    os.kill(pid, 9)
+    target.run("wait; rm /tmp/mounter.pid")
+    assert actor.hear()[0] != 0
+    assert gone("sleep 7")
+    assert target.run(f"grep -c {place}/mp /proc/self/mountinfo")[1] == "0"
+
+
+def test_one_program_for_an_image(both: tuple[Target, Actor], place: Path) -> None:
+    target, actor = both
+    (place / "other").mkdir()
+    assert mount(actor, place)[0] == 0
+    assert mount(actor, place, target=str(place / "other"))[0] == EBUSY
+    # one that still writes after its umount is waited for
+    for _ in range(5):
+        assert target.run(f"cp /bin/sh {place}/mp/; umount {place}/mp")[0] == 0
+        assert mount(actor, place)[0] == 0
+    target.run(f"umount {place}/mp")
+    assert gone("fuse2fs")
+    assert subprocess.run(["e2fsck", "-fn", place / "image"], check=False).returncode == 0

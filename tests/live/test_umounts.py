@@ -1,0 +1,187 @@
+"""umount of what seccompd mounted: whatever belongs to a mount goes with it, and in time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from errno import EAGAIN, EBUSY, EINVAL
+from pathlib import Path
+
+import pytest
+
+from tests.live.test_mount_programs import fuse_for_everybody, image, inner_root
+from tests.support.people import Person, python
+from tests.support.program import run
+from tests.support.scratch import compile_c, scratch
+
+__all__ = ["fuse_for_everybody"]
+pytestmark = pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
+
+# A program that still has to write when the kernel is done with its mount: into the boot block,
+# which ext4 leaves alone.
+SLOW = (
+    "/usr/bin/fuse2fs $@; sleep 1; "
+    "printf DONE | dd of=/dev/image conv=notrunc status=none"
+)
+RULES = """
+version: 1
+syscalls:
+  mknod:
+    - {devices: ["null", zero], do: {emulate: {realise: bind}}}
+  mount:
+    otherwise: kernel
+    rules:
+      - fstype: ext3
+        do: {emulate: {via: fuse, program: [/bin/sh, -c, "%s", sh, -f, -o, "{options}", "{source}",
+              "{target}"]}}
+      - {fstype: ext2, do: {emulate: {via: fuse}}}
+      - {fstype: ext4, source: "**", do: {emulate: {via: kernel}}}
+"""
+# mount SOURCE TARGET TYPE, and umount TARGET FLAGS: the errno is the status
+CALLS = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+if sys.argv[1] == "mount":
+    got = libc.mount(*[word.encode() for word in sys.argv[2:5]], 0, None)
+else:
+    got = libc.umount2(sys.argv[2].encode(), int(sys.argv[3]))
+sys.exit(ctypes.get_errno() if got else 0)
+"""
+FORCE, DETACH, EXPIRE, NOFOLLOW = 1, 2, 4, 8
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with scratch() as folder:
+        (folder / "rules.yaml").write_text(RULES % SLOW)
+        (folder / "calls.py").write_text(CALLS)
+        yield folder
+
+
+def inside(person: Person, place: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """`m TYPE TARGET` mounts the image and `u TARGET FLAGS` unmounts; both are the errno."""
+    file = place / "ext4.img"
+    if not file.exists():
+        image(place)
+        os.chown(file, inner_root() if person.name is None else person.uid, -1)
+    calls = f"{python(person)} {place}/calls.py"
+    begin = f"""
+    m() {{ {calls} mount {file} "$2" "$1"; }}
+    u() {{ {calls} umount "$1" "$2"; }}
+    written() {{ test "$(head -c 4 {file} | tr -d '\\0')" = DONE; }}
+    fails() {{
+      want=$1; shift; s=0; "$@" || s=$?
+      test $s = $want || {{ echo "$@: $s"; exit 9; }}
+    }}
+    """
+    done = run(
+        person, "sh", "-eu", "-c", begin + script,
+        options=("--policy", str(place / "rules.yaml")), timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    checked = subprocess.run(["e2fsck", "-fn", file], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+    return done
+
+
+def attached(place: Path) -> bool:
+    """Whether a loop device is left."""
+    file = place / "ext4.img"
+    return bool(subprocess.run(["losetup", "-j", file], capture_output=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("flags", [0, FORCE, DETACH, NOFOLLOW, DETACH | NOFOLLOW])
+def test_the_program_has_written_when_umount_returns(
+    person: Person, place: Path, flags: int
+) -> None:
+    inside(person, place, f"m ext3 /mnt; echo x > /mnt/x; ! written; u /mnt {flags}; written")
+
+
+def test_by_the_umount_of_old(person: Person, place: Path) -> None:
+    """umount of i386, with and without flags."""
+    compile_c("mount_callers", place, "-pthread")
+    for how in ("umount", "umount2"):
+        script = f"m ext3 /mnt; ! written; {place}/mount_callers i386-{how} x /mnt x; written"
+        inside(person, place, script)
+        with (place / "ext4.img").open("r+b") as file:
+            file.write(bytes(4))
+
+
+def test_only_the_last_umount_waits(person: Person, place: Path) -> None:
+    script = """
+    mkdir /run/b; mount --bind /run/b /run/b; m ext3 /mnt; mount --bind /mnt /run/b
+    u /mnt 0; ! written; echo x > /run/b/x; u /run/b 0; written
+    """
+    inside(person, place, "mount -t tmpfs t /run;" + script)
+
+
+def test_what_is_busy_stays(person: Person, place: Path) -> None:
+    script = f"""
+    m ext3 /mnt; exec 5>/mnt/open; fails {EBUSY} u /mnt 0; ! written; echo x >&5
+    fails {EINVAL} u /mnt {DETACH | EXPIRE}; fails {EINVAL} u /mnt 64
+    fails {EINVAL} u /mnt/lost+found 0
+    ln -s /mnt {place}/link; fails {EINVAL} u {place}/link {NOFOLLOW}
+    setpriv --bounding-set -sys_admin sh -c "! umount /mnt 2>/dev/null"
+    u /mnt {DETACH}; echo y >&5; ! written; exec 5>&-
+    """
+    inside(person, place, script)
+
+
+def test_what_expires(person: Person, place: Path) -> None:
+    """The first call marks it, the second unmounts; nobody may touch it in between, nor do we."""
+    script = f"""
+    for type in ext2 ext3 ext4; do
+      test $type != ext4 || test {person.uid} = 0 || continue
+      m $type /mnt; fails {EAGAIN} u /mnt {EXPIRE}; u /mnt {EXPIRE}; ! grep -q " /mnt " /proc/mounts
+      sleep 2
+    done
+    """
+    inside(person, place, script)
+
+
+def test_with_nodes_on_it(person: Person, place: Path) -> None:
+    """The mount of one emulation, and the nodes of another one on it."""
+    script = f"""
+    for type in ext3 ext4; do
+      test $type != ext4 || test {person.uid} = 0 || continue
+      for flags in 0 {DETACH} {FORCE}; do
+        m $type /mnt; rm -rf /mnt/d; mkdir /mnt/d; mknod /mnt/n c 1 3; mknod /mnt/d/z c 1 5
+        echo > /mnt/n; test -c /mnt/d/z
+        (cd /mnt/d; fails {EBUSY} u /mnt 0); echo > /mnt/n; test -c /mnt/d/z
+        u /mnt $flags; ! grep -q " /mnt " /proc/mounts
+        test $type = ext4 || written
+        m $type /mnt; test -f /mnt/n; rm /mnt/n; u /mnt 0
+      done
+    done
+    """
+    inside(person, place, script)
+    assert not attached(place)
+
+
+def test_a_mount_on_a_mount(person: Person, place: Path) -> None:
+    script = f"""
+    m ext3 /mnt; mkdir -p /mnt/t; mount -t tmpfs t /mnt/t; fails {EBUSY} u /mnt 0
+    u /mnt/t 0; mount -t tmpfs t /mnt/t; u /mnt {DETACH}; written; ! test -e /mnt/t
+    """
+    inside(person, place, script)
+
+
+def test_a_program_that_hangs_is_forced(user: Person, place: Path) -> None:
+    """umount -f is for that; it is not waited for as long as for another one."""
+    text = RULES % "/usr/bin/fuse2fs $@ & sleep 0.5; kill -STOP $!; sleep 100"
+    (place / "rules.yaml").write_text(text)
+    start = time.monotonic()
+    inside(user, place, f"m ext3 /mnt; sleep 1; u /mnt {FORCE}; ! grep -q ' /mnt ' /proc/mounts")
+    assert time.monotonic() - start < 30
+
+
+def test_umounts_of_others_are_left_alone(person: Person, place: Path) -> None:
+    script = f"""
+    m ext3 /mnt; mount -t tmpfs t /run; mkdir /run/a /run/b; mount -t tmpfs a /run/a
+    fails {EBUSY} u /run 0; fails {EINVAL} u /run/b 0; ! written
+    u /run/a 0; u /run 0; u /mnt 0; written
+    """
+    inside(person, place, script)

@@ -1,0 +1,277 @@
+"""A session's mounts without a session: an actor, in the user namespace of a target of its own.
+
+Run as a program it takes plans as JSON lines and answers each with its outcome.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+START = 400_000
+MAP = [(0, START, 65536)]
+# A user and a mount namespace (CLONE_NEWUSER | CLONE_NEWNS), and root's ids in it.
+_INSIDE = """
+import ctypes, os, sys
+assert ctypes.CDLL(None).unshare(0x10020000) == 0
+os.write(int(sys.argv[1]), b"1")
+os.read(int(sys.argv[2]), 1)
+os.setgroups([])
+os.setresgid(0, 0, 0)
+os.setresuid(0, 0, 0)
+os.execvp("bash", ["bash"])
+"""
+
+
+class Target:
+    """A shell in a user and mount namespace, whose root is START on the host."""
+
+    def __init__(self) -> None:
+        ready, go = os.pipe(), os.pipe()
+        self.shell = subprocess.Popen(
+            [sys.executable, "-c", _INSIDE, str(ready[1]), str(go[0])],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            pass_fds=(ready[1], go[0]), cwd="/",
+        )  # fmt: skip
+        os.read(ready[0], 1)
+        self.pid = self.shell.pid
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{self.pid}/{name}").write_text(f"0 {START} 65536")
+        os.write(go[1], b"\n")
+        for fd in (*ready, *go):
+            os.close(fd)
+        self.run("mount --make-rprivate /")
+
+    def run(self, command: str) -> tuple[int, str]:
+        """The status and the output of a command inside."""
+        assert self.shell.stdin
+        assert self.shell.stdout
+        self.shell.stdin.write(f"{{ {command}\n}} </dev/null; s=$?; echo; echo END $s\n".encode())
+        self.shell.stdin.flush()
+        lines: list[str] = []
+        while True:
+            line = self.shell.stdout.readline().decode(errors="replace")
+            if not line:
+                raise EOFError("".join(lines))
+            if line.startswith("END "):
+                return int(line.split()[1]), "".join(lines).rstrip("\n")
+            lines.append(line)
+
+    def close(self) -> None:
+        """Ends the shell."""
+        self.shell.kill()
+        self.shell.wait()
+        for stream in (self.shell.stdin, self.shell.stdout):
+            if stream is not None:
+                stream.close()
+
+
+class Actor:
+    """The program below, and one plan at a time for it."""
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        ceiling: Sequence[dict[str, Any]] | None,
+        most: int = 64,
+        deadline: float = 20.0,
+    ) -> None:
+        self._target = target
+        config = {"pid": target.pid, "ceiling": ceiling, "most": most, "deadline": deadline}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.mounting", json.dumps(config)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            cwd=Path(__file__).resolve().parents[2],
+        )  # fmt: skip
+
+    def send(self, **plan: Any) -> None:
+        """Gives it a plan."""
+        assert self.process.stdin
+        for key in ("source", "target", "data"):
+            if isinstance(plan.get(key), bytes):
+                plan[key] = plan[key].decode()
+        self.process.stdin.write(json.dumps({"tid": self._target.pid, **plan}).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> tuple[int, str]:
+        """The errno of the outcome, and how it came about."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise EOFError
+        self.last = json.loads(line)
+        return self.last["errno"], self.last["how"]
+
+    def mount(self, **plan: Any) -> tuple[int, str]:
+        """Both."""
+        self.send(**plan)
+        return self.hear()
+
+    def close(self) -> None:
+        """Ends it as a session ends."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+
+@contextmanager
+def mounting(
+    *, ceiling: Sequence[dict[str, Any]] | None, most: int = 64, deadline: float = 20.0
+) -> Iterator[tuple[Target, Actor]]:
+    """A target and its actor. `ceiling` None: there is no maker, as for an ordinary user."""
+    target = Target()
+    actor = Actor(target, ceiling=ceiling, most=most, deadline=deadline)
+    try:
+        yield target, actor
+    finally:
+        actor.close()
+        target.close()
+
+
+def _serve(config: dict[str, Any]) -> None:
+    from supervisor.engine.helpers import spawn_maker
+    from supervisor.kernel.shim import check, lib
+    from supervisor.model import MountCeiling
+    from tests.support.listener import Waiting
+    from tests.support.policies import mknod
+
+    # Who waits for an answer is somebody else than whom the plans are carried out for.
+    waiting = Waiting(mknod("{do: {errno: ENODEV}}"), ["mknod", "/nowhere/null", "c", "1", "3"])
+    userns = os.open(f"/proc/{config['pid']}/ns/user", os.O_RDONLY)
+    makers = []
+    if config["ceiling"] is not None:
+        rules = [
+            MountCeiling(
+                fstype=rule["fstype"].encode(), force=rule.get("force", 0),
+                names=tuple(name.encode() for name in rule.get("names", ())),
+                devices=tuple(tuple(numbers) for numbers in rule.get("devices", ())),
+                images=rule.get("images", True), text=rule.get("text", False),
+            )
+            for rule in config["ceiling"]
+        ]  # fmt: skip
+        fuse = [("c", 10, 10, 229, 229, False)]
+        makers = [spawn_maker(fuse, MAP, MAP, rules, userns) for _ in range(2)]
+    check(lib.sd_join_user_namespace(userns, 0, 0), "join")
+    os.close(userns)
+
+    import trio
+
+    from supervisor.engine.act import Actor as RealActor
+    from supervisor.model import (
+        Decision,
+        Facts,
+        Mount,
+        MountSettings,
+        Place,
+        Remount,
+        Snapshot,
+        Verdict,
+    )
+
+    class Said:
+        nodes = "private"
+        on_error = 1
+
+    actor = RealActor(
+        userns=True, traits=Said(), policy=Said(), maker_socks=makers,
+        uids=MAP, gids=MAP,
+        report=lambda *a, **k: print(a, k, file=sys.stderr),
+    )  # fmt: skip
+    actor._mounter._most = config["most"]
+    actor._mounter._deadline = config["deadline"]
+
+    def text(value: str | None) -> bytes | None:
+        return None if value is None else value.encode()
+
+    def decide(facts: Facts, granted: list[str] | None, settings: MountSettings) -> Decision:
+        known = facts.source is not None and facts.source.name.decode()
+        if granted is not None and known not in granted:
+            return Decision(Verdict.ERRNO, "test", f"source {known}", 1)
+        return Decision(Verdict.EMULATE, "test", settings=settings)
+
+    def waits(tid: int) -> bool:
+        try:
+            return "State:\tZ" not in Path(f"/proc/{tid}/status").read_text()
+        except OSError:
+            return False
+
+    async def one(words: dict[str, Any]) -> None:
+        settings = MountSettings(
+            via=words.get("via", "kernel"), program=tuple(words.get("program", ())),
+            shift=words.get("shift", "auto"), force=words.get("force", 0),
+            text=words.get("text", False), inside=words.get("inside", False),
+        )  # fmt: skip
+        place = Place(-100, words["target"].encode())
+        plan: Mount | Remount
+        if words.get("remount"):
+            plan = Remount(place, words.get("flags", 0), text(words.get("data")))
+        else:
+            plan = Mount(
+                text(words.get("source")), place, words.get("fstype", "ext4").encode(),
+                words.get("flags", 0), text(words.get("data")), settings,
+            )  # fmt: skip
+        snapshot = Snapshot(waiting.id, words["tid"], 0, 0, 0, "mount", (), waiting.listener)
+        try:
+            task = os.open(f"/proc/{words['tid']}", os.O_PATH)
+        except FileNotFoundError:
+            print(json.dumps({"errno": 1, "how": "the caller has gone"}), flush=True)
+            return
+        start = time.monotonic()
+        outcome = await actor.perform(
+            plan, snapshot, task, lambda: waits(words["tid"]),
+            lambda facts: decide(facts, words.get("granted"), settings),
+        )  # fmt: skip
+        os.close(task)
+        print(json.dumps({
+            "target": (outcome.path or b"").decode(), "errno": outcome.errno,
+            "how": outcome.how, "left_alone": outcome.left_alone,
+            "ms": (time.monotonic() - start) * 1e3,
+        }), flush=True)  # fmt: skip
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            buffer = b""
+            while True:
+                await trio.lowlevel.wait_readable(0)
+                more = os.read(0, 65536)
+                if not more:
+                    nursery.cancel_scope.cancel()
+                    return
+                buffer += more
+                *lines, buffer = buffer.split(b"\n")
+                for line in lines:
+                    nursery.start_soon(one, json.loads(line))
+
+    trio.run(main)
+    actor.close()
+    waiting.close()
+
+
+def abandoned(text: str) -> list[str]:
+    """The processes that have `text` in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if text in line:
+                found.append(line)
+    return found
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _serve(json.loads(sys.argv[1]))

@@ -1,0 +1,285 @@
+"""Decisions on mounts, from the semantics that docs/mounts.md promises."""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import Any
+
+import pytest
+
+from supervisor.kernel.mounts import MS
+from supervisor.kernel.syscalls import I386
+from supervisor.model import (
+    Decision,
+    Facts,
+    MountCeiling,
+    MountSettings,
+    Snapshot,
+    Source,
+    Verdict,
+)
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.mounts import split_options
+from supervisor.policy.source import PolicyFindings
+from tests.support.policies import mount_call, mounts
+
+KERNEL = (
+    '{fstype: [ext4, xfs], source: ["/dev/loop*", "block 8:1-3", "/images/*.img"], do: emulate}'
+)
+FUSE = "{fstype: ext4, do: {emulate: {via: fuse}}}"
+IMAGE = Source("image", b"/images/a.img")
+LOOP = Source("device", b"/dev/loop3", (7, 3))
+DISK = Source("device", b"/dev/sda2", (8, 2))
+
+
+def first(policy: CompiledPolicy, call: Snapshot) -> Decision:
+    return policy.decide("mount", call)
+
+
+def second(
+    policy: CompiledPolicy, call: Snapshot, source: Source | None = IMAGE, target: bytes = b"/mnt",
+    uid: int = 0,
+) -> Decision:
+    return policy.decide("mount", call, Facts(target, uid, 0, source, target))
+
+
+def settings(decision: Decision) -> MountSettings:
+    assert isinstance(decision.settings, MountSettings)
+    return decision.settings
+
+
+def test_what_no_rule_names_is_the_kernels_where_the_policy_says_so() -> None:
+    policy = mounts(KERNEL)
+    for fstype in (b"tmpfs", b"proc", b"overlay", b"", 0, b"ext4\xff"):
+        decision = first(policy, mount_call(b"x", fstype=fstype))
+        assert (decision.verdict, decision.needs_facts) == (Verdict.CONTINUE, False)
+    strict = mounts(KERNEL, otherwise="refuse")
+    assert first(strict, mount_call(fstype=b"tmpfs")).verdict is Verdict.REFUSE
+
+
+def test_a_mount_is_granted_for_what_its_source_really_is() -> None:
+    policy = mounts(KERNEL)
+    call = mount_call(b"/anything")
+    assert first(policy, call).needs_facts
+    assert first(policy, call).verdict is Verdict.EMULATE
+    for source, verdict in (
+        (IMAGE, Verdict.EMULATE),
+        (LOOP, Verdict.EMULATE),
+        (DISK, Verdict.EMULATE),
+        (Source("device", b"/dev/sda", (8, 0)), Verdict.CONTINUE),
+        (Source("image", b"/etc/images/a.img"), Verdict.CONTINUE),
+        (Source("device", b"", (254, 0)), Verdict.CONTINUE),
+        (None, Verdict.CONTINUE),
+    ):
+        assert second(policy, call, source).verdict is verdict, source
+    assert second(mounts(KERNEL, otherwise="refuse"), call, None).verdict is Verdict.REFUSE
+
+
+def test_devices_by_the_kernel_and_images_by_a_program() -> None:
+    policy = mounts('{fstype: ext4, source: "/dev/loop*", do: emulate}', FUSE)
+    assert settings(first(policy, mount_call())).via == "fuse", "what has to be opened, is"
+    assert settings(second(policy, mount_call(), LOOP)).via == "kernel"
+    assert settings(second(policy, mount_call(), IMAGE)).via == "fuse"
+
+
+def test_settings_are_safe_where_nothing_is_said() -> None:
+    how = settings(second(mounts(KERNEL), mount_call()))
+    assert how == MountSettings("kernel", (), False, "auto", MS["nodev"], False)
+    said = "do: {emulate: {shift: true, force: [nosuid, ro]}}"
+    more = mounts(KERNEL.replace("do: emulate", said))
+    how = settings(second(more, mount_call()))
+    assert (how.shift, how.force) == ("true", MS["nodev"] | MS["nosuid"] | MS["ro"])
+    devices = mounts(KERNEL.replace("do: emulate", "do: {emulate: {devices: true, shift: false}}"))
+    assert settings(second(devices, mount_call())).force == 0
+    template = mounts(
+        '{fstype: foo, do: {emulate: {via: fuse, program: [/bin/f, "{source}", "{target}"], '
+        "from: container}}}"
+    )
+    how = settings(second(template, mount_call(fstype=b"foo")))
+    assert (how.program, how.inside) == (("/bin/f", "{source}", "{target}"), True)
+
+
+def test_flags_and_options_are_allowed_by_name() -> None:
+    rule = KERNEL.replace("do:", 'options: {allow: [ro, nosuid, rw, "data=*", noload]}, do:')
+    policy = mounts(rule)
+
+    def asked(flags: int = 0, data: bytes | int = 0) -> Decision:
+        return first(policy, mount_call(flags=flags, data=data))
+
+    for flags in (0, MS["ro"], MS["ro"] | MS["nosuid"] | MS["silent"] | MS["relatime"]):
+        assert asked(flags).verdict is Verdict.EMULATE
+    assert asked(0xC0ED0000 | MS["ro"]).verdict is Verdict.EMULATE
+    assert asked(0, b"data=journal,noload,,").verdict is Verdict.EMULATE
+    for flags, data, name in (
+        (MS["noexec"], 0, "noexec"),
+        (1 << 30, 0, "0x40000000"),
+        (0, b"noload,errors=panic", "errors=panic"),
+        (0, b'context="a,b"', 'context="a,b"'),
+    ):
+        refused = asked(flags, data)
+        assert refused.verdict is Verdict.CONTINUE
+        assert refused.reason == f"{name} is not allowed by p.yaml:6"
+        assert second(policy, mount_call(flags=flags, data=data)).reason == refused.reason
+    assert first(mounts(KERNEL), mount_call(flags=MS["noexec"])).verdict is Verdict.EMULATE
+    assert first(mounts(KERNEL), mount_call(data=b"errors=panic")).verdict is Verdict.CONTINUE
+    assert first(mounts(KERNEL), mount_call(data=b"")).verdict is Verdict.EMULATE
+    every = mounts(KERNEL.replace("do:", 'options: {allow: "*"}, do:'))
+    assert first(every, mount_call(flags=1 << 30, data=b"x=y")).verdict is Verdict.EMULATE
+
+
+def test_another_rule_may_allow_what_one_does_not() -> None:
+    readable = KERNEL.replace("do: emulate", "options: {allow: ro}, do: {emulate: {force: ro}}")
+    policy = mounts(readable, '{fstype: ext4, source: "/images/mine.img", uid: 5, do: emulate}')
+    mine = Source("image", b"/images/mine.img")
+    call = mount_call(flags=MS["noatime"])
+    assert second(policy, call, mine, uid=5).rule == "p.yaml:7"
+    assert second(policy, call, mine, uid=6).verdict is Verdict.CONTINUE
+    assert second(policy, mount_call(flags=MS["ro"]), mine, uid=5).rule == "p.yaml:6"
+
+
+def test_a_refusal_in_front_of_a_grant_is_found_at_the_second_look() -> None:
+    policy = mounts("{target: /etc/**, do: {errno: EACCES}}", KERNEL, otherwise="refuse")
+    call = mount_call(target=b"/etc/x")
+    assert first(policy, call).verdict is Verdict.EMULATE
+    assert second(policy, call, target=b"/etc/x").verdict is Verdict.ERRNO
+    assert second(policy, call).verdict is Verdict.EMULATE
+    unknown = policy.decide("mount", call, Facts(None, 0, 0, IMAGE))
+    assert unknown.verdict is Verdict.ERRNO, "what nobody knows is refused"
+    # and without a grant: where it leads to has to be seen all the same
+    look = first(policy, mount_call(fstype=b"tmpfs"))
+    assert (look.verdict, look.needs_facts, settings(look).text) == (Verdict.EMULATE, True, True)
+    assert second(policy, mount_call(fstype=b"tmpfs")).verdict is Verdict.REFUSE
+
+
+def test_unreadable_pointers_are_the_kernels_errno() -> None:
+    for policy in (mounts(KERNEL), mounts(KERNEL, otherwise="refuse")):
+        for call, error in (
+            (mount_call(fstype=-errno.EFAULT, source=-errno.EINVAL), errno.EFAULT),
+            (mount_call(fstype=-errno.EINVAL), errno.EINVAL),
+            (mount_call(source=-errno.EFAULT, data=-errno.EFAULT), errno.EFAULT),
+            (mount_call(data=-errno.EFAULT), errno.EFAULT),
+        ):
+            decision = first(policy, call)
+            assert (decision.verdict, decision.value) == (Verdict.ERRNO, error)
+        assert first(policy, mount_call(source=-errno.ESRCH)).verdict is Verdict.REFUSE
+    # what is wrong with the target comes first
+    long = mount_call(data=-errno.E2BIG)
+    look = first(mounts(KERNEL), long)
+    assert (look.verdict, look.needs_facts, settings(look).text) == (Verdict.EMULATE, True, True)
+    decision = second(mounts(KERNEL), long)
+    assert (decision.verdict, decision.value) == (Verdict.ERRNO, errno.EINVAL)
+    cut = first(mounts(KERNEL), mount_call(fstype=b"tmpfs", data=-errno.E2BIG))
+    assert cut.verdict is Verdict.CONTINUE, "what the kernel cuts for itself is its own affair"
+
+
+def test_flags_that_nobody_knows_are_the_kernels_to_refuse() -> None:
+    policy = mounts(KERNEL, otherwise="refuse")
+    for flags in (1 << 31, 1 << 32, 0xDEAD00000001):
+        assert first(policy, mount_call(flags=flags)).verdict is Verdict.CONTINUE
+    assert first(policy, mount_call(flags=0xDEADC0ED0001)).verdict is Verdict.EMULATE
+
+
+def test_a_remount_stays_within_every_rule() -> None:
+    policy = mounts(KERNEL.replace("do:", "options: {allow: [ro, nosuid]}, do:"))
+    remount = MS["remount"]
+    assert not first(policy, mount_call(flags=remount | MS["ro"])).reason
+    for flags, data in ((MS["noexec"], 0), (0, b"errors=panic"), (0, -errno.E2BIG)):
+        decision = first(policy, mount_call(flags=remount | flags, data=data))
+        assert decision.verdict is Verdict.EMULATE
+        assert decision.reason
+
+
+def test_network_filesystems_go_by_their_text() -> None:
+    policy = mounts('{fstype: [nfs, nfs4], source: "files:/export/*", do: emulate}')
+    call = mount_call(b"files:/export/a", fstype=b"nfs")
+    assert settings(first(policy, call)).text
+    assert second(policy, call, Source("text", b"files:/export/a")).verdict is Verdict.EMULATE
+    assert second(policy, call, Source("text", b"other:/export/a")).verdict is Verdict.CONTINUE
+
+
+def test_the_ceiling_has_what_the_kernel_may_mount_and_no_more() -> None:
+    policy = mounts(KERNEL, FUSE, '{fstype: nfs, source: "a:/*", do: {emulate: {force: nosuid}}}')
+    how: dict[str, Any] = {
+        "names": (b"/dev/loop*", b"/images/*.img"), "devices": ((8, 8, 1, 3),), "images": True,
+    }  # fmt: skip
+    assert policy.mounts == (
+        MountCeiling(b"ext4", MS["nodev"], **how),
+        MountCeiling(b"xfs", MS["nodev"], **how),
+        MountCeiling(b"nfs", MS["nodev"] | MS["nosuid"], text=True),
+    )
+    assert policy.fuse
+    assert not mounts(KERNEL).fuse
+    assert mounts(FUSE).mounts == ()
+    wide = mounts('{fstype: ext4, source: "**", do: emulate}').mounts[0]
+    assert (wide.devices, wide.names, wide.images) == (((0, 4095, 0, 1048575),), (), True)
+    numbers = mounts('{fstype: ext4, source: "block 7:*", do: emulate}').mounts[0]
+    assert (numbers.names, numbers.images) == ((), False)
+
+
+def test_json_round_trip() -> None:
+    policy = mounts(
+        KERNEL, FUSE, '{fstype: ext2, target: /m/**, uid: 1-2, gid: 0, options: {allow: [ro]}, '
+        "source: block 7:*, do: {emulate: {shift: false}}}",
+    )  # fmt: skip
+    again = CompiledPolicy.from_json(json.loads(json.dumps(policy.to_json())))
+    assert again == policy
+    assert again.mounts == policy.mounts
+    assert first(again, mount_call(arch=I386)) == first(policy, mount_call())
+
+
+def test_options_are_split_as_the_kernel_splits_them() -> None:
+    assert split_options(b"a,b=c,,d") == ["a", "b=c", "d"]
+    assert split_options(b'x="a,b",c') == ['x="a,b"', "c"]
+    assert split_options(b"") == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("{do: emulate}", "emulate needs fstype"),
+        ("{fstype: ext4, do: emulate}", "via: kernel needs source"),
+        ("{fstype: [ext4, nfs], source: /x, do: emulate}", "rules of their own"),
+        ("{fstype: nfs, do: {emulate: {via: fuse}}}", "via: fuse is for a device or an image"),
+        ("{fstype: xfs, do: {emulate: {via: fuse}}}", "via: fuse needs a program for xfs"),
+        ("{fstype: [ext4, squashfs], do: {emulate: {via: fuse}}}", "needs a program for"),
+        ("{fstype: ext4, source: images/*, do: emulate}", "'images/*' is no path"),
+        ("{fstype: ext4, source: char 1:3, do: emulate}", "no character device is a source"),
+        ("{fstype: a/b, do: refuse}", "is no type of a filesystem"),
+        ("{fstype: ext4, options: [ro], do: refuse}", "options is a mapping with allow"),
+        ("{fstype: ext4, options: {allow: [bind]}, do: refuse}", "bind is another call"),
+        ("{fstype: ext4, options: {allow: ['a,b']}, do: refuse}", "is no flag and no option"),
+        ("{fstype: ext4, do: {emulate: {via: fus}}}", "did you mean fuse?"),
+        ("{fstype: ext4, do: {emulate: {realise: bind}}}", "unknown setting 'realise'"),
+        ("{fstype: ext4, do: {emulate: {shift: maybe}}}", "unknown shift 'maybe'"),
+        ("{fstype: ext4, do: {emulate: {via: fuse, shift: true}}}", "shift is for via: kernel"),
+        ("{fstype: ext4, do: {emulate: {program: fuse2fs}}}", "are for via: fuse"),
+        ("{fstype: ext4, do: {emulate: {force: [noatime]}}}", "force cannot have 'noatime'"),
+        ("{fstype: ext4, do: {emulate: {devices: true, force: nodev}}}", "opposites"),
+        ("{fstype: ext4, do: {emulate: {devices: maybe}}}", "devices is true or false"),
+        ("{fstype: ext4, do: {emulate: {via: fuse, program: fuse3fs}}}", "did you mean fuse2fs"),
+        ("{fstype: x, do: {emulate: {via: fuse, program: [f]}}}", "given by its path"),
+        ("{fstype: x, do: {emulate: {via: fuse, program: [/f]}}}", "has no {source}"),
+        (
+            '{fstype: x, do: {emulate: {via: fuse, program: [/f, "{source}{target}{x}"]}}}',
+            "no such word",
+        ),
+        ("{fstype: tmpfs, target: /x, do: continue}", "goes by fstype and options alone"),
+        ("{fstype: ext4, do: refuse}", "`otherwise: kernel` beside a refusal is a race"),
+        ("{fstype: ext4, do: emulate, silent: true}", "silent is for refusals"),
+    ],
+)
+def test_mistakes_are_told(rule: str, message: str) -> None:
+    with pytest.raises(PolicyFindings) as caught:
+        mounts(rule)
+    assert message in str(caught.value)
+
+
+def test_a_continue_beside_a_refusal_has_to_be_meant() -> None:
+    rule = "{fstype: tmpfs, do: continue}"
+    with pytest.raises(PolicyFindings, match="is a race"):
+        mounts(rule, otherwise="refuse")
+    meant = mounts(rule.replace("}", ", accept_race: true}"), otherwise="refuse")
+    assert first(meant, mount_call(fstype=b"tmpfs")).verdict is Verdict.CONTINUE
+    assert first(meant, mount_call(fstype=b"ramfs")).verdict is Verdict.REFUSE
+    assert first(mounts(rule), mount_call(fstype=b"tmpfs")).rule == "p.yaml:6"
