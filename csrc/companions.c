@@ -51,7 +51,7 @@ static int name_is_ours(int parent, const char *name, struct stat *node)
 	return ours;
 }
 
-static void remember(struct sd_told *told, const struct stat *node, uint32_t flags)
+void sd_remember(struct sd_told *told, const struct stat *node, uint32_t flags)
 {
 	told->flags |= flags;
 	told->node_dev = node->st_dev;
@@ -92,7 +92,7 @@ static void do_remove(struct sd_caller *caller, struct sd_home *home,
 		if (!told->error && unlinkat(parent, name, 0))
 			told->error = -errno;
 		if (!told->error) {
-			remember(told, &node, SD_TOLD_UNBOUND);
+			sd_remember(told, &node, SD_TOLD_UNBOUND);
 			sd_count_closed(caller, home, &node, 0);
 		}
 	}
@@ -122,7 +122,7 @@ static void do_rename(struct sd_caller *caller, struct sd_home *home,
 			told->error = -errno;
 		if (!told->error && ours[1] && !(ask->call_flags & EXCHANGE) &&
 		    !name_is_ours(parent[0], name[0], &node[0]))
-			remember(told, &node[1], SD_TOLD_UNBOUND);
+			sd_remember(told, &node[1], SD_TOLD_UNBOUND);
 	}
 	for (int i = 0; i < 2; i++)
 		if (parent[i] >= 0)
@@ -157,7 +157,7 @@ static int link_node(struct sd_caller *caller, struct sd_home *home, int node_fd
 	int placeholder = error || back ? -1 : sd_place(new_parent, name, node->st_mode);
 	if (placeholder >= 0) {
 		error = sd_attach(caller, home, tree, placeholder);
-		if (error)
+		if (error < 0)
 			sd_take_back(new_parent, name, placeholder);
 		close(placeholder);
 	} else if (!error) {
@@ -201,8 +201,10 @@ static void do_link(struct sd_caller *caller, struct sd_home *home,
 		told->error = -EACCES;
 	else
 		told->error = link_node(caller, home, node_fd, &node, new_parent, name);
-	if (!told->error) {
-		remember(told, &node, SD_TOLD_BOUND | SD_TOLD_LINKED);
+	if (told->error == SD_GONE) {
+		told->error = 0;
+	} else if (!told->error) {
+		sd_remember(told, &node, SD_TOLD_BOUND | SD_TOLD_LINKED);
 		sd_count_closed(caller, home, &node, 1);
 	}
 out:

@@ -37,7 +37,7 @@ static const char LOOP_NAME[] = "seccompd";
 int sd_mounting_prepare(struct sd_mounting *mounting, const struct sd_ceiling *ceiling)
 {
 	mounting->ceiling = ceiling;
-	mounting->lock_ns = mounting->loop_control = mounting->sys_block = -1;
+	mounting->lock_ns = mounting->loop_control = mounting->sys_block = mounting->inotify = -1;
 	mounting->home_ns = mounting->loop = -1;
 	if (!ceiling->mount_count)
 		return 0;
@@ -137,19 +137,22 @@ static int open_loop(char *path, int number, int read_only)
 static int known_loop(struct sd_mounting *mounting, const struct stat *image, int read_only,
 		      char *path)
 {
-	for (uint32_t i = 0; i < SD_LOOPS; i++) {
+	for (uint32_t i = 0; i < SD_MOST_MOUNTS; i++) {
 		const struct sd_loop *known = &mounting->loops[i];
 		struct loop_info64 info;
-		if (!known->ino || known->ino != image->st_ino || known->dev != image->st_dev ||
-		    (known->read_only && !read_only))
+		if (!known->ino || known->ino != image->st_ino || known->dev != image->st_dev)
 			continue;
-		int loop = open_loop(path, known->number, read_only);
+		int loop = open_loop(path, known->number, read_only || known->read_only);
 		if (loop < 0)
 			continue;
 		if (!ioctl(loop, LOOP_GET_STATUS64, &info) && info.lo_inode == image->st_ino &&
 		    info.lo_number == (uint32_t)known->number &&
-		    !strcmp((const char *)info.lo_file_name, LOOP_NAME))
-			return loop;
+		    !strcmp((const char *)info.lo_file_name, LOOP_NAME)) {
+			if (!known->read_only || read_only)
+				return loop;
+			close(loop);
+			return -EBUSY; /* the kernel's word, too, for a device that is mounted so */
+		}
 		close(loop);
 	}
 	return -ENOENT;
@@ -158,11 +161,11 @@ static int known_loop(struct sd_mounting *mounting, const struct stat *image, in
 static void remember_loop(struct sd_mounting *mounting, const struct stat *image, int number,
 			  int read_only)
 {
-	struct sd_loop *loop = &mounting->loops[mounting->loop_count % SD_LOOPS];
-	for (uint32_t i = 0; i < SD_LOOPS; i++) /* what it was attached to before it is no longer */
+	struct sd_loop *loop = &mounting->loops[mounting->loop_count % SD_MOST_MOUNTS];
+	for (uint32_t i = 0; i < SD_MOST_MOUNTS; i++) /* what it was attached to before it is no longer */
 		if (mounting->loops[i].ino && mounting->loops[i].number == number)
 			loop = &mounting->loops[i];
-	if (loop == &mounting->loops[mounting->loop_count % SD_LOOPS])
+	if (loop == &mounting->loops[mounting->loop_count % SD_MOST_MOUNTS])
 		mounting->loop_count++;
 	*loop = (struct sd_loop){image->st_dev, image->st_ino, number, read_only};
 }
@@ -176,7 +179,7 @@ static int attach_loop(struct sd_mounting *mounting, int image, int read_only, c
 	if (mounting->loop_control < 0)
 		return -ENODEV;
 	int known = known_loop(mounting, &found, read_only, path);
-	if (known >= 0)
+	if (known != -ENOENT)
 		return known;
 	for (int i = 0; i < ATTEMPTS; i++) {
 		int number = ioctl(mounting->loop_control, LOOP_CTL_GET_FREE);
@@ -270,55 +273,15 @@ static int mount_here(struct sd_mounting *mounting, const struct sd_new_mount *n
 	return error;
 }
 
-static void remember(struct sd_mounting *mounting, struct sd_mounted *mounted, int tree)
+/* What nobody would know of must not be there. */
+static int remember(struct sd_mounting *mounting, struct sd_mounted *mounted, int tree)
 {
 	struct stat found;
 	if (fstat(tree, &found))
-		return;
+		return -errno;
 	mounted->major = major(found.st_dev);
 	mounted->minor = minor(found.st_dev);
-	mounting->made[mounting->made_count++ % SD_LOOPS] = found.st_dev;
-}
-
-/* Other flags and data for a superblock that came from here. */
-static int again(const struct sd_mounting *mounting, const struct sd_new_mount *new, int fd)
-{
-	struct stat found;
-	int known = 0;
-	if (fd < 0 || fstat(fd, &found))
-		return -EBADF;
-	for (int i = 0; i < SD_LOOPS; i++)
-		known |= mounting->made[i] && mounting->made[i] == found.st_dev;
-	if (!known)
-		return -EPERM;
-	int context = (int)syscall(SYS_fspick, fd, "", 8 | 1); /* EMPTY_PATH | CLOEXEC */
-	if (context < 0)
-		return -errno;
-	int error = 0;
-	/* those that mount(2) changes, whether it is told so or not */
-	const char *const flags[] = {
-		new->flags & MS_RDONLY ? "ro" : "rw",
-		new->flags & MS_SYNCHRONOUS ? "sync" : "async",
-		new->flags & MS_LAZYTIME ? "lazytime" : "nolazytime",
-	};
-	for (size_t i = 0; i < sizeof flags / sizeof *flags && !error; i++)
-		if (syscall(SYS_fsconfig, context, 0, flags[i], NULL, 0))
-			error = -errno;
-	char *rest = (char *)new->data;
-	while (!error && rest && *rest) {
-		char *word = strsep(&rest, ",");
-		char *value = strchr(word, '=');
-		if (!*word)
-			continue;
-		if (value)
-			*value++ = 0;
-		if (syscall(SYS_fsconfig, context, value ? 1 : 0, word, value, 0))
-			error = -errno;
-	}
-	if (!error && syscall(SYS_fsconfig, context, 7, NULL, NULL, 0)) /* RECONFIGURE */
-		error = -errno;
-	close(context);
-	return error;
+	return sd_remember_superblock(mounting, SD_LOCK_STAGE, found.st_dev);
 }
 
 int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, int fd,
@@ -329,7 +292,7 @@ int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, 
 	new->source[sizeof new->source - 1] = 0;
 	new->data[sizeof new->data - 1] = 0;
 	if (new->kind == SD_NEW_AGAIN)
-		return again(mounting, new, fd);
+		return sd_reconfigure(mounting, new, fd, mounted);
 	if (new->kind == SD_NEW_DEVICE)
 		sd_device_name_at(mounting->sys_block, new->major, new->minor, name);
 	if (!granted(mounting, new, name)) {
@@ -339,10 +302,14 @@ int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, 
 	if (new->flags & (MS_REMOUNT | MS_BIND | MS_MOVE | MS_SHARED | MS_PRIVATE | MS_SLAVE |
 			  MS_UNBINDABLE))
 		return -EINVAL;
+	if (sd_superblocks(mounting) >= new->most) {
+		mounted->flags |= SD_MOUNTED_FULL;
+		return -ENOSPC;
+	}
 	if (new->kind == SD_NEW_IMAGE) {
 		mounting->loop = attach_loop(mounting, fd, (new->flags & MS_RDONLY) != 0, path);
 		if (mounting->loop < 0) {
-			mounted->flags |= SD_MOUNTED_LOOP;
+			mounted->flags |= mounting->loop == -EBUSY ? 0 : SD_MOUNTED_LOOP;
 			return mounting->loop;
 		}
 	} else if (new->kind == SD_NEW_DEVICE) {
@@ -353,9 +320,10 @@ int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, 
 			return error;
 	}
 	int tree = mount_here(mounting, new, mounted, *path ? path : new->source);
-	if (tree >= 0)
-		remember(mounting, mounted, tree);
-	return tree;
+	int error = tree < 0 ? tree : remember(mounting, mounted, tree);
+	if (error && tree >= 0)
+		close(tree);
+	return error ? error : tree;
 }
 
 void sd_mounting_clear(struct sd_mounting *mounting)

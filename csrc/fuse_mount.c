@@ -22,6 +22,11 @@
 static const unsigned long OTHER = MS_REMOUNT | MS_BIND | MS_MOVE | MS_SHARED | MS_PRIVATE |
 				   MS_SLAVE | MS_UNBINDABLE;
 
+/* Of the flags that the caller asked for those that have to be there from the start: its programs do
+ * not know them, and once others are locked they cannot be given any more. */
+static const unsigned long CALLERS = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME |
+				     MS_SYNCHRONOUS | MS_DIRSYNC | MS_LAZYTIME;
+
 struct wish {
 	char source[SD_PATH_MAX], target[SD_PATH_MAX], type[SD_PATH_MAX], data[SD_PATH_MAX];
 	unsigned long flags;
@@ -97,7 +102,8 @@ static int mount_here(struct wish *wish, int fuse, uint64_t force)
 }
 
 /* Mounts what it asked for on the stage. 0 or -errno. */
-static int grant(int listener, const struct seccomp_notif *call, uint64_t force)
+static int grant(int listener, const struct seccomp_notif *call, uint64_t force,
+		 unsigned long flags)
 {
 	static struct wish wish;
 	__u64 id = call->id;
@@ -121,6 +127,7 @@ static int grant(int listener, const struct seccomp_notif *call, uint64_t force)
 	close(asker);
 	if (fuse < 0)
 		return fuse;
+	wish.flags |= flags & CALLERS;
 	error = mount_here(&wish, fuse, force);
 	/* one more of these would keep a connection alive whose program has gone */
 	close(fuse);
@@ -128,7 +135,7 @@ static int grant(int listener, const struct seccomp_notif *call, uint64_t force)
 }
 
 /* One call. 1: it was granted; 0: it was not; -errno. */
-static int answer(int listener, uint64_t force)
+static int answer(int listener, uint64_t force, unsigned long flags)
 {
 	struct {
 		struct seccomp_notif call;
@@ -137,7 +144,7 @@ static int answer(int listener, uint64_t force)
 	memset(&got, 0, sizeof got);
 	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &got.call))
 		return errno == ENOENT || errno == EINTR ? 0 : -errno;
-	int error = grant(listener, &got.call, force);
+	int error = grant(listener, &got.call, force, flags);
 	struct seccomp_notif_resp reply = {.id = got.call.id, .error = error};
 	/* where who asked has gone, and that was all of them, the next look says so */
 	if (!ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &reply) && !error)
@@ -147,7 +154,8 @@ static int answer(int listener, uint64_t force)
 	return 0;
 }
 
-int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t *watch)
+int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, unsigned long flags,
+		  int32_t *watch)
 {
 	for (;;) {
 		struct pollfd all[] = {
@@ -162,7 +170,7 @@ int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t 
 		if (all[1].revents)
 			return -EIO;
 		if (all[0].revents & POLLIN) {
-			int granted = answer(listener, force);
+			int granted = answer(listener, force, flags);
 			if (granted < 0)
 				return granted;
 			if (granted) {

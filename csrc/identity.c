@@ -25,6 +25,16 @@ enum { OVERFLOW_ID = 65534 };
 static const uint64_t PATH_CAPS = CAP(CAP_DAC_OVERRIDE) | CAP(CAP_DAC_READ_SEARCH) |
 				  CAP(CAP_FOWNER) | CAP(CAP_FSETID) | CAP(CAP_SYS_PTRACE);
 
+static uint32_t overflow_uid(void)
+{
+	char number[16] = "";
+	int fd = open("/proc/sys/kernel/overflowuid", O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : read(fd, number, sizeof number - 1);
+	if (fd >= 0)
+		close(fd);
+	return got > 0 ? (uint32_t)strtoul(number, NULL, 10) : OVERFLOW_ID;
+}
+
 int sd_home_init(struct sd_home *home)
 {
 	memset(home, 0, sizeof *home);
@@ -35,6 +45,7 @@ int sd_home_init(struct sd_home *home)
 	ssize_t got = readlink("/proc/thread-self/ns/user", home->userns, sizeof home->userns - 1);
 	if (got < 0)
 		return -errno;
+	home->nobody = overflow_uid();
 	home->plain = !(home->permitted & CAP(CAP_SYS_ADMIN));
 	gid_t list[SD_GROUPS];
 	int count = getgroups(SD_GROUPS, list);

@@ -162,14 +162,14 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 {
 	const struct sd_ceiling *c = maker->ceiling;
 	struct stat parent;
-	if (dir < 0)
-		return -EBADF;
-	if (strchr(make->name, '/'))
-		return -EINVAL;
+	if (dir < 0 || strchr(make->name, '/'))
+		return dir < 0 ? -EBADF : -EINVAL;
 	if (fstat(dir, &parent))
 		return -errno;
 	if (!S_ISDIR(parent.st_mode))
 		return -ENOTDIR;
+	if (!sd_is_mapped(c->uids, c->uid_count, parent.st_uid))
+		return -EACCES;
 	if (sd_allowed(c, make->mode, make->device) == SD_CLOSED) {
 		if (!opens_nothing(maker, make, dir))
 			return -EPERM;

@@ -80,6 +80,7 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 		seen->flags |= SD_SEEN_DEVICE;
 		seen->major = major(found.st_rdev);
 		seen->minor = minor(found.st_rdev);
+		seen->source_ino = found.st_rdev;
 		if (fs.f_flags & ST_NODEV)
 			error = -EACCES;
 	} else if (!error && S_ISREG(found.st_mode)) {
@@ -155,7 +156,7 @@ static int take_listener(const struct sd_ask *ask, int *held)
 static int answer_look(struct sd_home *home, const struct sd_ask *ask, int *held)
 {
 	static struct sd_seen seen;
-	struct sd_caller caller = {.task = held[0]};
+	struct sd_caller caller = {.task = held[0], .status = -1};
 	int listener = take_listener(ask, held);
 	int give[GIVEN] = {-1, -1, -1, -1}, all[GIVEN], count = 0;
 	memset(&seen, 0, offsetof(struct sd_seen, target));
@@ -247,7 +248,8 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 		home->lock_ns = lock_namespace(held[2]);
 	if (home->lock_ns < 0)
 		return -EPERM;
-	int error = sd_fuse_mount(held[5], held[3], held[4], force, &attached->watch);
+	int error = sd_fuse_mount(held[5], held[3], held[4], force, ask->call_flags,
+				  &attached->watch);
 	if (error)
 		return error;
 	int tree = sd_copy_stage(force ? home->lock_ns : -1, home->mount_ns);

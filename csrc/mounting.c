@@ -76,9 +76,11 @@ int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
 }
 
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
-		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set)
+		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set,
+		   uint32_t flags)
 {
-	struct sd_ask adopt = {.op = SD_ASK_MOUNT_ADOPT, .device = force, .mode = (uint32_t)set};
+	struct sd_ask adopt = {.op = SD_ASK_MOUNT_ADOPT, .device = force, .mode = (uint32_t)set,
+			       .call_flags = flags};
 	int fds[] = {mount_ns, target, task, program->pidfd, inotify, program->listener};
 	return ask(resolver, call, &adopt, 1, fds, 6);
 }

@@ -1,5 +1,5 @@
 /* What the files about mounts share: lock.c, mount_paths.c and fuse_mount.c (resolver),
- * filesystems.c (maker), programs.c and program_root.c (FUSE). */
+ * filesystems.c and superblocks.c (maker), programs.c, program_root.c and program_spare.c (FUSE). */
 #ifndef SECCOMPD_MOUNTS_H
 #define SECCOMPD_MOUNTS_H
 
@@ -52,26 +52,51 @@ SD_HIDDEN int sd_device_name_at(int sys_block, uint32_t major, uint32_t minor, c
 /* ---- fuse_mount.c: the resolver's ---- */
 
 /* Waits for the mount(2) of a FUSE program, and makes it on our stage, with those flags of `force`
- * that can be locked: 0 or -errno. -EIO: the program has ended. Where the session has gone, so do
+ * that can be locked, and those of `flags` (MS_*) that have to be there from the start: 0 or
+ * -errno. -EIO: the program has ended. Where the session has gone, so do
  * we. `*watch`: what tells in `inotify` that it is mounted nowhere any more. */
-SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, int32_t *watch);
+SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force,
+			    unsigned long flags, int32_t *watch);
+
+/* ---- programs.c, for program_spare.c as well ---- */
+
+/* The descriptors of a program that is about to be executed. SD_OWN: its own mount namespace. */
+enum { SD_IMAGE = 3, SD_FUSE_NODE, SD_MOUNT_NS, SD_ROOT, SD_STARTED, SD_OWN, SD_AFTER };
+
+/* Gives those `given` (-1: none) these numbers, and closes all else. 0 or -1. */
+SD_HIDDEN int sd_order_descriptors(const int *given);
+/* A child in namespaces of its own: its pid or -errno. `told` is for what `flags` says. */
+SD_HIDDEN int sd_program_clone(int (*run)(void *), void *given, int flags, int *told);
+/* Once sd_program_frame is done and all descriptors are in order. */
+SD_HIDDEN _Noreturn void sd_program_execute(const struct sd_program *program);
+SD_HIDDEN _Noreturn void sd_program_failed(int started, int32_t stage, int error);
+SD_HIDDEN void sd_program_nothing(struct sd_program *program);
+/* A pipe for messages, and a socket pair that tells whether the program runs. 0 or -errno. */
+SD_HIDDEN int sd_program_channels(int *messages, int *started);
 
 /* ---- program_root.c ---- */
 
-/* The descriptors of a program that is about to be executed. */
-enum { SD_IMAGE = 3, SD_FUSE_NODE, SD_MOUNT_NS, SD_ROOT, SD_STARTED, SD_AFTER };
-
-/* Makes it a root directory, in a mount namespace that is our own, and goes there. 0 or -errno, and
- * the stage then. All but SD_STARTED are closed. */
-SD_HIDDEN int sd_program_root(const struct sd_program *program, int32_t *stage);
+/* Makes a root directory in a mount namespace that is our own, goes there, and leaves that
+ * namespace as SD_OWN. `host`: the path of a program of the host's, whose files are there then;
+ * NULL: a container's, whose are not yet. 0 or -errno, and the stage then. */
+SD_HIDDEN int sd_program_frame(const char *host, int32_t *stage);
+/* Brings the image there, and the container's own files. All but SD_STARTED are closed. */
+SD_HIDDEN int sd_program_image(const struct sd_program *program);
+/* Whether a program of that path needs a directory of the host's that is not there for all. */
+SD_HIDDEN int sd_program_elsewhere(const char *path);
 
 /* ---- filesystems.c: the maker's ---- */
 
-enum { SD_LOOPS = 64, SD_NODE_MAX = SD_DEVICE_NAME_MAX + 8 };
+enum { SD_NODE_MAX = SD_DEVICE_NAME_MAX + 8 };
 
 struct sd_loop { /* an image and the device that it is attached to */
 	uint64_t dev, ino;
 	int number, read_only;
+};
+
+struct sd_superblock { /* a filesystem: its device, and the watch that tells of its end */
+	uint64_t dev;
+	int watch;
 };
 
 struct sd_mounting {
@@ -80,10 +105,10 @@ struct sd_mounting {
 	int userns; /* of the target; -1: none */
 	int loop_control;
 	int sys_block; /* /sys/dev/block */
-	uint32_t made_count;
-	uint64_t made[SD_LOOPS]; /* devices of the superblocks we mounted, the last ones */
+	int inotify; /* -1: not yet */
+	struct sd_superblock made[SD_MOST_MOUNTS];
 	uint32_t loop_count;
-	struct sd_loop loops[SD_LOOPS]; /* the last ones */
+	struct sd_loop loops[SD_MOST_MOUNTS]; /* the last ones */
 	/* until sd_mounting_clear */
 	int staged; /* the mount is on the stage */
 	int loop;   /* the image's device, or -1 */
@@ -97,5 +122,15 @@ SD_HIDDEN int sd_mounting_settle(struct sd_mounting *mounting, int proc);
 SD_HIDDEN int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, int fd,
 				  struct sd_mounted *mounted);
 SD_HIDDEN void sd_mounting_clear(struct sd_mounting *mounting);
+
+/* ---- superblocks.c ---- */
+
+/* The filesystem `dev`, which is mounted at `path`, came from here. 0 or -errno. */
+SD_HIDDEN int sd_remember_superblock(struct sd_mounting *mounting, const char *path, uint64_t dev);
+/* How many there are. */
+SD_HIDDEN uint32_t sd_superblocks(struct sd_mounting *mounting);
+/* Other flags and data for the one that `fd` is on, if it came from here. 0 or -errno. */
+SD_HIDDEN int sd_reconfigure(struct sd_mounting *mounting, const struct sd_new_mount *new, int fd,
+			     struct sd_mounted *mounted);
 
 #endif

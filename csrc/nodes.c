@@ -51,6 +51,25 @@ static int resolved(int parent, const char *name, struct sd_told *told)
 	return 0;
 }
 
+/* Whether a directory belongs to somebody whom the session's user namespace maps: elsewhere nothing
+ * is made, whoever may write there. All that are not mapped show as one id, which may be mapped as
+ * well. Then the kernel is asked: O_NOATIME is for a file's owner, and for who has CAP_FOWNER over
+ * that owner. */
+static int owner_is_mapped(struct sd_caller *caller, struct sd_home *home, int directory)
+{
+	struct stat at;
+	if (fstat(directory, &at))
+		return 0;
+	if (at.st_uid != home->nobody)
+		return 1;
+	if (sd_act_as_self(home))
+		return 0;
+	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_NOATIME | O_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	return !sd_act_as_caller(home, caller) && fd >= 0;
+}
+
 /* The parent's descriptor where nothing but CAP_MKNOD is missing; -errno is final. */
 static int check(struct sd_caller *caller, struct sd_home *home,
 		 const struct sd_ask *ask, const char **name)
@@ -60,8 +79,12 @@ static int check(struct sd_caller *caller, struct sd_home *home,
 		return parent;
 	int error = sd_try_node(parent, *name, ask->mode, ask->device);
 	int may = caller->same_userns && caller->caps & 1ULL << CAP_MKNOD;
-	if (error == -EPERM && may && !(ask->flags & SD_WORK_PROBE))
-		return parent;
+	if (error == -EPERM && may) {
+		if (!owner_is_mapped(caller, home, parent))
+			error = -EACCES;
+		else if (!(ask->flags & SD_WORK_PROBE))
+			return parent;
+	}
 	close(parent);
 	/* no answer but an errno is expected: a node that came to be was the kernel's own grant */
 	return error ? error : -EEXIST;
@@ -137,6 +160,9 @@ static int attached(int tree, int placeholder)
 	if (!syscall(SYS_move_mount, tree, "", placeholder, "",
 		     MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH))
 		return 0;
+	struct stat file;
+	if (errno == ENOENT && !fstat(placeholder, &file) && !file.st_nlink)
+		return SD_GONE;
 	/* a directory of a mount namespace that the caller is not in */
 	return errno == EINVAL ? -EPERM : -errno;
 }
@@ -200,25 +226,29 @@ void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 	if (placeholder < 0) {
 		told->error = placeholder;
 	} else {
-		told->error = bind_host(caller, home, ask, placeholder);
-		if (told->error && !sd_act_as_caller(home, caller))
+		int error = bind_host(caller, home, ask, placeholder);
+		if (error < 0 && !sd_act_as_caller(home, caller))
 			sd_take_back(parent, name, placeholder);
-		else
+		else if (error <= 0)
 			told->flags = SD_TOLD_BOUND;
+		told->error = error == SD_GONE ? 0 : error;
 		close(placeholder);
 	}
 	if (parent >= 0 && parent != given)
 		close(parent);
 }
 
-void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int *give)
+void sd_do_place(struct sd_caller *caller, struct sd_home *home,
+		 const struct sd_ask *ask, struct sd_told *told, int parent, int *give)
 {
 	const char *name = sd_ask_text(ask, 0);
 	struct stat file;
 	/* who asks for a place may not have tried before */
 	int placeholder = parent < 0 ? -EBADF : sd_try_node(parent, name, ask->mode, ask->device);
 	if (placeholder == -EPERM)
-		placeholder = sd_place(parent, name, ask->mode);
+		placeholder = owner_is_mapped(caller, home, parent)
+				      ? sd_place(parent, name, ask->mode)
+				      : -EACCES;
 	if (placeholder <= 0) {
 		told->error = placeholder ? placeholder : -EEXIST;
 		return;
@@ -261,9 +291,22 @@ static int closed_tree(struct sd_caller *caller, struct sd_home *home, uint64_t 
 	return tree;
 }
 
+void sd_drop_node(struct sd_home *home, const struct sd_ask *ask, struct sd_told *told, int tree)
+{
+	char made[32];
+	struct stat node;
+	if (ask->flags & SD_WORK_CLOSED && !sd_act_as_self(home)) {
+		sd_closed_name(made, "new", ask->id);
+		unlink(made);
+	}
+	if (tree >= 0 && !fstat(tree, &node))
+		sd_remember(told, &node, SD_TOLD_UNBOUND);
+}
+
 void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 		  const struct sd_ask *ask, struct sd_told *told, const int *held)
 {
+	struct stat node;
 	if (held[1] < 0 || held[2] < 0) {
 		told->error = -EBADF;
 		return;
@@ -273,6 +316,7 @@ void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 		tree = closed_tree(caller, home, ask->id);
 		told->error = tree < 0 ? tree : 0;
 	}
+	int known = tree >= 0 && !fstat(tree, &node);
 	if (tree >= 0)
 		told->error = sd_attach(caller, home, tree, held[2]);
 	if (tree >= 0 && tree != held[3])
@@ -281,7 +325,12 @@ void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 		told->flags = SD_TOLD_BOUND;
 		return;
 	}
-	if (sd_act_as_caller(home, caller))
-		return;
-	sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
+	if (known && tree == held[3])
+		sd_remember(told, &node, SD_TOLD_UNBOUND);
+	else if (known)
+		sd_count_closed(caller, home, &node, 0);
+	if (told->error == SD_GONE)
+		told->error = 0;
+	else if (!sd_act_as_caller(home, caller))
+		sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
 }

@@ -159,6 +159,7 @@ struct sd_home {
 	int mount_ns;  /* the staging mount namespace */
 	uint64_t permitted, effective;
 	dev_t dev;       /* of its root: a tmpfs of the session's user namespace */
+	uint32_t nobody; /* who owns what belongs to somebody that is not mapped, and perhaps others */
 	char userns[64];
 	uint32_t first_count, now_count;
 	int groups_changed;
@@ -218,7 +219,11 @@ SD_HIDDEN void sd_do_resolve(struct sd_caller *caller, struct sd_home *home,
 			     const struct sd_ask *ask, struct sd_told *told, int *give);
 SD_HIDDEN void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 			  const struct sd_ask *ask, struct sd_told *told, int parent);
-SD_HIDDEN void sd_do_place(const struct sd_ask *ask, struct sd_told *told, int parent, int *give);
+SD_HIDDEN void sd_do_place(struct sd_caller *caller, struct sd_home *home,
+			   const struct sd_ask *ask, struct sd_told *told, int parent, int *give);
+/* A node that was made for a caller which has gone. */
+SD_HIDDEN void sd_drop_node(struct sd_home *home, const struct sd_ask *ask, struct sd_told *told,
+			    int tree);
 SD_HIDDEN void sd_do_attach(struct sd_caller *caller, struct sd_home *home,
 			    const struct sd_ask *ask, struct sd_told *told, const int *held);
 /* The name at home of a node that cannot be opened: "new" by its call, "node" by its inode. */
@@ -226,8 +231,10 @@ SD_HIDDEN void sd_closed_name(char name[32], const char *kind, uint64_t number);
 /* An empty regular file, as the caller makes it: a descriptor or -errno. */
 SD_HIDDEN int sd_place(int parent, const char *name, uint32_t mode);
 SD_HIDDEN void sd_take_back(int parent, const char *name, int placeholder);
-/* Mounts `tree` on `placeholder` in the mount namespace we are in, with our own capabilities; the
- * caller's are back afterwards. */
+/* Mounts `tree` on `placeholder` in the caller's mount namespace, with our own capabilities; the
+ * caller's are back afterwards. 0, -errno, or SD_GONE: somebody has removed the placeholder, and
+ * with it the node that would be there. */
+enum { SD_GONE = 1 };
 SD_HIDDEN int sd_attach(struct sd_caller *caller, struct sd_home *home, int tree,
 			int placeholder);
 /* What mknod(2) would answer the caller: -EPERM where only CAP_MKNOD is missing. */
@@ -243,6 +250,7 @@ SD_HIDDEN uint64_t sd_mount_of(int fd, uint64_t *device);
 /* The name of what is open, below the root directory that we have now; -1: none. `task` is some
  * /proc/PID: no procfs but that one can be relied on here. */
 SD_HIDDEN int32_t sd_name_of(int task, int fd, char *name);
+SD_HIDDEN void sd_remember(struct sd_told *told, const struct stat *node, uint32_t flags);
 SD_HIDDEN void sd_count_closed(struct sd_caller *caller, struct sd_home *home,
 			       const struct stat *node, int more);
 /* umount.c; where nodes have gone, told->path has the device and inode of each, in 64 bits each */

@@ -31,7 +31,6 @@ struct root {
 	int dir;                    /* the new one */
 	int trees[TREE_COUNT + 1];  /* detached, or -1; the last one: where the program is */
 	char program[NAME_MAX + 1]; /* the first component of its path */
-	int image;
 };
 
 /* A tmpfs with what every program finds, and /proc. The working directory is it. */
@@ -118,21 +117,10 @@ static int take_all(struct root *root, int from, int count, const char *program)
 	return error;
 }
 
-/* What is there only where the caller is: the image, and the container's own programs. */
-static int take_from_caller(struct root *root, const struct sd_program *program)
-{
-	if (setns(SD_MOUNT_NS, CLONE_NEWNS))
-		return -errno;
-	/* one that is mounted nowhere any more has no name to be had; then the descriptor has to do */
-	root->image = (int)syscall(SYS_open_tree, SD_IMAGE, "",
-				   OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
-	return program->root < 0 ? 0 : take_all(root, SD_ROOT, TREE_COUNT, program->argv[0]);
-}
-
-static int take_from_host(struct root *root, const struct sd_program *program)
+static int take_from_host(struct root *root, const char *program)
 {
 	int host = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int error = host < 0 ? -errno : take_all(root, host, OF_HOST, program->argv[0]);
+	int error = host < 0 ? -errno : take_all(root, host, OF_HOST, program);
 	if (host >= 0)
 		close(host);
 	return error;
@@ -148,9 +136,8 @@ static int place(int tree, const char *name, uint64_t flags)
 	return 0;
 }
 
-static int place_all(const struct root *root, const struct sd_program *program)
+static int place_all(const struct root *root)
 {
-	struct stat found;
 	for (int i = 0; i <= TREE_COUNT; i++) {
 		const char *name = i < TREE_COUNT ? TREES[i] : root->program;
 		if (root->trees[i] < 0)
@@ -161,16 +148,27 @@ static int place_all(const struct root *root, const struct sd_program *program)
 		if (error)
 			return error;
 	}
-	/* of the host's /etc a program is to see nothing else */
-	if (program->root < 0 && !stat("/etc/ld.so.cache", &found)) {
-		struct sd_mount_attr attr = {.set = SD_ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV};
-		static const char CACHE[] = "/etc/ld.so.cache";
-		if (mkdir("etc", 0755) || make_file(CACHE + 1) ||
-		    mount(CACHE, CACHE + 1, NULL, MS_BIND, NULL) ||
-		    syscall(SYS_mount_setattr, AT_FDCWD, CACHE + 1, 0, &attr, sizeof attr))
-			return -errno;
-	}
-	if (root->image < 0)
+	return 0;
+}
+
+/* Of the host's /etc a program is to see nothing else. */
+static int place_cache(void)
+{
+	static const char CACHE[] = "/etc/ld.so.cache";
+	struct sd_mount_attr attr = {.set = SD_ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV};
+	struct stat found;
+	if (stat(CACHE, &found))
+		return 0;
+	if (mkdir("etc", 0755) || make_file(CACHE + 1) ||
+	    mount(CACHE, CACHE + 1, NULL, MS_BIND, NULL) ||
+	    syscall(SYS_mount_setattr, AT_FDCWD, CACHE + 1, 0, &attr, sizeof attr))
+		return -errno;
+	return 0;
+}
+
+static int place_image(int image)
+{
+	if (image < 0)
 		return symlink("/proc/self/fd/3", "dev/image") ? -errno : 0;
 	/* what was opened for reading alone is not opened again for more */
 	int writable = (fcntl(SD_IMAGE, F_GETFL) & O_ACCMODE) != O_RDONLY;
@@ -178,7 +176,7 @@ static int place_all(const struct root *root, const struct sd_program *program)
 		return -errno;
 	/* through the descriptor it could be, by /proc/self/fd */
 	close(SD_IMAGE);
-	return place(root->image, "dev/image", writable ? 0 : SD_ATTR_RDONLY);
+	return place(image, "dev/image", writable ? 0 : SD_ATTR_RDONLY);
 }
 
 static int make_devices(void)
@@ -204,28 +202,37 @@ static int make_devices(void)
 	return error;
 }
 
-int sd_program_root(const struct sd_program *program, int32_t *stage)
+int sd_program_elsewhere(const char *path)
 {
-	struct root root = {.image = -1};
+	struct root root = {.program = ""};
+	program_directory(&root, path);
+	return root.program[0] != 0;
+}
+
+int sd_program_frame(const char *host, int32_t *stage)
+{
+	struct root root = {.program = ""};
 	memset(root.trees, -1, sizeof root.trees);
 	*stage = SD_PROGRAM_ROOT;
 	/* opened before /proc is covered */
 	int own = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
 	if (own < 0)
 		return -errno;
+	if (own != SD_OWN) {
+		if (dup3(own, SD_OWN, O_CLOEXEC) < 0)
+			return -errno;
+		close(own);
+	}
 	int error = make_frame();
 	root.dir = error ? -1 : open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (!error && root.dir < 0)
 		error = -errno;
-	if (!error)
-		error = take_from_caller(&root, program);
-	/* here, "/" is the host's again */
-	if (!error && (setns(own, CLONE_NEWNS) || fchdir(root.dir)))
-		error = -errno;
-	if (!error && program->root < 0)
-		error = take_from_host(&root, program);
-	if (!error)
-		error = place_all(&root, program);
+	if (!error && host)
+		error = take_from_host(&root, host);
+	if (!error && host)
+		error = place_all(&root);
+	if (!error && host)
+		error = place_cache();
 	if (!error) {
 		*stage = SD_PROGRAM_DEVICE;
 		error = make_devices();
@@ -235,10 +242,32 @@ int sd_program_root(const struct sd_program *program, int32_t *stage)
 	*stage = SD_PROGRAM_ROOT;
 	if (syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH) || chdir("/"))
 		return -errno;
-	close(own);
 	close(root.dir);
 	close(SD_FUSE_NODE);
+	return 0;
+}
+
+int sd_program_image(const struct sd_program *program)
+{
+	struct root root = {.program = ""};
+	memset(root.trees, -1, sizeof root.trees);
+	root.dir = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (root.dir < 0 || setns(SD_MOUNT_NS, CLONE_NEWNS))
+		return -errno;
+	/* one that is mounted nowhere any more has no name to be had; then the descriptor has to do */
+	int image = (int)syscall(SYS_open_tree, SD_IMAGE, "",
+				 OPEN_TREE_CLONE | O_CLOEXEC | AT_EMPTY_PATH);
+	int error = program->root < 0 ? 0 : take_all(&root, SD_ROOT, TREE_COUNT, program->argv[0]);
+	/* which makes the new root directory ours again */
+	if (!error && setns(SD_OWN, CLONE_NEWNS))
+		error = -errno;
+	if (!error)
+		error = place_all(&root);
+	if (!error)
+		error = place_image(image);
+	close(root.dir);
+	close(SD_OWN);
 	close(SD_MOUNT_NS);
 	close(SD_ROOT);
-	return 0;
+	return error;
 }

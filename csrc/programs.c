@@ -152,13 +152,8 @@ static int filtered(void)
 }
 
 /* What is handed on gets the number it is known by, the rest is closed. */
-static int order_descriptors(struct child *child)
+int sd_order_descriptors(const int *given)
 {
-	const struct sd_program *program = child->program;
-	const int given[SD_AFTER] = {
-		child->null, child->messages, child->messages, program->image, program->fuse,
-		program->mount_ns, program->root, child->started,
-	};
 	int high[SD_AFTER];
 	for (int number = 0; number < SD_AFTER; number++) {
 		high[number] = given[number] < 0 ? -1 : fcntl(given[number], F_DUPFD, 32);
@@ -171,47 +166,72 @@ static int order_descriptors(struct child *child)
 		else if (dup2(high[number], number) < 0)
 			return -1;
 	}
-	child->started = SD_STARTED;
 	/* a program that opens it once more finds it as it was given */
-	int flags = fcntl(SD_IMAGE, F_GETFL);
-	fcntl(SD_IMAGE, F_SETFL, flags & ~O_NONBLOCK);
+	if (given[SD_IMAGE] >= 0)
+		fcntl(SD_IMAGE, F_SETFL, fcntl(SD_IMAGE, F_GETFL) & ~O_NONBLOCK);
 	return syscall(SYS_close_range, SD_AFTER, ~0U, 0) || fcntl(SD_STARTED, F_SETFD, FD_CLOEXEC);
 }
 
-static int child_main(void *given)
+void sd_program_failed(int started, int32_t stage, int error)
+{
+	struct failure failure = {stage, error};
+	sd_send_fds(started, &failure, sizeof failure, NULL, 0);
+	_exit(127);
+}
+
+void sd_program_execute(const struct sd_program *program)
 {
 	static const char *const ENVIRONMENT[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C",
 						  "HOME=/", NULL};
-	struct child *child = given;
-	const struct sd_program *program = child->program;
-	struct failure failure = {.stage = SD_PROGRAM_ROOT};
 	sigset_t none;
-	for (int number = 1; number < NSIG; number++)
-		signal(number, SIG_DFL);
-	umask(022);
-	if (setsid() < 0 || order_descriptors(child))
-		goto failed;
-	int error = sd_program_root(program, &failure.stage);
-	if (error) {
-		errno = -error;
-		goto failed;
-	}
-	failure.stage = SD_PROGRAM_RIGHTS;
+	int error = sd_program_image(program);
+	if (error)
+		sd_program_failed(SD_STARTED, SD_PROGRAM_ROOT, -error);
 	if (give_up_rights(program))
-		goto failed;
+		sd_program_failed(SD_STARTED, SD_PROGRAM_RIGHTS, errno);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	/* last, for changes of credentials clear it */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	failure.stage = SD_PROGRAM_FILTER;
 	if (filtered())
-		goto failed;
-	failure.stage = SD_PROGRAM_EXEC;
+		sd_program_failed(SD_STARTED, SD_PROGRAM_FILTER, errno);
 	execve(program->argv[0], (char *const *)program->argv, (char *const *)ENVIRONMENT);
-failed:
-	failure.error = errno;
-	sd_send_fds(child->started, &failure, sizeof failure, NULL, 0);
-	_exit(127);
+	sd_program_failed(SD_STARTED, SD_PROGRAM_EXEC, errno);
+}
+
+static int child_main(void *given)
+{
+	const struct child *child = given;
+	const struct sd_program *program = child->program;
+	const int order[SD_AFTER] = {
+		child->null, child->messages, child->messages, program->image, program->fuse,
+		program->mount_ns, program->root, child->started, -1,
+	};
+	int32_t stage;
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL);
+	umask(022);
+	if (setsid() < 0 || sd_order_descriptors(order))
+		sd_program_failed(child->started, SD_PROGRAM_ROOT, errno);
+	int error = sd_program_frame(program->root < 0 ? program->argv[0] : NULL, &stage);
+	if (error)
+		sd_program_failed(SD_STARTED, stage, -error);
+	sd_program_execute(program);
+}
+
+int sd_program_clone(int (*run)(void *), void *given, int flags, int *told)
+{
+	static char stack[STACK] __attribute__((aligned(64)));
+	sigset_t all, before;
+	/* a handler of ours must not run in the child, which may have our memory */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	int pid = clone(run, stack + sizeof stack,
+			flags | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
+			CLONE_NEWUTS | SIGCHLD, given, told);
+	int error = errno;
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return pid < 0 ? -error : pid;
 }
 
 static void let_go(int *fd)
@@ -221,32 +241,38 @@ static void let_go(int *fd)
 	*fd = -1;
 }
 
-int sd_program_start(struct sd_program *program)
+void sd_program_nothing(struct sd_program *program)
 {
-	static char stack[STACK] __attribute__((aligned(64)));
-	struct child child = {.program = program, .messages = -1, .started = -1};
-	int messages[2] = {-1, -1}, started[2] = {-1, -1}, error = 0, pidfd = -1, pid = -1;
-	int together = program->root < 0 ? CLONE_VM | CLONE_VFORK : 0;
-	sigset_t all, before;
 	program->pid = program->pidfd = program->messages = program->listener = -1;
 	program->started = -1;
 	program->stage = SD_PROGRAM_CLONE;
+}
+
+int sd_program_channels(int *messages, int *started)
+{
+	if (pipe2(messages, O_CLOEXEC | O_NONBLOCK))
+		return -errno;
+	if (!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, started))
+		return 0;
+	int error = -errno;
+	let_go(&messages[0]);
+	let_go(&messages[1]);
+	return error;
+}
+
+int sd_program_start(struct sd_program *program)
+{
+	struct child child = {.program = program};
+	int messages[2] = {-1, -1}, started[2] = {-1, -1}, pidfd = -1, pid = -1;
+	int together = program->root < 0 ? CLONE_VM | CLONE_VFORK : 0;
+	sd_program_nothing(program);
 	child.null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (child.null < 0 || pipe2(messages, O_CLOEXEC | O_NONBLOCK) ||
-	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, started))
-		error = -errno;
+	int error = child.null < 0 ? -errno : sd_program_channels(messages, started);
 	child.messages = messages[1];
 	child.started = started[1];
 	if (!error) {
-		/* a handler of ours must not run in the child, which may have our memory */
-		sigfillset(&all);
-		sigprocmask(SIG_SETMASK, &all, &before);
-		pid = clone(child_main, stack + sizeof stack,
-			    together | CLONE_PIDFD | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET |
-			    CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD, &child, &pidfd);
-		if (pid < 0)
-			error = -errno;
-		sigprocmask(SIG_SETMASK, &before, NULL);
+		pid = sd_program_clone(child_main, &child, together | CLONE_PIDFD, &pidfd);
+		error = pid < 0 ? pid : 0;
 	}
 	let_go(&child.null);
 	let_go(&messages[1]);

@@ -39,10 +39,12 @@ static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd
 		told->flags = SD_TOLD_RETIRE;
 	} else if (result) {
 		told->error = result;
-		/* the caller has gone in between: what was placed for it must not stay */
+		/* the caller has gone in between: what was made for it must not stay */
 		if (ask->op == SD_ASK_ATTACH && held[1] >= 0 && held[2] >= 0 &&
-		    !sd_act_as_self(home))
+		    !sd_act_as_self(home)) {
 			sd_take_back(held[1], sd_ask_text(ask, 0), held[2]);
+			sd_drop_node(home, ask, told, held[3]);
+		}
 	} else {
 		told->fsuid = caller.fsuid;
 		told->fsgid = caller.fsgid;
@@ -57,7 +59,7 @@ static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd
 			sd_do_bind(&caller, home, ask, told, held[1]);
 			break;
 		case SD_ASK_PLACE:
-			sd_do_place(ask, told, held[1], give);
+			sd_do_place(&caller, home, ask, told, held[1], give);
 			break;
 		case SD_ASK_ATTACH:
 			sd_do_attach(&caller, home, ask, told, held);

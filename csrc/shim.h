@@ -365,7 +365,10 @@ void sd_work_close(struct sd_work *work);
 
 /* ---- mounting.c: what a session asks resolvers and makers about mounts ---- */
 
-enum { SD_FSTYPE_MAX = 64 };
+enum {
+	SD_FSTYPE_MAX = 64,
+	SD_MOST_MOUNTS = 256, /* that a maker knows again */
+};
 
 enum sd_look_flag {
 	SD_LOOK_SOURCE = 1, /* the source is a path */
@@ -390,7 +393,7 @@ struct sd_seen {
 	uint32_t fsuid, fsgid;
 	uint32_t major, minor;
 	uint64_t caps; /* effective, of the caller */
-	uint64_t source_dev, source_ino;     /* of an image */
+	uint64_t source_dev, source_ino;     /* of an image; 0 and the number of a device */
 	uint64_t source_fs;                  /* where it lies, if that is an overlay; else 0 */
 	uint32_t target_major, target_minor; /* of the filesystem that the target is on */
 	int32_t target_length, source_length; /* -1: not known */
@@ -415,7 +418,8 @@ struct sd_program;
 /* Makes the mount that `program`, whose /proc/PID `task` is, asks for, and moves it to its place.
  * `force` is locked, `set` is not. */
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
-		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set);
+		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set,
+		   uint32_t flags);
 /* `only_try`: whether it could be done; nothing is changed */
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
 		    uint64_t set, uint64_t clear, int only_try);
@@ -440,6 +444,7 @@ struct sd_new_mount {
 	uint32_t shift;
 	uint32_t major, minor;
 	int32_t data_length;  /* -1: a NULL pointer */
+	uint32_t most;        /* of filesystems from here that may be mounted at a time, this one too */
 	uint64_t flags;       /* MS_*, for the superblock and its atime */
 	uint64_t force, set;  /* MOUNT_ATTR_*: locked, and not locked */
 	char fstype[SD_FSTYPE_MAX];
@@ -453,6 +458,8 @@ enum sd_mounted_flag {
 	SD_MOUNTED_CEILING = 4,  /* it is beyond the ceiling */
 	SD_MOUNTED_LOOP = 8,     /* there is no loop device to be had */
 	SD_MOUNTED_LOCK = 16,    /* its flags could not be locked */
+	SD_MOUNTED_FULL = 64,    /* it is one too many */
+	SD_MOUNTED_STRANGER = 32, /* of AGAIN: it did not come from here, or that one has gone */
 };
 
 struct sd_mounted {
@@ -519,6 +526,17 @@ enum sd_program_stage {
 int sd_program_start(struct sd_program *program);
 /* 1: it runs; 0: not known yet; -errno: it does not, because of `stage` */
 int sd_program_started(struct sd_program *program);
+
+/* ---- program_spare.c: the beginning of a program, made before anybody waits for it ---- */
+
+/* Forks who makes them, one at a time: sd_spare_prepare to sd_spare_start or the spare's end. */
+int sd_spare_spawn(struct sd_child *child);
+/* `fuse` as in struct sd_program. 0 or -errno. */
+int sd_spare_prepare(int starter, int fuse);
+/* The pid of the spare one, which is a child of ours; -EAGAIN: not there yet; -errno. Once each. */
+int sd_spare_made(int starter);
+/* Has it execute a program of the host's; the rest is as after sd_program_start. 0 or -errno. */
+int sd_spare_start(int starter, struct sd_program *program, int pid, int pidfd);
 
 /* ---- probe.c: what the kernel can do ---- */
 

@@ -64,6 +64,9 @@ class _Policy(Protocol):
     @property
     def on_error(self) -> int: ...
 
+    @property
+    def max_mounts(self) -> int: ...
+
 
 class Actor:
     """Carries out the plans of one session.
@@ -100,13 +103,10 @@ class Actor:
         self.names = LiveNodes(known=not resumed)
         self._servers = FuseServers(report)
         self._mounter = Mounter(
-            self._resolvers,
-            self._makers,
-            self._servers,
-            on_error=policy.on_error,
-            uids=uids if userns else None,
-            gids=gids,
-        )
+            self._resolvers, self._makers, self._servers,
+            on_error=policy.on_error, most=policy.max_mounts,
+            uids=uids if userns else None, gids=gids,
+        )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)
         self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare()
@@ -377,6 +377,9 @@ class Actor:
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
             self._umounts.done(work)
+        if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):  # after an error, too
+            for maker in self._makers.all:
+                lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         path = path_of(work) if job.wanted else None
         if outcome == _WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)
@@ -389,8 +392,5 @@ class Actor:
             return Outcome(error, how, path, decision=job.decision)
         if outcome & lib.SD_WAS_BOUND:
             self.names.bound()
-        if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
-            for maker in self._makers.all:
-                lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         how = "unmounted" if isinstance(job.plan, Unmount) else "bind"
         return Outcome(0, how, path, decision=job.decision)

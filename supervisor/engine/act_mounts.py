@@ -8,16 +8,14 @@ answer is given no descriptor of the mount is held any more, or the caller's umo
 from __future__ import annotations
 
 import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
-from errno import EBUSY, EINTR, EINVAL, EIO, ENODEV, ENOSPC, ENOTBLK, EPERM, ETIMEDOUT
+from errno import EBUSY, EINVAL, ENODEV, ENOSPC, EPERM
 from typing import Any, Final
 
-import trio
-
 from supervisor.engine import mount_makers
-from supervisor.engine.fuse_servers import FuseServers, Server
+from supervisor.engine.act_programs import Programs
+from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import Makers, Resolvers
 from supervisor.engine.mount_call import MOUNT_DEADLINE, Look, MountCall, MountError
 from supervisor.kernel.hugetlbfs import shifted
@@ -36,7 +34,6 @@ from supervisor.model import (
     Verdict,
 )
 
-MOST_MOUNTS: Final = 64
 _ATTEMPTS: Final = 3
 _MOST_KNOWN: Final = 64
 _SHIFT: Final = {
@@ -61,12 +58,13 @@ class Mounter:
         on_error: int,
         uids: Sequence[tuple[int, int, int]] | None,
         gids: Sequence[tuple[int, int, int]] | None,
-        most: int = MOST_MOUNTS,
+        most: int,
         deadline: float = MOUNT_DEADLINE,
     ) -> None:
         self._resolvers = resolvers
         self._makers = makers
         self._servers = servers
+        self._programs = Programs(servers, makers, uids, gids)
         self._on_error = on_error
         self._uids = uids
         self._gids = gids
@@ -76,6 +74,7 @@ class Mounter:
         self._devices: dict[tuple[int, int], bool] = {}
         self._times: Counter[tuple[int, int]] = Counter()  # how often each of them
         self._underway = self._calls = 0
+        self._starting: list[tuple[tuple[int, int], str]] = []  # of those that are under way
         self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
         self.on_wait: Callable[[], None] = lambda: None
 
@@ -83,6 +82,10 @@ class Mounter:
     def any(self) -> bool:
         """Whether the kernel may have mounted something."""
         return bool(self._devices)
+
+    @property
+    def _limit(self) -> str:
+        return f"mount: {self._most} mounts are the limit of a session"
 
     def devices(self) -> list[int]:
         """Those of what it mounted and can be asked for without anybody who may not answer."""
@@ -154,27 +157,33 @@ class Mounter:
         if probe_only:
             raise MountError(EPERM)
         if self._live(call) >= self._most:
-            raise MountError(ENOSPC, f"mount: {self._most} mounts are the limit of a session")
+            raise MountError(ENOSPC, self._limit)
         image = (look.seen.source_dev, look.seen.source_ino)
-        if source.kind == "image" and self._servers.count and not await self._released(call, image):
+        if source.kind != "text" and not await self._alone(call, image, settings.via):
             # two programs, or a program and the kernel, would write to the same blocks
             raise MountError(EBUSY, "mount: a FUSE program serves this image")
         call.check()
         self._underway += 1
+        self._starting.append((image, settings.via))
         try:
             if settings.via == "fuse":
-                how = await self._by_program(call, look, plan, settings)
+                how = await self._programs.mount(call, look, plan, settings)
             else:
                 if new is None or settings is not plan.settings:
                     new = self._prepared(plan, settings)
                 how = await self._by_kernel(call, look, new, source)
         finally:
             self._underway -= 1
+            self._starting.remove((image, settings.via))
         return Outcome(0, how, call.path, decision=call.decision)
 
-    async def _released(self, call: MountCall, image: tuple[int, int]) -> bool:
-        call.on_wait()
-        return await self._servers.released(image)
+    async def _alone(self, call: MountCall, image: tuple[int, int], via: str) -> bool:
+        """Whether no program serves the image or the device, or is about to."""
+        if self._servers.count:
+            call.on_wait()
+            if not await self._servers.released(image):
+                return False
+        return not any(one == image and "fuse" in (via, other) for one, other in self._starting)
 
     def _live(self, call: MountCall) -> int:
         """How many mounts there may be. What went by an umount nobody has told us of."""
@@ -235,7 +244,11 @@ class Mounter:
             new.major, new.minor = source.device
         if source.kind == "text":
             _fill(new.source, source.name, lib.SD_PATH_MAX, EINVAL)
+        # in namespaces that nobody sees here there may be more than were counted
+        new.most = max(0, self._most - self._servers.count - self._underway + 1)
         mounted, error = await mount_makers.mounted(self._makers, call, look, new)
+        if mounted.flags & lib.SD_MOUNTED_FULL:
+            raise MountError(ENOSPC, self._limit)
         if mounted.error:
             raise MountError(-mounted.error, _why(mounted))
         if error:
@@ -244,74 +257,6 @@ class Mounter:
         self._devices[device] = source.kind == "text"
         self._times[device] += 1
         return "kernel, idmapped" if mounted.flags & lib.SD_MOUNTED_SHIFTED else "kernel"
-
-    # -- FUSE
-
-    async def _by_program(
-        self, call: MountCall, look: Look, plan: Mount, settings: MountSettings
-    ) -> str:
-        if look.source < 0:
-            raise MountError(ENOTBLK if plan.source else EINVAL)
-        node = await self._fuse_node(call)
-        try:
-            server = self._servers.start(plan, settings, look, node)
-        except (OSError, ValueError) as error:
-            errno = EIO if isinstance(error, ValueError) else error.errno or EIO
-            raise MountError(errno, f"fuse: {error}") from error
-        finally:
-            if node >= 0:
-                mount_makers.forget_node(self._makers, node)
-        try:
-            await self._started(call, server)
-            await self._adopt(call, look, plan, settings, server)
-        except BaseException as error:
-            words = await self._servers.end(server)
-            if isinstance(error, MountError) and words and error.errno != EINTR:
-                raise MountError(error.errno, f"{error.how}: {words}") from error
-            raise
-        self._servers.keep(server)
-        return f"fuse, pid {server.pid}"
-
-    async def _started(self, call: MountCall, server: Server) -> None:
-        """Until it runs. A container's program may take for ever to be read."""
-        began = trio.current_time()
-        try:
-            while not server.started():
-                if not await call.readable(server.starting, call.deadline, long=True):
-                    raise MountError(ETIMEDOUT, "fuse: the program was not started in time")
-        except OSError as error:
-            raise MountError(error.errno or EIO, f"fuse: {error}") from error
-        call.deadline -= trio.current_time() - began
-
-    async def _adopt(
-        self, call: MountCall, look: Look, plan: Mount, settings: MountSettings, server: Server
-    ) -> None:
-        force = attr_of(settings.force)
-        flags = attr_of(plan.flags & ~settings.force)
-        try:
-            error = await call.adopt(look, server, self._servers.watches(), force, flags)
-        except MountError as failed:
-            if failed.how == "path: deadline":
-                raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
-            raise
-        finally:
-            server.deaf()  # one more mount(2) of the program's would never be answered
-        if error == EIO and await self._servers.ended(server):
-            # the usual reason is an image that is not what the caller says: EINVAL, as of mount(2)
-            status = server.status
-            raise MountError(
-                EIO if os.WIFSIGNALED(status) else EINVAL,
-                f"fuse: the program ended ({_status(status)})",
-            )
-        if error:
-            raise MountError(error, "fuse: not attached")
-
-    async def _fuse_node(self, call: MountCall) -> int:
-        """A mount of a node for /dev/fuse, where the target cannot open the host's; or -1."""
-        if os.access("/dev/fuse", os.R_OK | os.W_OK) or not self._makers.all:
-            return -1
-        uids, gids = self._uids or ((0, 0, 1),), self._gids or ((0, 0, 1),)
-        return await mount_makers.fuse_node(self._makers, call, min(uids)[0], min(gids)[0])
 
     # -- again
 
@@ -334,6 +279,11 @@ class Mounter:
         new.kind, new.flags = lib.SD_NEW_AGAIN, plan.flags
         _fill(new.data, b",".join(words), lib.SD_PATH_MAX, EINVAL)
         mounted, _ = await mount_makers.mounted(self._makers, call, look, new)
+        if mounted.flags & lib.SD_MOUNTED_STRANGER:
+            # ours has gone, and the number is another's now
+            self._devices.pop(device, None)
+            del self._times[device]
+            return Outcome(0, left_alone=True)
         if mounted.error:
             raise MountError(-mounted.error, "remount")
         if error := await call.change(look, *changes):
@@ -388,9 +338,3 @@ def _why(mounted: Any) -> str:
         if mounted.flags & flag:
             return f"mount: {text}"
     return ""
-
-
-def _status(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        return signal.Signals(os.WTERMSIG(status)).name
-    return f"status {os.WEXITSTATUS(status)}"

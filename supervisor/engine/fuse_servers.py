@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from supervisor.engine.fuse_spare import Spare
 from supervisor.kernel import fuse_programs
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import check, ffi, lib
 from supervisor.model import Mount, MountSettings
 
 if TYPE_CHECKING:
-    from supervisor.engine.mount_call import Look
+    from supervisor.engine.mount_call import Look, MountCall
+    from supervisor.engine.mount_makers import FuseNodes
 
 MEMORY: Final = 2 << 30
 _MOST_WORDS: Final = 1000
@@ -54,6 +56,8 @@ class Server:
         self.watch = -1
         self.device = 0
         self.unmounted = False
+        # For its /dev/fuse; it must have a name until the program has mounted it. -1: none.
+        self.node = -1
         self.gone = trio.Event()
         self.program = program
         self._messages: int = program.messages
@@ -99,6 +103,12 @@ class Server:
         text = self._words[:_MOST_WORDS].decode("utf-8", "backslashreplace")
         return "; ".join(line.strip() for line in text.splitlines() if line.strip())
 
+    def ending(self) -> str:
+        """How it ended, in words."""
+        if os.WIFSIGNALED(self.status):
+            return signal.Signals(os.WTERMSIG(self.status)).name
+        return f"status {os.WEXITSTATUS(self.status)}"
+
     def close(self) -> None:
         """Lets go of it."""
         self.deaf()
@@ -113,6 +123,7 @@ class FuseServers:
         self._report = report
         self._all: list[Server] = []
         self._watches = -1
+        self.spare = Spare()
 
     @property
     def any(self) -> bool:
@@ -167,10 +178,13 @@ class FuseServers:
             return True
         return False
 
-    def start(self, plan: Mount, settings: MountSettings, look: Look, node: int) -> Server:
-        """Starts the program on the source that `look` opened. `node`: a mount for its /dev/fuse.
+    async def start(
+        self, plan: Mount, settings: MountSettings, look: Look, call: MountCall, nodes: FuseNodes
+    ) -> Server:
+        """Starts the program on the source that `look` opened, with the spare beginning where there
+        is one. `nodes`: for its /dev/fuse.
 
-        OSError, or ValueError for a template that is wrong.
+        OSError, MountError, or ValueError for a template that is wrong.
         """
         seen = look.seen
         options = [word for word in (plan.data or b"").decode("utf-8", "surrogateescape").split(",")
@@ -182,11 +196,20 @@ class FuseServers:
         argv = ffi.new("char *[]", [*kept, ffi.NULL])
         program: Any = ffi.new("struct sd_program *")
         program.argv = argv
-        program.image, program.fuse, program.memory = look.source, node, MEMORY
+        program.image, program.memory = look.source, MEMORY
         program.mount_ns, program.root = look.mount_ns, look.root if settings.inside else -1
         program.uid, program.gid, program.caps = seen.fsuid, seen.fsgid, seen.caps
-        check(lib.sd_program_start(program), words[0])
-        return Server(program, words[0], (seen.source_dev, seen.source_ino))
+        node = -1
+        if settings.inside or not self.spare.start(program):
+            program.fuse = node = await nodes.get(call)
+            try:
+                check(lib.sd_program_start(program), words[0])
+            except OSError:
+                nodes.forget(node)
+                raise
+        server = Server(program, words[0], (seen.source_dev, seen.source_ino))
+        server.node = node
+        return server
 
     async def ended(self, server: Server) -> bool:
         """Whether it has ended, or does so now: of one that is ending /proc shows no mounts."""
@@ -232,5 +255,6 @@ class FuseServers:
         """Ends them all: their mounts are of no use any more."""
         for server in self._all:
             server.kill()
+        self.spare.close()
         if self._watches >= 0:
             os.close(self._watches)

@@ -109,13 +109,17 @@ class MountCall:
         if not self.valid():
             raise self.failed("the caller has gone")
 
+    def soon(self, fd: int) -> bool:
+        """Whether it becomes readable before trio could tell."""
+        return int(lib.sd_mount_wait(fd, self._listener, self._linger_us)) > 0
+
     async def readable(self, fd: int, deadline: float, *, long: bool = False) -> bool:
         """False at the deadline. A long wait ends with the caller, or with a signal for it.
 
         Most answers come soon: quicker than trio could be woken up by them. A call of somebody else
         ends that at once.
         """
-        if not long and lib.sd_mount_wait(fd, self._listener, self._linger_us) > 0:
+        if not long and self.soon(fd):
             return True
         self.on_wait()
         until = trio.current_time() + deadline
@@ -188,15 +192,18 @@ class MountCall:
         """Waits until it is there: 0 or an errno; ECANCELED where the maker sent nothing."""
         return await self._asked(0, self.deadline)
 
-    async def adopt(self, look: Look, server: Server, watch: int, force: int, flags: int) -> int:
+    async def adopt(
+        self, look: Look, server: Server, watch: int, attrs: tuple[int, int], flags: int
+    ) -> int:
         """Makes the mount that the program asks for, and moves that to its place: 0 or an errno.
-        `watch` is an inotify descriptor; the program learns what it is known by there.
+        `watch` is an inotify descriptor; the program learns what it is known by there. `attrs` are
+        MOUNT_ATTR_*, locked and not locked, `flags` the MS_* that the caller asked for.
         """
         task = os.open(f"/proc/{server.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             sent = lib.sd_mount_adopt(
                 self._sock, self._waiting, look.mount_ns, look.target, task, server.program, watch,
-                force, flags,
+                *attrs, flags & 0xFFFFFFFF,
             )  # fmt: skip
         finally:
             os.close(task)

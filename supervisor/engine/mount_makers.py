@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from errno import EPIPE
+from collections.abc import Awaitable, Callable, Sequence
+from errno import EBUSY, EPIPE
 from typing import Any
 
 import trio
@@ -71,30 +72,82 @@ async def mounted(makers: Makers, call: MountCall, look: Look, new: Any) -> tupl
     return answer, error
 
 
-async def fuse_node(makers: Makers, call: MountCall, uid: int, gid: int) -> int:
-    """A detached mount of a node for /dev/fuse that the target's `uid` may open."""
+async def _made(
+    makers: Makers, maker: Maker, ids: tuple[int, int], answered: Callable[[], Awaitable[None]]
+) -> int:
+    """What the maker makes of that: a descriptor or -errno; -EPIPE: it is lost."""
     tree = ffi.new("int *", -1)
-    answered = False
-    maker = await _borrow(makers, call)
+    complete = False
     try:
-        there = lib.sd_mount_fuse_node(maker.sock, uid, gid)
+        there = lib.sd_mount_fuse_node(maker.sock, *ids)
         while there == 0:
+            await answered()
+            there = lib.sd_mount_fuse_made(maker.sock, tree)
+        complete = there != -EPIPE
+    finally:
+        _give_back(makers, maker, answered=complete)
+    return there if there < 0 else int(tree[0])
+
+
+class FuseNodes:
+    """Nodes for /dev/fuse, as detached mounts, for who is root in a target's user namespace with
+    these maps; -1 where it can open the host's, or nobody can make one.
+    """
+
+    def __init__(
+        self,
+        makers: Makers,
+        uids: Sequence[tuple[int, int, int]] | None,
+        gids: Sequence[tuple[int, int, int]] | None,
+    ) -> None:
+        self._makers = makers
+        self._ids = min(uids or ((0, 0, 1),))[0], min(gids or ((0, 0, 1),))[0]
+
+    def _needed(self) -> bool:
+        return bool(self._makers.all) and not os.access("/dev/fuse", os.R_OK | os.W_OK)
+
+    async def get(self, call: MountCall) -> int:
+        """One for a call that waits."""
+        if not self._needed():
+            return -1
+        maker = await _borrow(self._makers, call)
+
+        async def answered() -> None:
             if not await call.readable(maker.sock, PATH_DEADLINE):
                 raise call.failed("maker: deadline")
-            there = lib.sd_mount_fuse_made(maker.sock, tree)
-        if there == -EPIPE:
+
+        tree = await _made(self._makers, maker, self._ids, answered)
+        if tree == -EPIPE:
             raise call.failed("maker: lost")
-        answered = True
-    finally:
-        _give_back(makers, maker, answered=answered)
-    if there < 0:
-        raise MountError(-there, "fuse: no node for /dev/fuse")
-    return int(tree[0])
+        if tree < 0:
+            raise MountError(-tree, "fuse: no node for /dev/fuse")
+        return tree
 
+    async def ahead(self) -> int:
+        """One for nobody yet; OSError where there is none, or the maker is not idle."""
+        if not self._needed():
+            return -1
+        maker = self._makers.all[-1]
+        if not maker.idle():
+            raise OSError(EBUSY, "maker")
+        maker.busy[0] = 1
 
-def forget_node(makers: Makers, node: int) -> None:
-    """Its name is not needed once it is mounted; only its own maker knows it."""
-    found = os.fstat(node)
-    os.close(node)
-    for maker in makers.all:
-        lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, found.st_dev, found.st_ino)
+        async def answered() -> None:
+            with trio.move_on_after(PATH_DEADLINE):
+                await trio.lowlevel.wait_readable(maker.sock)
+                return
+            raise OSError(EPIPE, "maker")
+
+        tree = await _made(self._makers, maker, self._ids, answered)
+        if tree < 0:
+            raise OSError(-tree, "no node for /dev/fuse")
+        return tree
+
+    def forget(self, node: int) -> None:
+        """Closes it. Its name is not needed once it is mounted; only its own maker knows it."""
+        if node < 0:
+            return
+        found = os.fstat(node)
+        os.close(node)
+        for maker in self._makers.all:
+            lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, found.st_dev, found.st_ino)

@@ -42,6 +42,13 @@ def spawn_resolver() -> Helper:
     return _ready(child, "a resolver could not be set up")
 
 
+def spawn_fuse_starter() -> Helper:
+    """Forks who makes the beginnings of FUSE programs, as children of this process."""
+    child = ffi.new("struct sd_child *")
+    check(lib.sd_spare_spawn(child), "fork")
+    return Helper(child.pid, child.pidfd, child.sock)
+
+
 def spawn_maker(
     ceiling: Sequence[tuple[str, int, int, int, int, bool]],
     uids: Sequence[tuple[int, int, int]],

@@ -72,6 +72,11 @@ class CompiledPolicy:
         """Whether a rule mounts by a FUSE program."""
         return any(rules.uses_fuse for rules in self._mount_rules())
 
+    @property
+    def max_mounts(self) -> int:
+        """How many mounts a session may have at a time."""
+        return max((rules.max_mounts for rules in self._mount_rules()), default=0)
+
     def _mount_rules(self) -> list[MountRules]:
         return [rules for rules in self.families.values() if isinstance(rules, MountRules)]
 

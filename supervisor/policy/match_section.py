@@ -1,4 +1,4 @@
-"""What `match` of a policy looks like, and the kinds of values that other sections have as well."""
+"""What `match` of a policy looks like."""
 
 from __future__ import annotations
 
@@ -7,26 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 from supervisor.policy.applies import KUBERNETES, Applies
-from supervisor.policy.match import IdRange
-from supervisor.policy.values import filled, parse_glob, parse_ids, parse_text
+from supervisor.policy.key_types import TEXT, Globs, Ids
+from supervisor.policy.values import filled, parse_text
 
-TEXT = {"type": "string"}
 _DOOR = Literal["run", "oci", "lxc", "attach"]
 _USER_NAMESPACE = Literal["own", "host"]
-Globs = Annotated[
-    list[Annotated[str, BeforeValidator(parse_glob), WithJsonSchema(TEXT)]],
-    BeforeValidator(filled),
-]
-Ids = Annotated[
-    list[
-        Annotated[
-            IdRange,
-            BeforeValidator(parse_ids),
-            WithJsonSchema({"anyOf": [{"type": "integer"}, TEXT]}),
-        ]
-    ],
-    BeforeValidator(filled),
-]
 Texts = Annotated[
     list[Annotated[str, BeforeValidator(parse_text), WithJsonSchema(TEXT)]],
     BeforeValidator(filled),

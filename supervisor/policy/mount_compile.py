@@ -29,7 +29,7 @@ def mount_rules(
             )  # fmt: skip
         rules.append(rule)
     _races(source, family, section, rules, otherwise)
-    return MountRules(tuple(rules), otherwise)
+    return MountRules(tuple(rules), otherwise, section.max_mounts)
 
 
 def _add(source: Source, where: Where, message: str) -> None:

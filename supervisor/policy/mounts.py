@@ -50,6 +50,10 @@ OPERATIONS: Final = sum(
     )
 )  # fmt: skip
 _BY_KERNEL: Final = MountSettings()
+# How many mounts a session may have at a time where a policy does not say, and the most it can say,
+# which is what a maker can keep in mind (SD_MOST_MOUNTS).
+MAX_MOUNTS: Final = 64
+MOST_MOUNTS: Final = 256
 # Their source is no path.
 TEXT_TYPES: Final = frozenset(
     (
@@ -234,6 +238,7 @@ class MountRules:
 
     rules: tuple[MountRule, ...]
     otherwise: Decision
+    max_mounts: int = MAX_MOUNTS
     _remount: Decision = field(
         default=Decision(Verdict.EMULATE, "remount", settings=MountSettings(text=True)),
         compare=False,
@@ -342,6 +347,7 @@ class MountRules:
         """The rules as JSON's types."""
         return {
             "mounts": True,
+            "max_mounts": self.max_mounts,
             "otherwise": [self.otherwise.verdict.value, self.otherwise.rule, self.otherwise.reason],
             "rules": [rule.to_json() for rule in self.rules],
         }
@@ -353,4 +359,5 @@ class MountRules:
         return cls(
             tuple(MountRule.from_json(row) for row in data["rules"]),
             Decision(Verdict(verdict), place, reason),
+            data["max_mounts"],
         )

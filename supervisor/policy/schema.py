@@ -24,29 +24,19 @@ from pydantic_core import PydanticCustomError
 
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.model import Verdict
-from supervisor.policy.devices import NAMES
 from supervisor.policy.families import (
     FamilySpec,
-    KeyMatch,
-    NodeMatch,
-    OptionMatch,
-    PathMatch,
-    SourceMatch,
     TypeMatch,
 )
-from supervisor.policy.match import NodeRange
-from supervisor.policy.match_section import TEXT, Globs, Ids, MatchSection, Strict
+from supervisor.policy.key_types import TEXT, Errno, key_type
+from supervisor.policy.match_section import MatchSection, Strict
 from supervisor.policy.mount_values import (
-    FLAG_NAMES,
     FORCE_NAMES,
     SHIFTS,
     VIAS,
-    Options,
     parse_emulate,
-    parse_options,
-    parse_source,
-    parse_type,
 )
+from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 from supervisor.policy.source import Node, Source
 from supervisor.policy.values import (
     ERRNOS,
@@ -55,56 +45,8 @@ from supervisor.policy.values import (
     WORDS,
     Action,
     action_parser,
-    filled,
     near,
-    parse_errno,
-    parse_node,
 )
-
-Devices = Annotated[
-    list[
-        Annotated[
-            NodeRange,
-            BeforeValidator(parse_node),
-            WithJsonSchema(
-                {
-                    "anyOf": [
-                        {"enum": list(NAMES)},
-                        {
-                            "type": "string",
-                            "pattern": r"^((char|block) +[0-9*-]+:[0-9*-]+|[A-Za-z]+[0-9*-]+)$",
-                        },
-                    ]
-                }
-            ),
-        ]
-    ],
-    BeforeValidator(filled),
-]
-Types = Annotated[
-    list[Annotated[str, BeforeValidator(parse_type), WithJsonSchema(TEXT)]],
-    BeforeValidator(filled),
-]
-Sources = Annotated[
-    list[Annotated[NodeRange | str, BeforeValidator(parse_source), WithJsonSchema(TEXT)]],
-    BeforeValidator(filled),
-]
-_MANY_WORDS: dict[str, Any] = {
-    "type": "array", "items": {"anyOf": [{"enum": list(FLAG_NAMES)}, TEXT]}
-}  # fmt: skip
-AllowedOptions = Annotated[
-    Options,
-    BeforeValidator(parse_options),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "properties": {"allow": _MANY_WORDS},
-            "required": ["allow"],
-            "additionalProperties": False,
-        }
-    ),
-]
-Errno = Annotated[int, BeforeValidator(parse_errno), WithJsonSchema({"enum": list(ERRNOS)})]
 
 
 def _emulate_schema(*, mounts: bool) -> dict[str, Any]:
@@ -152,21 +94,9 @@ def _of_a_refusal(silent: bool, info: ValidationInfo) -> bool:
     return silent
 
 
-def _key_type(key: KeyMatch) -> Any:
-    if isinstance(key, NodeMatch):
-        return Devices
-    if isinstance(key, TypeMatch):
-        return Types
-    if isinstance(key, SourceMatch):
-        return Sources
-    if isinstance(key, OptionMatch):
-        return AllowedOptions
-    return Globs if isinstance(key, PathMatch) else Ids
-
-
 def _family_model(family: FamilySpec) -> Any:
     fields: dict[str, Any] = {
-        name: (_key_type(key) | None, Field(None, description=key.doc))
+        name: (key_type(key) | None, Field(None, description=key.doc))
         for name, key in (family.keys or {}).items()
     }
     mounts = any(isinstance(key, TypeMatch) for key in (family.keys or {}).values())
@@ -195,6 +125,11 @@ def _family_model(family: FamilySpec) -> Any:
         ),
         "rules": (list.__class_getitem__(rule), Field(default_factory=list)),
     }
+    if mounts:
+        parts["max_mounts"] = (
+            int,
+            Field(MAX_MOUNTS, ge=0, le=MOST_MOUNTS, description="at a time, in one session"),
+        )
     section: Any = create_model(f"{family.name}_section", __base__=Strict, **parts)
     return Annotated[
         section,

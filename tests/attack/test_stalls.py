@@ -43,9 +43,10 @@ def place() -> Iterator[Path]:
 def attack(person: Person, programs: Path, place: Path, how: str, rounds: int) -> list[list[str]]:
     if how == "userfault" and not _has_userfault_device():
         pytest.skip("this kernel has no /dev/userfaultfd (6.1)")
+    stall = [str(programs / "stall"), how, str(person.given(place)), str(rounds)]
     started = Started(
         person,
-        ["run", "--policy", "build", "--", str(programs / "stall"), how, str(place), str(rounds)],
+        ["run", "--policy", "build", "--", *stall],
         env={
             "FUSE_DEVICE": str(programs / "fuse"),
             "USERFAULT_DEVICE": str(programs / "userfaultfd"),
@@ -105,8 +106,8 @@ def test_many_stalled_readers_end_all_reading(
         f"{programs}/stall page {place}/d{i} 1" for i in range(12)
     )
     for i in range(12):
-        (place / f"d{i}").mkdir(mode=0o777)
-        (place / f"d{i}").chmod(0o777)
+        (place / f"d{i}").mkdir()
+        root.given(place / f"d{i}")
     started = Started(
         root, ["run", "--policy", "build", "--", "sh", "-c", f"{script} & wait"],
         env={"FUSE_DEVICE": str(programs / "fuse")},
@@ -124,9 +125,12 @@ def test_other_containers_notice_nothing(
     root: Person, user: Person, programs: Path, place: Path
 ) -> None:
     """A second `run` beside a stalled one makes its nodes as if nothing were."""
+    (place / "users").mkdir()
+    folder = user.given(place / "users")
+    stall = [f"{programs}/stall", "lookup", str(root.given(place)), "2"]
     attacker = Started(
         root,
-        ["run", "--policy", "build", "--", f"{programs}/stall", "lookup", str(place), "2"],
+        ["run", "--policy", "build", "--", *stall],
         env={"FUSE_DEVICE": str(programs / "fuse")},
     )  # fmt: skip
     try:
@@ -135,7 +139,7 @@ def test_other_containers_notice_nothing(
             user,
             [
                 "run", "--policy", "build", "--", "sh", "-ec",
-                f"cd {place}; for i in $(seq 50); do mknod o$i c 1 3; rm o$i; done; echo fine",
+                f"cd {folder}; for i in $(seq 50); do mknod o$i c 1 3; rm o$i; done; echo fine",
             ],
         )  # fmt: skip
         done = other.finish(timeout=30)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.counts import inodes, settled
 from tests.support.people import Person
 from tests.support.program import Started
 from tests.support.scratch import compile_c, scratch
@@ -19,6 +21,7 @@ FEATURES = {"newest": "", "before-5.19": "wait_killable,sync_wake_up"}
 def programs() -> Iterator[Path]:
     with scratch(0o755) as folder:
         compile_c("storm", folder)
+        compile_c("make_remove", folder)
         yield folder
 
 
@@ -33,8 +36,8 @@ def storm(
 ) -> tuple[dict[str, int], int, int]:
     """(what the callers saw, nodes that are there, emulations that succeeded)."""
     nodes = place / "nodes"
-    nodes.mkdir(mode=0o777)
-    nodes.chmod(0o777)
+    nodes.mkdir()
+    person.given(nodes)
     audit = place / "audit.json"
     started = Started(
         person,
@@ -90,3 +93,54 @@ def test_deaths(person: Person, programs: Path, place: Path) -> None:
 def test_a_long_storm(person: Person, programs: Path, place: Path) -> None:
     saw, there, made = storm(person, programs, place, "5000", "4", "restart", "500")
     assert saw["completed"] == there == made == 20000
+
+
+ONE_KIND = """
+version: 1
+syscalls:
+  mknod:
+    - {devices: ["null"], do: {emulate: {realise: %s}}}
+"""
+# Each line on standard input is a time for the program; "0" is one node made and removed.
+TURNS = """
+while read seconds; do
+    if test $seconds = 0; then mknod name c 1 3; rm name; echo
+    else %s/make_remove $seconds; rm -f name; mknod name c 1 3; rm name; fi
+done
+"""
+
+
+@pytest.mark.parametrize("realise", ["bind", "closed"])
+def test_one_name_made_and_removed(
+    person: Person, programs: Path, place: Path, realise: str
+) -> None:
+    """A node that is removed while it is being made was made: nobody is told of the placeholder.
+
+    unlink may come to EBUSY, rarely: the kernel does it, and finds the name mounted on meanwhile.
+    """
+    (place / "policy.yaml").write_text(ONE_KIND % realise)
+    folder = place / "folder"
+    folder.mkdir()
+    person.given(folder)
+    script = f"cd {folder}; {TURNS % programs}"
+    command = ["run", "--policy", str(place / "policy.yaml"), "--", "sh", "-euc", script]
+    started = Started(person, command, stdin=subprocess.PIPE)
+    process = started.process
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        found, held = {}, []
+        for seconds in ("0", "1.5"):
+            process.stdin.write(f"{seconds}\n".encode())
+            process.stdin.flush()
+            words = process.stdout.readline().decode().split()
+            found = {word.rpartition(":")[0]: int(word.rpartition(":")[2]) for word in words}
+            held.append(inodes(settled(process.pid)).get("seccompd-make"))
+        done = started.finish()
+        assert done.returncode == 0, done.stderr
+    finally:
+        started.kill()
+    assert set(found) <= {"mknod:ok", "mknod:EEXIST", "unlink:ok", "unlink:ENOENT", "unlink:EBUSY"}
+    assert min(found["mknod:ok"], found["unlink:ok"]) > 50
+    assert held[0] == held[1], "what was made for a name that had gone is gone as well"
+    assert list(folder.iterdir()) == []

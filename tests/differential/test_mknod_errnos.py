@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.kernel import idmap
 from tests.support import people
 from tests.support.people import Person
 from tests.support.program import run
@@ -79,7 +78,7 @@ def ours(person: Person, place: Path, script: str, *options: str) -> Rows:
 
 
 def test_root_on_the_disk(root: Person, place: Path, real: Rows) -> None:
-    where = scratch(place, "disk", inner_root())
+    where = scratch(place, "disk", root.inner_root)
     assert ours(root, place, f"TABLE {where}") == real
 
 
@@ -107,9 +106,3 @@ def test_ordinary_user(user: Person, place: Path, real: Rows) -> None:
 def seen(result: str) -> str:
     """What of a row does not depend on owner and mode."""
     return re.sub(r"ok ([26])[0-7]{4} (\d+:\d+) \d+:\d+", r"ok \1 \2", result)
-
-
-def inner_root() -> int:
-    """The host's id of root in root's containers."""
-    ranges = idmap.subordinate("/etc/subuid", 0)
-    return ranges[0][0] if ranges else idmap.DEFAULT_START

@@ -30,6 +30,29 @@ syscalls:
       - {fstype: [ext4, squashfs], source: "**", options: {allow: "*"},
          do: {emulate: {via: kernel, force: FORCE, devices: true}}}
 """
+FUSE = """\
+version: 1
+name: programs
+syscalls:
+  mount:
+    otherwise: kernel
+    rules:
+      - {fstype: ext4, source: "**", options: {allow: "*"},
+         do: {emulate: {via: fuse, devices: true}}}
+      - {fstype: squashfs, source: "**", options: {allow: "*"},
+         do: {emulate: {via: fuse, devices: true}}}
+"""
+# What comes out otherwise by a FUSE program, and why.
+BY_PROGRAMS = {
+    # an option is the program's to understand, and fuse2fs takes it
+    "ext4 unknown option": "ok fuse.ext4 relatime,rw rw ok",
+    # a read-only device is opened before its program finds no ext4 on it
+    "ext4, squashfs on it": "EINVAL",
+    # one program for an image or a device: a second one would write to the same blocks
+    "the same again elsewhere": "ok EBUSY EINVAL ok",
+}
+# FUSE's own superblock takes any option, so a remount with one that is none succeeds.
+OTHER_STEPS = {"remounts"}
 Rows = dict[str, str]
 SQUASHFS = shutil.which("mksquashfs") is not None
 
@@ -85,6 +108,7 @@ def place() -> Iterator[Path]:
     top.chmod(0o755)
     shutil.copy(TABLE, top / "table.py")
     (top / "policy.yaml").write_text(POLICY.replace("FORCE", "[]"))
+    (top / "fuse.yaml").write_text(FUSE)
     (top / "forced.yaml").write_text(POLICY.replace("FORCE", "[nosuid]"))
     yield top
     shutil.rmtree(top)
@@ -110,7 +134,8 @@ def real(root: Person, place: Path) -> Rows:
 
 
 def ours(person: Person, place: Path, policy: str, *options: str) -> Rows:
-    with scene(place, f"ours-{policy}", inner_root()) as top:
+    owner = inner_root() if person.name is None else person.uid
+    with scene(place, f"ours-{policy}-{person.name}", owner) as top:
         done = run(
             person, people.python(person), str(place / "table.py"), str(top),
             options=("--policy", str(place / policy), *options), timeout=120,
@@ -136,3 +161,37 @@ def test_what_is_forced_is_there_and_all_else_is_as_it_was(
             expected = real[name].replace("relatime", "nosuid,relatime")
             assert found[name] == expected, name
     assert "nosuid" in found["remounts"].split("; ")[5]
+
+
+def plain(result: str) -> str:
+    """`result` without what tells a FUSE program from a driver: its name, and flags that libfuse
+    sets on all its mounts; its superblock is writable where the mount alone is not.
+    """
+    words = result.replace("fuse.ext4", "ext4").replace("fuse.squashfuse", "squashfs").split(" ")
+    for at, word in enumerate(words):
+        if word in ("ext4", "squashfs"):
+            flags = set(words[at + 1].split(",")) - {"nosuid", "nodev"}
+            words[at + 1] = ",".join(sorted(flags))
+            if "ro" in flags:
+                words[at + 2] = words[at + 2].replace("rw", "ro")
+    return " ".join(words)
+
+
+@pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
+@pytest.mark.skipif(shutil.which("squashfuse") is None, reason="no squashfuse")
+def test_by_programs(person: Person, place: Path, real: Rows) -> None:
+    """For an ordinary user, too, a mount's errors are those that real root gets."""
+    mode = os.stat("/dev/fuse").st_mode & 0o777
+    try:
+        os.chmod("/dev/fuse", 0o666)
+        found = ours(person, place, "fuse.yaml")
+    finally:
+        os.chmod("/dev/fuse", mode)
+    wanted = {**real, **BY_PROGRAMS}
+    differ = {
+        name: (wanted[name], found[name])
+        for name in wanted.keys() & found.keys() - OTHER_STEPS
+        if plain(found[name]) != plain(wanted[name])
+    }
+    assert differ == {}
+    assert all("EPERM" not in found[name] for name in ("ext4", "squashfs") if name in found)

@@ -36,7 +36,7 @@ def tries(person: Person, place: Path, where: str, kind: str, how: str) -> list[
     (place / "policy.yaml").write_text(POLICY % (f'"{device}"', how))
     folder = place / "folder"
     folder.mkdir()
-    folder.chmod(0o777)
+    person.given(folder)
     start = "cd /mnt" if where == "tmpfs" else f"cd {folder}"
     script = f"""
     mount -t tmpfs -o mode=755 t /mnt; {start}; mknod n {kind}

@@ -35,7 +35,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def asker(person: Person, place: Path) -> Iterator[Asker]:
-    found = Asker(person, place, ["--policy", str(place / "rules.yaml")])
+    found = Asker(person, person.given(place), ["--policy", str(place / "rules.yaml")])
     try:
         assert found.make() == ["OK"]
         yield found

@@ -29,7 +29,7 @@ def asker(person: Person, place: Path) -> Iterator[Asker]:
     """One that has made a node, so that its helpers are there; it rests."""
     folder = place / f"of-{person.name}"
     folder.mkdir()
-    folder.chmod(0o777)
+    person.given(folder)
     found = Asker(person, folder, ["--policy", "build"])
     try:
         assert found.make() == ["OK"]
@@ -148,7 +148,7 @@ def test_they_die_with_their_parents(person: Person, place: Path) -> None:
     """PDEATHSIG: a parent that is killed has no time to end anybody."""
     folder = place / f"dies-{person.name}"
     folder.mkdir()
-    folder.chmod(0o777)
+    person.given(folder)
     asker = Asker(person, folder, ["--policy", "build"])
     try:
         assert asker.make() == ["OK"]

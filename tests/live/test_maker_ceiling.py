@@ -124,6 +124,10 @@ def test_a_directory_of_the_hosts_root(maker: socket.socket) -> None:
         place.chmod(0o700)
         assert ask(maker, place, flags=DAC) == 13
         assert ask(maker, place, groups=(0, 5000)) == 13
+        for mode in (0o777, 0o1777):  # nor where everybody may write
+            place.chmod(mode)
+            for op in (NODE, AT):
+                assert ask(maker, place, op=op) == 13
         os.chown(place, START, 0)  # half of it is not mapped
         place.chmod(0o500)
         assert ask(maker, place) == 13

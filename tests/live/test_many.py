@@ -69,7 +69,7 @@ class Container:
 
     def __init__(self, person: Person, storm: Path, place: Path, *, own_tmpfs: bool) -> None:
         mount = "mkdir t; mount -t tmpfs -o mode=755 t t; cd t;" if own_tmpfs else ""
-        script = f"cd {place}; {mount}" + SCRIPT % {"storm": storm}
+        script = f"cd {person.given(place)}; {mount}" + SCRIPT % {"storm": storm}
         command = ["run", "--policy", "build", "--", "bash", "-ec", script]
         self.started = Started(person, command, stdin=subprocess.PIPE)
         self.front = self.started.process.pid

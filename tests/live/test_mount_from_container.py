@@ -75,14 +75,17 @@ def script(actor: Actor, target: Target, place: Path, text: str, **more: object)
 
 
 def programs(actor: Actor) -> list[int]:
-    """The session's children in pid namespaces of their own, whatever they execute."""
+    """The session's children in pid namespaces of their own, whatever they execute, but for the
+    one that waits for the next mount and has nothing of anybody's.
+    """
     listed = Path(f"/proc/{actor.process.pid}/task/{actor.process.pid}/children").read_text()
     found = []
     for pid in map(int, listed.split()):
         with contextlib.suppress(OSError):
             status = Path(f"/proc/{pid}/status").read_text()
             (line,) = [line for line in status.splitlines() if line.startswith("NSpid:")]
-            if len(line.split()) > 2:
+            spare = status.startswith("Name:\tseccompd-spare\n")
+            if len(line.split()) > 2 and not spare:
                 found.append(pid)
     return found
 

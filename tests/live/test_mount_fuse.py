@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.engine.mount_call import MOUNT_DEADLINE
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.mounts import MS
 from tests.live.test_mount_kernel import make_image
@@ -63,6 +64,18 @@ def gone(text: str, seconds: float = 3) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def spare(actor: Actor) -> int:
+    """The beginning of the next program, once it is there."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        listed = Path(f"/proc/{actor.process.pid}/task/{actor.process.pid}/children").read_text()
+        for pid in map(int, listed.split()):
+            if Path(f"/proc/{pid}/comm").read_text() == "seccompd-spare\n":
+                return pid
+        time.sleep(0.02)
+    raise AssertionError("nothing is there for the next mount")
 
 
 def test_an_ext4_image(both: tuple[Target, Actor], place: Path) -> None:
@@ -158,6 +171,67 @@ def test_what_a_program_sees(both: tuple[Target, Actor], place: Path) -> None:
     assert not Path("/usr/x").exists()
 
 
+def test_the_next_program_is_begun_ahead_and_is_as_the_first(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    target, actor = both
+    scripts = (
+        "grep -E '^(Cap|Uid|Gid|Groups|NoNew|Seccomp|Sig|Umask|TracerPid)' /proc/self/status",
+        "cut -d' ' -f5,6 /proc/self/mountinfo | sort",
+        "stat -c '%n %F %a %u:%g %t:%T' / /* /etc/* /dev/*; readlink /proc/self/cwd",
+        "ls -l /proc/$$/fd | sed 's/.*[0-9] -> / /; s/:.*//'; env; echo $$ $PPID; ps -e | wc -l",
+        "ulimit -a | sed 's/  */ /'",
+    )
+
+    def sees() -> list[str]:
+        found = []
+        for script in scripts:
+            if found_spare:
+                spare(actor)
+            errno, how = mount(actor, place, "/bin/bash", "-c", f"({script}) >&2; exit 9")
+            assert (errno, len(how) > 100) == (EINVAL, True), how
+            found.append(how)
+            if found_spare:  # a failure begins no other one
+                assert mount(actor, place)[0] == 0
+                assert target.run(f"umount {place}/mp")[0] == 0
+        return found
+
+    found_spare = False
+    first = sees()
+    assert mount(actor, place)[0] == 0
+    for _ in range(3):
+        begun = spare(actor)
+        assert target.run(f"umount {place}/mp")[0] == 0
+        errno, how = mount(actor, place)
+        assert (errno, int(how.rpartition(" ")[2])) == (0, begun)
+        assert target.run(f"cat {place}/mp/file")[1] == "text"
+    target.run(f"umount {place}/mp")
+    found_spare = True
+    assert sees() == first
+
+
+def test_a_spare_beginning_holds_nothing_and_ends(both: tuple[Target, Actor], place: Path) -> None:
+    target, actor = both
+    assert mount(actor, place)[0] == 0
+    begun = spare(actor)
+    shown = {os.readlink(f"/proc/{begun}/fd/{name}") for name in os.listdir(f"/proc/{begun}/fd")}
+    shown = {name.partition(":")[0] for name in shown}
+    assert shown == {"/dev/null", "socket", "mnt"}, "its own namespace, and who it waits for"
+    assert str(place) not in Path(f"/proc/{begun}/mountinfo").read_text()
+    # one that was killed is no loss
+    os.kill(begun, 9)
+    assert target.run(f"umount {place}/mp")[0] == 0
+    assert mount(actor, place)[0] == 0
+    begun = spare(actor)
+    actor.process.kill()
+    actor.process.wait()
+    end = time.monotonic() + 3
+    while Path(f"/proc/{begun}").exists():
+        assert time.monotonic() < end, "it outlives the session"
+        time.sleep(0.02)
+    target.run(f"umount {place}/mp")
+
+
 def test_a_signal_ends_the_wait(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
     # blocked it is no reason, pending and deliverable it is
@@ -175,7 +249,7 @@ def test_a_signal_ends_the_wait(both: tuple[Target, Actor], place: Path) -> None
     time.sleep(0.3)
     os.kill(pid, 15)
     assert actor.hear()[0] == EINTR
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < MOUNT_DEADLINE / 2  # the deadline was not what ended it
     os.kill(pid, 9)
     target.run("wait; rm /tmp/mounter.pid")
     assert gone("sleep 7")

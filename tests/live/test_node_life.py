@@ -107,7 +107,7 @@ def test_a_real_node_where_it_would_open(root: Person, place: Path) -> None:
     inside(root, place, script, "auto.yaml")
     folder = place / "mapped"
     folder.mkdir()
-    folder.chmod(0o777)
+    root.given(folder)
     inside(root, place, f"cd {folder}; mknod n c 1 3; ! grep {folder} /proc/self/mountinfo",
            "auto.yaml")  # fmt: skip
     assert os.major((folder / "n").lstat().st_rdev) == 1
@@ -177,7 +177,7 @@ def test_a_console_that_nobody_opens(root: Person, place: Path) -> None:
     inside(root, place, script, "closed.yaml")
     folder = place / "disk"
     folder.mkdir()
-    folder.chmod(0o777)
+    root.given(folder)
     inside(root, place, f"cd {folder}; mknod console c 5 1; ! (exec 3< console) 2>/dev/null",
            "closed.yaml")  # fmt: skip
     assert stat.S_ISREG((folder / "console").lstat().st_mode), "nothing but its placeholder stays"

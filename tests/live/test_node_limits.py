@@ -101,7 +101,7 @@ def test_other_mounts_below_keep_a_file_system_mounted(person: Person, place: Pa
 def test_a_placeholder_is_left_behind(person: Person, place: Path) -> None:
     folder = place / "left"
     folder.mkdir()
-    folder.chmod(0o777)
+    person.given(folder)
     again = f"cd {folder}; mknod n c 1 3"
     options = ("--policy", str(place / "policy.yaml"))
     assert run(person, "sh", "-c", again, options=options).returncode == 0

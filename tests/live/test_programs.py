@@ -119,6 +119,7 @@ def test_program(person: Person, place: Path, name: str) -> None:
     refused_without(
         person, f"cd {without}; ln -s ../*.tar ../*.cpio .; {script}"
     )
+    person.given(place)
     done = run(person, "sh", "-ec", f"cd {place}; umask 022; {script}; {SHOW}", options=BUILD)
     assert (done.returncode, done.stdout, done.stderr) == (0, shown, "")
     assert mounts_below(place) == []
@@ -201,6 +202,7 @@ def test_mmdebstrap(person: Person, place: Path) -> None:
     (place / "repo" / "Packages").touch()
     bootstrap = "mmdebstrap --mode=root --variant=custom --skip=check/empty --quiet"
     source = f"'deb [trusted=yes] copy:{place}/repo ./'"
+    person.given(place)
     script = (
         f"cd {place}; {bootstrap} --format=directory '' tree {source} >&2; (cd tree/dev; {LIST});"
         f" {bootstrap} '' out.tar {source} >&2; tar -tvf out.tar | awk '/^[cb]/ {{print $3, $NF}}';"
@@ -273,7 +275,7 @@ def test_makedev_as_a_user(user: Person, place: Path) -> None:
     there = [name for name in wanted if name not in refused]
     assert {*OPEN, "tty0", "console"} <= set(there)
     script = f"""
-    cd {place}
+    cd {user.given(place)}
     for n in std ptmx fd consoleonly; do /sbin/MAKEDEV $n; done
     for n in {' '.join(there)}; do stat -c '%n %Hr:%Lr' $n; done; echo hello >null; rm -r *
     """
@@ -295,6 +297,7 @@ def test_the_hosts_nodes_are_as_they_were(person: Person, place: Path) -> None:
         return [(s.st_ino, s.st_mode, s.st_uid, s.st_gid, s.st_nlink, s.st_ctime_ns) for s in found]
 
     before = look()
+    person.given(place)
     script = (
         f"cd {place}; for n in 3 5 7 8 9; do mknod d$n c 1 $n; chmod 600 d$n; chown 7:7 d$n;"
         " touch -d 2001-01-01 d$n; done; setfacl -m u:7:rw d3 || :; rm -f d*; cp -a /dev/null ."

@@ -45,7 +45,7 @@ class Load:
 
     def __init__(self, person: Person, program: Path, place: Path, names: str) -> None:
         load = SCRIPT.format(soak=program, processes=PROCESSES, names=names)
-        script = f"cd {place}; {load}"
+        script = f"cd {person.given(place)}; {load}"
         self.started = Started(
             person, ["run", "--policy", "build", "--", "sh", "-ec", script], stdin=subprocess.PIPE
         )

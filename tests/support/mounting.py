@@ -182,6 +182,7 @@ def _serve(config: dict[str, Any]) -> None:
     class Said:
         nodes = "private"
         on_error = 1
+        max_mounts = 64
 
     actor = RealActor(
         userns=True, traits=Said(), policy=Said(), maker_socks=makers,

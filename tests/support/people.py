@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from supervisor.kernel import idmap
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -35,6 +37,19 @@ class Person:
     @property
     def home(self) -> str:
         return pwd.getpwuid(self.uid).pw_dir
+
+    @property
+    def inner_root(self) -> int:
+        """Who root of this person's containers is outside."""
+        if self.uid:
+            return self.uid
+        ranges = idmap.subordinate("/etc/subuid", 0)
+        return ranges[0][0] if ranges else idmap.DEFAULT_START
+
+    def given(self, folder: Path) -> Path:
+        """`folder`, now root's of this person's containers: in others' no node is made."""
+        os.chown(folder, self.inner_root, self.inner_root if self.name is None else self.gid)
+        return folder
 
     def argv(self, command: Sequence[str]) -> list[str]:
         """`command` as this person would start it: same process, other ids."""

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from supervisor.daemon import config
-from supervisor.engine.act_mounts import MOST_MOUNTS
 from supervisor.handlers.registry import FAMILIES
 from supervisor.intake.doors import DOORS
 from supervisor.kernel.fuse_programs import PROGRAMS
@@ -24,6 +23,7 @@ from supervisor.policy import store
 from supervisor.policy.applies import Applies
 from supervisor.policy.families import Traits
 from supervisor.policy.mount_values import FLAG_NAMES, SETTINGS, VIAS
+from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 
 TOP = Path(__file__).resolve().parents[2]
 PAGES = [*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")]
@@ -132,4 +132,5 @@ def test_the_page_on_mounts_has_every_word() -> None:
     keys = FAMILIES["mount"].keys or {}
     words = {*SETTINGS, *VIAS, *FLAG_NAMES, *PROGRAMS, *keys}
     assert not [word for word in words if not re.search(rf"[` \[,\n]{word}[`, \]\n]", page)]
-    assert str(MOST_MOUNTS) in page
+    assert f"{MAX_MOUNTS} mounts" in page
+    assert f"at most {MOST_MOUNTS}" in page

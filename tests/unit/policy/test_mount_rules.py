@@ -22,7 +22,8 @@ from supervisor.model import (
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.mounts import split_options
 from supervisor.policy.source import PolicyFindings
-from tests.support.policies import mount_call, mounts
+from tests.support.policies import mknod, mount_call, mounts
+from tests.support.policies import policy as policy_of
 
 KERNEL = (
     '{fstype: [ext4, xfs], source: ["/dev/loop*", "block 8:1-3", "/images/*.img"], do: emulate}'
@@ -283,3 +284,16 @@ def test_a_continue_beside_a_refusal_has_to_be_meant() -> None:
     assert first(meant, mount_call(fstype=b"tmpfs")).verdict is Verdict.CONTINUE
     assert first(meant, mount_call(fstype=b"ramfs")).verdict is Verdict.REFUSE
     assert first(mounts(rule), mount_call(fstype=b"tmpfs")).rule == "p.yaml:6"
+
+
+def test_how_many_mounts_there_may_be() -> None:
+    text = "version: 1\nsyscalls:\n  mount:\n    max_mounts: LIMIT\n    rules: []\n"
+    assert mounts().max_mounts == 64
+    assert mknod("{do: emulate}").max_mounts == 0
+    compiled = policy_of(text.replace("LIMIT", "0"))
+    assert compiled.max_mounts == 0
+    compiled = policy_of(text.replace("LIMIT", "256"))
+    assert CompiledPolicy.from_json(json.loads(json.dumps(compiled.to_json()))).max_mounts == 256
+    for wrong in ("257", "-1", "many", "1.5", "true"):
+        with pytest.raises(PolicyFindings, match=r"p\.yaml:4:\d+: error: max_mounts"):
+            policy_of(text.replace("LIMIT", wrong))

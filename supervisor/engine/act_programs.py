@@ -1,0 +1,85 @@
+"""Mounts by FUSE programs: one is started, its mount made for it, and brought to its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from errno import EINTR, EINVAL, EIO, ENOTBLK, ETIMEDOUT
+
+import trio
+
+from supervisor.engine import mount_makers
+from supervisor.engine.fuse_servers import FuseServers, Server
+from supervisor.engine.helpers import Makers
+from supervisor.engine.mount_call import Look, MountCall, MountError
+from supervisor.kernel.mounts import attr_of
+from supervisor.model import Mount, MountSettings
+
+_Ids = Sequence[tuple[int, int, int]] | None
+
+
+class Programs:
+    """The way of one program from its start to its mount; the servers are those of a session."""
+
+    def __init__(self, servers: FuseServers, makers: Makers, uids: _Ids, gids: _Ids) -> None:
+        self._servers = servers
+        self._nodes = mount_makers.FuseNodes(makers, uids, gids)
+
+    async def mount(
+        self, call: MountCall, look: Look, plan: Mount, settings: MountSettings
+    ) -> str:
+        """Has it mounted, at the place that `look` has. The text is for the audit record."""
+        if look.source < 0:
+            raise MountError(ENOTBLK if plan.source else EINVAL)
+        try:
+            server = await self._servers.start(plan, settings, look, call, self._nodes)
+        except (OSError, ValueError) as error:
+            errno = EIO if isinstance(error, ValueError) else error.errno or EIO
+            raise MountError(errno, f"fuse: {error}") from error
+        try:
+            try:
+                await self._started(call, server)
+            finally:
+                self._nodes.forget(server.node)
+            await self._adopt(call, look, plan, settings, server)
+        except BaseException as error:
+            words = await self._servers.end(server)
+            if isinstance(error, MountError) and words and error.errno != EINTR:
+                raise MountError(error.errno, f"{error.how}: {words}") from error
+            raise
+        self._servers.keep(server)
+        if not settings.inside:
+            self._servers.spare.want(self._nodes)
+        return f"fuse, pid {server.pid}"
+
+    async def _started(self, call: MountCall, server: Server) -> None:
+        """Until it runs. A container's program may take for ever to be read."""
+        began = trio.current_time()
+        try:
+            while not server.started():
+                if call.soon(server.starting):
+                    continue
+                if not await call.readable(server.starting, call.deadline, long=True):
+                    raise MountError(ETIMEDOUT, "fuse: the program was not started in time")
+        except OSError as error:
+            raise MountError(error.errno or EIO, f"fuse: {error}") from error
+        call.deadline -= trio.current_time() - began
+
+    async def _adopt(
+        self, call: MountCall, look: Look, plan: Mount, settings: MountSettings, server: Server
+    ) -> None:
+        attrs = attr_of(settings.force), attr_of(plan.flags & ~settings.force)
+        try:
+            error = await call.adopt(look, server, self._servers.watches(), attrs, plan.flags)
+        except MountError as failed:
+            if failed.how == "path: deadline":
+                raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
+            raise
+        finally:
+            server.deaf()  # one more mount(2) of the program's would never be answered
+        if error == EIO and await self._servers.ended(server):
+            # the usual reason is an image that is not what the caller says: EINVAL, as of mount(2)
+            errno = EIO if os.WIFSIGNALED(server.status) else EINVAL
+            raise MountError(errno, f"fuse: the program ended ({server.ending()})")
+        if error:
+            raise MountError(error, "fuse: not attached")

@@ -1,0 +1,112 @@
+"""The beginning of a session's next FUSE program: made once the mount before it has been answered.
+
+It is used or, after a while, let go of: what is mounted below the host's /usr meanwhile is not
+seen in it, and what was mounted there is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from supervisor.kernel import spawn
+from supervisor.kernel.shim import lib
+from supervisor.kernel.spawn import Helper
+
+if TYPE_CHECKING:
+    from supervisor.engine.mount_makers import FuseNodes
+
+_LIFETIME: Final = 10.0
+_LATER: Final = 0.002  # so that the caller has its answer first
+
+
+class Spare:
+    """At most one, of a program of the host's."""
+
+    def __init__(self) -> None:
+        self._starter: Helper | None = None
+        self._pid = 0
+        self._pidfd = -1
+        self._wanted = False
+        self._life = trio.CancelScope()
+
+    def want(self, nodes: FuseNodes) -> None:
+        """Has one made soon."""
+        if not self._wanted:
+            self._wanted = True
+            self._life = trio.CancelScope()
+            trio.lowlevel.spawn_system_task(self._provide, self._life, nodes, name="fuse spare")
+
+    async def _provide(self, life: trio.CancelScope, nodes: FuseNodes) -> None:
+        """Without one a mount takes longer, and that is all: errors are no matter."""
+        try:
+            with contextlib.suppress(OSError), life:
+                await trio.sleep(_LATER)
+                await self._make(nodes)
+                life.deadline = trio.current_time() + _LIFETIME
+                await trio.sleep_forever()
+        finally:
+            if life is self._life:  # it was not used
+                self._wanted = False
+                self._drop()
+
+    async def _make(self, nodes: FuseNodes) -> None:
+        if self._starter is None:
+            self._starter = spawn.spawn_fuse_starter()
+        sock = self._starter.sock
+        fuse = await nodes.ahead()
+        pid = 0
+        try:
+            if lib.sd_spare_prepare(sock, fuse) == 0:
+                await trio.lowlevel.wait_readable(sock)
+                pid = lib.sd_spare_made(sock)
+        finally:  # what has no name cannot be mounted
+            nodes.forget(fuse)
+        if pid > 0:
+            self._pid, self._pidfd = pid, os.pidfd_open(pid)
+        else:
+            self._lose()
+
+    def start(self, program: Any) -> bool:
+        """Starts `program` (struct sd_program) with it, as sd_program_start does without."""
+        if self._starter is None or not self._pid:
+            return False
+        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        if os.waitid(os.P_PIDFD, self._pidfd, ended) is not None:
+            self._life.cancel()
+            return False
+        if lib.sd_spare_start(self._starter.sock, program, self._pid, self._pidfd):
+            return False
+        self._pid, self._pidfd = 0, -1
+        self._life.cancel()
+        self._life, self._wanted = trio.CancelScope(), False
+        return True
+
+    def _drop(self) -> None:
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)  # nobody but us can keep it from ending
+            os.close(self._pidfd)
+        self._pid, self._pidfd = 0, -1
+
+    def _lose(self) -> None:
+        if self._starter is None:
+            return
+        os.close(self._starter.sock)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self._starter.pid, signal.SIGKILL)  # not reaped yet: the number is its own
+            os.waitpid(self._starter.pid, 0)
+        if self._starter.pidfd >= 0:
+            os.close(self._starter.pidfd)
+        self._starter = None
+
+    def close(self) -> None:
+        """Ends it, and who makes it."""
+        self._drop()
+        self._lose()

@@ -1,0 +1,206 @@
+"""What is left of a mount when it has gone, what is known of those that are there, and how many."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from errno import EBUSY, ENOSPC
+from pathlib import Path
+
+import pytest
+
+from supervisor.kernel.fuse_programs import PROGRAMS
+from supervisor.kernel.mounts import MS
+from supervisor.kernel.shim import lib
+from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
+from tests.live.test_mount_fuse import gone
+from tests.live.test_mount_kernel import FORCE, loops, make_image
+from tests.support.mounting import START, Actor, Target, mounting
+from tests.support.people import Person, python
+from tests.support.program import run
+from tests.support.scratch import scratch
+
+CEILING = [{"fstype": "ext4", "force": FORCE}, {"fstype": "ramfs", "text": True, "images": False}]
+# Mounts SOURCE of TYPE at N places below a tmpfs of its own, and prints the errnos; each in a mount
+# namespace of its own where that is asked for. Then one is unmounted, and another one mounted.
+INSIDE = """
+import ctypes, json, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+source, kind, count, apart = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+assert libc.mount(b"t", b"/mnt", b"tmpfs", ctypes.c_ulong(0), None) == 0
+def mount(number):
+    at = b"/mnt/%d" % number
+    os.mkdir(at)
+    words = (source.replace("NUMBER", str(number)).encode(), at, kind.encode())
+    return ctypes.get_errno() if libc.mount(*words, ctypes.c_ulong(1), None) else 0
+found, held = [], []
+for number in range(count):
+    if apart:
+        here, there = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            libc.unshare(0x20000)
+            libc.mount(b"", b"/", None, ctypes.c_ulong(0x44000), None)
+            os.write(there, bytes([mount(number)]))
+            os.pause() if hasattr(os, "pause") else __import__("signal").pause()
+        held.append(pid)
+        found.append(os.read(here, 1)[0])
+    else:
+        found.append(mount(number))
+if not apart:
+    assert libc.umount2(b"/mnt/1", 0) == 0
+    found.append(mount(count))
+print(json.dumps(found))
+for pid in held:
+    os.kill(pid, 9)
+"""
+
+
+@pytest.fixture
+def place(root: Person) -> Iterator[Path]:
+    assert root.name is None
+    with scratch(0o755) as folder:
+        os.chown(folder, START, START)
+        for name in ("mp", "other", "third"):
+            (folder / name).mkdir()
+        make_image(folder)
+        yield folder
+
+
+@pytest.fixture
+def both(place: Path) -> Iterator[tuple[Target, Actor]]:
+    assert place
+    with mounting(ceiling=CEILING) as found:
+        yield found
+    assert loops() == []
+
+
+def mount(actor: Actor, place: Path, **more: object) -> tuple[int, str]:
+    words: dict[str, object] = {"source": str(place / "image"), "target": str(place / "mp")}
+    return actor.mount(**{**words, "force": FORCE, **more})
+
+
+def test_a_mount_is_known_however_many_came_after_it(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    target, actor = both
+    other = make_image(place, "image-other")
+    assert mount(actor, place)[0] == 0
+    for _ in range(70):
+        assert mount(actor, place, source=str(other), target=str(place / "other"))[0] == 0
+        assert target.run(f"umount {place}/other")[0] == 0
+    for flags in (MS["ro"], 0):
+        again = actor.mount(remount=True, target=str(place / "mp"), flags=FORCE | flags)
+        assert again == (0, "remounted")
+    # the same image is the same filesystem still: two would write to the same blocks
+    assert mount(actor, place, target=str(place / "third"))[0] == 0
+    assert target.run(f"touch {place}/mp/x && ls {place}/third/x")[0] == 0
+    assert target.run(f"umount {place}/mp {place}/third")[0] == 0
+
+
+def test_an_image_is_not_writable_beside_a_reader(both: tuple[Target, Actor], place: Path) -> None:
+    """As with a device: read-only here and writable there is EBUSY."""
+    target, actor = both
+    assert mount(actor, place, flags=MS["ro"])[0] == 0
+    assert mount(actor, place, target=str(place / "other"))[0] == EBUSY
+    assert mount(actor, place, target=str(place / "other"), flags=MS["ro"])[0] == 0
+    assert target.run(f"umount {place}/mp {place}/other")[0] == 0
+    assert mount(actor, place)[0] == 0
+    assert target.run(f"umount {place}/mp")[0] == 0
+
+
+def device(target: Target, path: Path) -> str:
+    return target.run(f"stat -c %d {path}")[1]
+
+
+def test_a_filesystem_of_the_hosts_with_a_number_that_was_ours(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    """Once ours has gone its device number is anybody's, and no leave to change that."""
+    target, actor = both
+    into = ["nsenter", "-t", str(target.pid), "-m"]
+    for _ in range(20):
+        words = {"fstype": "ramfs", "text": True, "force": 0, "source": "x"}
+        assert mount(actor, place, **words)[0] == 0
+        ours = device(target, place / "mp")
+        assert target.run(f"umount {place}/mp")[0] == 0
+        host = [*into, "mount", "-t", "tmpfs", "-o", "size=1m", "host", str(place / "mp")]
+        subprocess.run(host, check=True)
+        if device(target, place / "mp") == ours:
+            break
+        subprocess.run([*into, "umount", str(place / "mp")], check=True)
+    else:
+        pytest.skip("the kernel gave the number to somebody else each time")
+    actor.mount(remount=True, target=str(place / "mp"), flags=MS["ro"], data="size=2m")
+    assert actor.last["left_alone"]
+    shown = subprocess.run(
+        [*into, "findmnt", "-no", "OPTIONS", str(place / "mp")],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert "rw" in shown.split(",")
+    assert "size=1024k" in shown
+    subprocess.run([*into, "umount", str(place / "mp")], check=True)
+
+
+def test_both_sides_have_the_same_bound() -> None:
+    assert lib.SD_MOST_MOUNTS == MOST_MOUNTS
+
+
+def limited(
+    person: Person, place: Path, rule: str, *words: str, limit: int | None = None
+) -> list[int]:
+    policy = place / "policy.yaml"
+    said = "" if limit is None else f"    max_mounts: {limit}\n"
+    policy.write_text(
+        f"version: 1\nsyscalls:\n  mount:\n{said}    otherwise: kernel\n"
+        f"    rules:\n      - {rule}\n"
+    )
+    done = run(
+        person, python(person), "-c", INSIDE, *words, options=("--policy", str(policy)), timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, list)
+    return found
+
+
+def test_the_usual_limit(root: Person) -> None:
+    with scratch() as place:
+        found = limited(root, place, "{fstype: ramfs, do: emulate}", "x", "ramfs", "70", "0")
+        assert found == [0] * MAX_MOUNTS + [ENOSPC] * (70 - MAX_MOUNTS) + [0]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 100])
+def test_a_limit_of_the_policys(root: Person, limit: int) -> None:
+    with scratch() as place:
+        count = max(limit, 2) + 3
+        rule = "{fstype: ramfs, do: emulate}"
+        found = limited(root, place, rule, "x", "ramfs", str(count), "1", limit=limit)
+        # in a namespace of its own each, where no other sees it
+        assert found == [0] * limit + [ENOSPC] * (count - limit)
+
+
+def test_the_limit_counts_programs(person: Person) -> None:
+    if not os.path.exists("/usr/bin/squashfuse"):
+        pytest.skip("no squashfuse")
+    mode = os.stat("/dev/fuse").st_mode & 0o777
+    with scratch() as place:
+        (place / "tree").mkdir()
+        for number in range(6):
+            (place / "tree" / "number").write_text(str(number))
+            subprocess.run(
+                ["mksquashfs", place / "tree", place / f"image{number}", "-quiet", "-noappend"],
+                check=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+            (place / f"image{number}").chmod(0o644)
+        rule = "{fstype: squashfs, do: {emulate: {via: fuse}}}"
+        try:
+            os.chmod("/dev/fuse", 0o666)
+            words = (f"{place}/imageNUMBER", "squashfs", "5", "0")
+            found = limited(person, place, rule, *words, limit=3)
+        finally:
+            os.chmod("/dev/fuse", mode)
+    assert found == [0, 0, 0, ENOSPC, ENOSPC, 0]
+    assert gone(PROGRAMS["squashfuse"][0])
