@@ -79,14 +79,8 @@ class Actor:
     """
 
     def __init__(
-        self,
-        *,
-        userns: bool,
-        traits: _Traits,
-        policy: _Policy,
-        maker_socks: list[int],
-        deadline: float = DEADLINE,
-        resumed: bool = False,
+        self, *, userns: bool, traits: _Traits, policy: _Policy, maker_socks: list[int],
+        deadline: float = DEADLINE, resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
         report: Callable[..., None] | None = None,
