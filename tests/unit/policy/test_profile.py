@@ -43,8 +43,8 @@ def rules(name: str) -> list[bpf.FilterRule]:
     return rules_of(Path("p.yaml"), text(name).encode(), Traits("private"), FAMILIES)
 
 
-def built(profile: Mapping[str, Any], arch: int) -> bytes:
-    """The filter that a runtime makes of a profile, for one architecture: by libseccomp."""
+def built(profile: Mapping[str, Any], arch: int, others: Sequence[int] = ()) -> bytes:
+    """The filter that a runtime makes of a profile, for `arch` and `others`: by libseccomp."""
     import pyseccomp
 
     def action(value: Mapping[str, Any], default: bool = False) -> int:
@@ -58,6 +58,8 @@ def built(profile: Mapping[str, Any], arch: int) -> bytes:
     if arch != X86_64:
         found.remove_arch(pyseccomp.system_arch())
         found.add_arch(arch)
+    for other in others:
+        found.add_arch(other)
     for entry in profile["syscalls"]:
         if entry.get("includes") or entry.get("excludes"):
             continue
@@ -139,20 +141,62 @@ def test_it_does_what_our_own_filter_does(arch: int, name: str, base: str) -> No
         assert run(found, nr, arch, args).action == expected, (call, args)
 
 
+MOUNTS = """
+version: 1
+syscalls:
+  mount: [{fstype: ext4, source: "/x", do: emulate}]
+"""
+
+
+@pytest.mark.parametrize("base", ["none", "podman"])
+def test_all_architectures_in_one_filter(base: str) -> None:
+    """As runtimes load it. umount is a call that x86_64 lacks, and i386 has."""
+    import pyseccomp
+
+    known = {"SCMP_ARCH_X86_64": X86_64, "SCMP_ARCH_X86": I386,
+             "SCMP_ARCH_X32": pyseccomp.Arch.X32}  # fmt: skip
+    if base == "podman" and not PODMAN.exists():
+        pytest.skip("podman's profile is not here")
+    mounts = rules_of(Path("p.yaml"), MOUNTS.encode(), Traits("private"), FAMILIES)
+    parsed = json.loads(PODMAN.read_text()) if base == "podman" else None
+    profile = oci(mounts, parsed, listener="/x", metadata=None)
+    names = profile.get("architectures") or [
+        name for one in profile["archMap"] if one["architecture"] == "SCMP_ARCH_X86_64"
+        for name in (one["architecture"], *one["subArchitectures"])
+    ]  # fmt: skip
+    assert names == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]
+    found = built(profile, X86_64, [known[name] for name in names[1:]])
+    for arch in (X86_64, I386):
+        for name in ("mount", "umount2"):
+            nr = number(name, arch)
+            assert nr is not None
+            assert run(found, nr, arch, [0, 0, 0, 0, 0]).action == bpf.RET_USER_NOTIF
+            bind_or_expire = [0, 4, 0, 0x1000, 0]
+            assert run(found, nr, arch, bind_or_expire).action != bpf.RET_USER_NOTIF
+    umount = number("umount", I386)
+    assert umount is not None
+    assert run(found, umount, I386, [0]).action == bpf.RET_USER_NOTIF
+    assert run(found, 0x40000000 + 165, X86_64, [0] * 5).action == bpf.RET_ERRNO | 38
+
+
+AMD64 = {"architecture": "SCMP_ARCH_X86_64",
+         "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]}  # fmt: skip
+
+
 def test_what_it_says_besides_rules() -> None:
     flags = [WAIT_KILLABLE]
     profile = oci(rules("leaves"), None, listener="/run/x.sock", metadata="m", flags=flags)
     assert {key: profile[key] for key in profile if key != "syscalls"} == {
         "defaultAction": "SCMP_ACT_ALLOW",
-        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
         "listenerPath": "/run/x.sock",
         "listenerMetadata": "m",
         "flags": [WAIT_KILLABLE],
     }
-    base = {"defaultAction": "SCMP_ACT_KILL", "archMap": [1], "other": "kept", "syscalls": None}
+    base = {"defaultAction": "SCMP_ACT_KILL", "archMap": [AMD64], "other": "kept", "syscalls": None}
     profile = oci(rules("leaves"), base, listener="/x", metadata=None)
     assert profile["other"] == "kept"
-    assert profile["archMap"] == [1]
+    assert profile["archMap"] == [AMD64 | {"subArchitectures": ["SCMP_ARCH_X86"]}]
     assert "architectures" not in profile
     first = profile["syscalls"][0]
     assert first["action"] == "SCMP_ACT_NOTIFY"
