@@ -42,10 +42,8 @@ class Job:
     plan: Plan
     valid: Callable[[], bool]
 
-    def __init__(self, listener: int) -> None:
+    def __init__(self) -> None:
         self.work: Any = ffi.new("struct sd_work *")
-        # Whoever reads the caller asks the listener afterwards whether this call still waits.
-        self.work.listener = listener
 
     def begin(self, plan: Plan, snapshot: Snapshot) -> None:
         """A new call."""
@@ -57,7 +55,9 @@ class Job:
         self.lack = ""  # why nothing can be made
         self.wanted = 0
         self.result = NOT_BEGUN
-        self.work.id, self.work.tid = snapshot.id, snapshot.tid
+        # Whoever reads the caller asks the listener afterwards whether this call still waits.
+        work = self.work
+        work.listener, work.id, work.tid = snapshot.listener, snapshot.id, snapshot.tid
 
 
 def put(work: Any, which: int, place: Place) -> None:

@@ -51,18 +51,7 @@ def compile_policy(
 
     Raises PolicyFindings with every error in it, KernelError where libseccomp cannot do a filter.
     """
-    source = Source(str(file), content)
-    # With errors already, this is what of the policy can still be looked at.
-    document = schema.validate(source, schema.model_of(families))
-    sets = {
-        name: (_mount_rules if name == "mount" else _rules)(
-            source, name, getattr(document.syscalls, name), file.name
-        )
-        for name, family in families.items()
-        if family.keys is not None and getattr(document.syscalls, name) is not None
-    }
-    source.fail()
-    served = _served(sets, traits, families)
+    document, sets, served = _read(file, content, traits, families)
     return CompiledPolicy(
         name=document.name or file.stem,
         source=str(file),
@@ -79,7 +68,37 @@ def compile_policy(
         },
         ceiling=_ceiling(sets),
         families=sets,
+        match=None if document.match is None else document.match.applies().to_json(),
     )
+
+
+def rules_of(
+    file: Path, content: bytes, traits: Traits, families: Mapping[str, FamilySpec]
+) -> list[bpf.FilterRule]:
+    """What a filter for this policy does, for who loads one by other means. Raises PolicyFindings.
+
+    The refusal of a listener of the target's own is not among them.
+    """
+    _, sets, served = _read(file, content, traits, families)
+    return filter_rules(sets, served, families)
+
+
+def _read(
+    file: Path, content: bytes, traits: Traits, families: Mapping[str, FamilySpec]
+) -> tuple[Any, dict[str, RuleSet | MountRules], list[CallSpec]]:
+    """The document, the rules by family, and the calls that the filter may notify."""
+    source = Source(str(file), content)
+    # With errors already, this is what of the policy can still be looked at.
+    document = schema.validate(source, schema.model_of(families))
+    sets = {
+        name: (_mount_rules if name == "mount" else _rules)(
+            source, name, getattr(document.syscalls, name), file.name
+        )
+        for name, family in families.items()
+        if family.keys is not None and getattr(document.syscalls, name) is not None
+    }
+    source.fail()
+    return document, sets, _served(sets, traits, families)
 
 
 def _rules(source: Source, family: str, section: Any, file: str) -> RuleSet:

@@ -18,7 +18,7 @@ from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 3
+FORMAT: Final = 4
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 # What a mknod makes that is no device (the filter lets those pass).
@@ -37,6 +37,7 @@ class CompiledPolicy:
     that make it say `realise: closed`; `mounts` what any may have the kernel mount; `fuse` says
     whether any runs FUSE programs.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
+    `match` (Applies.to_json) says whom the policy applies to; None: those it is chosen for by name.
     """
 
     name: str
@@ -47,6 +48,7 @@ class CompiledPolicy:
     calls: Mapping[tuple[int, int], CallSpec]
     ceiling: tuple[tuple[str, int, int, int, int, bool], ...]
     families: Mapping[str, RuleSet | MountRules]
+    match: Mapping[str, Any] | None = None
     # For each call the positions of mode, dev and path among its arguments.
     _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
         default_factory=dict, compare=False, repr=False
@@ -143,6 +145,7 @@ class CompiledPolicy:
             ],
             "ceiling": self.ceiling,
             "families": {name: rules.to_json() for name, rules in self.families.items()},
+            "match": self.match,
         }
 
     @classmethod
@@ -168,6 +171,7 @@ class CompiledPolicy:
                 name: (MountRules if "mounts" in rows else RuleSet).from_json(rows)
                 for name, rows in data["families"].items()
             },
+            match=data["match"],
         )
 
 

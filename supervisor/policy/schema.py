@@ -14,7 +14,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -30,6 +29,7 @@ from supervisor.policy.families import (
     TypeMatch,
 )
 from supervisor.policy.key_types import TEXT, Errno, key_type
+from supervisor.policy.match_section import MatchSection, Strict
 from supervisor.policy.mount_values import (
     FORCE_NAMES,
     SHIFTS,
@@ -45,20 +45,8 @@ from supervisor.policy.values import (
     WORDS,
     Action,
     action_parser,
-    listed,
     near,
 )
-
-_DOORS = Literal["run", "oci", "lxc", "attach"]
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-class MatchSection(_Strict):
-    """Whom a policy applies to where no --policy names one."""
-
-    door: Annotated[list[_DOORS], BeforeValidator(listed)] | None = None
-    metadata: str | None = None
 
 
 def _emulate_schema(*, mounts: bool) -> dict[str, Any]:
@@ -129,7 +117,7 @@ def _family_model(family: FamilySpec) -> Any:
         bool,
         Field(False, description="continue although the caller can change what was looked at"),
     )
-    rule: Any = create_model(f"{family.name}_rule", __base__=_Strict, **fields)
+    rule: Any = create_model(f"{family.name}_rule", __base__=Strict, **fields)
     parts: dict[str, Any] = {
         "otherwise": (
             Literal["refuse", "kernel"],
@@ -142,7 +130,7 @@ def _family_model(family: FamilySpec) -> Any:
             int,
             Field(MAX_MOUNTS, ge=0, le=MOST_MOUNTS, description="at a time, in one session"),
         )
-    section: Any = create_model(f"{family.name}_section", __base__=_Strict, **parts)
+    section: Any = create_model(f"{family.name}_section", __base__=Strict, **parts)
     return Annotated[
         section,
         BeforeValidator(lambda value: {"rules": value} if isinstance(value, list) else value),
@@ -156,10 +144,10 @@ def model_of(families: Mapping[str, FamilySpec]) -> type[BaseModel]:
         for name, family in families.items()
         if family.keys is not None
     }
-    syscalls = create_model("syscalls", __base__=_Strict, **sections)  # type: ignore[call-overload]
+    syscalls = create_model("syscalls", __base__=Strict, **sections)  # type: ignore[call-overload]
     model: type[BaseModel] = create_model(
         "policy",
-        __base__=_Strict,
+        __base__=Strict,
         version=(Literal[1], Field(description="the version of the policy language")),
         name=(
             str | None,
@@ -187,7 +175,15 @@ def json_schema(families: Mapping[str, FamilySpec]) -> dict[str, Any]:
     return out
 
 
-_LISTS = ("devices", "path", "uid", "gid", "door", "fstype", "source", "target")
+_LISTS = frozenset(
+    ("devices", "path", "uid", "gid", "door", "runtime", "container", "metadata", "cookie",
+     "namespace", "pod", "fstype", "source", "target", "peer_uid", "peer_gid", "cgroup",
+     "user_namespace")
+)  # fmt: skip
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("type") == "array"
 
 
 def _loosen(node: Any) -> None:
@@ -198,6 +194,8 @@ def _loosen(node: Any) -> None:
                 lists = [one for one in value["anyOf"] if one.get("type") == "array"]
                 value["anyOf"] = lists + [one["items"] for one in lists]
                 value.pop("default", None)
+            elif key in (*_LISTS, "additionalProperties") and _is_list(value):
+                node[key] = {"anyOf": [value, value["items"]]}
             _loosen(value)
     elif isinstance(node, list):
         for value in node:

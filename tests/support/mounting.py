@@ -186,7 +186,7 @@ def _serve(config: dict[str, Any]) -> None:
 
     actor = RealActor(
         userns=True, traits=Said(), policy=Said(), maker_socks=makers,
-        listener=waiting.listener, uids=MAP, gids=MAP,
+        uids=MAP, gids=MAP,
         report=lambda *a, **k: print(a, k, file=sys.stderr),
     )  # fmt: skip
     actor._mounter._most = config["most"]
@@ -222,7 +222,7 @@ def _serve(config: dict[str, Any]) -> None:
                 text(words.get("source")), place, words.get("fstype", "ext4").encode(),
                 words.get("flags", 0), text(words.get("data")), settings,
             )  # fmt: skip
-        snapshot = Snapshot(waiting.id, words["tid"], 0, 0, 0, "mount", ())
+        snapshot = Snapshot(waiting.id, words["tid"], 0, 0, 0, "mount", (), waiting.listener)
         try:
             task = os.open(f"/proc/{words['tid']}", os.O_PATH)
         except FileNotFoundError:

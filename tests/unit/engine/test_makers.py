@@ -23,7 +23,7 @@ def test_a_work_that_goes_on_without_its_maker_wakes_others() -> None:
                 (lib.SD_WORK_LONG, lib.SD_WORK_WAIT),
                 (NOT_BEGUN, lib.SD_WORK_DONE),
             ):
-                job = Job(-1)
+                job = Job()
                 job.maker = None
                 job.result = so_far
                 with trio.fail_after(5):
