@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -22,7 +23,7 @@
 const uint32_t SD_ARCH_X86_64 = AUDIT_ARCH_X86_64;
 const uint32_t SD_ARCH_I386 = AUDIT_ARCH_I386;
 
-enum { MOST_POLLED = 16, LOWEST_ERRNO = -4095 };
+enum { LOWEST_ERRNO = -4095 };
 
 struct sd_receiver {
 	int listener;
@@ -38,6 +39,19 @@ struct sd_receiver {
 
 _Static_assert(sizeof(struct seccomp_notif) <= sizeof(((struct sd_watch *)0)->received),
 	       "a notification fits into the watch");
+_Static_assert(sizeof(struct sd_watch) <= SD_WATCH_SIZE, "a watch fits into its place");
+
+char *sd_watches_map(int memfd)
+{
+	void *memory = mmap(NULL, SD_WATCHES * SD_WATCH_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			    memfd, 0);
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+void sd_watches_unmap(char *watches)
+{
+	munmap(watches, SD_WATCHES * SD_WATCH_SIZE);
+}
 
 static uint64_t now_ns(void)
 {
@@ -109,10 +123,10 @@ int sd_set_sync_wake_up(int listener)
 /* 1: the listener has a call; 0: it has not */
 static int wait_for_call(int listener, int linger_us, const int *also, size_t also_count)
 {
-	struct pollfd polled[MOST_POLLED];
+	struct pollfd polled[SD_ALSO + 1];
 	nfds_t count = 1;
 	polled[0] = (struct pollfd){listener, POLLIN, 0};
-	for (size_t i = 0; i < also_count && count < MOST_POLLED; i++)
+	for (size_t i = 0; i < also_count && count <= SD_ALSO; i++)
 		polled[count++] = (struct pollfd){also[i], POLLIN, 0};
 	struct timespec limit = {linger_us / 1000000, (long)(linger_us % 1000000) * 1000};
 	int ready = ppoll(polled, count, &limit, NULL);
@@ -283,25 +297,39 @@ static void forget(struct sd_receiver *receiver, int slot)
 	receiver->next_slot = slot; /* the same cache line again, as long as calls come one by one */
 }
 
+/* The place of the call that the watchdog received for us: its notification is still there. */
+static int carried_slot(struct sd_watch *watch)
+{
+	uint64_t id = watch->carried;
+	watch->carried = 0;
+	for (int i = 0; id && i < SD_PENDING; i++)
+		if (watch->pending[i] == id)
+			return i;
+	return -1;
+}
+
 int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
 	       size_t also_count)
 {
 	struct sd_watch *watch = receiver->watch;
 	struct seccomp_notif *notif = (void *)watch->received;
 	for (;;) {
-		int slot = free_slot(receiver);
-		if (slot < 0)
-			return slot;
-		int ready = wait_for_call(receiver->listener, linger_us, also, also_count);
-		if (ready <= 0)
-			return ready;
-		memset(watch->received, 0, sizeof watch->received);
-		if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notif)) {
-			if (errno == ENOENT || errno == EINTR)
-				continue; /* aborted between poll and RECV: routine */
-			return -errno;
+		int slot = watch->carried ? carried_slot(watch) : -1;
+		if (slot < 0) {
+			slot = free_slot(receiver);
+			if (slot < 0)
+				return slot;
+			int ready = wait_for_call(receiver->listener, linger_us, also, also_count);
+			if (ready <= 0)
+				return ready;
+			memset(watch->received, 0, sizeof watch->received);
+			if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notif)) {
+				if (errno == ENOENT || errno == EINTR)
+					continue; /* aborted between poll and RECV: routine */
+				return -errno;
+			}
+			watch->pending[slot] = notif->id;
 		}
-		watch->pending[slot] = notif->id;
 		call->id = notif->id;
 		call->ip = notif->data.instruction_pointer;
 		call->tid = notif->pid;
@@ -364,7 +392,22 @@ int sd_refuse_pending(int listener, struct sd_watch *watch, int error)
 		watch->pending[i] = 0;
 	}
 	watch->reading_since = 0;
+	watch->carried = 0;
 	return refused;
+}
+
+int sd_receive_first(int listener, struct sd_watch *watch, uint32_t *tid)
+{
+	struct seccomp_notif *notif = (void *)watch->received;
+	int state = sd_listener_state(listener);
+	if (state <= 0)
+		return state;
+	memset(watch->received, 0, sizeof watch->received);
+	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, notif))
+		return errno == ENOENT || errno == EINTR ? 0 : -errno;
+	watch->pending[0] = watch->carried = notif->id;
+	*tid = notif->pid;
+	return 1;
 }
 
 int sd_refuse_next(int listener, int error)

@@ -4,8 +4,10 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -28,6 +30,12 @@ int sd_join_user_namespace(int userns, uint32_t uid, uint32_t gid)
 		return -errno;
 	/* commit_creds() may have made us dumpable again by fs.suid_dumpable's rules */
 	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) ? -errno : 0;
+}
+
+int sd_parent_user_namespace(int userns)
+{
+	int parent = ioctl(userns, NS_GET_PARENT);
+	return parent < 0 ? -errno : parent;
 }
 
 int sd_send_fds(int sock, const void *data, size_t size, const int *fds, size_t count)

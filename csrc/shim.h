@@ -35,6 +35,9 @@ enum {
 	SD_PENDING = 256,   /* most calls received and not yet answered, in one session */
 	SD_UNREAD = 1 << 20,
 	SD_STALLS = 8,      /* most stalled readers a session may leave behind */
+	SD_WATCHES = 256,   /* most listeners of a session: each has a watch in the memfd */
+	SD_WATCH_SIZE = 4096,
+	SD_ALSO = 15,       /* most other descriptors that sd_receive looks at */
 	SD_NULL = -4096,    /* the length of a string that is a NULL pointer: no errno */
 };
 
@@ -66,6 +69,7 @@ struct sd_watch { /* a memfd that a session writes and its watchdog reads: it ou
 	uint64_t reading_since;       /* CLOCK_MONOTONIC, ns; 0: no memory is being read */
 	uint64_t reading_id;
 	uint64_t armed_at;            /* when the deadline timer was last armed */
+	uint64_t carried;             /* id of a call that the watchdog received; 0: none */
 	uint32_t reading_tid;
 	uint32_t stalls;              /* written by the watchdog, as the next line */
 	struct sd_stall stalled[SD_STALLS];
@@ -73,6 +77,10 @@ struct sd_watch { /* a memfd that a session writes and its watchdog reads: it ou
 };
 
 struct sd_receiver;
+
+/* All the watches of a memfd that has room for them; NULL: they cannot be mapped, see errno. */
+char *sd_watches_map(int memfd);
+void sd_watches_unmap(char *watches);
 
 extern const uint32_t SD_ARCH_X86_64;
 extern const uint32_t SD_ARCH_I386;
@@ -96,6 +104,9 @@ int sd_set_sync_wake_up(int listener);
 /* the watchdog's side: answers every id in the watch with `error`, and says how many those were */
 int sd_refuse_pending(int listener, struct sd_watch *watch, int error);
 int sd_refuse_next(int listener, int error);
+/* Before there is a session: receives one call for it, which will be the first that it gets.
+ * 1: a call of thread `tid`; 0: none; -ENOTCONN: no caller is left */
+int sd_receive_first(int listener, struct sd_watch *watch, uint32_t *tid);
 int sd_deadline_timer(void); /* a timerfd that does not block */
 int sd_arm_timer(int timer, uint64_t in_ns);
 int sd_task_start(int tid, uint32_t *tgid, uint64_t *start_time);
@@ -118,6 +129,8 @@ void sd_forget_callers(void);
 /* ---- session.c: what a session process does once ---- */
 
 int sd_join_user_namespace(int userns, uint32_t uid, uint32_t gid);
+/* a descriptor of the user namespace that this one was made in; -EPERM: that is not below ours */
+int sd_parent_user_namespace(int userns);
 int sd_send_fds(int sock, const void *data, size_t size, const int *fds, size_t count);
 /* the size of the message; 0: the other side has closed. Unused places of `fds` become -1 */
 int sd_receive_fds(int sock, void *data, size_t size, int *fds, size_t count);

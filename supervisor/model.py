@@ -43,7 +43,8 @@ class Snapshot(NamedTuple):
     type: integers, the bytes of a string, or for a string that could not be read the negative
     errno (-EFAULT, -ENAMETOOLONG); 0 for a NULL pointer where the call may have one (mount's
     source, type and data; -E2BIG is data that is longer than the kernel takes).
-    `tid` is the calling thread in seccompd's pid namespace.
+    `tid` is the calling thread in seccompd's pid namespace, `listener` the descriptor that the
+    call came by.
     """
 
     id: int
@@ -53,6 +54,7 @@ class Snapshot(NamedTuple):
     ip: int
     name: str
     args: tuple[Arg, ...]
+    listener: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,9 @@ for goal in "$@"; do
 		need dosfstools command_there mkfs.vfat
 		need passwd command_there useradd
 		need procps command_there ps
+		need runc command_there runc
+		need crun command_there crun
+		need "podman conmon golang-github-containers-common uidmap" command_there podman
 		;;
 	bench)
 		need e2fsprogs command_there mkfs.ext4

@@ -16,6 +16,8 @@ from supervisor.errors import SeccompdError, UsageError
 # verb -> (module, what it does)
 VERBS: Final = {
     "run": ("supervisor.cli.run", "run one command under a policy"),
+    "serve": ("supervisor.cli.serve", "supervise the containers of this host, as a daemon"),
+    "profile": ("supervisor.cli.profile", "print what a container runtime must load for a policy"),
     "check": ("supervisor.cli.check", "look for mistakes in policies"),
     "explain": ("supervisor.cli.explain", "say what a policy does with a call, and why"),
     "test": ("supervisor.cli.test", "run the cases beside policies"),

@@ -1,221 +1,399 @@
-"""The watchdog of one session: it starts it, starts it again, and answers what it left behind.
+"""The watchdog of one session: it has it started, started again, and answers what it left behind.
 
 It never reads a target's memory or paths, so nothing that a target does can stall it. It holds a
-reference to the listener, and shares the watch: the ids that the session has received.
+reference to each listener of its session, and shares the watches: the ids that the session has
+received and not answered.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import mmap
+import json
 import os
-import select
 import signal
 import socket
-import sys
 import time
 from collections import deque
-from errno import ENOTCONN
-from typing import Any
+from collections.abc import Callable, Mapping
+from errno import ENOBUFS, ENOTCONN
+from typing import Any, Final
 
-from supervisor.engine.config import SessionConfig
+from supervisor.daemon.events import IN, Events
+from supervisor.daemon.forks import Forks
 from supervisor.engine.limits import DEFAULT, Limits
-from supervisor.kernel.shim import check, ffi, lib, receive_fds, send_fds
+from supervisor.kernel.shim import check, ffi, lib, send_fds
+from supervisor.kernel.watch import SLOTS, Watches
 from supervisor.observe.complaint import complain
 
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+PACE: Final = 0.001  # the daemon of all containers is not to be busy with refusing one
+_ROOM: Final = 1 << 20  # for a message about each listener, before there is a session
+
+
+class _Served:
+    """One listener, and how often the reading of one of its callers' memory has hung."""
+
+    __slots__ = ("listener", "runtime", "stalls")
+
+    def __init__(self, listener: int, runtime: tuple[int, int] | None) -> None:
+        self.listener = listener
+        self.runtime = runtime
+        self.stalls = 0
 
 
 class Keeper:
-    """Keeps one session going. Made before the launch, so that its modules load meanwhile."""
+    """Keeps one session going, on all listeners of one container.
 
-    def __init__(self, config: SessionConfig, limits: Limits = DEFAULT) -> None:
-        self._config = config
-        self._limits = limits
-        self._error = -config.policy.on_error
-        self._listener = -1
-        self._userns: int | None = None
+    Without listeners left it has ended: `on_end` is called then, once the session has gone. `order`
+    is what the zygote is told besides descriptors; `userns` and `audit` are descriptors, the first
+    of which becomes the keeper's.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        forks: Forks,
+        *,
+        name: str,
+        on_error: int,
+        limits: Limits = DEFAULT,
+        order: Mapping[str, Any] | None = None,
+        userns: int | None = None,
+        audit: int | None = None,
+        lasting: bool = True,
+        pace: float = 0.0,
+        on_end: Callable[[], None] | None = None,
+        on_first: Callable[[int], None] | None = None,
+    ) -> None:
+        """`lasting` False: the first listener is the only one, and its session is started again at
+        once. Otherwise one is started when a call waits for it; `on_first` is called then, with the
+        slot, and has to call `start`. `pace`: seconds between two refusals of our own."""
+        self._events = events
+        self._forks = forks
+        self.name = name
+        self.on_error = on_error
+        self.limits = limits
+        self.details: Mapping[str, Any] = order or {}
+        self.userns = userns
+        self._audit = audit
+        self._lasting = lasting
+        self._pace = pace
+        self.on_end = on_end
+        self.on_first = on_first
+        self._slots: dict[int, _Served] = {}
+        self._free = deque(range(SLOTS))
+        self._spent: list[int] = []  # a session may still look at them
         self._deaths: deque[float] = deque(maxlen=limits.restarts)
         self._session: int | None = None
-        self._sessions = 0
-        self._only_refuse = False
-        self._zygote_lives = True
+        self._channel: socket.socket | None = None
+        self._theirs: socket.socket | None = None
+        self._ordered = False
+        self._closed = False
+        self.sessions = 0
+        self.refused_here = 0
         self.failed: str | None = None
-        self._stalls = 0
-        self._watch_fd = os.memfd_create("seccompd-watch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self._watch_fd, mmap.PAGESIZE)
-        # A session that has been taken over must not cut away what we look at.
-        fcntl.fcntl(self._watch_fd, fcntl.F_ADD_SEALS, _SEALS)
-        self._memory = mmap.mmap(self._watch_fd, mmap.PAGESIZE)
-        self._watch: Any = ffi.from_buffer("struct sd_watch *", self._memory, True)
-        self._timer = check(lib.sd_deadline_timer(), "timerfd_create")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._zygote_socket = ours
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:  # None where it was closed when we were started
-                with contextlib.suppress(OSError):
-                    stream.flush()
-        self._zygote = os.fork()
-        if self._zygote == 0:
-            from supervisor.daemon.zygote import child
+        self.watches = Watches.create()
+        self._timer: int = check(lib.sd_deadline_timer(), "timerfd_create")
+        events.add(self._timer, IN, self._deadline)
 
-            ours.close()
-            child(theirs, config, self._watch_fd, self._timer, limits)
-        theirs.close()
+    # -- listeners
 
-    def start(self, listener: int, userns: int | None) -> None:
-        """Hands the listener to a new session. Takes over both descriptors."""
-        self._listener = listener
-        self._userns = userns
-        self._order()
+    @property
+    def listeners(self) -> int:
+        """How many have callers left."""
+        return len(self._slots)
 
-    def fds(self) -> list[int]:
-        """What is to be polled for POLLIN."""
-        fds = [self._timer]
-        if self._zygote_lives:
-            fds.append(self._zygote_socket.fileno())
-        if self._session is not None:
-            fds.append(self._session)
-        if self._only_refuse:
-            fds.append(self._listener)
-        return fds
+    def listener(self, slot: int) -> int:
+        """The descriptor in a slot."""
+        return self._slots[slot].listener
 
-    def handle(self, fd: int) -> None:
-        """Deals with a descriptor of `fds` that is readable, or hung up."""
-        if fd == self._timer:
-            self._deadline()
-        elif fd == self._session:
-            self._session_ended()
-        elif fd == self._zygote_socket.fileno():
-            self._news()
-        elif fd == self._listener and lib.sd_refuse_next(self._listener, self._error) == -ENOTCONN:
-            self._only_refuse = False
+    def add(self, listener: int, runtime: tuple[int, int] | None = None) -> None:
+        """Serves one more listener, which becomes the keeper's; on OSError it stays the caller's.
 
-    def close(self) -> None:
-        """Ends the session and everything that belongs to it; its last records are written."""
-        if self._listener >= 0:
-            os.close(self._listener)
-            self._listener = -1
-        # A session that serves nobody ends by itself, and the zygote then. One that has not even
-        # forked a session is still loading: nobody ever called, so nothing is lost with it.
-        with contextlib.suppress(OSError):
-            self._zygote_socket.shutdown(socket.SHUT_WR)
-        poller = select.poll()
-        poller.register(self._zygote_socket, select.POLLIN)
-        if self._sessions == 0 and not poller.poll(0):
-            os.kill(self._zygote, signal.SIGKILL)
-        self._wait_for_zygote()
-        self._zygote_socket.close()
-        for fd in (self._userns, self._session, self._timer, self._watch_fd):
-            if fd is not None:
-                os.close(fd)
+        `runtime` is a process (its id, and its start in ticks since boot) whose calls go on until
+        it executes its first program.
+        """
+        if not self._free:
+            raise OSError(ENOBUFS, "too many listeners of one container")
+        slot = self._free.popleft()
+        self.watches.clear(slot)
+        served = self._slots[slot] = _Served(listener, runtime)
+        self._events.add(listener, 0, lambda events: self._on_listener(slot, events))
+        if self._channel is not None:
+            self._tell(slot, served)
+        else:
+            self._wait_for_call(listener)
+
+    def _wait_for_call(self, listener: int) -> None:
+        if (self._lasting and not self._ordered and self._session is None) or self.failed:
+            self._events.change(listener, IN)
+
+    def _on_listener(self, slot: int, events: int) -> None:
+        served = self._slots[slot]
+        if not events & IN:
+            self._hung_up(slot)
+        elif self.failed is not None:
+            self._refuse(slot, served)
+        elif self.on_first is not None:
+            self.on_first(slot)
+        else:
+            self.start()
+
+    def _hung_up(self, slot: int) -> None:
+        self._let_go(self._slots.pop(slot).listener)
+        self._spent.append(slot)
+        if self._session is None and not self._ordered:
+            self._recycle()
+        if not self._slots and self._lasting:
+            self._no_more()
+
+    def _let_go(self, listener: int) -> None:
+        self._events.drop(listener)
+        os.close(listener)
+
+    def _recycle(self) -> None:
+        self._free.extend(self._spent)
+        self._spent.clear()
+
+    def _refuse(self, slot: int, served: _Served) -> None:
+        found = lib.sd_refuse_next(served.listener, -self.on_error)
+        if found == -ENOTCONN:
+            self._hung_up(slot)
+            return
+        self.refused_here += found > 0
+        if self._pace:
+            self._events.change(served.listener, 0)
+            self._events.later(self._pace, lambda: self._go_on(slot, served))
+
+    def _go_on(self, slot: int, served: _Served) -> None:
+        if self._slots.get(slot) is served:
+            self._events.change(served.listener, IN)
 
     # -- the session's life
 
-    def _order(self) -> None:
-        fds = [self._listener] if self._userns is None else [self._listener, self._userns]
-        try:
-            send_fds(self._zygote_socket.fileno(), b"session", fds)
-        except OSError as error:
-            self._give_up(f"the zygote does not answer: {error.strerror}")
-
-    def _news(self) -> None:
-        try:
-            message, fds = receive_fds(self._zygote_socket.fileno())
-        except OSError:
-            message, fds = b"", []
-        if message == b"session" and len(fds) == 1:
-            if self._session is not None:
-                os.close(self._session)
-            self._session = fds[0]
-            self._sessions += 1
+    def start(self) -> None:
+        """Orders a session, where there is none."""
+        if self._ordered or self._session is not None or self.failed is not None:
             return
-        for fd in fds:
-            os.close(fd)
-        self._zygote_lives = False
-        self._give_up(message.decode("utf-8", "replace") or "the zygote has died")
+        self._ordered = True
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
+        self._channel, self._theirs = ours, theirs
+        for slot, served in self._slots.items():
+            self._events.change(served.listener, 0)
+            self._tell(slot, served)
+        if self._lasting:
+            self._events.add(ours.fileno(), IN, self._heard)
+        else:
+            ours.shutdown(socket.SHUT_WR)
+        self._forks.order(self)
 
-    def _session_ended(self) -> None:
-        assert self._session is not None
-        os.close(self._session)
-        self._session = None
-        if lib.sd_listener_state(self._listener) == -ENOTCONN:
+    def order(self) -> tuple[dict[str, Any], dict[str, int]] | None:
+        """What the zygote is to be told now, and the descriptors by name, which stay ours; None
+        where no session is wanted any more."""
+        if not self._slots or self._theirs is None:
+            self._ordered = False
+            self._close_theirs()
+            self._close_channel()
+            self._no_more()
+            return None
+        fds = {"channel": self._theirs.fileno(), "watch": self.watches.fd, "timer": self._timer}
+        if self.userns is not None:
+            fds["userns"] = self.userns
+        if self._audit is not None:
+            fds["audit"] = self._audit
+        return {**self.details, "resumed": self.sessions > 0}, fds
+
+    def delivered(self, session: int) -> None:
+        """The session has been forked; takes over its pidfd."""
+        self._ordered = False
+        self._close_theirs()
+        self._session = session
+        self.sessions += 1
+        self._events.add(session, IN, self._session_ended)
+        if not self._slots and self._lasting:
+            self._no_more()
+
+    def refused(self, why: str) -> None:
+        """There is no session. Where the zygote has gone there never will be one."""
+        self._ordered = False
+        self._close_theirs()
+        self._close_channel()
+        self.give_up(why)
+        if not self._slots and self._lasting:
+            self._no_more()
+
+    def _tell(self, slot: int, served: _Served) -> None:
+        """Gives the session a listener. One that does not take it hangs, and is ended."""
+        assert self._channel is not None
+        message = json.dumps({"listener": slot, "runtime": served.runtime}).encode()
+        try:
+            send_fds(self._channel.fileno(), message, [served.listener])
+        except OSError:
+            self._kill()
+
+    def _heard(self, _: int) -> None:
+        """The session has let go of a slot, or has gone: that is seen elsewhere."""
+        assert self._channel is not None
+        try:
+            message = self._channel.recv(4096)
+            slot = json.loads(message)["released"] if message else None
+        except (BlockingIOError, ConnectionError):
+            return
+        except (ValueError, KeyError, TypeError):
+            self._kill()  # nothing that we have written
+            return
+        if slot is None:
+            self._events.drop(self._channel.fileno())
+        elif slot in self._spent:
+            self._spent.remove(slot)
+            self._free.append(slot)
+
+    def _kill(self) -> None:
+        if self._session is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._session, signal.SIGKILL)
+
+    def _forget_session(self) -> None:
+        if self._session is not None:
+            self._events.drop(self._session)
+            os.close(self._session)
+            self._session = None
+        self._close_channel()
+        self._recycle()
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            self._events.drop(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+
+    def _close_theirs(self) -> None:
+        if self._theirs is not None:
+            self._theirs.close()
+            self._theirs = None
+
+    def _session_ended(self, _: int) -> None:
+        self._forget_session()
+        for slot, served in list(self._slots.items()):
+            if lib.sd_listener_state(served.listener) == -ENOTCONN:
+                self._let_go(served.listener)
+                del self._slots[slot]
+                self._free.append(slot)
+        if not self._slots:
+            self._no_more()
             return
         now = time.monotonic()
-        refused = lib.sd_refuse_pending(self._listener, self._watch, self._error)
+        refused = self._refuse_pending()
         self._deaths.append(now)
         if (
-            len(self._deaths) == self._limits.restarts
-            and now - self._deaths[0] < self._limits.restart_window
+            len(self._deaths) == self.limits.restarts
+            and now - self._deaths[0] < self.limits.restart_window
         ):
-            self._give_up(f"{len(self._deaths)} sessions have died one after the other")
+            self.give_up(f"{len(self._deaths)} sessions have died one after the other")
             return
-        self._order()
-        self._complain(f"a session has died; {refused} calls refused, another one is started")
+        self._again()
+        self.complain(f"a session has died; {refused} calls refused, another one is started")
 
-    def _give_up(self, why: str) -> None:
+    def _again(self) -> None:
+        if not self._lasting:
+            self.start()
+            return
+        for served in self._slots.values():
+            self._wait_for_call(served.listener)
+
+    def _refuse_pending(self) -> int:
+        return sum(
+            lib.sd_refuse_pending(served.listener, self.watches[slot], -self.on_error)
+            for slot, served in self._slots.items()
+        )
+
+    def give_up(self, why: str) -> None:
         """From here on all is refused: better than to let callers wait, or to let them go."""
         if self.failed is None:
             self.failed = why
-            if self._listener >= 0:
-                lib.sd_refuse_pending(self._listener, self._watch, self._error)
-            self._complain(f"{why}; every supervised call is refused from now on")
-        self._only_refuse = self._listener >= 0
+            if self._slots:
+                self._refuse_pending()
+            self.complain(f"{why}; every supervised call is refused from now on")
+        for served in self._slots.values():
+            self._events.change(served.listener, IN)
+
+    def _no_more(self) -> None:
+        """No listener is left: the session ends by itself, or is ended."""
+        if self._session is not None and self._lasting:
+            if self._channel is not None:
+                with contextlib.suppress(OSError):
+                    self._channel.shutdown(socket.SHUT_WR)
+            session = self._session
+            self._events.later(self.limits.goodbye, lambda: self._end_hung(session))
+        elif not self._ordered and not self._closed and self.on_end is not None:
+            self.on_end()
+
+    def _end_hung(self, session: int) -> None:
+        if self._session == session and not self._slots:
+            self._kill()
 
     # -- the deadline of a snapshot
 
-    def _deadline(self) -> None:
+    def _deadline(self, _: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._timer, 8)
-        since = self._watch.reading_since
-        if not since:
-            return
-        deadline = int(self._limits.snapshot * 1e9)
-        left = since + deadline - time.monotonic_ns()
-        if left > 0:
-            left = min(left, deadline)  # the session may write what it likes
-            self._watch.armed_at = since
-            check(lib.sd_arm_timer(self._timer, left), "timerfd_settime")
-            return
-        self._stalled()
+        deadline = int(self.limits.snapshot * 1e9)
+        for slot, served in list(self._slots.items()):
+            watch = self.watches[slot]
+            since = watch.reading_since
+            if not since:
+                continue
+            left = since + deadline - time.monotonic_ns()
+            if left > 0:
+                left = min(left, deadline)  # the session may write what it likes
+                watch.armed_at = since
+                check(lib.sd_arm_timer(self._timer, left), "timerfd_settime")
+            else:
+                self._stalled(slot, served)
 
-    def _stalled(self) -> None:
+    def _stalled(self, slot: int, served: _Served) -> None:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""
-        watch = self._watch
+        watch = self.watches[slot]
         tid = watch.reading_tid
-        place = self._stalls
+        place = served.stalls
         if place < lib.SD_STALLS:
             tgid = ffi.new("uint32_t *")
             start = ffi.new("uint64_t *")
             if lib.sd_task_start(tid, tgid, start) == 0:
                 watch.stalled[place].tgid = tgid[0]
                 watch.stalled[place].start_time = start[0]
-            self._stalls += 1
-        watch.stalls = self._stalls
-        if self._session is not None:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._session, signal.SIGKILL)
-            # It may hang in the kernel for as long as the caller wants; it will never answer again.
-            os.close(self._session)
-            self._session = None
-        refused = lib.sd_refuse_pending(self._listener, watch, self._error)
-        more = "" if self._stalls < lib.SD_STALLS else "; no caller's memory will be read any more"
+            served.stalls += 1
+        watch.stalls = served.stalls
+        # It may hang in the kernel for as long as the caller wants; it will never answer again.
+        self._kill()
+        self._forget_session()
+        refused = self._refuse_pending()
+        more = "" if served.stalls < lib.SD_STALLS else "; no caller's memory will be read any more"
         watch.armed_at = 0
-        self._order()
-        self._complain(
+        self._again()
+        self.complain(
             f"thread {tid} made the reading of its memory hang; {refused} calls refused{more}"
         )
 
-    def _complain(self, text: str) -> None:
-        complain(f"{self._config.name}: {text}")
+    def complain(self, text: str) -> None:
+        """A line of the log."""
+        complain(f"{self.name}: {text}")
 
-    def _wait_for_zygote(self) -> None:
-        """Waits for the zygote's end, not for ever."""
-        pidfd = os.pidfd_open(self._zygote)
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        if not poller.poll(self._limits.goodbye * 1000):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.close(pidfd)
-        os.waitpid(self._zygote, 0)
+    def close(self, *, refuse: bool = False) -> None:
+        """Lets go of everything; `refuse`: the session is killed, and calls in flight get their
+        errno. A session that is not goes on by itself until nobody is left to be served."""
+        self._closed = True
+        if refuse:
+            self._kill()
+            self._refuse_pending()
+        for served in self._slots.values():
+            self._let_go(served.listener)
+        self._slots.clear()
+        self._forget_session()
+        self._close_theirs()
+        self._events.drop(self._timer)
+        for fd in (self.userns, self._timer):
+            if fd is not None:
+                os.close(fd)
+        self.watches.close()

@@ -2,26 +2,34 @@
 
 It has imported what a session needs and nothing else, holds what a session must not have (the
 privileges that makers are made with), and reads nothing of any target.
+
+Its orders are JSON objects, one a message, with descriptors: `policy` (a memfd with a compiled
+policy) and `forget`, each with a `key`, and `session`. A session's order says in `fds` which of its
+descriptors is what; it is answered by its `id`, with a pidfd or with an `error`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import select
 import signal
 import socket
 import sys
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import Limits
 from supervisor.kernel import privileges
 from supervisor.kernel.shim import check, lib, receive_fds, send_fds
 from supervisor.observe.complaint import complain
+from supervisor.policy.compiled import CompiledPolicy
 
 MAKERS = 2
+_ORDER_MAX = 65536
 
 # What a session of root without a user namespace keeps, for the resolvers that it forks: to read
 # callers, to become them in their root directory and mount namespace, and to kill them.
@@ -31,20 +39,21 @@ WITHOUT_NAMESPACE = (
 )  # fmt: skip
 
 
-def child(
-    sock: socket.socket, config: SessionConfig, watch_fd: int, timer: int, limits: Limits
-) -> NoReturn:
-    """The whole life of the zygote, from its fork to its end."""
+def child(sock: socket.socket, config: SessionConfig | None, limits: Limits) -> NoReturn:
+    """The whole life of the zygote, from its fork to its end.
+
+    `config` is that of all its sessions, whose orders then have none.
+    """
     status = 1
     try:
         _settle()
-        _close_all_but({sock.fileno(), watch_fd, timer, config.audit_fd})
-        Zygote(sock, config, watch_fd, timer, limits).serve()
+        _close_all_but({sock.fileno(), config.audit_fd if config else None})
+        Zygote(sock, config, limits).serve()
         status = 0
     except BaseException as error:
         reason = f"the zygote failed: {type(error).__name__}: {error}"
         try:
-            sock.send(reason.encode("utf-8", "replace")[:2000])
+            sock.send(json.dumps({"failed": reason[:2000]}).encode())
         except OSError:
             complain(reason)
     finally:
@@ -70,7 +79,7 @@ def _settle() -> None:
 
 
 def _close_all_but(kept: set[int | None]) -> None:
-    """What the front's caller had open is none of our business, nor of a session's."""
+    """What whoever forked us had open is none of our business."""
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
         if fd > 2 and fd not in kept:
@@ -81,47 +90,72 @@ def _close_all_but(kept: set[int | None]) -> None:
 class Zygote:
     """Forks sessions when it is told to."""
 
-    def __init__(
-        self, sock: socket.socket, config: SessionConfig, watch_fd: int, timer: int, limits: Limits
-    ) -> None:
+    def __init__(self, sock: socket.socket, config: SessionConfig | None, limits: Limits) -> None:
         self._sock = sock
         self._config = config
-        self._watch_fd = watch_fd
-        self._timer = timer
         self._limits = limits
-        self._sessions: list[int] = []
-        self._resumed = False
+        self._policies: dict[str, CompiledPolicy] = {}
+        # Sessions that have not ended, to be ended with us: one may hang in the kernel.
+        self._sessions: set[int] = set()
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
 
     def serve(self) -> None:
-        """Until the front closes its end."""
+        """Until the other side closes its end."""
         from supervisor.engine import serve as _loaded  # noqa: F401  (the expensive import)
 
-        gc.collect()
-        gc.freeze()
+        self._freeze()
         while True:
-            message, fds = receive_fds(self._sock.fileno())
-            if not message:
-                self._goodbye()
-                return
-            if message != b"session" or not fds:
-                raise RuntimeError(f"an order that nobody knows: {message!r}")
-            pidfd = self._fork(fds[0], fds[1] if len(fds) > 1 else None)
-            send_fds(self._sock.fileno(), b"session", [pidfd])
-            self._forget_ended()
-            self._sessions.append(pidfd)
-            self._resumed = True
+            for fd, _ in self._poller.poll():
+                if fd in self._sessions:
+                    self._poller.unregister(fd)
+                    self._sessions.remove(fd)
+                    os.close(fd)
+                elif not self._hear():
+                    self._goodbye()
+                    return
+
+    def _hear(self) -> bool:
+        """One order; False where the other side has gone."""
+        message, fds = receive_fds(self._sock.fileno(), size=_ORDER_MAX)
+        try:
+            if message:
+                self._obey(json.loads(message), fds)
+        finally:
             for fd in fds:
                 os.close(fd)
+        return bool(message)
 
-    def _forget_ended(self) -> None:
-        """Sessions that have ended; one that hangs in the kernel is kept, to be ended with us."""
-        left = []
-        for pidfd in self._sessions:
-            if select.select([pidfd], [], [], 0)[0]:
-                os.close(pidfd)
-            else:
-                left.append(pidfd)
-        self._sessions = left
+    def _obey(self, order: Mapping[str, Any], fds: list[int]) -> None:
+        match order["do"]:
+            case "session":
+                try:
+                    pidfd = self._fork(order, dict(zip(order["fds"], fds, strict=True)))
+                except OSError as error:
+                    text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+                    self._reply({"id": order["id"], "error": text}, [])
+                    return
+                self._sessions.add(pidfd)
+                self._poller.register(pidfd, select.POLLIN)
+                self._reply({"id": order["id"]}, [pidfd])
+            case "policy":
+                with open(fds[0], "rb", closefd=False) as file:
+                    file.seek(0)
+                    self._policies[order["key"]] = CompiledPolicy.from_json(json.load(file))
+                self._freeze()
+            case "forget":
+                self._policies.pop(order["key"], None)
+            case other:
+                raise RuntimeError(f"an order that nobody knows: {other!r}")
+
+    def _reply(self, answer: Mapping[str, Any], fds: list[int]) -> None:
+        send_fds(self._sock.fileno(), json.dumps(answer).encode(), fds)
+
+    @staticmethod
+    def _freeze() -> None:
+        """Sessions share what is there now: no collection of theirs shall touch it."""
+        gc.collect()
+        gc.freeze()
 
     def _goodbye(self) -> None:
         """Sessions end by themselves once nobody is left to serve; who does not, is ended."""
@@ -131,31 +165,45 @@ class Zygote:
             if not poller.poll(self._limits.goodbye * 500):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
-    def _fork(self, listener: int, userns: int | None) -> int:
-        makers = self._makers(userns)
-        pid = os.fork()
-        if pid == 0:
-            self._session(listener, userns, makers)
-        for maker in makers:
-            os.close(maker)
+    # -- one session
+
+    def _fork(self, order: Mapping[str, Any], fds: Mapping[str, int]) -> int:
+        config, limits = self._config, self._limits
+        if config is None:
+            told = order["config"]
+            limits = Limits(**told["limits"])
+            policy = self._policies[told["policy"]]
+            config = SessionConfig.from_json(told, policy, audit_fd=fds.get("audit"))
+        makers = self._makers(config, fds.get("userns"))
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._session(config, limits, fds, makers, resumed=order["resumed"])
+        finally:
+            for maker in makers:
+                os.close(maker)
         return os.pidfd_open(pid)
 
-    def _session(self, listener: int, userns: int | None, makers: list[int]) -> NoReturn:
+    def _session(
+        self, config: SessionConfig, limits: Limits, fds: Mapping[str, int], makers: list[int],
+        *, resumed: bool,
+    ) -> NoReturn:
         status = 1
         try:
             privileges.set_parent_death_signal(signal.SIGKILL)
             privileges.set_name("seccompd-session")
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._sock.close()
-            for pidfd in self._sessions:
-                os.close(pidfd)
+            _close_all_but({*fds.values(), *makers, config.audit_fd, config.trace_fd})
+            userns = fds.get("userns")
             if userns is not None:
-                uid, gid = self._inner_root()
-                check(lib.sd_join_user_namespace(userns, uid, gid), "joining the user namespace")
+                check(
+                    lib.sd_join_user_namespace(userns, *config.inner_root()),
+                    "joining the user namespace",
+                )
                 os.close(userns)
                 # a change of credentials clears it
                 privileges.set_parent_death_signal(signal.SIGKILL)
-            elif self._config.as_root:
+            elif config.as_root:
                 # Its callers may be anybody, and there is no user namespace to be confined to.
                 privileges.limit_capabilities(WITHOUT_NAMESPACE)
                 privileges.set_parent_death_signal(signal.SIGKILL)
@@ -164,37 +212,35 @@ class Zygote:
             from supervisor.engine.serve import serve
 
             serve(
-                self._config, listener, self._watch_fd, self._timer, makers, self._limits,
-                resumed=self._resumed,
+                config, fds["channel"], fds["watch"], fds["timer"], makers, limits,
+                resumed=resumed,
             )
             status = 0
         except BaseException as error:
-            complain(f"{self._config.name}: the session failed: {type(error).__name__}: {error}")
+            complain(f"{config.name}: the session failed: {type(error).__name__}: {error}")
             if os.environ.get("SECCOMPD_TEST_TRACEBACK"):
                 sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)
 
-    def _inner_root(self) -> tuple[int, int]:
-        """The ids to take inside the target's user namespace: 0 where it has one."""
-        one = ((0, 0, 1),)
-        uids, gids = self._config.uids or one, self._config.gids or one
-        return min(uids)[0], min(gids)[0]
-
-    def _makers(self, userns: int | None) -> list[int]:
+    def _makers(self, config: SessionConfig, userns: int | None) -> list[int]:
         """Sockets of fresh makers; none where we have no privileges to make nodes with."""
-        if not self._config.as_root:
+        if not config.as_root:
             return []
         from supervisor.engine.helpers import spawn_maker
 
-        config = self._config
         policy = config.policy
         devices = policy.ceiling
         if policy.fuse:  # what a FUSE program has to open
             devices = (*devices, ("c", 10, 10, 229, 229, False))
-        return [
-            spawn_maker(devices, config.uids, config.gids, policy.mounts, userns)
-            for _ in range(MAKERS)
-        ]
-
-
+        makers: list[int] = []
+        try:
+            while len(makers) < MAKERS:
+                makers.append(
+                    spawn_maker(devices, config.uids, config.gids, policy.mounts, userns)
+                )
+        except BaseException:
+            for maker in makers:
+                os.close(maker)
+            raise
+        return makers

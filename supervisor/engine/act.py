@@ -78,20 +78,12 @@ class Actor:
     """
 
     def __init__(
-        self,
-        *,
-        userns: bool,
-        traits: _Traits,
-        policy: _Policy,
-        maker_socks: list[int],
-        listener: int,
-        limits: Limits = DEFAULT,
-        resumed: bool = False,
+        self, *, userns: bool, traits: _Traits, policy: _Policy, maker_socks: list[int],
+        limits: Limits = DEFAULT, resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
         report: Callable[..., None] | None = None,
     ) -> None:
-        self._listener = listener
         self._realiser = Realiser(
             may_bind=userns and traits.nodes != "none",
             host=traits.nodes == "host" and not maker_socks,
@@ -105,7 +97,7 @@ class Actor:
         self._servers = FuseServers(report)
         self._mounter = Mounter(
             self._resolvers, self._makers, self._servers,
-            on_error=policy.on_error, listener=listener, most=policy.max_mounts, limits=limits,
+            on_error=policy.on_error, most=policy.max_mounts, limits=limits,
             uids=uids if userns else None, gids=gids,
         )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)
@@ -223,7 +215,7 @@ class Actor:
     # -- one work
 
     def _new_job(self, plan: Plan, snapshot: Snapshot) -> Job:
-        job = self._jobs.pop() if self._jobs else Job(self._listener)
+        job = self._jobs.pop() if self._jobs else Job()
         job.begin(plan, snapshot)
         return job
 
@@ -266,8 +258,7 @@ class Actor:
                 return outcome
             return self._outcome(job)
         finally:
-            if job.result != _LONG:
-                let_go(job, resolver, result, self._resolvers, self._makers)
+            let_go(job, resolver, result, self._resolvers, self._makers)
 
     async def _go_on(self, job: Job, result: int) -> Outcome | None:
         """What did not come to its end at once. None: this resolver cannot become that caller."""

@@ -57,7 +57,6 @@ class Mounter:
         servers: FuseServers,
         *,
         on_error: int,
-        listener: int,
         uids: Sequence[tuple[int, int, int]] | None,
         gids: Sequence[tuple[int, int, int]] | None,
         most: int,
@@ -68,7 +67,6 @@ class Mounter:
         self._servers = servers
         self._programs = Programs(servers, makers, uids, gids)
         self._on_error = on_error
-        self._listener = listener
         self._uids = uids
         self._gids = gids
         self._limits = limits
@@ -106,7 +104,7 @@ class Mounter:
     ) -> Outcome:
         """Carries `plan` out for the caller whose /proc/TID `task` is. HelperError as path work."""
         call = MountCall(
-            task, snapshot.tid, (self._listener, snapshot.id), valid,
+            task, snapshot.tid, (snapshot.listener, snapshot.id), valid,
             on_error=self._on_error, on_wait=self.on_wait, limits=self._limits,
             alone=not self._calls,
         )  # fmt: skip

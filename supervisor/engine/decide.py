@@ -11,6 +11,7 @@ from typing import Final
 
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.snapshot import PROCEED, Reply
+from supervisor.kernel import bpf, simulate
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Arg, Decision, Facts, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
@@ -32,6 +33,18 @@ def reply_to(decision: Decision) -> Reply:
     if decision.verdict is Verdict.RETURN:
         return (decision.value, 0, 0)
     return (0, -decision.value, 0)
+
+
+def _decision(action: int) -> Decision | None:
+    """An action of our filter as a decision; None for a notification."""
+    if action == bpf.RET_USER_NOTIF:
+        return None
+    reason = "settled by registers"
+    if action == bpf.RET_ALLOW:
+        return Decision(Verdict.CONTINUE, "filter", reason)
+    if action == bpf.RET_KILL_PROCESS:
+        return Decision(Verdict.KILL, "filter", reason)
+    return Decision(Verdict.ERRNO, "filter", reason, action & 0xFFFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +71,18 @@ class Judge:
     """Decides calls by one policy.
 
     `kernel_refuses`: the callers are outside the initial user namespace, so that the kernel itself
-    refuses what a REFUSE is about, with the errno and the precedence that are its own.
+    refuses what a REFUSE is about, with the errno and the precedence that are its own. `foreign`:
+    the filter is not ours, and may notify what ours would settle in the kernel: then that is the
+    decision.
     """
 
     def __init__(
-        self, policy: CompiledPolicy, *, kernel_refuses: bool, limits: Limits = DEFAULT
+        self, policy: CompiledPolicy, *, kernel_refuses: bool, foreign: bool = False,
+        limits: Limits = DEFAULT,
     ) -> None:
         self._policy = policy
+        self._foreign = foreign
+        self._by_action: dict[int, Decision | None] = {}
         self.kernel_refuses = kernel_refuses
         # Rulings on earlier calls by their keys.
         self.memo: dict[bytes, Ruling] = {}
@@ -90,11 +108,13 @@ class Judge:
     def rule(self, key: bytes, snapshot: Snapshot, head: int = 0) -> Ruling:
         """The ruling on a call that was not seen before. With `head`, as above, `by_string` will
         know the next one that is like it."""
-        spec = self._policy.calls.get((snapshot.arch, snapshot.nr))
+        spec = self.spec(snapshot)
         if spec is None:
             reason = "the filter notified a call that no rule is about"
             decision = Decision(Verdict.ERRNO, self._policy.source, reason, self._policy.on_error)
             return Ruling(decision, None, reply_to(decision))
+        if self._foreign and (settled := self._settled(snapshot)) is not None:
+            return self._remember(key, self._ruling(settled, spec))
         if head and sum(param.kind.is_string for param in spec.params) == 1:
             narrowed = self._policy.narrowed(spec.family, snapshot)
             if callable(narrowed):
@@ -103,6 +123,21 @@ class Judge:
                 self._narrowed[key[:head]] = spec, narrowed
         decision = self._policy.decide(spec.family, snapshot, None)
         return self._remember(key, self._ruling(decision, spec))
+
+    def spec(self, snapshot: Snapshot) -> CallSpec | None:
+        """What the policy knows of the call; None where no rule is about it."""
+        return self._policy.calls.get((snapshot.arch, snapshot.nr))
+
+    def _settled(self, snapshot: Snapshot) -> Decision | None:
+        """What our own filter would have answered; None where it would have asked us.
+
+        It looks at registers alone, which a caller cannot change any more.
+        """
+        registers = [0 if isinstance(arg, bytes) else arg for arg in snapshot.args]
+        action = simulate.run(self._policy.filter, snapshot.nr, snapshot.arch, registers).action
+        if action not in self._by_action:
+            self._by_action[action] = _decision(action)
+        return self._by_action[action]
 
     def _ruling(self, decision: Decision, spec: CallSpec) -> Ruling:
         # A policy has few decisions, and gives the same object each time.

@@ -33,7 +33,7 @@ class Limits:
 DEFAULT = Limits()
 
 
-def limits_of(said: Mapping[str, float]) -> Limits:
-    """The limits of a policy: DEFAULT, but for what `said`, its `limits`, says."""
+def limits_of(said: Mapping[str, float], otherwise: Limits = DEFAULT) -> Limits:
+    """The limits of a policy: `otherwise`, but for what `said`, its `limits`, says."""
     known: dict[str, Any] = {**said}
-    return replace(DEFAULT, **known)
+    return replace(otherwise, **known)

@@ -13,24 +13,21 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from errno import EFAULT, ENAMETOOLONG, ENOBUFS, ENOTCONN, EPERM
-from typing import Protocol
 
 import trio
 
 from supervisor.engine.callers import Callers, SecondLook
+from supervisor.engine.crew import Crew, PlanActor, Totals
 from supervisor.engine.decide import Judge, Ruling, reply_to
+from supervisor.engine.latch import Latch
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
-from supervisor.engine.works import Job
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
-from supervisor.kernel.syscalls import CallSpec
 from supervisor.kernel.task import open_task, signals, thread_group
-from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, Verdict
+from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.complaint import complain
 from supervisor.observe.trace import Tracer
@@ -38,53 +35,7 @@ from supervisor.observe.trace import Tracer
 _BACK_OFF = 0.01
 _LAST_WORK = 0.5
 _REST = 0.5
-
-
-class PlanActor(Protocol):
-    """Who carries plans out. `on_wait` is called before each time it goes to sleep in trio."""
-
-    on_wait: Callable[[], None]
-
-    def concerned(self, spec: CallSpec) -> bool:
-        """Whether a companion's call may concern us; where nothing of ours is there it does not."""
-        ...
-
-    def rest(self) -> bool:
-        """Nobody has called for a while. False: it wants to be asked again soon."""
-        ...
-
-    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
-        """The short way, where there is one. None: `perform` it. A job: `finish` it."""
-        ...
-
-    async def finish(
-        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
-    ) -> Outcome:
-        """Goes on with what `at_once` has begun; the rest is as in `perform`."""
-        ...
-
-    async def perform(
-        self,
-        plan: Plan,
-        snapshot: Snapshot,
-        task: int,
-        valid: Callable[[], bool],
-        redecide: Callable[[Facts], Decision] | None,
-        *,
-        probe_only: bool = False,
-    ) -> Outcome:
-        """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH)."""
-        ...
-
-
-@dataclass(slots=True)
-class Totals:
-    """What a session has done, for its last record."""
-
-    calls: int = 0
-    refused: int = 0
-    undelivered: int = 0
-    errors: int = 0
+_REASON = "the runtime's own, before it executes the container's program"
 
 
 class Session:
@@ -102,7 +53,13 @@ class Session:
         missed: MissedAnswers | None = None,
         limits: Limits = DEFAULT,
         callers: Callers | None = None,
+        crew: Crew | None = None,
+        latch: Latch | None = None,
+        totals: Totals | None = None,
     ) -> None:
+        """`crew`: other loops in this process share `judge`, `actor` and the rest. `latch`: some
+        calls are a runtime's own, and go on.
+        """
         self._receiver = receiver
         self._judge = judge
         self._actor = actor
@@ -114,36 +71,42 @@ class Session:
         self._callers = callers or Callers()
         self._observed = audit is not None or tracer is not None
         self._leader: trio.lowlevel.Task | None = None
-        self._waiting = 0
+        self._crew = crew or Crew(limits.linger_us)
+        self._latch = latch
         self._nap = trio.CancelScope()
         self._said: set[type[Exception]] = set()
         self._acting: dict[int, trio.Event] = {}
-        self.totals = Totals()
+        self.totals = totals or Totals()
 
     async def run(self) -> None:
         """Returns once no caller is left; calls that still wait for a helper are dropped then."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self._actor.on_wait = self._step_back
-            await self._lead()
+        self._crew.join(self)
+        self._actor.on_wait = self._crew.step_back
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await self._lead()
+        finally:
+            self._crew.leave(self)
 
     # -- the leader
 
-    def _step_back(self) -> None:
+    def step_back(self) -> None:
         """Whoever calls this is about to sleep: if it leads, another one takes its place first."""
         if trio.lowlevel.current_task() is not self._leader:
             return
-        self._waiting += 1
+        self._crew.waiting += 1
         self._leader = None
         self._nursery.start_soon(self._lead)
 
     async def _lead(self) -> None:
         me = self._leader = trio.lowlevel.current_task()
         receiver, memo, observed = self._receiver, self._judge.memo, self._observed
+        crew = self._crew
         turns = 0
         while True:
             try:
-                key = receiver.receive(0 if self._waiting else self._limits.linger_us)
+                key = receiver.receive(0 if crew.waiting else crew.linger_us)
             except OSError as error:
                 if error.errno == ENOTCONN:
                     # What is being made right now is made and recorded; a hung path is left.
@@ -157,6 +120,8 @@ class Session:
                 await self._sleep()
                 continue
             self.totals.calls += 1
+            if self._latch is not None and self._is_the_runtimes():
+                continue
             ruling = memo.get(key)
             if ruling is None or receiver.unread:
                 ruling = self._rule(key)
@@ -164,8 +129,8 @@ class Session:
             if reply is None:
                 await self._serve(key, ruling)
                 if self._leader is not me:
-                    self._waiting -= 1
-                    if not self._waiting:
+                    crew.waiting -= 1
+                    if not crew.waiting:
                         # The leader went to sleep while there was work: now it is to linger, and
                         # to find that nobody calls.
                         self._nap.cancel()
@@ -175,17 +140,38 @@ class Session:
             else:
                 self._settle(ruling, reply)
             turns += 1
-            if self._waiting and turns % self._limits.drain == 0:
+            if (crew.waiting or not crew.alone) and turns % self._limits.drain == 0:
                 await trio.lowlevel.checkpoint()
 
     async def _sleep(self) -> None:
         until = self._audit.sweep() if self._audit else float("inf")
-        if not self._waiting and not self._actor.rest():
+        if not self._crew.waiting and not self._actor.rest():
             until = min(until, _REST)
         with trio.move_on_after(until) as self._nap:
             await trio.lowlevel.wait_readable(self._receiver.listener)
 
     # -- one call
+
+    def _is_the_runtimes(self) -> bool:
+        """Lets a call go on that the runtime makes before it executes the container's program."""
+        assert self._latch is not None
+        receiver = self._receiver
+        tid, id_ = receiver.call.tid, receiver.call.id
+        if not self._latch.holds(tid):
+            if not self._latch.open:
+                self._latch = None  # for good
+            return False
+        start = time.perf_counter_ns()
+        who = self._audit.who(tid) if self._audit is not None else ""
+        # What was read of the caller is the caller's only if it still waits.
+        delivered = receiver.answer_last(PROCEED if receiver.valid(id_) else (0, -EPERM, 0))
+        if self._observed:
+            snapshot = receiver.snapshot()
+            decision = Decision(Verdict.CONTINUE, "runtime", _REASON)
+            ruling = Ruling(decision, self._judge.spec(snapshot), PROCEED)
+            outcome = Outcome(0, left_alone=True)
+            self._record(snapshot, ruling, decision, outcome, start, delivered, who, None)
+        return True
 
     def _settle(self, ruling: Ruling, reply: Reply) -> bool:
         """Answers the call received last as its ruling says."""
@@ -295,7 +281,7 @@ class Session:
     ) -> Outcome:
         """Where a signal makes a caller come again with a call that is being carried out."""
         while (earlier := self._acting.get(snapshot.tid)) is not None:
-            self._step_back()
+            self.step_back()
             await earlier.wait()
         outcome = missed.answer(snapshot.tid, snapshot.ip, key)
         if outcome is not None:

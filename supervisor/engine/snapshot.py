@@ -7,7 +7,7 @@ from the Snapshot.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from errno import ENOENT
 from operator import itemgetter
 from typing import Any
@@ -102,6 +102,8 @@ class Receiver:
         self.listener = listener
         self.call = ffi.new("struct sd_call *")
         self.unread = False
+        self._also = _NULL
+        self._also_count = 0
         self._keys = ffi.buffer(self.call.key)
         self._key = b""
         self._shapes = {_CALL.pack(*call): _Shape(spec) for call, spec in calls.items()}
@@ -120,7 +122,7 @@ class Receiver:
         caller's memory was left alone, because an earlier reading of it never ended. Raises
         ENOTCONN once no caller is left, ENOBUFS while too many calls are unanswered.
         """
-        found = _receive(self._pointer, self.call, linger_us, _NULL, 0)
+        found = _receive(self._pointer, self.call, linger_us, self._also, self._also_count)
         if found <= 0:
             check(found, "NOTIF_RECV")
             return None
@@ -129,14 +131,22 @@ class Receiver:
         self._key = key
         return key
 
+    def watch_also(self, fds: Sequence[int]) -> None:
+        """From now on `receive` does not linger while one of `fds` is readable."""
+        self._also = ffi.new("int[]", list(fds))
+        self._also_count = len(fds)
+
     def snapshot(self) -> Snapshot:
         """The received call as a value of its own, which outlives the next one."""
-        call, key = self.call, self._key
+        call, key, listener = self.call, self._key, self.listener
         arch, nr = _CALL.unpack_from(key)
         shape = self._shapes.get(key[: _CALL.size])
         if shape is None:
-            return Snapshot(call.id, call.tid, arch, nr, call.ip, f"syscall_{nr:#x}", ())
-        return Snapshot(call.id, call.tid, arch, nr, call.ip, shape.name, shape.args(key))
+            name = f"syscall_{nr:#x}"
+            return Snapshot(call.id, call.tid, arch, nr, call.ip, name, (), listener)
+        return Snapshot(
+            call.id, call.tid, arch, nr, call.ip, shape.name, shape.args(key), listener
+        )
 
     def answer_last(self, reply: Reply) -> bool:
         """Answers the call received last; False where the caller has gone."""

@@ -42,10 +42,8 @@ class Job:
     plan: Plan
     valid: Callable[[], bool]
 
-    def __init__(self, listener: int) -> None:
+    def __init__(self) -> None:
         self.work: Any = ffi.new("struct sd_work *")
-        # Whoever reads the caller asks the listener afterwards whether this call still waits.
-        self.work.listener = listener
 
     def begin(self, plan: Plan, snapshot: Snapshot) -> None:
         """A new call."""
@@ -57,7 +55,9 @@ class Job:
         self.lack = ""  # why nothing can be made
         self.wanted = 0
         self.result = NOT_BEGUN
-        self.work.id, self.work.tid = snapshot.id, snapshot.tid
+        # Whoever reads the caller asks the listener afterwards whether this call still waits.
+        work = self.work
+        work.listener, work.id, work.tid = snapshot.listener, snapshot.id, snapshot.tid
 
 
 def put(work: Any, which: int, place: Place) -> None:
@@ -112,12 +112,13 @@ def let_go(
 ) -> None:
     """Gives the helpers back, or up: who still owes an answer is of no use to anybody else."""
     owed = -1
-    if result != lib.SD_WORK_DONE:  # it went to sleep, failed, or was cancelled
+    if result != lib.SD_WORK_DONE and job.result != lib.SD_WORK_LONG:
+        # it went to sleep, failed, or was cancelled
         owed = lib.sd_work_owed(job.work)
         lib.sd_work_close(job.work)
         if job.maker is not None and owed == job.maker.sock:
             makers.lose(job.maker)
-        makers.done()
+    makers.done()  # also where the work goes on: it may have used one until now
     if resolver is None:
         return
     if result == lib.SD_WORK_RETIRE or owed == resolver.sock:

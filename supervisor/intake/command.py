@@ -15,6 +15,8 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from supervisor.daemon.events import Events
+from supervisor.daemon.forks import Forks
 from supervisor.daemon.keeper import Keeper
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import limits_of
@@ -82,21 +84,27 @@ def run(options: Options) -> int:
         if options.audit is not None:
             audit = _open_audit(options.audit)
             stack.callback(os.close, audit)
+        config = SessionConfig(
+            name=f"run-{os.getpid()}",
+            policy=policy,
+            traits=traits,
+            uids=None if maps is None else _rows(maps.uids),
+            gids=None if maps is None else _rows(maps.gids),
+            as_root=as_root,
+            trace_fd=2 if options.trace else None,
+            audit_fd=audit,
+            wait_killable=features.available("wait_killable"),
+            sync_wake_up=features.available("sync_wake_up"),
+            pidfd_info=audit is not None and features.available("pidfd_info"),
+        )
+        events = Events()
+        stack.callback(events.close)
+        # Before the launch: the modules of a session load meanwhile.
+        limits = limits_of(policy.limits)
+        forks = Forks(events, config, limits)
+        stack.callback(forks.close)
         keeper = Keeper(
-            SessionConfig(
-                name=f"run-{os.getpid()}",
-                policy=policy,
-                traits=traits,
-                uids=None if maps is None else _rows(maps.uids),
-                gids=None if maps is None else _rows(maps.gids),
-                as_root=as_root,
-                trace_fd=2 if options.trace else None,
-                audit_fd=audit,
-                wait_killable=features.available("wait_killable"),
-                sync_wake_up=features.available("sync_wake_up"),
-                pidfd_info=audit is not None and features.available("pidfd_info"),
-            ),
-            limits_of(policy.limits),
+            events, forks, name=config.name, on_error=policy.on_error, lasting=False, limits=limits
         )
         stack.callback(keeper.close)
         signals = Signals()
@@ -108,7 +116,7 @@ def run(options: Options) -> int:
         privileges.set_dumpable(False)
         if os.geteuid() == 0:
             privileges.limit_capabilities({"kill"})
-        return _Front(options, keeper, signals, terminal, init, userns).run()
+        return _Front(options, events, keeper, signals, terminal, init, userns).run()
 
 
 def _maps(options: Options) -> IdMaps | None:
@@ -238,16 +246,16 @@ class _Front:
     """The loop of the front, from the launch to the end of the command's last process."""
 
     def __init__(
-        self, options: Options, keeper: Keeper, signals: Signals, terminal: _Terminal, init: Init,
-        userns: int | None,
+        self, options: Options, events: Events, keeper: Keeper, signals: Signals,
+        terminal: _Terminal, init: Init, userns: int | None,
     ) -> None:
         self._options = options
+        self._events = events
         self._keeper = keeper
         self._signals = signals
         self._terminal = terminal
         self._init = init
         self._userns = userns
-        self._started = False
         self._ended = False  # init and all below it
         self._status: int | None = None
         self._killed_by: int | None = None
@@ -271,8 +279,7 @@ class _Front:
 
     def _turn(self) -> None:
         poller = select.poll()
-        watched = self._keeper.fds() if self._started else []
-        for fd in (self._init.sock, self._signals.fd, *watched):
+        for fd in (self._init.sock, self._signals.fd, self._events.fileno()):
             poller.register(fd, select.POLLIN)
         for fd, _ in poller.poll():
             if fd == self._init.sock:
@@ -280,8 +287,8 @@ class _Front:
             elif fd == self._signals.fd:
                 for found in self._pending_signals():
                     self._forward(found)
-            elif fd in self._keeper.fds():  # not closed by what was handled before it
-                self._keeper.handle(fd)
+            else:
+                self._events.dispatch()
         if self._stop is not None and not self._ended:
             number, self._stop = self._stop, None
             stop_self(number)
@@ -328,8 +335,9 @@ class _Front:
 
     def _start(self, listener: int) -> None:
         userns, self._userns = self._userns, None
-        self._keeper.start(listener, userns)
-        self._started = True
+        self._keeper.userns = userns
+        self._keeper.add(listener)
+        self._keeper.start()
         # A pipe that the command closes must not stay open because of us.
         for fd in (0, 1):
             with contextlib.suppress(OSError):

@@ -24,9 +24,12 @@ def send_fds(sock: int, data: bytes, fds: Sequence[int]) -> None:
     check(lib.sd_send_fds(sock, data, len(data), ffi.new("int[]", list(fds)), len(fds)), "sendmsg")
 
 
-def receive_fds(sock: int, most: int = 16) -> tuple[bytes, list[int]]:
-    """The next message and its descriptors (close-on-exec); b"" once the other side has closed."""
-    data = ffi.new("char[]", 4096)
+def receive_fds(sock: int, most: int = 16, *, size: int = 4096) -> tuple[bytes, list[int]]:
+    """The next message and its descriptors (close-on-exec); b"" once the other side has closed.
+
+    At most `size` bytes of it.
+    """
+    data = ffi.new("char[]", size)
     fds = ffi.new("int[]", most)
-    size = check(lib.sd_receive_fds(sock, data, 4096, fds, most), "recvmsg")
+    size = check(lib.sd_receive_fds(sock, data, size, fds, most), "recvmsg")
     return ffi.buffer(data, size)[:], [fd for fd in fds if fd >= 0]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from supervisor.kernel.shim import ffi, lib
 
 PROC = "/proc"
+# PF_FORKNOEXEC of the kernel's <linux/sched.h>, as /proc/PID/stat shows it.
+_FORKED_ONLY: Final = 0x40
 _found: Any = ffi.new("struct sd_identity *")
 _raw = ffi.buffer(_found)
 
@@ -84,3 +87,54 @@ def signals(tid: int) -> tuple[int, int]:
         int(field(text, name) or b"0", 16) for name in (b"SigPnd", b"ShdPnd", b"SigBlk")
     )
     return (pending | shared) & ~blocked, blocked
+
+
+def _stat(pid: int) -> tuple[int, int] | None:
+    """(flags, start in ticks since boot) of a process; None where it has gone."""
+    try:
+        fd = os.open(f"{PROC}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        # The name, in parentheses, may hold anything; the state behind it is field 3.
+        fields = os.read(fd, 4096).rpartition(b")")[2].split()
+        return int(fields[6]), int(fields[19])
+    except (OSError, IndexError):
+        return None
+    finally:
+        os.close(fd)
+
+
+def start_time(pid: int) -> int | None:
+    """When a process began, in ticks since boot; None where it has gone."""
+    found = _stat(pid)
+    return None if found is None else found[1]
+
+
+@functools.cache
+def _knows_the_mark() -> bool:
+    """Whether this kernel's mark means what we think. pid 1 has executed its program for certain.
+    So has whoever we were forked from, and a child of a child of theirs that executes nothing
+    (a session) carries the mark; who cannot tell does without.
+    """
+    own, first = _stat(os.getpid()), _stat(1)
+    return bool(own and first and own[0] & _FORKED_ONLY and not first[0] & _FORKED_ONLY)
+
+
+def has_executed(pid: int, start: int) -> bool:
+    """Whether the process that began at `start` has executed a program since it was forked.
+
+    True as well where it has gone, and where nobody can tell. It is the process that counts, its
+    first thread: threads carry the mark, too, all their life. To be asked by a process that was
+    itself forked and has executed nothing.
+    """
+    found = _stat(pid)
+    if found is None or found[1] != start or not _knows_the_mark():
+        return True
+    return not found[0] & _FORKED_ONLY
+
+
+def forked_only(pid: int) -> bool:
+    """Whether process `pid` has executed nothing since it was forked."""
+    found = _stat(pid)
+    return found is not None and bool(found[0] & _FORKED_ONLY)

@@ -80,9 +80,27 @@ def compile_draft(
         },
         ceiling=_ceiling(sets),
         families=sets,
+        match=None if document.match is None else document.match.applies().to_json(),
         limits=document.limits.model_dump(exclude_none=True),
         included=draft.included,
     )
+
+
+def rules_of(
+    file: Path,
+    content: bytes,
+    traits: Traits,
+    families: Mapping[str, FamilySpec],
+    *,
+    search: Sequence[Path] | None = None,
+) -> list[bpf.FilterRule]:
+    """What a filter for this policy does, for who loads one by other means. Raises PolicyFindings.
+
+    The refusal of a listener of the target's own is not among them.
+    """
+    draft = read_draft(file, content, families, search=search)
+    draft.source.fail()
+    return filter_rules(draft.sets, _served(draft.sets, traits, families), families)
 
 
 def _node_sets(sets: Sets) -> dict[str, RuleSet]:

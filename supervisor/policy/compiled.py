@@ -18,7 +18,7 @@ from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 3
+FORMAT: Final = 5
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 # What a mknod makes that is no device (the filter lets those pass).
@@ -47,6 +47,7 @@ class CompiledPolicy:
     that make it say `realise: closed`; `mounts` what any may have the kernel mount; `fuse` says
     whether any runs FUSE programs.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
+    `match` (Applies.to_json) says whom the policy applies to; None: those it is chosen for by name.
     `limits` has what the policy says of limits: seconds, and numbers. `included` says which other
     files are part of it. `wants` names the Facts that rules ask for, but those that always are
     there.
@@ -60,6 +61,7 @@ class CompiledPolicy:
     calls: Mapping[tuple[int, int], CallSpec]
     ceiling: tuple[tuple[str, int, int, int, int, bool], ...]
     families: Mapping[str, RuleSet | MountRules]
+    match: Mapping[str, Any] | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     included: tuple[Included, ...] = ()
     wants: frozenset[str] = field(default=frozenset(), init=False, compare=False)
@@ -162,6 +164,7 @@ class CompiledPolicy:
             ],
             "ceiling": self.ceiling,
             "families": {name: rules.to_json() for name, rules in self.families.items()},
+            "match": self.match,
             "limits": dict(self.limits),
             "included": [[one.given, one.folder, one.file, one.digest] for one in self.included],
         }
@@ -189,6 +192,7 @@ class CompiledPolicy:
                 name: (MountRules if "mounts" in rows else RuleSet).from_json(rows)
                 for name, rows in data["families"].items()
             },
+            match=data["match"],
             limits=data["limits"],
             included=tuple(Included(*row) for row in data["included"]),
         )

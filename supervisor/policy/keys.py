@@ -62,13 +62,17 @@ def _entry(*kinds: Schema) -> Schema:
     return {"anyOf": [*kinds, _LIST]}
 
 
+def one_or_many(entry: Schema) -> WithJsonSchema:
+    """The JSON Schema of a list of such entries, or a single one of them."""
+    return WithJsonSchema({"anyOf": [{"type": "array", "items": entry, "minItems": 1}, entry]})
+
+
 def _many(kind: Any, parse: Callable[[Any], Any], *schemas: Schema) -> Any:
     """A list of values, or a single one of them."""
-    entry = _entry(*schemas)
     return Annotated[
         list.__class_getitem__(Annotated[kind, BeforeValidator(parse)]),
         BeforeValidator(filled),
-        WithJsonSchema({"anyOf": [{"type": "array", "items": entry, "minItems": 1}, entry]}),
+        one_or_many(_entry(*schemas)),
     ]
 
 
@@ -77,15 +81,15 @@ _DEVICE: Schema = {
     "pattern": rf"^((char|block) +[0-9*-]+:[0-9*-]+|({'|'.join(SERIES)})([0-9]+(-[0-9]+)?|\\*))$",
     "examples": ["char 10:229", "block 7:0-7", "loop*"],
 }
-_GLOB: Schema = {"type": "string", "pattern": r"^(/|\*\*)", "examples": ["/srv/**", "/dev/*"]}
-_ID: tuple[Schema, ...] = (
+GLOB: Schema = {"type": "string", "pattern": r"^(/|\*\*)", "examples": ["/srv/**", "/dev/*"]}
+ID: tuple[Schema, ...] = (
     {"type": "integer", "minimum": 0},
     {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["1000-1999"]},
 )
 
 DEVICES = _many(NodeRange, parse_node, {"enum": list(NAMES)}, _DEVICE)
-GLOBS = _many(str, parse_glob, _GLOB)
-IDS = _many(IdRange, parse_ids, *_ID)
+GLOBS = _many(str, parse_glob, GLOB)
+IDS = _many(IdRange, parse_ids, *ID)
 CAPABILITY = _many(str, parse_capability, {"enum": list(CAPABILITIES)})
 _TYPES = sorted({*USUAL_PROGRAMS, *TEXT_TYPES, "xfs", "btrfs", "erofs", "vfat", "iso9660"})
 TYPES = _many(str, parse_type, {"enum": _TYPES}, {"type": "string"})

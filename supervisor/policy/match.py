@@ -44,8 +44,11 @@ def _bracket(text: str) -> str:
     return "".join(parts)
 
 
-def glob_tokens(glob: str) -> list[tuple[str, str]]:
-    """A glob as ("one", regex), ("star", ""), ("any", "") and ("under", "") for `**/`."""
+def glob_tokens(glob: str, *, path: bool = True) -> list[tuple[str, str]]:
+    """A glob as ("one", regex), ("star", ""), ("any", "") and ("under", "") for `**/`.
+
+    In what is no path a slash is a character like others, and there are stars only.
+    """
     out: list[tuple[str, str]] = []
     position = 0
     while position < len(glob):
@@ -55,7 +58,7 @@ def glob_tokens(glob: str) -> list[tuple[str, str]]:
             while end < len(glob) and glob[end] == "*":
                 end += 1
             starts = position == 0 or glob[position - 1] == "/"
-            if end - position == 1:
+            if end - position == 1 or not path:
                 out.append(("star", ""))
             elif starts and glob[end : end + 1] == "/":
                 out.append(("under", ""))
@@ -64,14 +67,17 @@ def glob_tokens(glob: str) -> list[tuple[str, str]]:
                 out.append(("any", ""))
             position = end
         elif char == "?":
-            out.append(("one", "[^/]"))
+            out.append(("one", "[^/]" if path else "."))
             position += 1
         elif char == "[":
             found = _CLASS.match(glob, position)
             if found is None or not found[2]:
                 raise GlobError("a [ that no ] closes; write \\[ for the character itself")
             inside = _bracket(found[2])
-            out.append(("one", f"[^{inside}/]" if found[1] else f"(?!/)[{inside}]"))
+            if path:
+                out.append(("one", f"[^{inside}/]" if found[1] else f"(?!/)[{inside}]"))
+            else:
+                out.append(("one", f"[{'^' if found[1] else ''}{inside}]"))
             position = found.end()
         elif char == "\\":
             if position + 1 == len(glob):
@@ -135,6 +141,33 @@ def glob_pattern(glob: str) -> bytes:
 def glob_regex(*globs: str) -> re.Pattern[bytes]:
     """What any of the globs matches; to be used with fullmatch(). Raises GlobError."""
     return re.compile(b"|".join(b"(?:%s)" % glob_pattern(glob) for glob in globs), re.DOTALL)
+
+
+def text_pattern(glob: str) -> str:
+    """A glob over any text as a regular expression for the whole of it. Raises GlobError.
+
+    `*` and `?` stand for any characters, `[a-z]` for one of a set, a backslash takes the next
+    character for itself. Linear in the text: a star commits to the first place where what follows
+    it fits, and only the last one is held against the end.
+    """
+    runs = [""]
+    for kind, text in glob_tokens(glob, path=False):
+        if kind == "star":
+            runs.append("")
+        else:
+            runs[-1] += text
+    middle = "".join(f"(?>.*?{run})" for run in runs[1:-1])
+    return runs[0] + middle + (f".*{runs[-1]}" if len(runs) > 1 else "")
+
+
+@lru_cache(maxsize=1024)
+def _text_regex(glob: str) -> re.Pattern[str]:
+    return re.compile(text_pattern(glob), re.DOTALL)
+
+
+def text_matches(glob: str, text: str) -> bool:
+    """Whether a text as a whole matches."""
+    return _text_regex(glob).fullmatch(text) is not None
 
 
 def glob_matches(glob: str, path: bytes) -> bool:

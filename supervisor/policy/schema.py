@@ -15,7 +15,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     WithJsonSchema,
@@ -25,6 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from supervisor.policy import keys
 from supervisor.policy.families import FamilySpec
+from supervisor.policy.match_section import MatchSection, Strict
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 from supervisor.policy.values import (
     ERRNOS,
@@ -35,7 +35,6 @@ from supervisor.policy.values import (
     parse_seconds,
 )
 
-_DOORS = Literal["run", "oci", "lxc", "attach"]
 Errno = Annotated[int, BeforeValidator(parse_errno), WithJsonSchema({"enum": list(ERRNOS)})]
 Mode = Literal["enforce", "audit"]
 Seconds = Annotated[
@@ -53,18 +52,7 @@ Seconds = Annotated[
 _AUDIT = "decide and record, and let the call go as it would have gone without seccompd"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-class MatchSection(_Strict):
-    """Whom a policy applies to where no --policy names one."""
-
-    door: Annotated[list[_DOORS], BeforeValidator(listed)] | None = None
-    metadata: str | None = None
-
-
-class LimitsSection(_Strict):
+class LimitsSection(Strict):
     """How long what may take; what is left out is as docs/policies.md has it."""
 
     snapshot: Annotated[Seconds | None, Field(description="reading one caller's memory")] = None
@@ -106,7 +94,7 @@ def _family_model(family: FamilySpec) -> Any:
         bool,
         Field(False, description="continue although the caller can change what was looked at"),
     )
-    rule: Any = create_model(f"{family.name}_rule", __base__=_Strict, **fields)
+    rule: Any = create_model(f"{family.name}_rule", __base__=Strict, **fields)
     parts: dict[str, Any] = {
         "otherwise": (
             Literal["refuse", "kernel"],
@@ -119,7 +107,7 @@ def _family_model(family: FamilySpec) -> Any:
             int,
             Field(MAX_MOUNTS, ge=0, le=MOST_MOUNTS, description="at a time, in one session"),
         )
-    section: Any = create_model(f"{family.name}_section", __base__=_Strict, **parts)
+    section: Any = create_model(f"{family.name}_section", __base__=Strict, **parts)
     return Annotated[
         section,
         BeforeValidator(lambda value: {"rules": value} if isinstance(value, list) else value),
@@ -133,10 +121,10 @@ def _model(families: tuple[tuple[str, FamilySpec], ...]) -> type[BaseModel]:
         for name, family in families
         if family.keys is not None
     }
-    syscalls = create_model("syscalls", __base__=_Strict, **sections)  # type: ignore[call-overload]
+    syscalls = create_model("syscalls", __base__=Strict, **sections)  # type: ignore[call-overload]
     model: type[BaseModel] = create_model(
         "policy",
-        __base__=_Strict,
+        __base__=Strict,
         version=(Literal[1], Field(description="the version of the policy language")),
         name=(
             str | None,
@@ -186,13 +174,8 @@ def json_schema(families: Mapping[str, FamilySpec]) -> dict[str, Any]:
     out["anyOf"] = [{"required": [key]} for key in ("syscalls", "include", "lists")]
     properties = out["properties"]
     properties["lists"] |= {"propertyNames": {"pattern": f"^{keys.LIST_NAME}$"}}
-    for key, holder in (("include", properties), ("door", _match(out))):
-        many = holder[key]
-        inner = next(one for one in many.get("anyOf", (many,)) if one.get("type") == "array")
-        holder[key] = {"anyOf": [inner, inner["items"]]}
+    many = properties["include"]
+    properties["include"] = {"anyOf": [many, many["items"]]}
     return out
 
 
-def _match(schema: dict[str, Any]) -> dict[str, Any]:
-    properties: dict[str, Any] = schema["$defs"]["MatchSection"]["properties"]
-    return properties

@@ -18,7 +18,13 @@ from pydantic_core import PydanticCustomError
 from supervisor.kernel.capabilities import NUMBERS
 from supervisor.model import Verdict
 from supervisor.policy.devices import DeviceError, parse_device
-from supervisor.policy.match import GlobError, IdRange, NodeRange, glob_pattern
+from supervisor.policy.match import (
+    GlobError,
+    IdRange,
+    NodeRange,
+    glob_pattern,
+    text_pattern,
+)
 
 ERRNOS: Mapping[str, int] = {name: value for value, name in errno.errorcode.items()} | {
     "EWOULDBLOCK": errno.EWOULDBLOCK,
@@ -82,6 +88,18 @@ def parse_glob(value: object) -> str:
     try:
         value.encode()
         glob_pattern(value)
+    except (GlobError, UnicodeEncodeError) as error:
+        raise wrong(f"{value!r}: {error}") from None
+    return value
+
+
+def parse_text(value: object) -> str:
+    """A glob over any text, as it was written."""
+    if not isinstance(value, str):
+        raise wrong("a text, in quotes where YAML would read it as something else")
+    try:
+        value.encode()
+        text_pattern(value)
     except (GlobError, UnicodeEncodeError) as error:
         raise wrong(f"{value!r}: {error}") from None
     return value

@@ -188,7 +188,7 @@ def _serve(config: dict[str, Any]) -> None:
 
     actor = RealActor(
         userns=True, traits=Said(), policy=Said(), maker_socks=makers,
-        listener=waiting.listener, uids=MAP, gids=MAP,
+        uids=MAP, gids=MAP,
         report=lambda *a, **k: print(a, k, file=sys.stderr),
         limits=replace(DEFAULT, mount=config["deadline"]),
     )  # fmt: skip
@@ -223,7 +223,7 @@ def _serve(config: dict[str, Any]) -> None:
                 text(words.get("source")), place, words.get("fstype", "ext4").encode(),
                 words.get("flags", 0), text(words.get("data")), settings,
             )  # fmt: skip
-        snapshot = Snapshot(waiting.id, words["tid"], 0, 0, 0, "mount", ())
+        snapshot = Snapshot(waiting.id, words["tid"], 0, 0, 0, "mount", (), waiting.listener)
         try:
             task = os.open(f"/proc/{words['tid']}", os.O_PATH)
         except FileNotFoundError:
@@ -258,6 +258,14 @@ def _serve(config: dict[str, Any]) -> None:
     trio.run(main)
     actor.close()
     waiting.close()
+
+
+def loops(place: Path) -> list[str]:
+    """The files below `place` that loop devices are still attached to."""
+    shown = subprocess.run(
+        ["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, check=True
+    )
+    return [line for line in shown.stdout.splitlines() if line.startswith(f"{place}/")]
 
 
 def abandoned(text: str) -> list[str]:

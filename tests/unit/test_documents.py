@@ -6,17 +6,21 @@ import errno
 import json
 import os
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from supervisor.daemon import config
 from supervisor.handlers.registry import FAMILIES
+from supervisor.intake.doors import DOORS
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.syscalls import X86_64
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe import audit
 from supervisor.observe.identity import identity
 from supervisor.policy import store
+from supervisor.policy.applies import Applies
 from supervisor.policy.families import Traits
 from supervisor.policy.mount_values import FLAG_NAMES, SETTINGS, VIAS
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
@@ -103,6 +107,35 @@ def test_every_option_of_run_is_on_its_page() -> None:
     options = set(re.findall(r'"(--[a-z-]+)"', code))
     assert options
     assert not {option for option in options if f"`{option}" not in page}
+
+
+def rows(page: str) -> dict[str, str]:
+    """The lines of a page's tables by what stands in their first column."""
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    return {name: line for line in lines for name in re.findall(r"`([^`]+)`", line.split("|")[1])}
+
+
+def test_the_page_on_the_daemon_has_every_key(tmp_path: Path) -> None:
+    page = (TOP / "docs/daemon.md").read_text()
+    found = rows(page)
+    for key in config.KEYS:
+        default = key.default
+        shown = f"[{', '.join(default)}]" if isinstance(default, tuple) else default
+        if isinstance(default, int | float):
+            shown = f"{default:g}" if isinstance(default, float) else str(default)
+        assert shown is None or f"| {shown} |" in found[key.name], key.name
+    assert not {one.name for one in fields(Applies)} - found.keys()
+    for verb in ("serve", "profile"):
+        code = (TOP / f"supervisor/cli/{verb}.py").read_text()
+        for option in re.findall(r'add_argument\(\s*"(--[a-z-]+)"', code):
+            assert option in page, option
+    text, match = [block for block in blocks(TOP / "docs/daemon.md")
+                   if block.startswith(("version:", "match:"))]  # fmt: skip
+    file = tmp_path / "file.yaml"
+    file.write_text(text)
+    assert config.load(file, tuple(DOORS)).containers == 500
+    file.write_text(f"version: 1\n{match}\nsyscalls: {{mknod: []}}\n")
+    assert store.load(str(file), Traits("private"), families=FAMILIES).match is not None
 
 
 def test_the_page_on_audit_has_every_key(tmp_path: Path) -> None:

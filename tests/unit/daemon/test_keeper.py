@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import signal
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.daemon.events import Events
+from supervisor.daemon.forks import Forks
 from supervisor.daemon.keeper import Keeper
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import Limits
@@ -46,22 +47,23 @@ class Kept:
         asked, said = tmp_path / "asked", tmp_path / "said"
         os.mkfifo(asked)
         os.mkfifo(said)
-        self.keeper = Keeper(CONFIG, limits)
+        self.events = Events()
+        self.forks = Forks(self.events, CONFIG, limits)
+        self.keeper = Keeper(
+            self.events, self.forks, name="test", on_error=ENOMEDIUM, limits=limits, lasting=False
+        )
         self.listened = Listened(POLICY, [sys.executable, "-c", CALLER, str(asked), str(said)])
         self.asked = os.open(asked, os.O_WRONLY)
         self.said = os.open(said, os.O_RDONLY)
-        self.keeper.start(os.dup(self.listened.listener), None)
+        self.keeper.add(os.dup(self.listened.listener))
+        self.keeper.start()
 
     def loop(self, until: Callable[[], bool]) -> None:
         for _ in range(3000):
             if until():
                 return
-            poller = select.poll()
-            for fd in self.keeper.fds():
-                poller.register(fd, select.POLLIN)
-            for fd, _ in poller.poll(10):
-                if fd in self.keeper.fds():
-                    self.keeper.handle(fd)
+            if select.select([self.events], [], [], 0.01)[0]:
+                self.events.dispatch()
         raise AssertionError("it did not come to that")
 
     def errno(self) -> int:
@@ -87,8 +89,8 @@ class Kept:
         os.close(self.said)
         self.listened.close()
         self.keeper.close()
-        del self.keeper  # its map has a descriptor of its own
-        gc.collect()
+        self.forks.close()
+        self.events.close()
 
 
 def children(pid: int) -> list[int]:
@@ -158,9 +160,11 @@ def test_a_zygote_that_dies(kept: Kept) -> None:
 def test_nobody_to_serve(tmp_path: Path) -> None:
     """A launch that failed: the zygote has nothing to wait for."""
     before = set(os.listdir("/proc/self/fd"))
-    keeper = Keeper(CONFIG)
+    events = Events()
+    forks = Forks(events, CONFIG)
+    keeper = Keeper(events, forks, name="test", on_error=ENOMEDIUM)
     keeper.close()
-    del keeper
-    gc.collect()
+    forks.close()
+    events.close()
     assert set(os.listdir("/proc/self/fd")) == before
     assert [pid for pid in children(os.getpid()) if name(pid) == "seccompd-zygote"] == []

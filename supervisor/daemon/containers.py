@@ -1,0 +1,210 @@
+"""The containers that the daemon serves: each with a keeper, a policy, and who it is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, replace
+from errno import EPERM
+
+from supervisor.daemon.config import Config
+from supervisor.daemon.events import Events
+from supervisor.daemon.forks import Forks
+from supervisor.daemon.keeper import PACE, Keeper
+from supervisor.daemon.policies import Entry, PolicySet
+from supervisor.engine.config import SessionConfig
+from supervisor.engine.limits import limits_of
+from supervisor.kernel import features
+from supervisor.kernel.target import Target, of_first_caller
+from supervisor.observe.complaint import complain
+from supervisor.observe.text import printable
+from supervisor.policy.applies import Subject
+from supervisor.policy.families import Traits
+
+# Door, uid of the peer, name of the container.
+Key = tuple[str, int, str]
+
+
+@dataclass(slots=True)
+class HandOver:
+    """A listener as a door got it. `target` None: who the callers are will be seen by the first.
+
+    `runtime`: the process that calls for the runtime first (its id, its start). What is in here
+    belongs to whoever takes it.
+    """
+
+    subject: Subject
+    listener: int
+    target: Target | None = None
+    runtime: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        """Lets go of everything: the kernel answers the callers with ENOSYS then."""
+        os.close(self.listener)
+        if self.target is not None:
+            self.target.close()
+
+
+@dataclass(slots=True, eq=False)
+class Container:
+    """One container under one policy.
+
+    `target` None: who calls is not known yet, and so neither is the policy. After that `entry`
+    None says that no policy applies, and all is refused.
+    """
+
+    subject: Subject
+    keeper: Keeper
+    entry: Entry | None = None
+    target: Target | None = None
+
+
+class Containers:
+    """Takes listeners in, and has their containers served until the last caller is gone."""
+
+    def __init__(
+        self, events: Events, forks: Forks, config: Config, policies: PolicySet, *,
+        traits: Traits, as_root: bool, audit: int | None,
+    ) -> None:
+        self._events = events
+        self._forks = forks
+        self._config = config
+        self.policies = policies
+        self._traits = traits
+        self._as_root = as_root
+        self._audit = audit
+        self._told: set[str] = set()
+        self._containers: dict[Key, list[Container]] = {}
+        self.count = 0
+
+    def all(self) -> list[Container]:
+        """Every container that is served now."""
+        return [one for those in self._containers.values() for one in those]
+
+    def take(self, hand_over: HandOver) -> None:
+        """Serves a listener: as one more of a container that is known, or as a new container's.
+
+        Takes everything over. Never raises for what a client sent: what cannot be served is let go
+        of, or refused, and the log says why.
+        """
+        subject = hand_over.subject
+        key = (subject.door, subject.peer_uid, subject.container or "")
+        container = self._known(key, hand_over)
+        if container is None:
+            if self.count >= self._config.containers:
+                complain(f"{_name(subject)}: let go: {self.count} containers are served already")
+                hand_over.close()
+                return
+            container = self._new(key, subject)
+        if hand_over.target is not None and container.target is None:
+            self._decide(container, hand_over.target)
+        elif hand_over.target is not None:
+            hand_over.target.close()
+        try:
+            container.keeper.add(hand_over.listener, hand_over.runtime)
+        except OSError as error:
+            container.keeper.complain(f"a listener is let go of: {error.strerror}")
+            os.close(hand_over.listener)
+            if not container.keeper.listeners:
+                self._ended(key, container)
+
+    def close(self) -> None:
+        """Ends all sessions; calls in flight get their policy's errno, later ones ENOSYS."""
+        for container in self.all():
+            container.keeper.close(refuse=True)
+        self._containers.clear()
+        self.count = 0
+
+    def _known(self, key: Key, hand_over: HandOver) -> Container | None:
+        """The container that the listener is one more of: of the same name, in the same user
+        namespace, and under the policy that would be chosen for it now."""
+        for container in reversed(self._containers.get(key, [])):
+            own, theirs = container.target, hand_over.target
+            if own is None:
+                return container
+            if theirs is None or theirs.same_namespace(own):
+                subject = replace(hand_over.subject, user_namespace=_kind(own))
+                if self.policies.choose(subject).entry is container.entry:
+                    return container
+        return None
+
+    def _new(self, key: Key, subject: Subject) -> Container:
+        keeper = Keeper(
+            self._events,
+            self._forks,
+            name=_name(subject),
+            on_error=EPERM,
+            limits=self._config.session,
+            audit=self._audit,
+            pace=PACE,
+        )
+        container = Container(subject, keeper)
+        keeper.on_end = lambda: self._ended(key, container)
+        keeper.on_first = lambda slot: self._look_at_first(container, slot)
+        self._containers.setdefault(key, []).append(container)
+        self.count += 1
+        return container
+
+    def _decide(self, container: Container, target: Target) -> None:
+        """Now it is known whose calls these are: a session can be ordered."""
+        keeper = container.keeper
+        keeper.on_first = None
+        keeper.userns, container.target = target.userns, target
+        container.subject = replace(container.subject, user_namespace=_kind(target))
+        choice = self.policies.choose(container.subject)
+        entry = container.entry = choice.entry
+        if entry is None:
+            keeper.give_up(f"no policy applies ({printable(choice.text().encode())})")
+            return
+        keeper.complain(f"policy {entry.name}")
+        keeper.on_error = entry.policy.on_error
+        if entry.key not in self._told:
+            self._told.add(entry.key)
+            self._forks.policy(entry.key, entry.policy.to_json())
+        config = SessionConfig(
+            name=keeper.name,
+            policy=entry.policy,
+            traits=self._traits,
+            uids=target.uids,
+            gids=target.gids,
+            as_root=self._as_root,
+            trace_fd=None,
+            audit_fd=None,
+            wait_killable=False,  # the filter is the runtime's, and nobody can ask it
+            sync_wake_up=features.available("sync_wake_up"),
+            pidfd_info=self._audit is not None and features.available("pidfd_info"),
+            foreign=True,
+        )
+        limits = limits_of(entry.policy.limits, self._config.session)
+        keeper.limits = limits
+        keeper.details = {"config": {**config.to_json(entry.key), "limits": asdict(limits)}}
+
+    def _look_at_first(self, container: Container, slot: int) -> None:
+        """Somebody calls, and it is not known yet who that is."""
+        keeper = container.keeper
+        try:
+            target = of_first_caller(keeper.listener(slot), keeper.watches[slot], keeper.on_error)
+        except OSError:
+            return  # that nobody is left is an event of its own
+        if target is not None:
+            self._decide(container, target)
+            keeper.start()
+
+    def _ended(self, key: Key, container: Container) -> None:
+        those = self._containers.get(key, [])
+        if container not in those:
+            return
+        those.remove(container)
+        if not those:
+            del self._containers[key]
+        self.count -= 1
+        if container.keeper.refused_here:
+            container.keeper.complain(f"ended; {container.keeper.refused_here} calls were refused")
+        container.keeper.close()
+
+
+def _kind(target: Target) -> str:
+    return "host" if target.userns is None else "own"
+
+
+def _name(subject: Subject) -> str:
+    return f"{subject.door}:{printable((subject.container or '?').encode()[:200])}"

@@ -1,0 +1,155 @@
+"""`seccompd serve`: the daemon of all containers of a host.
+
+It takes listeners in at its doors, chooses their policies, and watches their sessions. It never
+reads a target's memory or paths. Doors are given to it, for they lie above this room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from supervisor.daemon import config as configuration
+from supervisor.daemon.config import Config
+from supervisor.daemon.containers import Containers
+from supervisor.daemon.events import Events
+from supervisor.daemon.forks import Forks
+from supervisor.daemon.policies import PolicySet
+from supervisor.daemon.sockets import RuntimeDirectory
+from supervisor.errors import SeccompdError
+from supervisor.kernel import features, idmap, privileges
+from supervisor.observe.complaint import complain
+from supervisor.policy.families import FamilySpec, Traits
+
+
+class Door(Protocol):
+    """A way in. `serve` takes in what comes, for as long as it is not cancelled."""
+
+    async def serve(self) -> None:
+        """Raises nothing for what a client does."""
+        ...
+
+
+# Makes a door; its sockets listen from then on.
+DoorMaker = Callable[[RuntimeDirectory, Containers, Config], Door]
+
+
+def traits() -> tuple[Traits, bool]:
+    """What the sessions of this user's daemon can do, and whether that is root's."""
+    as_root = (
+        os.geteuid() == 0
+        and idmap.in_initial_namespace()
+        and privileges.holds("mknod")
+        and privileges.holds("sys_admin")
+    )
+    return Traits("private" if as_root else "host"), as_root
+
+
+def check(
+    file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec]
+) -> tuple[Config, PolicySet]:
+    """The configuration and all policies. PolicyError has every error in them."""
+    config = configuration.load(file, tuple(doors))
+    return config, PolicySet.load(config.policies, traits()[0], families)
+
+
+def serve(
+    file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec]
+) -> int:
+    """Runs until SIGTERM or SIGINT; the exit status. SeccompdError where it cannot start."""
+    features.demand(namespaces=False)
+    privileges.set_dumpable(False)
+    _more_descriptors()
+    with contextlib.ExitStack() as stack:
+        events = Events()
+        stack.callback(events.close)
+        # First, for it shall have nothing of what is imported and read from here on.
+        forks = Forks(events)
+        stack.callback(forks.close)
+        config, policies = check(file, doors, families)
+        place = RuntimeDirectory(config.runtime_directory)
+        stack.callback(place.close)
+        audit = None
+        if config.audit is not None:
+            audit = _open_audit(config.audit)
+            stack.callback(os.close, audit)
+        found, as_root = traits()
+        containers = Containers(
+            events, forks, config, policies, traits=found, as_root=as_root, audit=audit
+        )
+        stack.callback(containers.close)
+        opened = {name: doors[name](place, containers, config) for name in config.doors}
+        complain(f"serving {', '.join(opened)} in {config.runtime_directory}")
+        return trio.run(_run, events, forks, opened)
+
+
+async def _run(events: Events, forks: Forks, doors: Mapping[str, Door]) -> int:
+    failed: list[str] = []
+    async with trio.open_nursery() as nursery:
+
+        def fail(why: str) -> None:
+            failed.append(why)
+            nursery.cancel_scope.cancel()
+
+        forks.on_failure = fail
+        if forks.failed is not None:
+            fail(forks.failed)
+        for door in doors.values():
+            nursery.start_soon(door.serve)
+        nursery.start_soon(_watch, events)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                break
+        nursery.cancel_scope.cancel()
+    if failed:
+        # All sessions have ended with it, and nobody else could fork others.
+        raise SeccompdError(failed[0], hint="start seccompd again; a service manager does that")
+    return 0
+
+
+async def _watch(events: Events) -> None:
+    scope = trio.CancelScope()
+
+    def sooner() -> None:
+        scope.cancel()
+
+    events.on_later = sooner
+    events.on_exception = _defect
+    while True:
+        timeout = events.timeout()
+        scope = trio.CancelScope()
+        if timeout is not None:
+            scope.deadline = trio.current_time() + timeout
+        with scope:
+            await trio.lowlevel.wait_readable(events.fileno())
+        events.dispatch()
+
+
+def _defect(error: Exception) -> None:
+    complain(f"a defect of the daemon: {type(error).__name__}: {error}")
+    if os.environ.get("SECCOMPD_TEST_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(error)
+
+
+def _more_descriptors() -> None:
+    """As many as we may have: each container takes a few."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _open_audit(path: Path) -> int:
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+        return os.open(path, flags, 0o600)
+    except OSError as error:
+        raise SeccompdError(f"cannot be written: {error.strerror}", where=str(path)) from error

@@ -1,0 +1,72 @@
+"""The daemon's sockets: their directory, the lock that keeps a second daemon out, and listening."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from supervisor.errors import SeccompdError
+
+_BACKLOG = 4096
+
+
+class RuntimeDirectory:
+    """A directory for sockets, locked for this process."""
+
+    def __init__(self, path: Path) -> None:
+        """Makes it where it is not there. SeccompdError where it cannot be had."""
+        self.path = path
+        self._sockets: list[tuple[socket.socket, Path]] = []
+        try:
+            # Root's is open to all: a door may be for everybody. Each socket has its own mode.
+            path.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._lock = os.open(path / "lock", flags, 0o600)
+        except OSError as error:
+            raise SeccompdError(
+                f"no place for the sockets: {error.strerror}", where=str(error.filename or path)
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise SeccompdError(
+                "another seccompd serves here", where=str(path),
+                hint="stop that one, or set runtime_directory in the configuration",
+            ) from error
+
+    def listen(self, name: str, mode: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A listening socket, which does not block. What is left of an earlier daemon is removed:
+        the lock says that it has gone."""
+        path = self.path / name
+        sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            before = os.umask(0o777 & ~mode)
+            try:
+                sock.bind(str(path))
+            finally:
+                os.umask(before)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            raise SeccompdError(
+                f"cannot listen: {error.strerror or error}", where=str(path)
+            ) from error
+        self._sockets.append((sock, path))
+        return sock
+
+    def close(self) -> None:
+        """Removes the sockets, and lets others in."""
+        for sock, path in self._sockets:
+            sock.close()
+            with contextlib.suppress(OSError):
+                path.unlink()
+        os.close(self._lock)

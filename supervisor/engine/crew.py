@@ -1,0 +1,103 @@
+"""What the loops of one container share: one loop for each listener, all in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from supervisor.engine.limits import DEFAULT
+from supervisor.engine.works import Job
+from supervisor.kernel.syscalls import CallSpec
+from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot
+
+
+class PlanActor(Protocol):
+    """Who carries plans out. `on_wait` is called before each time it goes to sleep in trio."""
+
+    on_wait: Callable[[], None]
+
+    def concerned(self, spec: CallSpec) -> bool:
+        """Whether a companion's call may concern us; where nothing of ours is there it does not."""
+        ...
+
+    def rest(self) -> bool:
+        """Nobody has called for a while. False: it wants to be asked again soon."""
+        ...
+
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
+        """The short way, where there is one. None: `perform` it. A job: `finish` it."""
+        ...
+
+    async def finish(
+        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        """Goes on with what `at_once` has begun; the rest is as in `perform`."""
+        ...
+
+    async def perform(
+        self,
+        plan: Plan,
+        snapshot: Snapshot,
+        task: int,
+        valid: Callable[[], bool],
+        redecide: Callable[[Facts], Decision] | None,
+        *,
+        probe_only: bool = False,
+    ) -> Outcome:
+        """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH)."""
+        ...
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a session has done, for its last record."""
+
+    calls: int = 0
+    refused: int = 0
+    undelivered: int = 0
+    errors: int = 0
+
+
+class Member(Protocol):
+    """A loop that leads, as all do by turns."""
+
+    def step_back(self) -> None:
+        """Whoever calls this is about to sleep in trio."""
+        ...
+
+
+class Crew:
+    """What the loops of one container have to know of each other.
+
+    `waiting` counts the calls of all of them that wait in trio for a helper. `alone`: there is one
+    loop. `linger_us`: how long an idle loop waits in the kernel, 0 where it could miss something.
+    """
+
+    __slots__ = ("_members", "alone", "linger_us", "waiting")
+
+    def __init__(self, linger_us: int = DEFAULT.linger_us) -> None:
+        self._members: list[Member] = []
+        self.waiting = 0
+        self.linger_us = linger_us
+        self.alone = True
+
+    def join(self, member: Member) -> None:
+        """One more."""
+        self._members.append(member)
+        self.alone = len(self._members) == 1
+
+    def leave(self, member: Member) -> None:
+        """One less."""
+        self._members.remove(member)
+        self.alone = len(self._members) <= 1
+
+    @property
+    def members(self) -> int:
+        """How many there are."""
+        return len(self._members)
+
+    def step_back(self) -> None:
+        """A task is about to sleep: where it leads a loop, another one takes its place first."""
+        for member in self._members:
+            member.step_back()

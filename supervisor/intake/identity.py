@@ -1,0 +1,85 @@
+"""Who is behind a hand-over: what policies are matched against, and who says so.
+
+The kernel says who the peer is. All else is the runtime's word, and for some of it the runtime only
+passes on what whoever starts containers wrote: docs/daemon.md has which is which.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from supervisor.kernel.target import shares_our_pids
+from supervisor.kernel.task import PROC, start_time
+
+# The same three names as two families of runtimes write them.
+_CONTAINERD: Final = {
+    "namespace": "io.kubernetes.cri.sandbox-namespace",
+    "pod": "io.kubernetes.cri.sandbox-name",
+    "container": "io.kubernetes.cri.container-name",
+}
+_CRI_O: Final = {
+    "namespace": "io.kubernetes.pod.namespace",
+    "pod": "io.kubernetes.pod.name",
+    "container": "io.kubernetes.container.name",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who connected, as of then: it may have gone since, and its `pid` be another process's.
+
+    `pid` is 0 where that is in a pid namespace which is not below ours. `program` is the name of
+    its process, `start` when that began (in ticks since boot); None where it went before it could
+    be looked at. `shares_pids`: it numbers processes as we do.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    program: str | None
+    start: int | None
+    shares_pids: bool
+
+
+def peer_of(sock: socket.socket) -> Peer:
+    """The other side of a connection that has just been accepted, by SO_PEERCRED."""
+    ucred = struct.Struct("3i")
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
+    pid, uid, gid = ucred.unpack(data)
+    program = None
+    try:
+        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            program = file.read().rstrip("\n")
+    except OSError:
+        pass
+    uid, gid = uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
+    return Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
+
+
+def kubernetes(annotations: Mapping[str, str]) -> Mapping[str, str] | None:
+    """Namespace, pod and container by a runtime's annotations; None where nobody knows.
+
+    A pod may come with annotations of its author's. Those that belong to the other family of
+    runtimes nobody overwrites: where both are there they have to say the same.
+    """
+    found = [
+        names
+        for family in (_CONTAINERD, _CRI_O)
+        if (names := {what: annotations[key] for what, key in family.items() if key in annotations})
+    ]
+    if not found or found[0] != found[-1]:
+        return None
+    return found[0]
+
+
+def is_listener(fd: int) -> bool:
+    """Whether a descriptor is a listener of seccomp's, and nothing else."""
+    try:
+        return os.readlink(f"{PROC}/self/fd/{fd}") == "anon_inode:seccomp notify"
+    except OSError:
+        return False

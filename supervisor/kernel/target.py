@@ -1,0 +1,198 @@
+"""Whose calls a foreign listener brings: a container's user namespace, by one of its processes.
+
+A number of a process means nothing for certain: it may be another process's by the time that it is
+looked at. What is opened here is opened below one /proc/PID, and only used once the process was
+seen to live (its pidfd) or to wait still (its notification). Nothing here is a target's memory or
+path, so no target can stall it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import select
+from dataclasses import dataclass
+from errno import EINVAL, EPERM, ESRCH
+from typing import Any
+
+from supervisor.kernel.shim import check, ffi, lib
+from supervisor.kernel.task import PROC, field, forked_only, open_task, start_time, status
+
+IdMap = list[tuple[int, int, int]]
+_FILTERED = b"2"  # SECCOMP_MODE_FILTER
+
+
+@dataclass(slots=True)
+class Target:
+    """`userns` is a descriptor of the user namespace; None: it is our own. `uids`, `gids` are its
+    maps, as (inside, outside, count). `runtime`: the process is a runtime's that has executed
+    nothing yet (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy.
+    """
+
+    userns: int | None
+    uids: IdMap | None
+    gids: IdMap | None
+    runtime: tuple[int, int] | None = None
+    cgroups: tuple[str, ...] = ()
+
+    def close(self) -> None:
+        """Lets go of the namespace."""
+        if self.userns is not None:
+            os.close(self.userns)
+            self.userns = None
+
+    def same_namespace(self, other: Target) -> bool:
+        """Whether both are in one user namespace."""
+        return _identity(self.userns) == _identity(other.userns)
+
+
+def of_process(pid: int) -> Target:
+    """What process `pid` says of the container that it belongs to. OSError where it has gone, has
+    no filter, or does not let itself be looked at.
+    """
+    pidfd = os.pidfd_open(pid)
+    try:
+        task = open_task(pid)
+        try:
+            if field(status(pid), b"Seccomp") != _FILTERED:
+                raise OSError(EINVAL, "the process has no filter", str(pid))
+            target = _of_task(task)
+        finally:
+            os.close(task)
+        began = start_time(pid)
+        if began is not None and forked_only(pid):
+            target.runtime = (pid, began)
+        target.cgroups = _cgroups(pid)
+        if _readable(pidfd):
+            target.close()
+            raise ProcessLookupError(ESRCH, "the process has gone", str(pid))
+        return target
+    finally:
+        os.close(pidfd)
+
+
+def of_first_caller(listener: int, watch: Any, on_error: int) -> Target | None:
+    """What the first caller says of its container; None where none has come, or none that could.
+
+    The call becomes the session's, by the watch. The container's own user namespace has to be one
+    that was made in ours: a process can make another one below it, and is root there. The calls of
+    such a process are answered with the errno `on_error` here. Raises OSError (ENOTCONN) where no
+    caller is left.
+    """
+    tid = ffi.new("uint32_t *")
+    if not check(lib.sd_receive_first(listener, watch, tid), "NOTIF_RECV"):
+        return None
+    target = None
+    try:
+        if not tid[0]:
+            raise ProcessLookupError(ESRCH, "a caller of another pid namespace")
+        task = open_task(tid[0])
+        try:
+            target = _of_task(task)
+        finally:
+            os.close(task)
+        if target.userns is not None and not _made_in_ours(target.userns):
+            raise PermissionError(EPERM, "a caller of a namespace below the container's")
+        check(lib.sd_id_valid(listener, watch.carried), "ID_VALID")
+        return target
+    except OSError:
+        if target is not None:
+            target.close()
+        lib.sd_refuse_pending(listener, watch, -on_error)
+        return None
+
+
+def of_children(pid: int, start: int | None) -> tuple[int, int] | None:
+    """The one child of runtime `pid` (which began at `start`) that runs the same program, below a
+    filter, and has executed nothing: the process that it prepares for a container. None where there
+    is not exactly one.
+    """
+    found = []
+    try:
+        program = os.stat(f"{PROC}/{pid}/exe")
+        tasks = os.listdir(f"{PROC}/{pid}/task")
+        children = [
+            int(child)
+            for task in tasks
+            for child in _read(f"{PROC}/{pid}/task/{task}/children").split()
+        ]
+        for child in children:
+            began = start_time(child)
+            same = os.path.samestat(os.stat(f"{PROC}/{child}/exe"), program)
+            filtered = field(status(child), b"Seccomp") == _FILTERED
+            if same and filtered and began is not None and forked_only(child):
+                found.append((child, began))
+    except (OSError, ValueError):
+        return None
+    if start is None or start_time(pid) != start:
+        return None  # all this was said of another process
+    return found[0] if len(found) == 1 else None
+
+
+def shares_our_pids(pid: int) -> bool:
+    """Whether process `pid` numbers processes as we do."""
+    try:
+        return os.path.samestat(os.stat(f"{PROC}/{pid}/ns/pid"), os.stat(f"{PROC}/self/ns/pid"))
+    except OSError:
+        return False
+
+
+def _of_task(task: int) -> Target:
+    userns = os.open("ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
+    try:
+        if _identity(userns) == _identity(None):
+            os.close(userns)
+            return Target(None, None, None)
+        return Target(userns, _map(task, "uid_map"), _map(task, "gid_map"))
+    except BaseException:
+        os.close(userns)
+        raise
+
+
+def _map(task: int, name: str) -> IdMap:
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
+    with open(fd, "rb") as file:
+        rows = [[int(word) for word in line.split()] for line in file]
+    if not rows:
+        raise OSError(EINVAL, "no ids are mapped", name)
+    return [(inside, outside, count) for inside, outside, count in rows]
+
+
+@functools.cache
+def _own() -> tuple[int, int]:
+    own = os.stat(f"{PROC}/self/ns/user")
+    return own.st_dev, own.st_ino
+
+
+def _identity(userns: int | None) -> tuple[int, int]:
+    if userns is None:
+        return _own()
+    found = os.fstat(userns)
+    return found.st_dev, found.st_ino
+
+
+def _made_in_ours(userns: int) -> bool:
+    parent = check(lib.sd_parent_user_namespace(userns), "NS_GET_PARENT")
+    try:
+        return _identity(parent) == _own()
+    finally:
+        os.close(parent)
+
+
+def _cgroups(pid: int) -> tuple[str, ...]:
+    try:
+        lines = _read(f"{PROC}/{pid}/cgroup").splitlines()
+    except OSError:
+        return ()
+    return tuple(dict.fromkeys(line.split(":", 2)[2] for line in lines if line.count(":") >= 2))
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def _readable(fd: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))

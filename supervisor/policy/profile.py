@@ -1,0 +1,223 @@
+"""What a runtime has to load for a policy: a seccomp profile of OCI runtimes, or of LXC.
+
+Both are lists of rules for libseccomp, which takes an unconditional rule of a call as the end of
+the matter: conditional rules of the same call, before it or after it, count for nothing then. So
+where the base says of a call of ours that it is allowed, say, ours come first, and the base's is
+narrowed to what ours leave over.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from supervisor.errors import PolicyError
+from supervisor.kernel import bpf
+from supervisor.kernel.bpf import FilterRule, ret_errno
+from supervisor.kernel.syscalls import X86_64, Condition, Match, number
+
+_MASKED: Final = "SCMP_CMP_MASKED_EQ"
+_X32: Final = "SCMP_ARCH_X32"
+_ARCHITECTURES: Final = ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86")
+WAIT_KILLABLE: Final = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+
+# As bpf.NO_LISTENER, with one condition less: what is not to be refused is then one rule and not
+# some thirty, and other operations of seccomp(2) take no such flag.
+_NO_LISTENER: Final = FilterRule(
+    "seccomp",
+    ret_errno(errno.EBUSY),
+    (Condition(1, bpf.FILTER_FLAG_NEW_LISTENER, bpf.FILTER_FLAG_NEW_LISTENER),),
+)
+
+
+def oci(
+    rules: Iterable[FilterRule],
+    base: Mapping[str, Any] | None,
+    *,
+    listener: str,
+    metadata: str | None,
+    flags: Sequence[str] = (),
+) -> dict[str, Any]:
+    """A profile for OCI runtimes (linux.seccomp of their configuration).
+
+    `base` is one of that form, or of the form that podman and Docker have; it is kept apart from
+    what the policy is about. `listener` is the path of the daemon's socket. Raises PolicyError
+    where `base` is none, or the two cannot be put together.
+    """
+    out: dict[str, Any] = dict(base or {})
+    if base is None:
+        out["defaultAction"] = "SCMP_ACT_ALLOW"
+    if "archMap" not in out:
+        known = out.get("architectures") or []
+        out["architectures"] = [*known, *(one for one in _ARCHITECTURES if one not in known)]
+    out["listenerPath"] = listener
+    if metadata is not None:
+        out["listenerMetadata"] = metadata
+    if flags:
+        out["flags"] = [*dict.fromkeys([*(out.get("flags") or []), *flags])]
+    ours = _by_name(rules)
+    entries = [
+        {"names": [name], **_oci_action(rule.action), **_oci_args(rule.match)}
+        for name, those in ours.items()
+        for rule in those
+    ]
+    try:
+        for entry in out.get("syscalls") or []:
+            entries += _narrowed(entry, ours)
+        if any(number(name, X86_64) is None for name in ours):
+            _drop_x32(out)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise PolicyError(f"the base is no seccomp profile: {error!r}") from None
+    out["syscalls"] = entries
+    return out
+
+
+def _drop_x32(profile: dict[str, Any]) -> None:
+    """Makes x32 an architecture that the filter knows nothing of: its calls are refused then.
+
+    Where x32 is there and a rule is about a call that x86_64 lacks (umount), libseccomp 2.5 may
+    forget to load the number of the call: nothing is notified then, and the base's rules do not
+    hold either.
+    """
+    if "archMap" in profile:
+        profile["archMap"] = [
+            {**one, "subArchitectures": [
+                sub for sub in one.get("subArchitectures") or [] if sub != _X32
+            ]}
+            for one in profile["archMap"]
+        ]  # fmt: skip
+    else:
+        profile["architectures"] = [one for one in profile["architectures"] if one != _X32]
+
+
+def lxc(rules: Iterable[FilterRule], base: str | None) -> str:
+    """A profile for LXC (lxc.seccomp.profile, version 2). Raises PolicyError as `oci` does."""
+    lines = (base if base is not None else "2\ndenylist\n").splitlines()
+    if len(lines) < 2 or lines[0].strip() != "2":
+        raise PolicyError("the base is no LXC profile of version 2")
+    ours = _by_name(rules)
+    out = [*lines[:2], "[all]"]
+    out += [
+        " ".join([name, _lxc_action(rule.action), *_lxc_args(rule.match)])
+        for name, those in ours.items()
+        for rule in those
+    ]
+    allows = lines[1].split()[:1] in (["allowlist"], ["whitelist"])
+    for line in lines[2:]:
+        words = line.partition("#")[0].split()
+        if not words or words[0] not in ours:
+            out.append(line)
+            continue
+        if "[" in line:
+            raise PolicyError(f"the base looks at arguments of {words[0]}: write that rule without")
+        action = words[1:] or ["allow" if allows else "kill"]
+        out += [
+            " ".join([words[0], *action, *_lxc_args(match)]) for match in _left_over(ours[words[0]])
+        ]
+    return "\n".join(out) + "\n"
+
+
+def _by_name(rules: Iterable[FilterRule]) -> dict[str, list[FilterRule]]:
+    ours: dict[str, list[FilterRule]] = {}
+    for rule in (*rules, _NO_LISTENER):
+        ours.setdefault(rule.name, []).append(rule)
+    return ours
+
+
+# -- what rules leave over
+
+
+def _left_over(rules: Iterable[FilterRule]) -> list[Match]:
+    """The calls that no rule is about, as conditions that do not overlap."""
+    left: list[dict[int, tuple[int, int]]] = [{}]
+    for rule in rules:
+        hole = {test.arg: (test.mask, test.value) for test in rule.match}
+        left = [part for cube in left for part in _without(cube, hole)]
+    return [
+        tuple(Condition(arg, mask, value) for arg, (mask, value) in sorted(cube.items()) if mask)
+        for cube in left
+    ]
+
+
+def _without(
+    cube: Mapping[int, tuple[int, int]], hole: Mapping[int, tuple[int, int]]
+) -> Iterable[dict[int, tuple[int, int]]]:
+    """`cube` less `hole`. Both are (mask, value) by argument."""
+    for arg, (mask, value) in hole.items():
+        own_mask, own = cube.get(arg, (0, 0))
+        if mask & own_mask & (value ^ own):
+            yield dict(cube)
+            return
+    rest = dict(cube)
+    for arg, (mask, value) in sorted(hole.items()):
+        own_mask, own = rest.get(arg, (0, 0))
+        for bit in (1 << place for place in range(31, -1, -1)):
+            if not mask & ~own_mask & bit:
+                continue
+            own_mask |= bit
+            yield {**rest, arg: (own_mask, own | (~value & bit))}
+            own |= value & bit
+        rest[arg] = (own_mask, own)
+
+
+# -- OCI
+
+
+def _oci_action(action: int) -> dict[str, Any]:
+    if action == bpf.RET_USER_NOTIF:
+        return {"action": "SCMP_ACT_NOTIFY"}
+    if action == bpf.RET_KILL_PROCESS:
+        return {"action": "SCMP_ACT_KILL_PROCESS"}
+    if action == bpf.RET_ALLOW:
+        return {"action": "SCMP_ACT_ALLOW"}
+    return {"action": "SCMP_ACT_ERRNO", "errnoRet": action & 0xFFFF}
+
+
+def _oci_args(match: Match) -> dict[str, Any]:
+    if not match:
+        return {}
+    args = [
+        {"index": test.arg, "value": test.mask, "valueTwo": test.value, "op": _MASKED}
+        for test in match
+    ]
+    return {"args": args}
+
+
+def _narrowed(
+    entry: Mapping[str, Any], ours: Mapping[str, Sequence[FilterRule]]
+) -> Iterable[dict[str, Any]]:
+    """An entry of the base, for what ours leave over."""
+    names = [*(entry.get("names") or [entry["name"]])]
+    others = [name for name in names if name not in ours]
+    if len(others) == len(names):
+        yield dict(entry)
+        return
+    rest = {key: value for key, value in entry.items() if key not in ("names", "name", "args")}
+    if others:
+        yield {**rest, "names": others, "args": entry.get("args") or []}
+    for name in names:
+        if name not in ours:
+            continue
+        if entry.get("args"):
+            raise PolicyError(
+                f"the base looks at arguments of {name}, and so does the policy",
+                hint="take that entry out of the base, or let it stand without args",
+            )
+        for match in _left_over(ours[name]):
+            yield {**rest, "names": [name], **_oci_args(match)}
+
+
+# -- LXC
+
+
+def _lxc_action(action: int) -> str:
+    if action == bpf.RET_USER_NOTIF:
+        return "notify"
+    if action == bpf.RET_KILL_PROCESS:
+        return "kill"
+    return "allow" if action == bpf.RET_ALLOW else f"errno {action & 0xFFFF}"
+
+
+def _lxc_args(match: Match) -> list[str]:
+    return [f"[{test.arg},{test.value},{_MASKED},{test.mask}]" for test in match]

@@ -1,0 +1,75 @@
+"""podman, of root and of an ordinary user, with its own seccomp profile as the base."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundles import PODMANS_PROFILE
+from tests.support.daemon import Daemon, serving
+from tests.support.people import Person
+from tests.support.podman import Podman, options_for
+from tests.support.scratch import scratch
+
+POLICY = """
+version: 1
+match: {door: oci, user_namespace: USER_NAMESPACE}
+syscalls:
+  mknod:
+    - {devices: ["null"], do: emulate}
+    - {devices: [full], do: {errno: ENODEV}}
+"""
+OWN, HOST = (POLICY.replace("USER_NAMESPACE", which) for which in ("own", "host"))
+SCRIPT = """
+mknod /dev/a c 1 3 && ls -l /dev/a | cut -c1-4 && echo x >/dev/a && rm /dev/a && echo gone
+mknod /dev/b c 1 7; mknod /dev/c c 1 11; mkfifo /dev/d && rm /dev/d && echo fifo
+"""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with scratch(0o777) as folder:
+        yield folder
+
+
+def podman(
+    person: Person, place: Path, daemon: Daemon, options: Sequence[str], owner: int
+) -> subprocess.CompletedProcess[str]:
+    profile = daemon.profile("nodes", "--base", str(PODMANS_PROFILE))
+    return Podman(person, place, profile, owner).run(SCRIPT, *options)
+
+
+@pytest.mark.parametrize("userns", [True, False])
+def test_of_root(root: Person, place: Path, userns: bool) -> None:
+    with serving(root, place, {"nodes": OWN if userns else HOST}) as daemon:
+        options = options_for("MKNOD", mapped=userns)
+        done = podman(root, place, daemon, options, 100_000 if userns else 0)
+        assert done.stdout.split() == ["crw-", "gone", "fifo"], done.stderr
+        assert "/dev/b: No such device" in done.stderr
+        assert "/dev/c: Operation not permitted" in done.stderr
+        how = {one["how"] for one in daemon.records() if one.get("verdict") == "emulate"}
+        assert how == ({"bind"} if userns else {"node"})
+
+
+def test_without_the_capability(root: Person, place: Path) -> None:
+    """podman's containers do not have it where nobody asks for it: then nothing is made."""
+    with serving(root, place, {"nodes": OWN}) as daemon:
+        done = podman(root, place, daemon, options_for(mapped=True), 100_000)
+        assert "/dev/a: Operation not permitted" in done.stderr
+        assert done.stdout.split() == ["fifo"]
+
+
+def test_of_an_ordinary_user(user: Person, place: Path) -> None:
+    """Under a daemon of that user's own."""
+    with serving(user, place, {"nodes": OWN}) as daemon:
+        done = podman(user, place, daemon, options_for("MKNOD", mapped=False), user.uid)
+        assert done.stdout.split() == ["crw-", "gone", "fifo"], done.stderr
+        assert "/dev/b: No such device" in done.stderr
+        assert "/dev/c: Operation not permitted" in done.stderr
+        assert os.stat(daemon.socket).st_mode & 0o777 == 0o600
+        how = {one["how"] for one in daemon.records() if one.get("verdict") == "emulate"}
+        assert how == {"bind"}

@@ -1,0 +1,90 @@
+"""A runtime's own calls below a strict filter, and that nobody else gets what they get."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from errno import ENOMEDIUM
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundles import Bundle, bundle, profile
+from tests.support.daemon import Daemon, run, serving
+from tests.support.people import Person
+from tests.support.scratch import compile_c, scratch
+
+# No rule is about any of the calls that are notified here, so that all of them are refused.
+STRICT = """
+version: 1
+on_error: ENOMEDIUM
+match: {door: oci}
+syscalls:
+  mknod: []
+"""
+# What a runtime calls between the filter and the program, and a program can call as well.
+CALLS = ["chdir", "prctl", "capset", "setresuid", "setresgid", "setgroups", "execve", "fchdir"]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with scratch(0o755) as folder:
+        yield folder
+
+
+@pytest.fixture
+def daemon(root: Person, place: Path) -> Iterator[Daemon]:
+    with serving(root, place, {"strict": STRICT}) as found:
+        yield found
+
+
+@pytest.fixture(params=["runc", "crun"])
+def box(request: pytest.FixtureRequest, daemon: Daemon, place: Path) -> Iterator[Bundle]:
+    notify = [{"names": CALLS, "action": "SCMP_ACT_NOTIFY"}]
+    with bundle(place, profile(daemon.socket, notify), runtime=request.param) as found:
+        shutil.copy(compile_c("unexecuted", place, "-static", "-pthread"), found.root / "bin")
+        yield found
+
+
+def refused(daemon: Daemon) -> list[str]:
+    return [one["syscall"] for one in daemon.records() if one.get("verdict") == "errno"]
+
+
+def continued(daemon: Daemon) -> list[str]:
+    return [one["syscall"] for one in daemon.records() if one.get("rule") == "runtime"]
+
+
+def test_a_start_goes_on_and_the_program_does_not(daemon: Daemon, box: Bundle) -> None:
+    done = box.run("echo started; cd /tmp; echo $?; /bin/true; echo $?")
+    assert done.stdout.splitlines() == ["started", "2", "126"]
+    assert "No medium found" in done.stderr
+    assert continued(daemon), "the runtime called"
+    chdir, execve, prctl = 80, 59, 157
+    assert set(refused(daemon)) == {f"syscall_{nr:#x}" for nr in (chdir, execve, prctl)}
+
+
+def test_an_exec_goes_on_and_the_program_does_not(daemon: Daemon, box: Bundle) -> None:
+    name = box.start()
+    done = box.exec(name, "echo started; cd /tmp; echo $?; /bin/true; echo $?")
+    assert done.stdout.splitlines() == ["started", "2", "126"]
+    assert len(daemon.ours("session")) == 1
+
+
+def test_tasks_that_have_executed_nothing_are_no_runtimes(daemon: Daemon, box: Bundle) -> None:
+    """The kernel's mark is on them, too."""
+    name = box.start()
+    done = run(box.command("exec", name, "/bin/unexecuted"))
+    expected = {"thread", "child", "childs_thread", "brother", "itself"}
+    assert set(done.stdout.splitlines()) == {f"{who} {ENOMEDIUM}" for who in expected}
+    done = box.run("", args=["/bin/unexecuted"])
+    assert set(done.stdout.splitlines()) == {
+        f"{who} {ENOMEDIUM}" for who in expected - {"brother"}
+    }
+
+
+def test_without_a_runtime_that_can_be_told_nothing_goes_on(daemon: Daemon, box: Bundle) -> None:
+    """A runtime in another pid namespace names a process of ours that has nothing to do with it."""
+    words = box.command("run", "-b", str(box.path), box.prepare(["/bin/sh", "-c", "echo started"]))
+    done = run(["unshare", "--pid", "--fork", "--mount-proc", *words])
+    assert "started" not in done.stdout
+    assert continued(daemon) == []

@@ -1,0 +1,154 @@
+"""`seccompd serve` for tests: with a configuration, sockets and policies of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support.inside import links, wait_for
+from tests.support.people import Person
+from tests.support.program import Started, marked, seccompd
+
+
+class Daemon:
+    """One daemon; its policies are the files in `place`/policies."""
+
+    def __init__(self, person: Person, place: Path, settings: Mapping[str, Any]) -> None:
+        self.place = place
+        self.runtime = place / "run"
+        self.audit = place / "audit.json"
+        self.socket = self.runtime / "oci.sock"
+        (place / "policies").mkdir(exist_ok=True)
+        self._config = place / "seccompd.yaml"
+        # JSON is YAML.
+        self._config.write_text(
+            json.dumps(
+                {
+                    "runtime_directory": str(self.runtime),
+                    "policies": [str(place / "policies")],
+                    "audit": str(self.audit),
+                    **settings,
+                }
+            )
+        )
+        self._person = person
+        self._log = place / "log"
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, and waits until it listens."""
+        with self._log.open("ab") as log:
+            self.started = Started(
+                self._person,
+                ["serve", "--config", str(self._config)],
+                stdout=log.fileno(), stderr=log.fileno(),
+                env={"SECCOMPD_TEST_TRACEBACK": "1"},
+            )
+        wait_for(self._listens, bool)
+
+    def _listens(self) -> bool:
+        assert self.started.process.poll() is None, self.log()
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.connect(str(self.socket))
+            return True
+        return False
+
+    @property
+    def pid(self) -> int:
+        return self.started.process.pid
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.audit.read_text().splitlines()]
+
+    def ours(self, kind: str) -> list[int]:
+        """The pids of this daemon's processes of a kind: zygote, session, path, make."""
+        found = []
+        for pid in marked(self.started.mark):
+            with contextlib.suppress(OSError):
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                if f"seccompd-{kind}"[:15] == name:
+                    found.append(pid)
+        return found
+
+    def held(self) -> list[str]:
+        """What the daemon and its zygote hold, in words, once no connection lingers."""
+        before: list[str] = []
+        while True:
+            found = [
+                f"{who} {link.partition('[')[0]}"
+                for who, pids in (("daemon", [self.pid]), ("zygote", self.ours("zygote")))
+                for pid in pids
+                for link in links(pid)
+            ]
+            if sorted(found) == before:
+                return before
+            before = sorted(found)
+            signal.sigtimedwait([], 1.2)  # longer than a connection is kept open
+
+    def profile(self, policy: str, *options: str) -> dict[str, Any]:
+        """What `seccompd profile` prints for one of its policies."""
+        file = self.place / "policies" / f"{policy}.yaml"
+        words = seccompd(
+            self._person, "profile", "--policy", str(file), "--listener", str(self.socket), *options
+        )
+        done = run(words, env=self._person.environ())
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def kill(self) -> None:
+        """SIGKILL, as out of memory would."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.started.process.wait()
+
+    def stop(self) -> int:
+        """An orderly end; its exit status."""
+        if self.started.process.poll() is None:
+            self.started.process.terminate()
+        status = self.started.process.wait(20)
+        assert self.started.wait_gone() == []
+        return status
+
+
+@contextlib.contextmanager
+def serving(
+    person: Person, place: Path, policies: Mapping[str, str], **settings: Any
+) -> Iterator[Daemon]:
+    """A daemon under `policies`, texts by name. Nobody is left at the end, and nothing was wrong.
+    """
+    (place / "policies").mkdir(exist_ok=True)
+    for name, text in policies.items():
+        (place / "policies" / f"{name}.yaml").write_text(text)
+    daemon = Daemon(person, place, settings)
+    try:
+        yield daemon
+    finally:
+        daemon.stop()
+    assert "Traceback" not in daemon.log(), daemon.log()
+
+
+def run(words: Sequence[str], **more: Any) -> subprocess.CompletedProcess[str]:
+    """A program to its end, with what it says.
+
+    Its standard input is a pipe without an end to write to, and never /dev/null: crun gives its
+    streams to the container's root, and they are the host's.
+    """
+    read, write = os.pipe()
+    os.close(write)
+    try:
+        return subprocess.run(
+            list(words), check=False, capture_output=True, text=True, stdin=read,
+            **{"timeout": 60, **more},
+        )  # fmt: skip
+    finally:
+        os.close(read)
