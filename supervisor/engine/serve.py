@@ -155,6 +155,7 @@ class _Container:
             tracer=self._tracer,
             missed=self._missed,
             limits=self._limits,
+            callers=self._callers,
             crew=self._crew,
             latch=Latch(*order["runtime"]) if order["runtime"] else None,
             totals=self._totals,

@@ -75,7 +75,7 @@ def test_a_policy_is_extended(person: Person, place: Path) -> None:
     rule = "- {devices: [zero], do: emulate}"
     old.write_text(f"# mine\nversion: 1\nsyscalls:\n  mknod:\n    {rule}\n")
     done = run(
-        person, "sh", "-c", f"cd {place}; mknod a c 1 5; mknod b c 1 3",
+        person, "sh", "-c", f"cd {person.given(place)}; mknod a c 1 5; mknod b c 1 3",
         options=["--learn", str(out), "--merge", str(old)],
     )  # fmt: skip
     assert done.returncode == 0
