@@ -66,7 +66,7 @@ def _masks(kind: str, text: str) -> list[int]:
     return [1 << byte for byte in plain.encode("utf-8", "surrogateescape")]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _automaton(glob: str) -> _Automaton:
     steps: list[list[tuple[int, int]]] = [[]]
     free: list[int | None] = [None]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.fuzz.documents import document, large
+from tests.fuzz.documents import document
 from tests.fuzz.worker import MEGABYTES, SECONDS
 from tests.support.people import ROOT
 
@@ -62,10 +62,3 @@ def test_all_documents(tmp_path: Path) -> None:
     print(kinds, [one["peak"] for one in found], "MiB")
     assert sum(kinds.values()) == ALL
     assert kinds["policy"] > ALL // 10
-
-
-def test_large_ones_are_as_large_as_a_policy_may_be() -> None:
-    import random
-
-    sizes = [len(large(random.Random(which), which)) for which in range(0, 27, 5)]
-    assert max(sizes) >= 1 << 20
