@@ -113,7 +113,9 @@ class MountRule:
         if self.verdict is not Verdict.EMULATE and self.options is None:
             return ""
         if self.flags is not None:
-            names = names_of(flags & ~(self.flags | ALWAYS_ALLOWED | OPERATIONS))
+            # What is forced is there anyway; a remount has to repeat it.
+            allowed = self.flags | self.settings.force
+            names = names_of(flags & ~(allowed | ALWAYS_ALLOWED | OPERATIONS))
             if names:
                 return names[0]
         for option in options:
@@ -213,18 +215,10 @@ def _rows(rows: Sequence[Sequence[Any]] | None) -> Any:
 
 
 def split_options(data: bytes) -> list[str]:
-    """The options of a data string. A comma in quotes (SELinux) is part of an option."""
-    out, rest, quoted = [], bytearray(), False
-    for byte in data:
-        if byte == 0x22:
-            quoted = not quoted
-        if byte == 0x2C and not quoted:
-            out.append(bytes(rest))
-            rest.clear()
-        else:
-            rest.append(byte)
-    out.append(bytes(rest))
-    return [option.decode("utf-8", "surrogateescape") for option in out if option]
+    """The options of a data string. A quote means nothing: filesystems and FUSE programs take the
+    string apart at each comma, and SELinux alone, in options of its own, does not.
+    """
+    return [option.decode("utf-8", "surrogateescape") for option in data.split(b",") if option]
 
 
 _TOO_LONG: Final = Decision(
