@@ -337,6 +337,23 @@ def test_one_that_goes_on_without_its_mount(place: Path) -> None:
     assert gone(PROGRAM)
 
 
+@pytest.mark.parametrize("way", ["umount", "namespace"])
+def test_one_that_goes_on_is_ended(place: Path, way: str) -> None:
+    """However its mount has gone, and though nobody asks for anything afterwards."""
+    with mounting(ceiling=[], patience=0.2) as (target, actor):
+        target.run("mount -t tmpfs opt /opt && mkdir -p /opt/fs/bin")
+        install(target, place, KEEPER)
+        more: dict[str, object] = {}
+        if way == "namespace":
+            target.run(f"unshare -m sleep 77 & echo $! > {place}/pid; sleep 0.3")
+            more = {"tid": int((place / "pid").read_text())}
+        errno, how = mount(actor, place, **more)
+        assert errno == 0, how
+        assert not gone(PROGRAM, 0.5), "it has its mount still"
+        target.run(f"umount {place}/mp" if way == "umount" else f"kill $(cat {place}/pid)")
+        assert gone(PROGRAM)
+
+
 def test_its_death_is_an_error_not_a_hang(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
     install(target, place, KEEPER)
