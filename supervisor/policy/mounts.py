@@ -50,6 +50,8 @@ OPERATIONS: Final = sum(
     )
 )  # fmt: skip
 _BY_KERNEL: Final = MountSettings()
+# mount(8) hands back in a remount what mountinfo shows, and this is there without being asked for.
+_HANDED_BACK: Final = ("idmapped", "errors=continue")
 # How many mounts a session may have at a time where a policy does not say, and the most it can say,
 # which is what a maker can keep in mind (SD_MOST_MOUNTS).
 MAX_MOUNTS: Final = 64
@@ -309,8 +311,7 @@ class MountRules:
         it, for nobody remembers which it was.
         """
         options = split_options(data) if isinstance(data, bytes) else []
-        # mount(8) hands back what mountinfo shows; the engine takes it off
-        options = [option for option in options if option != "idmapped"]
+        options = [option for option in options if option not in _HANDED_BACK]
         if data == -E2BIG:
             return replace(self._remount, reason="options longer than the kernel takes")
         for rule in self.rules:

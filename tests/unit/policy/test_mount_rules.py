@@ -255,6 +255,10 @@ def test_what_is_forced_may_be_asked_for() -> None:
     assert first(policy, mount_call(flags=forced | MS["noexec"])).verdict is Verdict.CONTINUE
     assert first(policy, mount_call(flags=MS["remount"] | forced)).reason == ""
     assert first(policy, mount_call(flags=MS["remount"] | forced | MS["sync"])).reason
+    # so it does with options that nobody asked for, and no others
+    again = MS["remount"] | forced
+    assert first(policy, mount_call(flags=again, data=b"idmapped,errors=continue")).reason == ""
+    assert first(policy, mount_call(flags=again, data=b"idmapped,errors=panic")).reason
 
 
 @pytest.mark.parametrize(
