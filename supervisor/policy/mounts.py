@@ -65,6 +65,15 @@ TEXT_TYPES: Final = frozenset(
     )
 )  # fmt: skip
 
+# Mounted for a container these would be the host's, or of files that seccompd alone has: what they
+# show goes by the namespaces, the root directory or the descriptors of whoever mounts them.
+OF_THE_MOUNTER: Final = frozenset(
+    (
+        "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "bpf", "binfmt_misc", "overlay",
+        "fuse",
+    )
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class MountRule:

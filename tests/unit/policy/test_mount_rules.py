@@ -281,6 +281,8 @@ def test_what_is_forced_may_be_asked_for() -> None:
         ("{fstype: ext4, do: {emulate: {shift: maybe}}}", "unknown shift 'maybe'"),
         ("{fstype: ext4, do: {emulate: {via: fuse, shift: true}}}", "shift is for via: kernel"),
         ("{fstype: ext4, do: {emulate: {program: fuse2fs}}}", "are for via: fuse"),
+        ("{fstype: proc, do: emulate}", "emulate of proc would give the container the host's"),
+        ("{fstype: [tmpfs, overlay], do: emulate}", "emulate of overlay would give"),
         ("{fstype: ext4, do: {emulate: {force: [noatime]}}}", "force cannot have 'noatime'"),
         ("{fstype: ext4, do: {emulate: {devices: true, force: nodev}}}", "opposites"),
         ("{fstype: ext4, do: {emulate: {devices: maybe}}}", "devices is true or false"),
