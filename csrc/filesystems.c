@@ -268,7 +268,7 @@ static size_t squeeze(char *data)
 /* ext4's own word on errors is in the image, and one of its words is panic: then whoever made the
  * image could halt the host. An option wins over the image, so there always is one; for an honest
  * image it says the same as the image does. If it changes after our look, it is no panic still. */
-static int never_panic(struct sd_new_mount *new, const char *source)
+static int never_panic(const struct sd_mounting *mounting, struct sd_new_mount *new, const char *device)
 {
 	enum { SUPERBLOCK = 1024, ERRORS = 60, REMOUNT_RO = 2 };
 	uint8_t said = 0;
@@ -277,12 +277,11 @@ static int never_panic(struct sd_new_mount *new, const char *source)
 	if (new->data_length >= 0 &&
 	    (!strncmp(new->data, "errors=", 7) || strstr(new->data, ",errors=")))
 		return 0;
-	int fd = open(source, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		if (pread(fd, &said, 1, SUPERBLOCK + ERRORS) != 1)
-			said = 0;
+	int fd = mounting->loop >= 0 ? mounting->loop : open(device, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && pread(fd, &said, 1, SUPERBLOCK + ERRORS) != 1)
+		said = 0;
+	if (fd >= 0 && fd != mounting->loop)
 		close(fd);
-	}
 	size_t length = new->data_length < 0 ? 0 : squeeze(new->data);
 	int more = snprintf(new->data + length, sizeof new->data - length, "%serrors=%s",
 			    length ? "," : "", said == REMOUNT_RO ? "remount-ro" : "continue");
@@ -359,7 +358,7 @@ int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, 
 		if (error)
 			return error;
 	}
-	int error = new->kind == SD_NEW_TEXT ? 0 : never_panic(new, path);
+	int error = new->kind == SD_NEW_TEXT ? 0 : never_panic(mounting, new, path);
 	if (error)
 		return error;
 	int tree = mount_here(mounting, new, mounted, *path ? path : new->source);
