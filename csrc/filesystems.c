@@ -268,7 +268,7 @@ static size_t squeeze(char *data)
 /* ext4's own word on errors is in the image, and one of its words is panic: then whoever made the
  * image could halt the host. An option wins over the image, so there always is one; for an honest
  * image it says the same as the image does. If it changes after our look, it is no panic still. */
-static int never_panic(const struct sd_mounting *mounting, struct sd_new_mount *new, const char *device)
+static int never_panic(struct sd_mounting *mounting, struct sd_new_mount *new, const char *device)
 {
 	enum { SUPERBLOCK = 1024, ERRORS = 60, REMOUNT_RO = 2 };
 	uint8_t said = 0;
@@ -277,11 +277,11 @@ static int never_panic(const struct sd_mounting *mounting, struct sd_new_mount *
 	if (new->data_length >= 0 &&
 	    (!strncmp(new->data, "errors=", 7) || strstr(new->data, ",errors=")))
 		return 0;
-	int fd = mounting->loop >= 0 ? mounting->loop : open(device, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && pread(fd, &said, 1, SUPERBLOCK + ERRORS) != 1)
+	/* kept until it is mounted: the last one to close a device waits for what it holds */
+	if (mounting->loop < 0)
+		mounting->loop = open(device, O_RDONLY | O_CLOEXEC);
+	if (mounting->loop < 0 || pread(mounting->loop, &said, 1, SUPERBLOCK + ERRORS) != 1)
 		said = 0;
-	if (fd >= 0 && fd != mounting->loop)
-		close(fd);
 	size_t length = new->data_length < 0 ? 0 : squeeze(new->data);
 	int more = snprintf(new->data + length, sizeof new->data - length, "%serrors=%s",
 			    length ? "," : "", said == REMOUNT_RO ? "remount-ro" : "continue");
