@@ -69,8 +69,7 @@ TEXT_TYPES: Final = frozenset(
 # show goes by the namespaces, the root directory or the descriptors of whoever mounts them.
 OF_THE_MOUNTER: Final = frozenset(
     (
-        "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "bpf", "binfmt_misc", "overlay",
-        "fuse",
+        "proc", "sysfs", "mqueue", "cgroup", "cgroup2", "bpf", "binfmt_misc", "overlay", "fuse",
     )
 )  # fmt: skip
 
