@@ -84,9 +84,13 @@ class Actor:
         ceiling: Sequence[dict[str, Any]] | None,
         most: int = 64,
         deadline: float = 20.0,
+        patience: float = 600.0,
     ) -> None:
         self._target = target
-        config = {"pid": target.pid, "ceiling": ceiling, "most": most, "deadline": deadline}
+        config = {
+            "pid": target.pid, "ceiling": ceiling, "most": most, "deadline": deadline,
+            "patience": patience,
+        }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.mounting", json.dumps(config)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -127,11 +131,15 @@ class Actor:
 
 @contextmanager
 def mounting(
-    *, ceiling: Sequence[dict[str, Any]] | None, most: int = 64, deadline: float = 20.0
+    *,
+    ceiling: Sequence[dict[str, Any]] | None,
+    most: int = 64,
+    deadline: float = 20.0,
+    patience: float = 600.0,
 ) -> Iterator[tuple[Target, Actor]]:
     """A target and its actor. `ceiling` None: there is no maker, as for an ordinary user."""
     target = Target()
-    actor = Actor(target, ceiling=ceiling, most=most, deadline=deadline)
+    actor = Actor(target, ceiling=ceiling, most=most, deadline=deadline, patience=patience)
     try:
         yield target, actor
     finally:
@@ -191,6 +199,7 @@ def _serve(config: dict[str, Any]) -> None:
     )  # fmt: skip
     actor._mounter._most = config["most"]
     actor._mounter._deadline = config["deadline"]
+    actor._servers.patience = config["patience"]
 
     def text(value: str | None) -> bytes | None:
         return None if value is None else value.encode()
