@@ -19,6 +19,10 @@ VERBS: Final = {
     "serve": ("supervisor.cli.serve", "supervise the containers of this host, as a daemon"),
     "profile": ("supervisor.cli.profile", "print what a container runtime must load for a policy"),
     "check": ("supervisor.cli.check", "look for mistakes in policies"),
+    "explain": ("supervisor.cli.explain", "say what a policy does with a call, and why"),
+    "test": ("supervisor.cli.test", "run the cases beside policies"),
+    "learn": ("supervisor.cli.learn", "write a policy from what was asked for"),
+    "replay": ("supervisor.cli.replay", "say what another policy would have decided"),
     "schema": ("supervisor.cli.schema", "print the JSON Schema of a policy"),
     "doctor": ("supervisor.cli.doctor", "say what works on this machine and what is missing"),
 }

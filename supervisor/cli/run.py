@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from supervisor.errors import UsageError
+
+if TYPE_CHECKING:
+    from supervisor.intake.command import Options
 
 _MOST_FDS = 64
 _NAMESPACES = ("net", "ipc", "uts", "cgroup", "time")
@@ -14,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `run`; what follows the first word that is none is the command."""
     parser.usage = "%(prog)s [options] [--] COMMAND [ARGUMENT ...]"
     parser.add_argument(
-        "--policy", default="default", metavar="NAME|FILE",
-        help="the policy: a file where it has a slash or ends in .yaml, else a name (%(default)s)",
+        "--policy", metavar="NAME|FILE",
+        help="the policy: a file where it has a slash or ends in .yaml, else a name (default)",
     )
     parser.add_argument(
         "--map", action="append", metavar="auto|none|SPEC",
@@ -27,6 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"more namespaces for the command: {', '.join(_NAMESPACES)}",
     )
     parser.add_argument("--audit", metavar="FILE", help="append one JSON object for each call")
+    parser.add_argument(
+        "--learn", metavar="FILE",
+        help="write a policy that grants what the command asked for and was granted; the policy"
+        " is then learn, where none is given",
+    )
+    parser.add_argument(
+        "--merge", metavar="NAME|FILE",
+        help="with --learn: add to this policy, and show what is added as a diff",
+    )
     parser.add_argument("--trace", action="store_true", help="print each call on stderr")
     parser.add_argument(
         "--preserve-fds", default="0", metavar="N",
@@ -62,16 +75,46 @@ def main(args: argparse.Namespace) -> int:
             "--audit -: the records need a file of their own",
             hint="a file's name; ./- for a file with that name, /dev/fd/N for an open descriptor",
         )
+    if args.merge is not None and args.learn is None:
+        raise UsageError("--merge is for --learn", hint="seccompd run --learn FILE --merge POLICY")
     from supervisor.intake.command import Options, run
 
-    return run(
-        Options(
-            command=command,
-            policy=args.policy,
-            maps=maps,
-            unshare=unshare,
-            audit=args.audit,
-            trace=args.trace,
-            preserve_fds=int(keep),
-        )
+    options = Options(
+        command=command,
+        policy=args.policy or ("learn" if args.learn is not None else "default"),
+        maps=maps,
+        unshare=unshare,
+        audit=args.audit,
+        trace=args.trace,
+        preserve_fds=int(keep),
     )
+    if args.learn is None:
+        return run(options)
+    return _learning(options, args.learn, args.merge)
+
+
+def _learning(options: Options, out: str, merge: str | None) -> int:
+    """Runs the command with an audit log, and makes a policy of it; the status is the command's."""
+    import os
+    import sys
+    import tempfile
+    from dataclasses import replace
+    from pathlib import Path
+
+    from supervisor.cli.learn import check_goal, learn
+    from supervisor.intake.command import run
+
+    if options.audit is not None:
+        raise UsageError(
+            "--learn keeps an audit log of its own",
+            hint="with --audit FILE, `seccompd learn FILE --out OUT.yaml` makes a policy later",
+        )
+    check_goal(out)
+    fd, log = tempfile.mkstemp(prefix="seccompd-learn-", suffix=".jsonl")
+    os.close(fd)
+    try:
+        status = run(replace(options, audit=log))
+        learn([Path(log)], out, merge=merge, show=sys.stderr)  # stdout was the command's
+        return status
+    finally:
+        os.unlink(log)

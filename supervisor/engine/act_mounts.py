@@ -19,7 +19,8 @@ from supervisor.engine import mount_makers
 from supervisor.engine.act_programs import Programs
 from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import MOST_MOUNTING, Makers, Resolvers
-from supervisor.engine.mount_call import MOUNT_DEADLINE, Look, MountCall, MountError
+from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.engine.mount_call import Look, MountCall, MountError
 from supervisor.kernel.hugetlbfs import shifted
 from supervisor.kernel.mounts import attr_of, remounted
 from supervisor.kernel.procfs import block_device_name, loop_is_bound, mounted_devices
@@ -61,7 +62,7 @@ class Mounter:
         uids: Sequence[tuple[int, int, int]] | None,
         gids: Sequence[tuple[int, int, int]] | None,
         most: int,
-        deadline: float = MOUNT_DEADLINE,
+        limits: Limits = DEFAULT,
     ) -> None:
         self._resolvers = resolvers
         self._makers = makers
@@ -70,8 +71,8 @@ class Mounter:
         self._on_error = on_error
         self._uids = uids
         self._gids = gids
+        self._limits = limits
         self._most = most
-        self._deadline = deadline
         # Of the filesystems that makers mounted, with whether their source is no path.
         self._devices: dict[tuple[int, int], bool] = {}
         self._times: Counter[tuple[int, int]] = Counter()  # how often each of them
@@ -107,7 +108,7 @@ class Mounter:
         """Carries `plan` out for the caller whose /proc/TID `task` is. HelperError as path work."""
         call = MountCall(
             task, snapshot.tid, (snapshot.listener, snapshot.id), valid,
-            on_error=self._on_error, on_wait=self.on_wait, deadline=self._deadline,
+            on_error=self._on_error, on_wait=self.on_wait, limits=self._limits,
             alone=not self._calls,
         )  # fmt: skip
         self._calls += 1
@@ -132,7 +133,7 @@ class Mounter:
             self._turns.acquire_nowait()
         except trio.WouldBlock:
             self.on_wait()
-            with trio.move_on_after(self._deadline):
+            with trio.move_on_after(self._limits.mount):
                 await self._turns.acquire()
                 return
             raise call.failed("mount: deadline, others are under way") from None

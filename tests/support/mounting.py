@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,7 @@ def _serve(config: dict[str, Any]) -> None:
     import trio
 
     from supervisor.engine.act import Actor as RealActor
+    from supervisor.engine.limits import DEFAULT
     from supervisor.model import (
         Decision,
         Facts,
@@ -190,15 +192,14 @@ def _serve(config: dict[str, Any]) -> None:
     class Said:
         nodes = "private"
         on_error = 1
-        max_mounts = 64
+        max_mounts = config["most"]
 
     actor = RealActor(
         userns=True, traits=Said(), policy=Said(), maker_socks=makers,
         uids=MAP, gids=MAP,
         report=lambda *a, **k: print(a, k, file=sys.stderr),
+        limits=replace(DEFAULT, mount=config["deadline"]),
     )  # fmt: skip
-    actor._mounter._most = config["most"]
-    actor._mounter._deadline = config["deadline"]
     actor._servers.patience = config["patience"]
 
     def text(value: str | None) -> bytes | None:

@@ -294,7 +294,7 @@ def test_what_is_forced_may_be_asked_for() -> None:
             "no such word",
         ),
         ("{fstype: tmpfs, target: /x, do: continue}", "goes by fstype and options alone"),
-        ("{fstype: ext4, do: refuse}", "`otherwise: kernel` beside a refusal is a race"),
+        ("{fstype: ext4, do: refuse}", "`otherwise: kernel` beside a refusal by fstype is a race"),
         ("{fstype: ext4, do: emulate, silent: true}", "silent is for refusals"),
     ],
 )
