@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from supervisor.errors import UsageError
 
@@ -14,8 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `run`; what follows the first word that is none is the command."""
     parser.usage = "%(prog)s [options] [--] COMMAND [ARGUMENT ...]"
     parser.add_argument(
-        "--policy", default="default", metavar="NAME|FILE",
-        help="the policy: a file where it has a slash or ends in .yaml, else a name (%(default)s)",
+        "--policy", metavar="NAME|FILE",
+        help="the policy: a file where it has a slash or ends in .yaml, else a name (default)",
+    )
+    parser.add_argument(
+        "--attach", nargs="?", const="", metavar="SOCKET",
+        help="have the daemon of this host serve it, under a policy that the admin has for you;"
+        " COMMAND has to stand behind --",
     )
     parser.add_argument(
         "--map", action="append", metavar="auto|none|SPEC",
@@ -62,12 +68,16 @@ def main(args: argparse.Namespace) -> int:
             "--audit -: the records need a file of their own",
             hint="a file's name; ./- for a file with that name, /dev/fd/N for an open descriptor",
         )
+    attach = None
+    if args.attach is not None:
+        attach = _attach(args, maps)
     from supervisor.intake.command import Options, run
 
     return run(
         Options(
             command=command,
             policy=args.policy,
+            attach=attach,
             maps=maps,
             unshare=unshare,
             audit=args.audit,
@@ -75,3 +85,21 @@ def main(args: argparse.Namespace) -> int:
             preserve_fds=int(keep),
         )
     )
+
+
+def _attach(args: argparse.Namespace, maps: tuple[str, ...]) -> Path:
+    """The daemon's socket; UsageError for what --attach cannot do."""
+    for option, value in (("--audit", args.audit), ("--trace", args.trace)):
+        if value:
+            raise UsageError(
+                f"{option} and --attach do not go together: the records are the daemon's",
+                hint="the admin finds them where `audit` of the daemon's configuration says",
+            )
+    if maps == ("none",):
+        raise UsageError("--attach needs a user namespace, which --map none does without")
+    if "/" in (args.policy or "") or (args.policy or "").endswith(".yaml"):
+        raise UsageError(
+            f"--policy {args.policy}: with --attach it is one of the daemon's, by its name",
+            hint="a policy of your own needs no daemon: leave --attach out",
+        )
+    return Path(args.attach or "/run/seccompd/attach.sock")

@@ -237,7 +237,10 @@ class Zygote:
         try:
             while len(makers) < MAKERS:
                 makers.append(
-                    spawn_maker(devices, config.uids, config.gids, policy.mounts, userns)
+                    spawn_maker(
+                        devices, config.uids, config.gids, policy.mounts, userns,
+                        real_nodes=config.real_nodes,
+                    )
                 )
         except BaseException:
             for maker in makers:
