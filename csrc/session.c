@@ -24,7 +24,8 @@ int sd_join_user_namespace(int userns, uint32_t uid, uint32_t gid)
 {
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) || setns(userns, CLONE_NEWUSER))
 		return -errno;
-	/* refused where the namespace has setgroups off: then the groups are the target's own as well */
+	/* refused where the namespace has setgroups off: then ours are the target's as well (as root we
+	 * took them before) */
 	if (setgroups(0, NULL) && errno != EPERM)
 		return -errno;
 	if (syscall(SYS_setresgid, gid, gid, gid) || prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) ||

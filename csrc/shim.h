@@ -158,6 +158,7 @@ struct sd_launch_spec {
 	uint32_t namespaces;     /* enum sd_namespace; 0: CMD is filtered and nothing else */
 	uint32_t uid, gid;       /* who CMD is in its user namespace; without one they are unused */
 	int32_t drop_groups;     /* empty the list of supplementary groups */
+	int32_t held;            /* after the event with the listener: CMD waits for another sd_launch_go */
 	int32_t wait_killable;   /* the kernel has WAIT_KILLABLE_RECV, and it is not hidden */
 	uint32_t preserve_fds;   /* how many descriptors after 0, 1 and 2 CMD inherits */
 	const void *filter;      /* struct sock_filter[] */

@@ -190,6 +190,7 @@ class Containers:
             pidfd_info=self._audit is not None and features.available("pidfd_info"),
             foreign=True,
             real_nodes=container.real_nodes,
+            groups=target.groups,
         )
         keeper.details = {
             "config": {**config.to_json(entry.key), "limits": asdict(self._config.session)}

@@ -152,8 +152,9 @@ class _Supervisor(Protocol):
 
     def dispatch(self) -> None: ...
 
-    def hand_over(self, listener: int, init: int, userns: int | None) -> None:
-        """Takes over the listener and the command's user namespace; `init` is its first process."""
+    def hand_over(self, listener: int, init: Init, userns: int | None) -> None:
+        """Takes over the listener and the command's user namespace. A command that is held may go
+        on once it is served."""
         ...
 
     def finish(self) -> None:
@@ -169,7 +170,7 @@ class _Own:
         self.dispatch = events.dispatch
         self._keeper = keeper
 
-    def hand_over(self, listener: int, init: int, userns: int | None) -> None:  # noqa: ARG002
+    def hand_over(self, listener: int, init: Init, userns: int | None) -> None:  # noqa: ARG002
         """Has the session started."""
         self._keeper.userns = userns
         self._keeper.add(listener)
@@ -217,6 +218,7 @@ def _launch(options: Options, maps: IdMaps | None, code: bytes) -> tuple[Init, i
             identity=None if maps is None else maps.identity,
             drop_groups=maps is not None and _drops_groups(maps),
             preserve_fds=options.preserve_fds,
+            held=options.attach is not None,
         )
     )
     try:
@@ -351,7 +353,7 @@ class _Front:
 
     def _start(self, listener: int) -> None:
         userns, self._userns = self._userns, None
-        self._supervisor.hand_over(listener, self._init.pid, userns)
+        self._supervisor.hand_over(listener, self._init, userns)
         # A pipe that the command closes must not stay open because of us.
         for fd in (0, 1):
             with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from supervisor.engine.limits import DEFAULT
 from supervisor.errors import SeccompdError
+from supervisor.kernel.launch import Init
 from supervisor.kernel.shim import send_fds
 
 _PATIENCE: Final = 10.0  # the daemon looks at nothing that could keep it waiting
@@ -32,6 +33,7 @@ class Grant:
         if policy is not None:
             self._asked["policy"] = policy
         self._ended = False
+        self._init: Init | None = None
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._sock.settimeout(_PATIENCE)
@@ -60,12 +62,13 @@ class Grant:
         """Readable when the daemon has something to say."""
         return self._sock.fileno()
 
-    def hand_over(self, listener: int, init: int, userns: int | None) -> None:
+    def hand_over(self, listener: int, init: Init, userns: int | None) -> None:
         """Gives the daemon the listener; by the command's init it sees whose calls come there."""
         fds = [fd for fd in (userns, listener) if fd is not None]
         try:
-            fds.append(os.pidfd_open(init))
+            fds.append(os.pidfd_open(init.pid))
             self._send({"do": "attach", "fds": ["seccompFd", "pidFd"]}, fds[-2:])
+            self._init = init
         finally:
             for fd in fds:
                 os.close(fd)
@@ -74,7 +77,11 @@ class Grant:
         """Hears what there is. SeccompdError where the daemon refuses, or has gone."""
         if self._ended:
             return
-        self._ended = "ended" in self._next()
+        found = self._next()
+        if "attached" in found and self._init is not None:
+            with contextlib.suppress(OSError):  # it may have been killed on the way
+                self._init.go()
+        self._ended = "ended" in found
 
     def finish(self) -> None:
         """Once nobody of the command is left: waits until what served it has ended, too, for it may

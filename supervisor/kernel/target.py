@@ -25,13 +25,15 @@ _FILTERED = b"2"  # SECCOMP_MODE_FILTER
 @dataclass(slots=True)
 class Target:
     """`userns` is a descriptor of the user namespace; None: it is our own. `uids`, `gids` are its
-    maps, as (inside, outside, count). `runtime`: the process is a runtime's that has executed
-    nothing yet (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy.
+    maps, as (inside, outside, count). `groups`: where nobody in it can change groups, those of the
+    process, as we number them. `runtime`: the process is a runtime's that has executed nothing yet
+    (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy.
     """
 
     userns: int | None
     uids: IdMap | None
     gids: IdMap | None
+    groups: tuple[int, ...] = ()
     runtime: tuple[int, int] | None = None
     cgroups: tuple[str, ...] = ()
 
@@ -174,16 +176,24 @@ def _of_task(task: int) -> Target:
         if _identity(userns) == _identity(None):
             os.close(userns)
             return Target(None, None, None)
-        return Target(userns, _map(task, "uid_map"), _map(task, "gid_map"))
+        groups = _groups(task) if _content(task, "setgroups") == b"deny\n" else ()
+        return Target(userns, _map(task, "uid_map"), _map(task, "gid_map"), groups)
     except BaseException:
         os.close(userns)
         raise
 
 
+def _content(task: int, name: str) -> bytes:
+    with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=task), "rb") as file:
+        return file.read()
+
+
+def _groups(task: int) -> tuple[int, ...]:
+    return tuple(map(int, field(_content(task, "status"), b"Groups").split()))
+
+
 def _map(task: int, name: str) -> IdMap:
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
-    with open(fd, "rb") as file:
-        rows = [[int(word) for word in line.split()] for line in file]
+    rows = [[int(word) for word in line.split()] for line in _content(task, name).splitlines()]
     if not rows:
         raise OSError(EINVAL, "no ids are mapped", name)
     return [(inside, outside, count) for inside, outside, count in rows]
