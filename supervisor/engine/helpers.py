@@ -38,6 +38,8 @@ def spawn_maker(
     gids: Sequence[tuple[int, int, int]] | None = None,
     mounts: Sequence[MountCeiling] = (),
     userns: int | None = None,
+    *,
+    real_nodes: bool = True,
 ) -> int:
     """A maker below `ceiling` for a user namespace with these maps; the socket that it answers on.
 
@@ -46,8 +48,9 @@ def spawn_maker(
     closed.
     """
     helper = spawn.spawn_maker(
-        ceiling, ids or (), gids if gids is not None else ids or (), mounts, userns
-    )
+        ceiling, ids or (), gids if gids is not None else ids or (), mounts, userns,
+        real_nodes=real_nodes,
+    )  # fmt: skip
     if helper.pidfd >= 0:
         os.close(helper.pidfd)
     return helper.sock
