@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.errors import UsageError
@@ -20,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", metavar="NAME|FILE",
         help="the policy: a file where it has a slash or ends in .yaml, else a name (default)",
+    )
+    parser.add_argument(
+        "--attach", nargs="?", const="", metavar="SOCKET",
+        help="have the daemon of this host serve it, under a policy that the admin has for you;"
+        " COMMAND has to stand behind --",
     )
     parser.add_argument(
         "--map", action="append", metavar="auto|none|SPEC",
@@ -77,11 +83,15 @@ def main(args: argparse.Namespace) -> int:
         )
     if args.merge is not None and args.learn is None:
         raise UsageError("--merge is for --learn", hint="seccompd run --learn FILE --merge POLICY")
+    attach = None
+    if args.attach is not None:
+        attach = _attach(args, maps)
     from supervisor.intake.command import Options, run
 
     options = Options(
         command=command,
-        policy=args.policy or ("learn" if args.learn is not None else "default"),
+        policy=args.policy or ("learn" if args.learn is not None else None),
+        attach=attach,
         maps=maps,
         unshare=unshare,
         audit=args.audit,
@@ -99,7 +109,6 @@ def _learning(options: Options, out: str, merge: str | None) -> int:
     import sys
     import tempfile
     from dataclasses import replace
-    from pathlib import Path
 
     from supervisor.cli.learn import check_goal, learn
     from supervisor.intake.command import run
@@ -118,3 +127,23 @@ def _learning(options: Options, out: str, merge: str | None) -> int:
         return status
     finally:
         os.unlink(log)
+
+
+def _attach(args: argparse.Namespace, maps: tuple[str, ...]) -> Path:
+    """The daemon's socket; UsageError for what --attach cannot do."""
+    for option, value in (
+        ("--audit", args.audit), ("--learn", args.learn), ("--trace", args.trace),
+    ):  # fmt: skip
+        if value:
+            raise UsageError(
+                f"{option} and --attach do not go together: the records are the daemon's",
+                hint="the admin finds them where `audit` of the daemon's configuration says",
+            )
+    if maps == ("none",):
+        raise UsageError("--attach needs a user namespace, which --map none does without")
+    if "/" in (args.policy or "") or (args.policy or "").endswith(".yaml"):
+        raise UsageError(
+            f"--policy {args.policy}: with --attach it is one of the daemon's, by its name",
+            hint="a policy of your own needs no daemon: leave --attach out",
+        )
+    return Path(args.attach or "/run/seccompd/attach.sock")

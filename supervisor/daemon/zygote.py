@@ -47,6 +47,7 @@ def child(sock: socket.socket, config: SessionConfig | None, limits: Limits) -> 
     status = 1
     try:
         _settle()
+        lib.sd_forget_callers()  # or it would close by their numbers what is ours by then
         _close_all_but({sock.fileno(), config.audit_fd if config else None})
         Zygote(sock, config, limits).serve()
         status = 0
@@ -196,6 +197,8 @@ class Zygote:
             _close_all_but({*fds.values(), *makers, config.audit_fd, config.trace_fd})
             userns = fds.get("userns")
             if userns is not None:
+                if config.as_root:
+                    os.setgroups(config.groups)  # inside it may be too late: root's would stay
                 check(
                     lib.sd_join_user_namespace(userns, *config.inner_root()),
                     "joining the user namespace",
@@ -237,7 +240,10 @@ class Zygote:
         try:
             while len(makers) < MAKERS:
                 makers.append(
-                    spawn_maker(devices, config.uids, config.gids, policy.mounts, userns)
+                    spawn_maker(
+                        devices, config.uids, config.gids, policy.mounts, userns,
+                        real_nodes=config.real_nodes,
+                    )
                 )
         except BaseException:
             for maker in makers:

@@ -82,11 +82,12 @@ class Actor:
         limits: Limits = DEFAULT, resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
-        report: Callable[..., None] | None = None,
+        report: Callable[..., None] | None = None, real_nodes: bool = True,
     ) -> None:
         self._realiser = Realiser(
             may_bind=userns and traits.nodes != "none",
             host=traits.nodes == "host" and not maker_socks,
+            real_nodes=real_nodes,
         )
         self._on_error = policy.on_error
         self._deadline = limits.path

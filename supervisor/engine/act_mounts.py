@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from errno import EBUSY, EINVAL, ENODEV, ENOSPC, EPERM
 from typing import Any, Final
 
+import trio
+
 from supervisor.engine import mount_makers
 from supervisor.engine.act_programs import Programs
 from supervisor.engine.fuse_servers import FuseServers
-from supervisor.engine.helpers import Makers, Resolvers
+from supervisor.engine.helpers import MOST_MOUNTING, Makers, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.mount_call import Look, MountCall, MountError
 from supervisor.kernel.hugetlbfs import shifted
@@ -75,6 +77,7 @@ class Mounter:
         self._devices: dict[tuple[int, int], bool] = {}
         self._times: Counter[tuple[int, int]] = Counter()  # how often each of them
         self._underway = self._calls = 0
+        self._turns = trio.Semaphore(MOST_MOUNTING)
         self._starting: list[tuple[tuple[int, int], str]] = []  # of those that are under way
         self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
         self.on_wait: Callable[[], None] = lambda: None
@@ -114,26 +117,50 @@ class Mounter:
                 return Outcome(0, left_alone=True)  # it cannot be one of ours
             if self._uids is None:
                 raise MountError(EPERM, "mount: the target has no user namespace of its own")
-            for _ in range(_ATTEMPTS):
-                helper = self._resolvers.idle() or await self._resolvers.take(self.on_wait)
-                call.use(helper)
-                try:
-                    call.ask(plan)
-                    new = self._prepared_early(plan)
-                    look = await call.look()
-                    if look is None:
-                        continue
-                    try:
-                        return await self._with(call, look, plan, new, redecide, probe_only)
-                    finally:
-                        look.close()
-                finally:
-                    call.done_with(self._resolvers, helper)
-            raise call.failed("path: the caller's groups cannot be taken")
+            await self._turn(call)
+            try:
+                return await self._by_resolver(call, plan, redecide, probe_only)
+            finally:
+                self._turns.release()
         except MountError as error:
             return Outcome(error.errno, error.how, call.path, decision=call.decision)
         finally:
             self._calls -= 1
+
+    async def _turn(self, call: MountCall) -> None:
+        """Waits where so many others are under way that the path work of other calls would wait."""
+        try:
+            self._turns.acquire_nowait()
+        except trio.WouldBlock:
+            self.on_wait()
+            with trio.move_on_after(self._limits.mount):
+                await self._turns.acquire()
+                return
+            raise call.failed("mount: deadline, others are under way") from None
+
+    async def _by_resolver(
+        self,
+        call: MountCall,
+        plan: Mount | Remount,
+        redecide: Callable[[Facts], Decision] | None,
+        probe_only: bool,
+    ) -> Outcome:
+        for _ in range(_ATTEMPTS):
+            helper = self._resolvers.idle() or await self._resolvers.take(self.on_wait)
+            call.use(helper)
+            try:
+                call.ask(plan)
+                new = self._prepared_early(plan)
+                look = await call.look()
+                if look is None:
+                    continue
+                try:
+                    return await self._with(call, look, plan, new, redecide, probe_only)
+                finally:
+                    look.close()
+            finally:
+                call.done_with(self._resolvers, helper)
+        raise call.failed("path: the caller's groups cannot be taken")
 
     async def _with(
         self,

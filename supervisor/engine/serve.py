@@ -97,6 +97,7 @@ class _Container:
             uids=config.uids,
             gids=config.gids,
             report=None if self._audit is None else self._audit.event,
+            real_nodes=config.real_nodes,
         )
         self._judge = Judge(
             policy, kernel_refuses=in_own_userns, foreign=config.foreign, limits=limits

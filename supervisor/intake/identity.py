@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from supervisor.kernel.target import shares_our_pids
+from supervisor.kernel import features
+from supervisor.kernel.shim import check, lib
+from supervisor.kernel.target import has_ended, shares_our_pids
 from supervisor.kernel.task import PROC, start_time
 
 # The same three names as two families of runtimes write them.
@@ -47,7 +49,11 @@ class Peer:
 
 
 def peer_of(sock: socket.socket) -> Peer:
-    """The other side of a connection that has just been accepted, by SO_PEERCRED."""
+    """The other side of a connection that has just been accepted, by SO_PEERCRED.
+
+    What else is said of its process is that process's for certain where the kernel has
+    SO_PEERPIDFD: nothing is said of one that has gone, whose number may be another's by now.
+    """
     ucred = struct.Struct("3i")
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
     pid, uid, gid = ucred.unpack(data)
@@ -58,7 +64,22 @@ def peer_of(sock: socket.socket) -> Peer:
     except OSError:
         pass
     uid, gid = uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
-    return Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
+    found = Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
+    if features.available("peer_pidfd") and not peer_lives(sock):
+        return Peer(pid, uid, gid, None, None, False)
+    return found
+
+
+def peer_lives(sock: socket.socket) -> bool:
+    """Whether the process that connected has not ended, by SO_PEERPIDFD."""
+    try:
+        pidfd = check(lib.sd_peer_pidfd(sock.fileno()), "SO_PEERPIDFD")
+    except OSError:
+        return False
+    try:
+        return not has_ended(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def kubernetes(annotations: Mapping[str, str]) -> Mapping[str, str] | None:

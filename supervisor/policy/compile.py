@@ -131,7 +131,7 @@ def _ceiling(sets: Sets) -> tuple[tuple[str, int, int, int, int, bool], ...]:
 def filter_rules(
     sets: Sets, served: Sequence[CallSpec], families: Mapping[str, FamilySpec]
 ) -> list[bpf.FilterRule]:
-    """What the filter does for each call that is served, and for io_uring."""
+    """What the filter does for each call that is served, and for the doors that lead around one."""
     out: list[bpf.FilterRule] = []
     settled = {name: settle_nodes(rules) for name, rules in _node_sets(sets).items()}
     for spec in served:
@@ -161,6 +161,12 @@ def filter_rules(
     if by_path or any(families[spec.family].io_uring for spec in served):
         # What goes through a ring never meets the filter.
         out.append(bpf.FilterRule("io_uring_setup", bpf.ret_errno(errno.ENOSYS)))
+    if any(isinstance(rules, MountRules) for rules in sets.values()):
+        # The other way to a new mount, and to a remount, has its options in calls of their own: no
+        # single one could be decided. Who hears that there is none takes mount(2), mount(8) too.
+        out += [
+            bpf.FilterRule(name, bpf.ret_errno(errno.ENOSYS)) for name in ("fsopen", "fspick")
+        ]
     return out
 
 

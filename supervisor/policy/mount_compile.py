@@ -7,7 +7,7 @@ from typing import Any
 from supervisor.model import Decision, MountSettings, Verdict
 from supervisor.policy.callers import caller_match
 from supervisor.policy.mount_values import MountAction, program_for
-from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
+from supervisor.policy.mounts import OF_THE_MOUNTER, TEXT_TYPES, MountRule, MountRules
 from supervisor.policy.source import Source, place_of
 
 Where = tuple[int | str, ...]
@@ -67,6 +67,13 @@ def _settings(source: Source, where: Where, raw: Any) -> MountSettings:
             source, (*where, "fstype"),
             "types with a device or an image, and types without one, need rules of their own",
         )  # fmt: skip
+    for name in raw.fstype:
+        if name in OF_THE_MOUNTER:
+            _add(
+                source, (*where, "fstype"),
+                f"emulate of {name} would give the container the host's: it mounts its own by "
+                "itself. Write do: continue, or otherwise: kernel",
+            )  # fmt: skip
     program: tuple[str, ...] = ()
     if how.via == "fuse":
         if True in text:

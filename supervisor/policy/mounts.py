@@ -50,6 +50,8 @@ OPERATIONS: Final = sum(
     )
 )  # fmt: skip
 _BY_KERNEL: Final = MountSettings()
+# mount(8) hands back in a remount what mountinfo shows, and this is there without being asked for.
+_HANDED_BACK: Final = ("idmapped", "errors=continue")
 # How many mounts a session may have at a time where a policy does not say, and the most it can say,
 # which is what a maker can keep in mind (SD_MOST_MOUNTS).
 MAX_MOUNTS: Final = 64
@@ -60,6 +62,14 @@ TEXT_TYPES: Final = frozenset(
         "hugetlbfs", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "virtiofs", "fuse",
         "tmpfs", "ramfs", "overlay", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2",
         "tracefs", "debugfs", "securityfs", "configfs", "bpf", "binfmt_misc",
+    )
+)  # fmt: skip
+
+# Mounted for a container these would be the host's, or of files that seccompd alone has: what they
+# show goes by the namespaces, the root directory or the descriptors of whoever mounts them.
+OF_THE_MOUNTER: Final = frozenset(
+    (
+        "proc", "sysfs", "mqueue", "cgroup", "cgroup2", "bpf", "binfmt_misc", "overlay", "fuse",
     )
 )  # fmt: skip
 
@@ -113,7 +123,9 @@ class MountRule:
         if self.verdict is not Verdict.EMULATE and self.options is None:
             return ""
         if self.flags is not None:
-            names = names_of(flags & ~(self.flags | ALWAYS_ALLOWED | OPERATIONS))
+            # What is forced is there anyway; a remount has to repeat it.
+            allowed = self.flags | self.settings.force
+            names = names_of(flags & ~(allowed | ALWAYS_ALLOWED | OPERATIONS))
             if names:
                 return names[0]
         for option in options:
@@ -212,18 +224,10 @@ def _rows(rows: Sequence[Sequence[Any]] | None) -> Any:
 
 
 def split_options(data: bytes) -> list[str]:
-    """The options of a data string. A comma in quotes (SELinux) is part of an option."""
-    out, rest, quoted = [], bytearray(), False
-    for byte in data:
-        if byte == 0x22:
-            quoted = not quoted
-        if byte == 0x2C and not quoted:
-            out.append(bytes(rest))
-            rest.clear()
-        else:
-            rest.append(byte)
-    out.append(bytes(rest))
-    return [option.decode("utf-8", "surrogateescape") for option in out if option]
+    """The options of a data string. A quote means nothing: filesystems and FUSE programs take the
+    string apart at each comma, and SELinux alone, in options of its own, does not.
+    """
+    return [option.decode("utf-8", "surrogateescape") for option in data.split(b",") if option]
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +322,7 @@ class MountRules:
         it, for nobody remembers which it was.
         """
         options = split_options(data) if isinstance(data, bytes) else []
-        # mount(8) hands back what mountinfo shows; the engine takes it off
-        options = [option for option in options if option != "idmapped"]
+        options = [option for option in options if option not in _HANDED_BACK]
         if data == -E2BIG:
             return replace(self._remount, reason="options longer than the kernel takes")
         for rule in self.rules:

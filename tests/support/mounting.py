@@ -85,9 +85,13 @@ class Actor:
         ceiling: Sequence[dict[str, Any]] | None,
         most: int = 64,
         deadline: float = 20.0,
+        patience: float = 600.0,
     ) -> None:
         self._target = target
-        config = {"pid": target.pid, "ceiling": ceiling, "most": most, "deadline": deadline}
+        config = {
+            "pid": target.pid, "ceiling": ceiling, "most": most, "deadline": deadline,
+            "patience": patience,
+        }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.mounting", json.dumps(config)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -128,11 +132,15 @@ class Actor:
 
 @contextmanager
 def mounting(
-    *, ceiling: Sequence[dict[str, Any]] | None, most: int = 64, deadline: float = 20.0
+    *,
+    ceiling: Sequence[dict[str, Any]] | None,
+    most: int = 64,
+    deadline: float = 20.0,
+    patience: float = 600.0,
 ) -> Iterator[tuple[Target, Actor]]:
     """A target and its actor. `ceiling` None: there is no maker, as for an ordinary user."""
     target = Target()
-    actor = Actor(target, ceiling=ceiling, most=most, deadline=deadline)
+    actor = Actor(target, ceiling=ceiling, most=most, deadline=deadline, patience=patience)
     try:
         yield target, actor
     finally:
@@ -192,6 +200,7 @@ def _serve(config: dict[str, Any]) -> None:
         report=lambda *a, **k: print(a, k, file=sys.stderr),
         limits=replace(DEFAULT, mount=config["deadline"]),
     )  # fmt: skip
+    actor._servers.patience = config["patience"]
 
     def text(value: str | None) -> bytes | None:
         return None if value is None else value.encode()

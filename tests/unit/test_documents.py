@@ -13,6 +13,7 @@ import pytest
 
 from supervisor.daemon import config
 from supervisor.handlers.registry import FAMILIES
+from supervisor.intake import attach
 from supervisor.intake.doors import DOORS
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.syscalls import X86_64
@@ -134,8 +135,20 @@ def test_the_page_on_the_daemon_has_every_key(tmp_path: Path) -> None:
     file = tmp_path / "file.yaml"
     file.write_text(text)
     assert config.load(file, tuple(DOORS)).containers == 500
-    file.write_text(f"version: 1\n{match}\nsyscalls: {{mknod: []}}\n")
-    assert store.load(str(file), Traits("private"), families=FAMILIES).match is not None
+    all_blocks = blocks(TOP / "docs/daemon.md")
+    (granted,) = [block for block in all_blocks if block.startswith("# /etc/seccompd")]
+    for whole in (f"version: 1\n{match}\nsyscalls: {{mknod: []}}\n", granted):
+        file.write_text(whole)
+        assert store.load(str(file), Traits("private"), families=FAMILIES).match is not None
+
+
+def test_the_page_on_the_daemon_has_every_door_and_message() -> None:
+    page = (TOP / "docs/daemon.md").read_text()
+    for door in DOORS:
+        assert f"### {door}.sock" in page
+    for text in re.findall(r"`(\{.*?\})`", page):
+        if '"do"' in text:
+            assert attach.parse_request(text.encode())
 
 
 def test_the_page_on_audit_has_every_key(tmp_path: Path) -> None:

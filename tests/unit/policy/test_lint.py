@@ -104,10 +104,10 @@ def warnings(text: str, nodes: Nodes | None = None) -> list[str]:
             ],
         ),
         (
-            MOUNT + "      - {fstype: [nfs, overlay], source: 'block 7:0', do: emulate}\n",
+            MOUNT + "      - {fstype: [nfs, tmpfs], source: 'block 7:0', do: emulate}\n",
             [
-                "6:24 the kernel lets root of a container mount overlay by itself (since Linux 5",
-                "6:34 nfs, overlay is mounted from no device",
+                "6:24 the kernel lets root of a container mount tmpfs by itself (since Linux 3",
+                "6:32 nfs, tmpfs is mounted from no device",
             ],
         ),
     ],
