@@ -143,7 +143,7 @@ class Node:
 
 def place_of(node: Node) -> str:
     """FILE:LINE of a node, as decisions name it."""
-    return f"{PurePath(node.source.file).name}:{node.mark.line}"
+    return f"{node.source.name}:{node.mark.line}"
 
 
 def rule_node(source: Source, family: str, index: int) -> Node:
@@ -187,14 +187,15 @@ def core_scalar(text: str) -> bool | int | float | str | None:
 class Source:
     """The text of one policy, its tree, and what was found wrong with it.
 
-    `file` is how messages name it. Findings collect in `findings`; `fail()` raises them, and those
-    of the files in `included`. What leaves no tree to look at further (no YAML, not UTF-8, too
-    large) is raised at once; duplicate keys, anchors and the like wait for what else there is to
-    say.
+    `file` is how messages name it, `name` how decisions do. Findings collect in `findings`;
+    `fail()` raises them, and those of the files in `included`. What leaves no tree to look at
+    further (no YAML, not UTF-8, too large) is raised at once; duplicate keys, anchors and the like
+    wait for what else there is to say.
     """
 
     def __init__(self, file: str, content: bytes) -> None:
         self.file = file
+        self.name = PurePath(file).name
         self.findings: list[Finding] = []
         self.included: list[Source] = []
         self._lines: list[str] = []

@@ -229,7 +229,9 @@ def _to_cache(key: str, policy: CompiledPolicy) -> None:
         fd = os.open(temporary, flags, 0o600, dir_fd=directory)
         try:
             with open(fd, "w", encoding="utf-8") as file:
-                json.dump({"key": key, "policy": policy.to_json()}, file, separators=(",", ":"))
+                # dumps() is in C, dump() is not
+                kept = {"key": key, "policy": policy.to_json()}
+                file.write(json.dumps(kept, separators=(",", ":")))
             os.rename(temporary, f"{key}.json", src_dir_fd=directory, dst_dir_fd=directory)
         except OSError:
             os.unlink(temporary, dir_fd=directory)
