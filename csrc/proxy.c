@@ -86,6 +86,7 @@ int sd_proxy_state(int proxy)
 	return p.revents & POLLIN ? 1 : 0;
 }
 
+/* How many came; no more than MOST_FDS are kept. */
 static size_t take_fds(struct msghdr *message, int *fds)
 {
 	size_t count = 0;
@@ -97,9 +98,10 @@ static size_t take_fds(struct msghdr *message, int *fds)
 			int fd;
 			memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
 			if (count < MOST_FDS)
-				fds[count++] = fd;
+				fds[count] = fd;
 			else
 				close(fd);
+			count++;
 		}
 	}
 	return count;
@@ -124,10 +126,10 @@ int sd_proxy_receive(int proxy, int listener, struct sd_watch *watch)
 	size_t count = take_fds(&message, fds);
 	if (count == MOST_FDS && listener >= 0)
 		dup3(fds[2], listener, O_CLOEXEC);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count && i < MOST_FDS; i++)
 		close(fds[i]);
-	if (got && !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) && count + 1 >= MOST_FDS &&
-	    good(&head, (size_t)got))
+	if (got && !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
+	    (count == MOST_FDS || count == MOST_FDS - 1) && good(&head, (size_t)got))
 		return 0;
 	memset(watch->received, 0, sizeof watch->received);
 	shutdown(proxy, SHUT_RDWR);

@@ -22,7 +22,7 @@ from supervisor.daemon.events import IN, Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.served import Served
 from supervisor.engine.limits import DEFAULT, Limits
-from supervisor.kernel.shim import check, ffi, lib, send_fds
+from supervisor.kernel.shim import check, lib, send_fds
 from supervisor.kernel.watch import SLOTS, Watches
 from supervisor.observe.complaint import complain
 
@@ -78,6 +78,7 @@ class Keeper:
         self._theirs: socket.socket | None = None
         self._ordered = False
         self._closed = False
+        self._ending = False  # the session: it was told that there is nobody left
         self.sessions = 0
         self.refused_here = 0
         self.failed: str | None = None
@@ -114,7 +115,9 @@ class Keeper:
         if first:
             lib.sd_proxy_carry(self.watches[slot], first)
         self._events.add(served.fd, 0, lambda events: self._on_listener(slot, events))
-        if self._channel is not None:
+        if self._ending:
+            pass  # the next session's
+        elif self._channel is not None:
             self._tell(slot, served)
         elif first and self.failed is not None:
             self.refused_here += served.refuse_pending(self.watches[slot], self.on_error)
@@ -260,6 +263,7 @@ class Keeper:
             self._events.drop(self._session)
             os.close(self._session)
             self._session = None
+        self._ending = False
         self._close_channel()
         self._recycle()
 
@@ -275,6 +279,7 @@ class Keeper:
             self._theirs = None
 
     def _session_ended(self, _: int) -> None:
+        ended = self._ending
         self._forget_session()
         for slot, served in list(self._slots.items()):
             if served.state() == -ENOTCONN:
@@ -283,6 +288,9 @@ class Keeper:
                 self._free.append(slot)
         if not self._slots:
             self._no_more()
+            return
+        if ended:
+            self._again()
             return
         now = time.monotonic()
         refused = self._refuse_pending()
@@ -297,7 +305,7 @@ class Keeper:
         self.complain(f"a session has died; {refused} calls refused, another one is started")
 
     def _again(self) -> None:
-        if not self._lasting:
+        if not self._lasting or any(self.watches[slot].carried for slot in self._slots):
             self.start()
             return
         for served in self._slots.values():
@@ -323,6 +331,7 @@ class Keeper:
         """No listener is left: the session ends by itself, or is ended."""
         if self._session is not None and self._lasting:
             if self._channel is not None:
+                self._ending = True
                 with contextlib.suppress(OSError):
                     self._channel.shutdown(socket.SHUT_WR)
             session = self._session
@@ -331,7 +340,7 @@ class Keeper:
             self.on_end()
 
     def _end_hung(self, session: int) -> None:
-        if self._session == session and not self._slots:
+        if self._session == session and (self._ending or not self._slots):
             self._kill()
 
     # -- the deadline of a snapshot
@@ -357,15 +366,7 @@ class Keeper:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""
         watch = self.watches[slot]
         tid = watch.reading_tid
-        place = served.stalls
-        if place < lib.SD_STALLS:
-            tgid = ffi.new("uint32_t *")
-            start = ffi.new("uint64_t *")
-            if lib.sd_task_start(tid, tgid, start) == 0:
-                watch.stalled[place].tgid = tgid[0]
-                watch.stalled[place].start_time = start[0]
-            served.stalls += 1
-        watch.stalls = served.stalls
+        served.stalled(watch)
         # It may hang in the kernel for as long as the caller wants; it will never answer again.
         self._kill()
         self._forget_session()

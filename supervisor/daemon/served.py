@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from supervisor.daemon.events import GONE, IN
-from supervisor.kernel.shim import lib
+from supervisor.kernel.shim import ffi, lib
 
 _State = Callable[[int], int]
 _Refuse = Callable[[int, int], int]
@@ -57,6 +57,16 @@ class Served:
     def refuse_pending(self, watch: Any, errno: int) -> int:
         """Refuses what a session had received; how many calls that were."""
         return self._refuse_pending(self.fd, watch, -errno)
+
+    def stalled(self, watch: Any) -> None:
+        """The memory of the caller that is being read does not come: it is not to be read again."""
+        if self.stalls < lib.SD_STALLS:
+            tgid, start = ffi.new("uint32_t *"), ffi.new("uint64_t *")
+            if lib.sd_task_start(watch.reading_tid, tgid, start) == 0:
+                watch.stalled[self.stalls].tgid = tgid[0]
+                watch.stalled[self.stalls].start_time = start[0]
+            self.stalls += 1
+        watch.stalls = self.stalls
 
     def close(self) -> None:
         """Lets go of it."""

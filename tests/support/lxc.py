@@ -39,7 +39,8 @@ class Lxc:
         profile.write_text(run(words, env=Person().environ()).stdout)
         lines = [
             f"lxc.rootfs.path = dir:{self.root}", "lxc.uts.name = box", "lxc.net.0.type = none",
-            "lxc.apparmor.profile = unchanged", "lxc.console.path = none", "lxc.mount.auto = proc:mixed", "lxc.autodev = 1",
+            "lxc.apparmor.profile = unchanged", "lxc.console.path = none",
+            "lxc.mount.auto = proc:mixed", "lxc.autodev = 1",
             f"lxc.seccomp.profile = {profile}",
             *(f"lxc.idmap = {kind} 0 {FIRST_ID} 65536" for kind in "ug" if userns),
             *([f"lxc.seccomp.notify.proxy = unix:{daemon.runtime}/lxc.sock"] if proxy else []),
