@@ -77,8 +77,7 @@ class Keeper:
         self._channel: socket.socket | None = None
         self._theirs: socket.socket | None = None
         self._ordered = False
-        self._closed = False
-        self._ending = False  # the session: it was told that there is nobody left
+        self._closed = self._ending = False  # ending: the session knows that nobody is left
         self.sessions = 0
         self.refused_here = 0
         self.failed: str | None = None
@@ -364,8 +363,7 @@ class Keeper:
 
     def _stalled(self, slot: int, served: Served) -> None:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""
-        watch = self.watches[slot]
-        tid = watch.reading_tid
+        watch, tid = self.watches[slot], self.watches[slot].reading_tid
         served.stalled(watch)
         # It may hang in the kernel for as long as the caller wants; it will never answer again.
         self._kill()
