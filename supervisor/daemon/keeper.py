@@ -20,24 +20,14 @@ from typing import Any, Final
 
 from supervisor.daemon.events import IN, Events
 from supervisor.daemon.forks import Forks
+from supervisor.daemon.served import Served
 from supervisor.engine.limits import DEFAULT, Limits
-from supervisor.kernel.shim import check, ffi, lib, send_fds
+from supervisor.kernel.shim import check, lib, send_fds
 from supervisor.kernel.watch import SLOTS, Watches
 from supervisor.observe.complaint import complain
 
 PACE: Final = 0.001  # the daemon of all containers is not to be busy with refusing one
 _ROOM: Final = 1 << 20  # for a message about each listener, before there is a session
-
-
-class _Served:
-    """One listener, and how often the reading of one of its callers' memory has hung."""
-
-    __slots__ = ("listener", "runtime", "stalls")
-
-    def __init__(self, listener: int, runtime: tuple[int, int] | None) -> None:
-        self.listener = listener
-        self.runtime = runtime
-        self.stalls = 0
 
 
 class Keeper:
@@ -79,7 +69,7 @@ class Keeper:
         self._pace = pace
         self.on_end = on_end
         self.on_first = on_first
-        self._slots: dict[int, _Served] = {}
+        self._slots: dict[int, Served] = {}
         self._free = deque(range(SLOTS))
         self._spent: list[int] = []  # a session may still look at them
         self._deaths: deque[float] = deque(maxlen=limits.restarts)
@@ -87,7 +77,7 @@ class Keeper:
         self._channel: socket.socket | None = None
         self._theirs: socket.socket | None = None
         self._ordered = False
-        self._closed = False
+        self._closed = self._ending = False  # ending: the session knows that nobody is left
         self.sessions = 0
         self.refused_here = 0
         self.failed: str | None = None
@@ -104,32 +94,45 @@ class Keeper:
 
     def listener(self, slot: int) -> int:
         """The descriptor in a slot."""
-        return self._slots[slot].listener
+        return self._slots[slot].fds[0]
 
-    def add(self, listener: int, runtime: tuple[int, int] | None = None) -> None:
+    def add(
+        self, listener: int, runtime: tuple[int, int] | None = None, *,
+        proxy: int | None = None, first: bytes = b"",
+    ) -> None:
         """Serves one more listener, which becomes the keeper's; on OSError it stays the caller's.
 
         `runtime` is a process (its id, and its start in ticks since boot) whose calls go on until
-        it executes its first program.
+        it executes its first program. `proxy` is a connection by which its calls come, of which
+        `first` is one that was received already.
         """
         if not self._free:
             raise OSError(ENOBUFS, "too many listeners of one container")
         slot = self._free.popleft()
         self.watches.clear(slot)
-        served = self._slots[slot] = _Served(listener, runtime)
-        self._events.add(listener, 0, lambda events: self._on_listener(slot, events))
-        if self._channel is not None:
+        served = self._slots[slot] = Served(listener, runtime, proxy)
+        if first:
+            lib.sd_proxy_carry(self.watches[slot], first)
+        self._events.add(served.fd, 0, lambda events: self._on_listener(slot, events))
+        if self._ending:
+            pass  # the next session's
+        elif self._channel is not None:
             self._tell(slot, served)
+        elif first and self.failed is not None:
+            self.refused_here += served.refuse_pending(self.watches[slot], self.on_error)
+            self._wait_for_call(served)
+        elif first:
+            self.start()
         else:
-            self._wait_for_call(listener)
+            self._wait_for_call(served)
 
-    def _wait_for_call(self, listener: int) -> None:
+    def _wait_for_call(self, served: Served) -> None:
         if (self._lasting and not self._ordered and self._session is None) or self.failed:
-            self._events.change(listener, IN)
+            self._events.change(served.fd, IN)
 
     def _on_listener(self, slot: int, events: int) -> None:
         served = self._slots[slot]
-        if not events & IN:
+        if not served.is_call(events):
             self._hung_up(slot)
         elif self.failed is not None:
             self._refuse(slot, served)
@@ -139,34 +142,34 @@ class Keeper:
             self.start()
 
     def _hung_up(self, slot: int) -> None:
-        self._let_go(self._slots.pop(slot).listener)
+        self._let_go(self._slots.pop(slot))
         self._spent.append(slot)
         if self._session is None and not self._ordered:
             self._recycle()
         if not self._slots and self._lasting:
             self._no_more()
 
-    def _let_go(self, listener: int) -> None:
-        self._events.drop(listener)
-        os.close(listener)
+    def _let_go(self, served: Served) -> None:
+        self._events.drop(served.fd)
+        served.close()
 
     def _recycle(self) -> None:
         self._free.extend(self._spent)
         self._spent.clear()
 
-    def _refuse(self, slot: int, served: _Served) -> None:
-        found = lib.sd_refuse_next(served.listener, -self.on_error)
+    def _refuse(self, slot: int, served: Served) -> None:
+        found = served.refuse_next(self.on_error)
         if found == -ENOTCONN:
             self._hung_up(slot)
             return
         self.refused_here += found > 0
         if self._pace:
-            self._events.change(served.listener, 0)
+            self._events.change(served.fd, 0)
             self._events.later(self._pace, lambda: self._go_on(slot, served))
 
-    def _go_on(self, slot: int, served: _Served) -> None:
+    def _go_on(self, slot: int, served: Served) -> None:
         if self._slots.get(slot) is served:
-            self._events.change(served.listener, IN)
+            self._events.change(served.fd, IN)
 
     # -- the session's life
 
@@ -180,7 +183,7 @@ class Keeper:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
         self._channel, self._theirs = ours, theirs
         for slot, served in self._slots.items():
-            self._events.change(served.listener, 0)
+            self._events.change(served.fd, 0)
             self._tell(slot, served)
         if self._lasting:
             self._events.add(ours.fileno(), IN, self._heard)
@@ -223,12 +226,12 @@ class Keeper:
         if not self._slots and self._lasting:
             self._no_more()
 
-    def _tell(self, slot: int, served: _Served) -> None:
+    def _tell(self, slot: int, served: Served) -> None:
         """Gives the session a listener. One that does not take it hangs, and is ended."""
         assert self._channel is not None
         message = json.dumps({"listener": slot, "runtime": served.runtime}).encode()
         try:
-            send_fds(self._channel.fileno(), message, [served.listener])
+            send_fds(self._channel.fileno(), message, served.fds)
         except OSError:
             self._kill()
 
@@ -259,6 +262,7 @@ class Keeper:
             self._events.drop(self._session)
             os.close(self._session)
             self._session = None
+        self._ending = False
         self._close_channel()
         self._recycle()
 
@@ -274,14 +278,18 @@ class Keeper:
             self._theirs = None
 
     def _session_ended(self, _: int) -> None:
+        ended = self._ending
         self._forget_session()
         for slot, served in list(self._slots.items()):
-            if lib.sd_listener_state(served.listener) == -ENOTCONN:
-                self._let_go(served.listener)
+            if served.state() == -ENOTCONN:
+                self._let_go(served)
                 del self._slots[slot]
                 self._free.append(slot)
         if not self._slots:
             self._no_more()
+            return
+        if ended:
+            self._again()
             return
         now = time.monotonic()
         refused = self._refuse_pending()
@@ -296,15 +304,15 @@ class Keeper:
         self.complain(f"a session has died; {refused} calls refused, another one is started")
 
     def _again(self) -> None:
-        if not self._lasting:
+        if not self._lasting or any(self.watches[slot].carried for slot in self._slots):
             self.start()
             return
         for served in self._slots.values():
-            self._wait_for_call(served.listener)
+            self._wait_for_call(served)
 
     def _refuse_pending(self) -> int:
         return sum(
-            lib.sd_refuse_pending(served.listener, self.watches[slot], -self.on_error)
+            served.refuse_pending(self.watches[slot], self.on_error)
             for slot, served in self._slots.items()
         )
 
@@ -316,12 +324,13 @@ class Keeper:
                 self._refuse_pending()
             self.complain(f"{why}; every supervised call is refused from now on")
         for served in self._slots.values():
-            self._events.change(served.listener, IN)
+            self._events.change(served.fd, IN)
 
     def _no_more(self) -> None:
         """No listener is left: the session ends by itself, or is ended."""
         if self._session is not None and self._lasting:
             if self._channel is not None:
+                self._ending = True
                 with contextlib.suppress(OSError):
                     self._channel.shutdown(socket.SHUT_WR)
             session = self._session
@@ -330,7 +339,7 @@ class Keeper:
             self.on_end()
 
     def _end_hung(self, session: int) -> None:
-        if self._session == session and not self._slots:
+        if self._session == session and (self._ending or not self._slots):
             self._kill()
 
     # -- the deadline of a snapshot
@@ -352,19 +361,10 @@ class Keeper:
             else:
                 self._stalled(slot, served)
 
-    def _stalled(self, slot: int, served: _Served) -> None:
+    def _stalled(self, slot: int, served: Served) -> None:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""
-        watch = self.watches[slot]
-        tid = watch.reading_tid
-        place = served.stalls
-        if place < lib.SD_STALLS:
-            tgid = ffi.new("uint32_t *")
-            start = ffi.new("uint64_t *")
-            if lib.sd_task_start(tid, tgid, start) == 0:
-                watch.stalled[place].tgid = tgid[0]
-                watch.stalled[place].start_time = start[0]
-            served.stalls += 1
-        watch.stalls = served.stalls
+        watch, tid = self.watches[slot], self.watches[slot].reading_tid
+        served.stalled(watch)
         # It may hang in the kernel for as long as the caller wants; it will never answer again.
         self._kill()
         self._forget_session()
@@ -388,7 +388,7 @@ class Keeper:
             self._kill()
             self._refuse_pending()
         for served in self._slots.values():
-            self._let_go(served.listener)
+            self._let_go(served)
         self._slots.clear()
         self._forget_session()
         self._close_theirs()

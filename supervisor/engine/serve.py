@@ -2,7 +2,8 @@
 
 It serves one container: a listener for what was started with it, and one for each program that was
 executed in it later. They come through the channel, as JSON objects with a descriptor:
-`{"listener": SLOT, "runtime": [PID, START] or null}`. Where the other side has closed the channel,
+`{"listener": SLOT, "runtime": [PID, START] or null}`; a second descriptor is the connection by
+which its calls come (LXC's proxy). Where the other side has closed the channel,
 the session ends with its last caller.
 """
 
@@ -127,8 +128,8 @@ class _Container:
         order = json.loads(message)
         if "listener" not in order:
             raise RuntimeError(f"an order that nobody knows: {order!r}")
-        (listener,) = fds
-        self._nursery.start_soon(self._serve, listener, order)
+        listener, proxy = (*fds, -1)[:2]
+        self._nursery.start_soon(self._serve, listener, proxy, order)
 
     def _release(self, slot: int) -> None:
         if self._channel is not None:
@@ -139,13 +140,13 @@ class _Container:
 
     # -- the loops
 
-    async def _serve(self, listener: int, order: Mapping[str, Any]) -> None:
+    async def _serve(self, listener: int, proxy: int, order: Mapping[str, Any]) -> None:
         slot = order["listener"]
         if self._config.sync_wake_up:
             check(lib.sd_set_sync_wake_up(listener), "NOTIF_SET_FLAGS")
         policy = self._config.policy
         receiver = Receiver(
-            listener, self._timer, self._watches[slot], policy.calls, self._limits
+            listener, self._timer, self._watches[slot], policy.calls, self._limits, proxy
         )
         session = Session(
             receiver,
@@ -169,6 +170,8 @@ class _Container:
             del self._receivers[slot]
             self._look_at_each_other()
             os.close(listener)
+            if proxy >= 0:
+                os.close(proxy)
             self._release(slot)
 
     def _look_at_each_other(self) -> None:
@@ -177,7 +180,7 @@ class _Container:
         crowd = len(channel) + len(self._receivers) - 1
         self._crew.linger_us = self._limits.linger_us if crowd <= lib.SD_ALSO else 0
         for receiver in self._receivers.values():
-            others = [other.listener for other in self._receivers.values() if other is not receiver]
+            others = [other.fd for other in self._receivers.values() if other is not receiver]
             receiver.watch_also([*channel, *others][: lib.SD_ALSO])
 
     def close(self) -> None:
