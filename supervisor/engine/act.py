@@ -105,6 +105,13 @@ class Actor:
         self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare()
 
+    def take(self, policy: _Policy, maker_socks: list[int] | None) -> None:
+        """Goes by another policy from now on; with other makers, where there are any."""
+        self._on_error = policy.on_error
+        self._mounter.take(on_error=policy.on_error, most=policy.max_mounts)
+        if maker_socks is not None:
+            self._makers.replace(maker_socks)
+
     def concerned(self, spec: CallSpec) -> bool:
         """Whether a companion's call may concern us; where nothing of ours is there it does not."""
         return self.names.any or (spec.family == "umounts" and self._umounts.any)
