@@ -10,7 +10,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,7 @@ import trio
 from supervisor.daemon import config as configuration
 from supervisor.daemon.config import Config
 from supervisor.daemon.containers import Containers
+from supervisor.daemon.control import Control
 from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.policies import PolicySet
@@ -66,7 +67,9 @@ def serve(
     """Runs until SIGTERM or SIGINT; the exit status. SeccompdError where it cannot start."""
     features.demand(namespaces=False)
     privileges.set_dumpable(False)
-    _more_descriptors()
+    # A second zygote is the first one's child, and its sessions are ours when it has died.
+    privileges.set_subreaper(True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # reaped by nobody; each is watched by a pidfd
     with contextlib.ExitStack() as stack:
         events = Events()
         stack.callback(events.close)
@@ -74,6 +77,7 @@ def serve(
         forks = Forks(events)
         stack.callback(forks.close)
         config, policies = check(file, doors, families)
+        _more_descriptors(config.descriptors)
         place = RuntimeDirectory(config.runtime_directory)
         stack.callback(place.close)
         audit = None
@@ -86,11 +90,44 @@ def serve(
         )
         stack.callback(containers.close)
         opened = {name: doors[name](place, containers, config) for name in config.doors}
+        loader = Loader(containers, config, found, families)
+        control = Control(place, containers, config, loader.load)
         complain(f"serving {', '.join(opened)} in {config.runtime_directory}")
-        return trio.run(_run, events, forks, opened)
+        return trio.run(_run, events, forks, [*opened.values(), control], loader)
 
 
-async def _run(events: Events, forks: Forks, doors: Mapping[str, Door]) -> int:
+class Loader:
+    """Loads the policies again: all of them, or none."""
+
+    def __init__(
+        self, containers: Containers, config: Config, found: Traits,
+        families: Mapping[str, FamilySpec],
+    ) -> None:
+        self._containers = containers
+        self._config = config
+        self._traits = found
+        self._families = families
+        self._lock = trio.Lock()
+
+    async def load(self) -> str:
+        """What came of it. SeccompdError where a policy is wrong: then nothing has changed."""
+        async with self._lock:
+            before = self._containers.policies
+            # In a thread: to compile a policy takes long, and sessions have deadlines.
+            policies = await trio.to_thread.run_sync(
+                PolicySet.load, self._config.policies, self._traits, self._families, before
+            )
+            changed = self._containers.adopt(policies)
+            new = len(set(policies.entries) - set(before.entries))
+            text = (
+                f"{len(policies.entries)} policies, {new} of them new or other than before; "
+                f"{changed} containers have another one now"
+            )
+            complain(f"loaded again: {text}")
+            return text
+
+
+async def _run(events: Events, forks: Forks, doors: Sequence[Door], loader: Loader) -> int:
     failed: list[str] = []
     async with trio.open_nursery() as nursery:
 
@@ -101,17 +138,26 @@ async def _run(events: Events, forks: Forks, doors: Mapping[str, Door]) -> int:
         forks.on_failure = fail
         if forks.failed is not None:
             fail(forks.failed)
-        for door in doors.values():
+        for door in doors:
             nursery.start_soon(door.serve)
         nursery.start_soon(_watch, events)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                break
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    break
+                nursery.start_soon(_load, loader)
         nursery.cancel_scope.cancel()
     if failed:
         # All sessions have ended with it, and nobody else could fork others.
         raise SeccompdError(failed[0], hint="start seccompd again; a service manager does that")
     return 0
+
+
+async def _load(loader: Loader) -> None:
+    try:
+        await loader.load()
+    except SeccompdError as error:
+        complain(f"nothing is loaded again: {error}")
 
 
 async def _watch(events: Events) -> None:
@@ -140,11 +186,13 @@ def _defect(error: Exception) -> None:
         traceback.print_exception(error)
 
 
-def _more_descriptors() -> None:
-    """As many as we may have: each container takes a few."""
+def _more_descriptors(most: int | None) -> None:
+    """As many as we may have, where nobody says how many: each container takes a few."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most is None or (hard != resource.RLIM_INFINITY and most > hard):
+        most = hard
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _open_audit(path: Path) -> int:

@@ -53,9 +53,12 @@ class PolicySet:
 
     @classmethod
     def load(
-        cls, search: Sequence[Path] | None, traits: Traits, families: Mapping[str, FamilySpec]
+        cls, search: Sequence[Path] | None, traits: Traits, families: Mapping[str, FamilySpec],
+        before: PolicySet | None = None,
     ) -> PolicySet:
-        """Loads every policy. PolicyError has the errors of all files; one wrong file is one."""
+        """Loads every policy. PolicyError has the errors of all files; one wrong file is one. What
+        is the same as in `before` is the same entry."""
+        known = {entry.name: entry for entry in before.entries} if before else {}
         found = store.available(search)
         shipped = store.shipped()
         entries: list[Entry] = []
@@ -66,6 +69,10 @@ class PolicySet:
             except PolicyError as error:
                 errors.append(str(error))
             else:
+                old = known.get(name)
+                if old is not None and old.policy.to_json() == policy.to_json():
+                    entries.append(old)
+                    continue
                 applies = None if policy.match is None else Applies.from_json(policy.match)
                 entries.append(Entry(name, policy, applies, f"{next(_keys)}:{name}"))
         if errors:

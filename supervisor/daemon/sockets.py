@@ -7,11 +7,41 @@ import errno
 import fcntl
 import os
 import socket
+import struct
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import trio
+
 from supervisor.errors import SeccompdError
+from supervisor.observe.complaint import complain
 
 _BACKLOG = 4096
+_BREATH = 0.1
+
+
+def credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """(pid, uid, gid) of the other side of a connection, as of when it connected (SO_PEERCRED)."""
+    ucred = struct.Struct("3i")
+    pid, uid, gid = ucred.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
+    )
+    return pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
+
+
+async def accepting(listening: socket.socket, name: str) -> AsyncIterator[socket.socket]:
+    """Connections as they come, none of which blocks. Where there is no room for more it waits."""
+    while True:
+        await trio.lowlevel.wait_readable(listening)
+        try:
+            connection, _ = listening.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                complain(f"{name}: cannot accept: {error.strerror}")
+                await trio.sleep(_BREATH)
+            continue
+        connection.setblocking(False)
+        yield connection
 
 
 class RuntimeDirectory:

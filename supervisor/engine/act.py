@@ -18,6 +18,7 @@ from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.act_umounts import Umounts
 from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
+from supervisor.engine.limits import DEFAULT
 from supervisor.engine.names import LiveNodes
 from supervisor.engine.realise import PROBE, Realiser
 from supervisor.engine.works import NOT_BEGUN, Job, fill, lend, let_go, path_of
@@ -40,7 +41,7 @@ from supervisor.model import (
 )
 
 LINGER_US: Final = 300
-DEADLINE: Final = 2.0
+DEADLINE: Final = DEFAULT.path
 _GRACE: Final = 0.5
 _ATTEMPTS: Final = 3
 _MOST_IDLE_JOBS: Final = 4
@@ -80,7 +81,7 @@ class Actor:
 
     def __init__(
         self, *, userns: bool, traits: _Traits, policy: _Policy, maker_socks: list[int],
-        deadline: float = DEADLINE, resumed: bool = False,
+        deadline: float = DEADLINE, mount_deadline: float = DEFAULT.mount, resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
         report: Callable[..., None] | None = None,
@@ -99,7 +100,7 @@ class Actor:
         self._mounter = Mounter(
             self._resolvers, self._makers, self._servers,
             on_error=policy.on_error, most=policy.max_mounts,
-            uids=uids if userns else None, gids=gids,
+            uids=uids if userns else None, gids=gids, deadline=mount_deadline,
         )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)
         self.on_wait: Callable[[], None] = lambda: None

@@ -17,6 +17,7 @@ class Limits:
     `restarts`: how many sessions may die within `restart_window` before calls are only refused.
     `hang`: how long a session may leave a call unreceived before it is ended. `in_flight`: how many
     calls of a session may wait for helpers at a time. `rate`: how many calls a second it takes.
+    `path`: for all the path work of one call. `mount`: for one mount.
     """
 
     snapshot: float = 0.1
@@ -29,6 +30,8 @@ class Limits:
     hang: float = 10.0
     in_flight: int = 200
     rate: int = 50_000
+    path: float = 2.0
+    mount: float = 20.0
 
 
 DEFAULT = Limits()

@@ -11,6 +11,7 @@ import trio
 
 from supervisor.engine.fuse_servers import Server
 from supervisor.engine.helpers import Maker, Resolvers
+from supervisor.engine.limits import DEFAULT
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
@@ -18,7 +19,7 @@ from supervisor.kernel.task import signals
 from supervisor.model import Decision, Mount, Remount
 
 PATH_DEADLINE: Final = 2.0
-MOUNT_DEADLINE: Final = 20.0
+MOUNT_DEADLINE: Final = DEFAULT.mount
 _LINGER_US: Final = 300
 _LINGER_ALONE_US: Final = 3000
 _EXITING: Final = (ESRCH, EBADF)

@@ -102,6 +102,8 @@ class _Container:
             traits=config.traits,
             policy=policy,
             maker_socks=makers,
+            deadline=limits.path,
+            mount_deadline=limits.mount,
             resumed=resumed,
             uids=config.uids,
             gids=config.gids,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from supervisor.daemon.sockets import credentials
 from supervisor.kernel.target import shares_our_pids
 from supervisor.kernel.task import PROC, start_time
 
@@ -48,16 +48,13 @@ class Peer:
 
 def peer_of(sock: socket.socket) -> Peer:
     """The other side of a connection that has just been accepted, by SO_PEERCRED."""
-    ucred = struct.Struct("3i")
-    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
-    pid, uid, gid = ucred.unpack(data)
+    pid, uid, gid = credentials(sock)
     program = None
     try:
         with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
             program = file.read().rstrip("\n")
     except OSError:
         pass
-    uid, gid = uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
     return Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import os
 import socket
 from dataclasses import replace
@@ -18,7 +17,7 @@ import trio
 
 from supervisor.daemon.config import Config
 from supervisor.daemon.containers import Containers, HandOver
-from supervisor.daemon.sockets import RuntimeDirectory
+from supervisor.daemon.sockets import RuntimeDirectory, accepting
 from supervisor.intake.handover import Malformed, Reading, State, parse_state
 from supervisor.intake.identity import Peer, is_listener, kubernetes, peer_of
 from supervisor.kernel import target as targets
@@ -33,7 +32,6 @@ _FD_NAME = "seccompFd"
 # How long a connection may send spaces after its message. To close earlier would be an error to a
 # runtime that has not yet written its last newline.
 _LINGER = 1.0
-_BREATH = 0.1
 
 
 class OciDoor:
@@ -49,16 +47,7 @@ class OciDoor:
     async def serve(self) -> None:
         """Accepts, and never reads itself."""
         async with trio.open_nursery() as nursery:
-            while True:
-                await trio.lowlevel.wait_readable(self._socket)
-                try:
-                    connection, _ = self._socket.accept()
-                except OSError as error:
-                    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                        complain(f"{NAME}: cannot accept: {error.strerror}")
-                        await trio.sleep(_BREATH)
-                    continue
-                connection.setblocking(False)
+            async for connection in accepting(self._socket, NAME):
                 # At once: a runtime may go on and end before it has handed anything over.
                 nursery.start_soon(self._connection, connection, peer_of(connection))
 
