@@ -212,6 +212,7 @@ class Containers:
         assert target is not None
         container.entry = entry
         if entry is None:
+            keeper.on_error = EPERM
             keeper.give_up(f"no policy applies ({printable(choice.text().encode())})")
             return
         _complain(container, f"policy {entry.name}")

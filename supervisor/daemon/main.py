@@ -158,6 +158,8 @@ async def _load(loader: Loader) -> None:
         await loader.load()
     except SeccompdError as error:
         complain(f"nothing is loaded again: {error}")
+    except Exception as error:
+        _defect(error)
 
 
 async def _watch(events: Events) -> None:

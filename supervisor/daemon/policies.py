@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -16,7 +17,7 @@ from supervisor.policy.families import FamilySpec, Traits
 _keys = count(1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """One policy as it was loaded. `key` names it to the zygote, and never names another one.
 
@@ -70,7 +71,7 @@ class PolicySet:
                 errors.append(str(error))
             else:
                 old = known.get(name)
-                if old is not None and old.policy.to_json() == policy.to_json():
+                if old is not None and _text(old.policy) == _text(policy):
                     entries.append(old)
                     continue
                 applies = None if policy.match is None else Applies.from_json(policy.match)
@@ -89,3 +90,8 @@ class PolicySet:
                 return Choice(entry, tuple(passed_over))
             passed_over.append((entry.name, why))
         return Choice(None, tuple(passed_over))
+
+
+def _text(policy: CompiledPolicy) -> str:
+    """All of it: from a file or from the cache it is the same."""
+    return json.dumps(policy.to_json())

@@ -23,14 +23,17 @@ class Witness(NamedTuple):
 
 
 class Onlooker:
-    """Gets the records of some calls, each by itself. `syscalls`, `verdicts`: of those alone."""
+    """Gets the records of some calls, each by itself.
+
+    `syscalls`: of those calls, or families of calls, alone. `verdicts`: of those alone.
+    """
 
     def __init__(
         self, fd: int, *, policy: str, session: str,
         syscalls: Collection[str] | None, verdicts: Collection[str] | None,
     ) -> None:
         self._log = AuditLog(fd, policy=policy, session=session)
-        self._syscalls = syscalls
+        self._syscalls = None if syscalls is None else set(syscalls)
         self._verdicts = verdicts
 
     def show(
@@ -38,7 +41,8 @@ class Onlooker:
         seconds: float, who: str, delivered: bool,
     ) -> None:
         """One record, where it is wanted. One that the reader is too slow for is lost."""
-        if self._syscalls is not None and snapshot.name not in self._syscalls:
+        names = {snapshot.name, spec.family if spec is not None else snapshot.name}
+        if self._syscalls is not None and not names & self._syscalls:
             return
         if self._verdicts is not None and decision.verdict.value not in self._verdicts:
             return

@@ -106,6 +106,25 @@ class Daemon:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
+    def ask(self, verb: str, *options: str, person: Person | None = None) -> Any:
+        """What `seccompd VERB -o json` says of this daemon."""
+        done = self.command(verb, *options, "-o", "json", person=person)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def command(
+        self, verb: str, *options: str, person: Person | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """`seccompd VERB` about this daemon, as somebody."""
+        person = person or self._person
+        words = seccompd(person, verb, "--socket", str(self.runtime / "control.sock"), *options)
+        return run(words, env=person.environ(), cwd="/")
+
+    def container(self, name: str) -> dict[str, Any]:
+        """What `ps` says of a container."""
+        (found,) = [one for one in self.ask("ps") if one["container"] == name]
+        return dict(found)
+
     def kill(self) -> None:
         """SIGKILL, as out of memory would."""
         os.kill(self.pid, signal.SIGKILL)
