@@ -12,7 +12,7 @@ import resource
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -24,6 +24,7 @@ from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.policies import PolicySet
 from supervisor.daemon.sockets import RuntimeDirectory
+from supervisor.daemon.systemd import Notifier, given_sockets
 from supervisor.errors import SeccompdError
 from supervisor.kernel import features, idmap, privileges
 from supervisor.observe.complaint import complain
@@ -37,6 +38,11 @@ class Door(Protocol):
         """Raises nothing for what a client does."""
         ...
 
+
+# What the daemon keeps of root's capabilities, once its zygotes have theirs: it looks which user
+# namespace a container's processes are in, which those that are not dumpable show to
+# CAP_SYS_PTRACE alone, and it ends sessions, which are users of their containers.
+KEPT: Final = ("kill", "sys_ptrace")
 
 # Makes a door; its sockets listen from then on.
 DoorMaker = Callable[[RuntimeDirectory, Containers, Config], Door]
@@ -57,14 +63,22 @@ def check(
     file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec]
 ) -> tuple[Config, PolicySet]:
     """The configuration and all policies. PolicyError has every error in them."""
+    return _load(file, doors, families, traits()[0])
+
+
+def _load(
+    file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec],
+    found: Traits,
+) -> tuple[Config, PolicySet]:
     config = configuration.load(file, tuple(doors))
-    return config, PolicySet.load(config.policies, traits()[0], families)
+    return config, PolicySet.load(config.policies, found, families)
 
 
 def serve(
     file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec]
 ) -> int:
     """Runs until SIGTERM or SIGINT; the exit status. SeccompdError where it cannot start."""
+    given, notifier = given_sockets(), Notifier()
     features.demand(namespaces=False)
     privileges.set_dumpable(False)
     # A second zygote is the first one's child, and its sessions are ours when it has died.
@@ -76,24 +90,28 @@ def serve(
         # First, for it shall have nothing of what is imported and read from here on.
         forks = Forks(events)
         stack.callback(forks.close)
-        config, policies = check(file, doors, families)
+        found, as_root = traits()
+        if os.geteuid() == 0:
+            privileges.limit_capabilities(KEPT)
+        privileges.set_no_new_privileges()
+        config, policies = _load(file, doors, families, found)
         _more_descriptors(config.descriptors)
-        place = RuntimeDirectory(config.runtime_directory)
+        place = RuntimeDirectory(config.runtime_directory, given)
         stack.callback(place.close)
         audit = None
         if config.audit is not None:
             audit = _open_audit(config.audit)
             stack.callback(os.close, audit)
-        found, as_root = traits()
         containers = Containers(
             events, forks, config, policies, traits=found, as_root=as_root, audit=audit
         )
         stack.callback(containers.close)
         opened = {name: doors[name](place, containers, config) for name in config.doors}
-        loader = Loader(containers, config, found, families)
+        loader = Loader(containers, config, found, families, notifier)
         control = Control(place, containers, config, loader.load)
         complain(f"serving {', '.join(opened)} in {config.runtime_directory}")
-        return trio.run(_run, events, forks, [*opened.values(), control], loader)
+        stack.callback(notifier.stopping)
+        return trio.run(_run, events, forks, [*opened.values(), control], loader, notifier)
 
 
 class Loader:
@@ -101,33 +119,48 @@ class Loader:
 
     def __init__(
         self, containers: Containers, config: Config, found: Traits,
-        families: Mapping[str, FamilySpec],
+        families: Mapping[str, FamilySpec], notifier: Notifier,
     ) -> None:
         self._containers = containers
         self._config = config
         self._traits = found
         self._families = families
+        self._notifier = notifier
         self._lock = trio.Lock()
 
     async def load(self) -> str:
         """What came of it. SeccompdError where a policy is wrong: then nothing has changed."""
         async with self._lock:
-            before = self._containers.policies
-            # In a thread: to compile a policy takes long, and sessions have deadlines.
-            policies = await trio.to_thread.run_sync(
-                PolicySet.load, self._config.policies, self._traits, self._families, before
-            )
-            changed = self._containers.adopt(policies)
-            new = len(set(policies.entries) - set(before.entries))
-            text = (
-                f"{len(policies.entries)} policies, {new} of them new or other than before; "
-                f"{changed} containers have another one now"
-            )
-            complain(f"loaded again: {text}")
-            return text
+            self._notifier.reloading()
+            try:
+                return await self._load()
+            finally:
+                self.say_ready()
+
+    def say_ready(self) -> None:
+        """To the service manager: with how many policies."""
+        count = len(self._containers.policies.entries)
+        self._notifier.ready(f"{', '.join(self._config.doors)}; {count} policies")
+
+    async def _load(self) -> str:
+        before = self._containers.policies
+        # In a thread: to compile a policy takes long, and sessions have deadlines.
+        policies = await trio.to_thread.run_sync(
+            PolicySet.load, self._config.policies, self._traits, self._families, before
+        )
+        changed = self._containers.adopt(policies)
+        new = len(set(policies.entries) - set(before.entries))
+        text = (
+            f"{len(policies.entries)} policies, {new} of them new or other than before; "
+            f"{changed} containers have another one now"
+        )
+        complain(f"loaded again: {text}")
+        return text
 
 
-async def _run(events: Events, forks: Forks, doors: Sequence[Door], loader: Loader) -> int:
+async def _run(
+    events: Events, forks: Forks, doors: Sequence[Door], loader: Loader, notifier: Notifier
+) -> int:
     failed: list[str] = []
     async with trio.open_nursery() as nursery:
 
@@ -141,11 +174,13 @@ async def _run(events: Events, forks: Forks, doors: Sequence[Door], loader: Load
         for door in doors:
             nursery.start_soon(door.serve)
         nursery.start_soon(_watch, events)
+        nursery.start_soon(notifier.keep_alive)
+        loader.say_ready()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 if number != signal.SIGHUP:
                     break
-                nursery.start_soon(_load, loader)
+                nursery.start_soon(_load_again, loader)
         nursery.cancel_scope.cancel()
     if failed:
         # All sessions have ended with it, and nobody else could fork others.
@@ -153,7 +188,7 @@ async def _run(events: Events, forks: Forks, doors: Sequence[Door], loader: Load
     return 0
 
 
-async def _load(loader: Loader) -> None:
+async def _load_again(loader: Loader) -> None:
     try:
         await loader.load()
     except SeccompdError as error:

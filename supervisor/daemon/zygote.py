@@ -35,9 +35,8 @@ from supervisor.observe.complaint import complain
 from supervisor.policy.compiled import CompiledPolicy
 
 MAKERS = 2
-# Makers under an earlier policy: how many seconds they have for what they do, which is more than a
-# mount may take.
-_LAST_WORK = 25.0
+# Makers under an earlier policy: how many seconds they have beyond what a mount may take.
+_LAST_WORK = 5.0
 _ORDER_MAX = 65536
 
 # What a session of root without a user namespace keeps, for the resolvers that it forks: to read
@@ -46,6 +45,10 @@ WITHOUT_NAMESPACE = (
     "sys_ptrace", "setuid", "setgid", "setpcap", "sys_admin", "sys_chroot", "dac_override",
     "dac_read_search", "fowner", "fsetid", "chown", "kill",
 )  # fmt: skip
+
+
+# What a zygote keeps: for those, and for the makers.
+KEPT = (*WITHOUT_NAMESPACE, "mknod")
 
 
 def child(sock: socket.socket, config: SessionConfig | None, limits: Limits) -> NoReturn:
@@ -78,6 +81,9 @@ def _settle() -> None:
     """A process group out of the terminal's reach, and nothing of CMD's streams but stderr."""
     privileges.set_dumpable(False)  # an ordinary user's container may see the host's /proc
     privileges.set_name("seccompd-zygote")
+    if os.geteuid() == 0:
+        privileges.limit_capabilities(KEPT)
+    privileges.set_no_new_privileges()
     os.setpgid(0, 0)
     for number in (signal.SIGTTOU, signal.SIGTTIN, signal.SIGTSTP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -262,7 +268,7 @@ class Zygote:
     ) -> tuple[dict[str, Any], list[int]]:
         """Those of a session under another policy. The earlier ones would make what that had."""
         config = self._told(order, fds)
-        until = time.monotonic() + _LAST_WORK
+        until = time.monotonic() + order["config"]["limits"]["mount"] + _LAST_WORK
         self._leaving += [(until, pidfd) for pidfd in self._makers_of.pop(order["of"], ())]
         makers = self._makers(order["of"], config, fds.get("userns"))
         return {}, makers

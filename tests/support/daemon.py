@@ -20,11 +20,18 @@ from tests.support.program import Started, marked, seccompd
 class Daemon:
     """One daemon; its policies are the files in `place`/policies."""
 
-    def __init__(self, person: Person, place: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, person: Person, place: Path, settings: Mapping[str, Any], *,
+        start: Sequence[str] = (), environ: Mapping[str, str] | None = None,
+        socket: Path | None = None,
+    ) -> None:
+        """`start`: words that come before the command; `socket`: where it listens then."""
         self.place = place
         self.runtime = place / "run"
         self.audit = place / "audit.json"
-        self.socket = self.runtime / "oci.sock"
+        self.socket = socket or self.runtime / "oci.sock"
+        self._lead = start
+        self._environ = {"SECCOMPD_TEST_TRACEBACK": "1", **(environ or {})}
         (place / "policies").mkdir(exist_ok=True)
         self._config = place / "seccompd.yaml"
         # JSON is YAML.
@@ -49,7 +56,8 @@ class Daemon:
                 self._person,
                 ["serve", "--config", str(self._config)],
                 stdout=log.fileno(), stderr=log.fileno(),
-                env={"SECCOMPD_TEST_TRACEBACK": "1"},
+                env=self._environ,
+                lead=self._lead,
             )
         wait_for(self._listens, bool)
 
@@ -141,14 +149,16 @@ class Daemon:
 
 @contextlib.contextmanager
 def serving(
-    person: Person, place: Path, policies: Mapping[str, str], **settings: Any
+    person: Person, place: Path, policies: Mapping[str, str], *,
+    start: Sequence[str] = (), environ: Mapping[str, str] | None = None,
+    socket: Path | None = None, **settings: Any,
 ) -> Iterator[Daemon]:
     """A daemon under `policies`, texts by name. Nobody is left at the end, and nothing was wrong.
     """
     (place / "policies").mkdir(exist_ok=True)
     for name, text in policies.items():
         (place / "policies" / f"{name}.yaml").write_text(text)
-    daemon = Daemon(person, place, settings)
+    daemon = Daemon(person, place, settings, start=start, environ=environ, socket=socket)
     try:
         yield daemon
     finally:
