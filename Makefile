@@ -3,6 +3,8 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
+# Most tests wait for processes: two at a time, whole files, in the order of their folders.
+AT_ONCE := -n 2 --dist loadgroup --no-loadscope-reorder
 SHIM := supervisor/_shim.abi3.so
 C_SHIM := $(wildcard csrc/*.c)
 C_PROGRAMS := $(wildcard bench/*.c tests/programs/*.c)
@@ -40,7 +42,7 @@ venv: packages-build
 	@$(PY) -c 'import cffi, prctl, pydantic, pyseccomp, trio, yaml' 2>/dev/null || rm -f $(VENV)/.runtime
 	@$(MAKE) -s --no-print-directory $(VENV)/.runtime
 venv-test: venv packages-test
-	@$(PY) -c 'import hypothesis, mypy, pytest, pytest_timeout' 2>/dev/null || rm -f $(VENV)/.test
+	@$(PY) -c 'import hypothesis, mypy, pytest, pytest_timeout, xdist' 2>/dev/null || rm -f $(VENV)/.test
 	@$(MAKE) -s --no-print-directory $(VENV)/.test
 
 $(SHIM): $(wildcard csrc/*.c csrc/*.h) csrc/build_shim.py
@@ -72,7 +74,7 @@ doctor: setup ## what works on this machine, and what is missing
 
 .PHONY: test test-fast attack soak
 test: venv-test build ## all tests but the long attacks and the soak (some minutes; as root all of them run)
-	@$(PYTEST) -q -m "not attack and not soak" $(ARGS)
+	@$(PYTEST) -q $(AT_ONCE) -m "not attack and not soak" $(ARGS)
 test-fast: venv-test build ## the tests that take no time
 	@$(PYTEST) -q -m "not slow and not attack and not soak" $(ARGS)
 attack: venv-test build ## the long attacks: races, stalls, storms

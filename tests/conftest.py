@@ -15,6 +15,17 @@ if str(ROOT) not in sys.path:
 from tests.support import people  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files go to workers as a whole, since their tests share containers. All that mounts goes to
+    one: loop devices are counted, and the mode of /dev/fuse is changed.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group"):
+            continue
+        group = "mounts" if "mount" in item.path.name else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def root() -> people.Person:
     """Root of the machine; the test is skipped for anybody else."""

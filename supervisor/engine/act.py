@@ -267,8 +267,7 @@ class Actor:
                 return outcome
             return self._outcome(job)
         finally:
-            if job.result != _LONG:
-                let_go(job, resolver, result, self._resolvers, self._makers)
+            let_go(job, resolver, result, self._resolvers, self._makers)
 
     async def _go_on(self, job: Job, result: int) -> Outcome | None:
         """What did not come to its end at once. None: this resolver cannot become that caller."""

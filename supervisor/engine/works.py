@@ -112,12 +112,13 @@ def let_go(
 ) -> None:
     """Gives the helpers back, or up: who still owes an answer is of no use to anybody else."""
     owed = -1
-    if result != lib.SD_WORK_DONE:  # it went to sleep, failed, or was cancelled
+    if result != lib.SD_WORK_DONE and job.result != lib.SD_WORK_LONG:
+        # it went to sleep, failed, or was cancelled
         owed = lib.sd_work_owed(job.work)
         lib.sd_work_close(job.work)
         if job.maker is not None and owed == job.maker.sock:
             makers.lose(job.maker)
-        makers.done()
+    makers.done()  # also where the work goes on: it may have used one until now
     if resolver is None:
         return
     if result == lib.SD_WORK_RETIRE or owed == resolver.sock:

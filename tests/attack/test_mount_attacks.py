@@ -16,8 +16,8 @@ import pytest
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.mounts import MS
 from tests.live.test_mount_fuse import gone
-from tests.live.test_mount_kernel import CEILING, FORCE, loops, make_image
-from tests.support.mounting import START, Actor, Target, mounting
+from tests.live.test_mount_kernel import CEILING, FORCE, make_image
+from tests.support.mounting import START, Actor, Target, loops, mounting
 from tests.support.people import Person
 from tests.support.scratch import scratch
 
@@ -53,7 +53,7 @@ def both(place: Path) -> Iterator[tuple[Target, Actor]]:
     assert place
     with mounting(ceiling=CEILING) as found:
         yield found
-    assert loops() == []
+    assert loops(place) == []
     assert gone("fuse2fs")
 
 

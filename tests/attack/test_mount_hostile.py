@@ -24,8 +24,8 @@ from supervisor.kernel.mounts import MS, attr_of
 from tests.attack.test_mount_attacks import flipping
 from tests.live.test_mount_from_container import programs
 from tests.live.test_mount_fuse import gone
-from tests.live.test_mount_kernel import CEILING, FORCE, loops, make_image
-from tests.support.mounting import START, Actor, Target, mounting
+from tests.live.test_mount_kernel import CEILING, FORCE, make_image
+from tests.support.mounting import START, Actor, Target, loops, mounting
 from tests.support.people import Person
 from tests.support.scratch import scratch
 
@@ -105,7 +105,7 @@ def both(place: Path) -> Iterator[tuple[Target, Actor]]:
     loop_devices = {"fstype": "ext4", "force": FORCE, "devices": [[7, 7, 0, 1023]], "images": False}
     with mounting(ceiling=[*CEILING, loop_devices], deadline=3) as found:
         yield found
-    assert loops() == []
+    assert loops(place) == []
     assert gone("fuse2fs -f")
 
 
@@ -272,9 +272,9 @@ def test_a_caller_that_dies_at_each_step(both: tuple[Target, Actor], place: Path
         assert status == 0 or errno != 0, "what was granted was there"
         assert target.run(f"grep -c {place}/mp /proc/self/mountinfo")[1] == "0"
     end = time.monotonic() + 5
-    while (programs(actor) or loops()) and time.monotonic() < end:
+    while (programs(actor) or loops(place)) and time.monotonic() < end:
         time.sleep(0.05)
-    assert (programs(actor), loops()) == ([], [])
+    assert (programs(actor), loops(place)) == ([], [])
     assert mount(actor, place, **more)[0] == 0
     assert target.run(f"umount {place}/mp")[0] == 0
     assert gone("fuse2fs -f")

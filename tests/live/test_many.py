@@ -24,7 +24,7 @@ ROUND, ROUNDS, STEADY_KB = 1200, 5, 16
 # Each order is how many nodes each of how many processes is to make.
 SCRIPT = """
 while read each processes; do
-    mkdir nodes; %(storm)s nodes $each $processes norestart 900000 >&2
+    mkdir nodes; %(storm)s nodes $each $processes norestart 900000 2>&1
     find nodes -name 'p*' -exec stat -c %%F:%%t:%%T {} + | sort | uniq -c
     rm -rf nodes; test ! -e nodes
     mknod last c 1 3; rm last  # a quiet call: who was busy before it may rest after it
@@ -81,9 +81,13 @@ class Container:
         assert process.stdout is not None
         process.stdin.write(b"%d %d\n" % (nodes // processes, processes))
         process.stdin.flush()
-        kinds = process.stdout.readline().decode().split(maxsplit=1)
-        assert kinds == [str(nodes), "character special file:1:3\n"]
-        assert process.stdout.readline() == b"removed\n"
+        lines: list[str] = []
+        while not lines or lines[-1] not in ("removed", ""):
+            lines.append(process.stdout.readline().decode().strip())
+        done, *rest = lines
+        completed, exists, _interrupted, other, killed = done.split()[1:]
+        assert (completed, exists, other, killed) == (str(nodes), "0", "0", "0"), lines
+        assert rest == [f"{nodes} character special file:1:3", "removed"]
 
     def held(self) -> Held:
         pids = settled(self.front)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
@@ -72,8 +73,9 @@ def spare(actor: Actor) -> int:
     while time.monotonic() < end:
         listed = Path(f"/proc/{actor.process.pid}/task/{actor.process.pid}/children").read_text()
         for pid in map(int, listed.split()):
-            if Path(f"/proc/{pid}/comm").read_text() == "seccompd-spare\n":
-                return pid
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that is ending
+                if Path(f"/proc/{pid}/comm").read_text() == "seccompd-spare\n":
+                    return pid
         time.sleep(0.02)
     raise AssertionError("nothing is there for the next mount")
 

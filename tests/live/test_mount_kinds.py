@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.kernel import idmap
-from tests.live.test_mount_kernel import loops
+from tests.support.mounting import loops
 from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import scratch
@@ -159,7 +159,7 @@ def place(root: Person) -> Iterator[Path]:
     assert root.name is None
     with scratch() as folder:
         yield folder
-        assert loops() == []
+        assert loops(folder) == []
 
 
 class Ran:

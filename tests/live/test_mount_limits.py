@@ -16,8 +16,8 @@ from supervisor.kernel.mounts import MS
 from supervisor.kernel.shim import lib
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 from tests.live.test_mount_fuse import gone
-from tests.live.test_mount_kernel import FORCE, loops, make_image
-from tests.support.mounting import START, Actor, Target, mounting
+from tests.live.test_mount_kernel import FORCE, make_image
+from tests.support.mounting import START, Actor, Target, loops, mounting
 from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import scratch
@@ -74,7 +74,7 @@ def both(place: Path) -> Iterator[tuple[Target, Actor]]:
     assert place
     with mounting(ceiling=CEILING) as found:
         yield found
-    assert loops() == []
+    assert loops(place) == []
 
 
 def mount(actor: Actor, place: Path, **more: object) -> tuple[int, str]:

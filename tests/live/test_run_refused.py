@@ -11,7 +11,7 @@ import pytest
 from supervisor.kernel import features
 from tests.support.people import Person
 from tests.support.program import run, seccompd
-from tests.support.scratch import scratch
+from tests.support.scratch import public, scratch
 
 
 def shell(person: Person, script: str) -> subprocess.CompletedProcess[str]:
@@ -62,11 +62,7 @@ def test_without_libseccomp(user: Person) -> None:
 
 
 def test_newuidmap_that_fails(user: Person, tmp_path: Path) -> None:
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.name.startswith("pytest"):
-            parent.chmod(0o755)
-    tmp_path.chmod(0o755)
-    fake = tmp_path / "newuidmap"
+    fake = public(tmp_path) / "newuidmap"
     fake.write_text("#!/bin/sh\necho no way >&2\nexit 1\n")
     fake.chmod(0o755)
     env = {"PATH": f"{tmp_path}:{user.environ()['PATH']}"}

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.people import Person
 from tests.support.program import Started, run, seccompd
+from tests.support.scratch import public
 
 
 @pytest.mark.parametrize("status", [0, 1, 7, 126, 127, 255])
@@ -61,15 +62,6 @@ def test_script_without_interpreter_line(person: Person, tmp_path: Path) -> None
     script.write_text("exit 9\n")
     script.chmod(0o755)
     assert run(person, str(script)).returncode == 9
-
-
-def public(path: Path) -> Path:
-    """pytest's own directories are closed to others; here they have to be passed through."""
-    for parent in (path, *path.parents):
-        if parent.stat().st_uid == os.geteuid() and parent.name.startswith("pytest"):
-            parent.chmod(0o755)
-    path.chmod(0o755)
-    return path
 
 
 def test_streams_pass_through(person: Person) -> None:

@@ -5,7 +5,7 @@
  * Each process makes CALLS nodes DIR/p<process>-<n> while a timer interrupts it all the time.
  * "norestart" repeats a call that came back with EINTR, as a program would. "kill": each process is
  * killed in the middle by its parent, and another one goes on with numbers of its own.
- * Prints "done COMPLETED EEXIST EINTR OTHER KILLED".
+ * Prints "done COMPLETED EEXIST EINTR OTHER KILLED", and on standard error each other failure.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -48,8 +48,10 @@ static void caller(const char *directory, int me, int generation, int calls, int
 			counts->completed++;
 		else if (errno == EEXIST)
 			counts->exists++;
-		else
+		else {
 			counts->other++;
+			perror(path);
+		}
 	}
 	_exit(0);
 }

@@ -259,6 +259,14 @@ def _serve(config: dict[str, Any]) -> None:
     waiting.close()
 
 
+def loops(place: Path) -> list[str]:
+    """The files below `place` that loop devices are still attached to."""
+    shown = subprocess.run(
+        ["losetup", "-n", "-O", "BACK-FILE"], capture_output=True, text=True, check=True
+    )
+    return [line for line in shown.stdout.splitlines() if line.startswith(f"{place}/")]
+
+
 def abandoned(text: str) -> list[str]:
     """The processes that have `text` in their command line."""
     found = []

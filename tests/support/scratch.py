@@ -30,6 +30,15 @@ def scratch(mode: int = 0o777, below: str = "/tmp") -> Iterator[Path]:
         subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], check=False)
 
 
+def public(path: Path) -> Path:
+    """`path` of pytest's own: it and what is above it are closed to others, and are opened."""
+    for parent in (path, *path.parents):
+        if parent == Path(tempfile.gettempdir()):
+            break
+        parent.chmod(0o755)
+    return path
+
+
 def apt_mirror() -> str:
     """The Debian mirror that this machine uses."""
     for file in ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"):
