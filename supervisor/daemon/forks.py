@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -22,6 +23,9 @@ from supervisor.observe.complaint import complain
 
 # So many orders fit into the socket, whatever the zygote does: to send one never waits.
 _MOST_ORDERED: Final = 8
+# Zygotes that die one after the other, so many within so many seconds, are not replaced any more.
+_MOST_DEATHS: Final = 5
+_WINDOW: Final = 10.0
 
 
 class Customer(Protocol):
@@ -57,7 +61,9 @@ class Forks:
         self._waiting: dict[int, Customer] = {}
         self._queue: deque[Customer] = deque()
         self._policies: dict[str, Mapping[str, Any]] = {}
-        self._second: tuple[int, socket.socket] | None = None
+        self._deaths: deque[float] = deque(maxlen=_MOST_DEATHS)
+        self._second: tuple[int, socket.socket] | None = None  # its pidfd, and our end
+        self._second_pid = 0
         self._delivered = 0
         self.failed: str | None = None
         self.on_failure: Callable[[str], None] | None = None
@@ -73,6 +79,7 @@ class Forks:
             ours.close()
             child(theirs, config, limits)
         theirs.close()
+        self._pidfd = os.pidfd_open(self.pid)
         self._sock = ours
         events.add(ours.fileno(), IN, self._news)
 
@@ -105,7 +112,7 @@ class Forks:
             self._sock.shutdown(socket.SHUT_WR)
         unheard = select.select([self._sock], [], [], 0)[0]
         if self._delivered == 0 and not unheard:
-            os.kill(self.pid, signal.SIGKILL)
+            self._kill()
         self._leave_second()
         self._wait()
         if self.failed is None:
@@ -115,19 +122,24 @@ class Forks:
     def _leave_second(self) -> None:
         """Without us it ends."""
         if self._second is not None:
-            self._second[1].close()
+            pidfd, sock = self._second
+            os.close(pidfd)
+            sock.close()
             self._second = None
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _wait(self) -> None:
         """Until the zygote has ended; it may be nobody's child any more."""
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            pidfd = os.pidfd_open(self.pid)
-            poller = select.poll()
-            poller.register(pidfd, select.POLLIN)
-            if not poller.poll(self._limits.goodbye * 1000):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                poller.poll(self._limits.goodbye * 1000)
-            os.close(pidfd)
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        if not poller.poll(self._limits.goodbye * 1000):
+            self._kill()
+            poller.poll(self._limits.goodbye * 1000)
+        os.close(self._pidfd)
+        with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
     def _send(self) -> None:
@@ -163,7 +175,8 @@ class Forks:
             return
         if "second" in answer:
             self._leave_second()
-            self._second = answer["second"], socket.socket(fileno=fds[0])
+            self._second_pid = answer["second"]
+            self._second = os.pidfd_open(self._second_pid), socket.socket(fileno=fds[0])
             return
         customer = self._waiting.pop(answer["id"])
         if "error" in answer:
@@ -180,7 +193,9 @@ class Forks:
         waiting = [*self._waiting.values(), *self._queue]
         self._waiting.clear()
         self._queue.clear()
-        if self._second is not None:
+        self._deaths.append(time.monotonic())
+        often = len(self._deaths) == _MOST_DEATHS and self._deaths[-1] - self._deaths[0] < _WINDOW
+        if self._second is not None and not often:
             self._take_second(why)
             self._queue.extend(waiting)
             self._send()
@@ -195,8 +210,11 @@ class Forks:
         assert self._second is not None
         complain(f"{why}; another one takes its place")
         self._sock.close()
-        self.pid, self._sock = self._second
-        self._second = None
+        self._kill()  # should it only have failed to answer
+        os.close(self._pidfd)
+        self._pidfd, self._sock = self._second
+        self.pid, self._second = self._second_pid, None
         self._events.add(self._sock.fileno(), IN, self._news)
+        self._tell({"do": "begin"}, [])
         for key, policy in self._policies.items():
             self._tell_policy(key, policy)

@@ -113,9 +113,11 @@ def _spared(sock: socket.socket) -> socket.socket:
         gc.collect()
         gc.freeze()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        first = os.getpid()
         pid = os.fork()
         if pid:
-            with contextlib.suppress(OSError):  # who would hear it has gone
+            # Where nobody hears it any more the second one sees that its other side has gone.
+            with contextlib.suppress(OSError):
                 send_fds(sock.fileno(), json.dumps({"second": pid}).encode(), [ours.fileno()])
             ours.close()
             theirs.close()
@@ -126,9 +128,23 @@ def _spared(sock: socket.socket) -> socket.socket:
         os.setpgid(0, 0)
         privileges.set_dumpable(False)
         privileges.set_name("seccompd-second")
-        # Nothing is said to it before it is needed; at the end of the other side it is readable.
+        # Nothing is said to it before it is needed. At the end of the other side it has to end too,
+        # and must not fork a second one, which would do the same.
         select.select([sock], [], [])
+        if not _peek(sock):
+            os._exit(0)
+        while os.getppid() == first:  # which is dying: what follows is not about that
+            time.sleep(0.001)
+        privileges.set_parent_death_signal(signal.SIGKILL)  # the daemon's, who is our parent now
         privileges.set_name("seccompd-zygote")
+
+
+def _peek(sock: socket.socket) -> bytes:
+    """b"" where the other side has gone."""
+    try:
+        return sock.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return b""
 
 
 class Zygote:
@@ -197,6 +213,8 @@ class Zygote:
                     file.seek(0)
                     self._policies[order["key"]] = CompiledPolicy.from_json(json.load(file))
                 self._freeze()
+            case "begin":  # said to a second one, which it wakes
+                pass
             case "forget":
                 self._policies.pop(order["key"], None)
             case other:

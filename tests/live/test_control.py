@@ -271,10 +271,12 @@ def test_a_session_that_hangs(daemon: Daemon, caller: Caller) -> None:
 
 def test_a_zygote_that_dies(daemon: Daemon, caller: Caller, place: Path) -> None:
     """Again and again: each time another one takes its place, and calls go on."""
-    for _ in range(3):
+    for _ in range(2):
         (zygote,) = daemon.ours("zygote")
         (second,) = wait_for(lambda: daemon.ours("second"), lambda found: len(found) == 1)
         os.kill(zygote, signal.SIGKILL)
+        gone = Path(f"/proc/{zygote}")
+        wait_for(gone.exists, lambda there: not there)
         assert wait_for(lambda: daemon.ours("zygote"), bool) == [second]
         caller.gets(ENODEV)
         other = Caller(place)
@@ -285,4 +287,40 @@ def test_a_zygote_that_dies(daemon: Daemon, caller: Caller, place: Path) -> None
             other.close()
         wait_for(lambda: len(daemon.ask("ps")), lambda count: count == 1)
     assert set(caller.errnos()) <= {str(ENODEV), str(ENOMEDIUM)}
-    assert daemon.log().count("another one takes its place") == 3
+    assert daemon.log().count("another one takes its place") == 2
+
+
+@pytest.mark.parametrize("whom", ["daemon", "zygote and daemon", "second and daemon"])
+def test_nobody_outlives_a_daemon_that_is_killed(root: Person, whom: str) -> None:
+    """Not the zygote, nor the one beside it, nor what they might fork."""
+    with scratch(0o755) as place, serving(root, place, {"host": POLICY}) as daemon:
+        caller = Caller(place)
+        try:
+            hand_over(daemon, caller, "one")
+            caller.served()
+            wait_for(lambda: daemon.ours("second"), bool)
+            for word in whom.split(" and "):
+                pids = [daemon.pid] if word == "daemon" else daemon.ours(word)
+                os.kill(pids[0], signal.SIGKILL)
+            daemon.started.process.wait()
+            assert daemon.started.wait_gone(2) == []
+            signal.sigtimedwait([], 0.5)
+            assert daemon.started.processes() == []
+        finally:
+            caller.close()
+
+
+def test_zygotes_that_die_again_and_again(root: Person) -> None:
+    """They are not replaced for ever: then the daemon ends, and says why."""
+    with scratch(0o755) as place, serving(root, place, {"host": POLICY}) as daemon:
+        for _ in range(5):
+            if daemon.started.process.poll() is not None:
+                break
+            (zygote,) = wait_for(lambda: daemon.ours("zygote"), lambda found: len(found) == 1)
+            wait_for(lambda: daemon.ours("second"), lambda found: len(found) == 1)
+            os.kill(zygote, signal.SIGKILL)
+            gone = Path(f"/proc/{zygote}")
+            wait_for(gone.exists, lambda there: not there)
+        assert daemon.started.process.wait(20) == 1
+        assert daemon.started.wait_gone(2) == []
+        assert "the zygote has died" in daemon.log()
