@@ -99,11 +99,11 @@ def _settle() -> None:
 
 def _close_all_but(kept: set[int | None]) -> None:
     """What whoever forked us had open is none of our business."""
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if fd > 2 and fd not in kept:
-            with contextlib.suppress(OSError):  # the listing's own
-                os.close(fd)
+    first = 3
+    for fd in sorted(fd for fd in kept if fd is not None and fd >= first):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, 1 << 30)
 
 
 def _spared(sock: socket.socket) -> socket.socket:
@@ -319,10 +319,13 @@ class Zygote:
             privileges.set_dumpable(False)
             privileges.set_no_new_privileges()
             from supervisor.engine.serve import serve
+            from supervisor.kernel.spawn import spawn_resolver
 
+            # Now: whatever is written to before it is forked is there twice.
+            resolver = spawn_resolver()
             serve(
                 config, fds["channel"], fds["watch"], fds["timer"], makers, limits,
-                resumed=resumed,
+                resumed=resumed, resolver=resolver,
             )
             status = 0
         except BaseException as error:

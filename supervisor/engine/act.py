@@ -84,7 +84,7 @@ class Actor:
         deadline: float = DEADLINE, mount_deadline: float = DEFAULT.mount, resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
-        report: Callable[..., None] | None = None,
+        report: Callable[..., None] | None = None, resolver: Helper | None = None,
     ) -> None:
         self._realiser = Realiser(
             may_bind=userns and traits.nodes != "none",
@@ -104,7 +104,7 @@ class Actor:
         )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)
         self.on_wait: Callable[[], None] = lambda: None
-        self._resolvers.prepare()
+        self._resolvers.prepare(resolver)
 
     def take(self, policy: _Policy, maker_socks: list[int] | None) -> None:
         """Goes by another policy from now on; with other makers, where there are any."""

@@ -60,10 +60,10 @@ class Resolvers:
         self._abandoned: list[Helper] = []
         self._lot = trio.lowlevel.ParkingLot()
 
-    def prepare(self) -> None:
-        """Forks the first one, before anybody waits for it."""
+    def prepare(self, first: Helper | None = None) -> None:
+        """Forks the first one, where it is not there yet, before anybody waits for it."""
         if not self._idle:
-            self._idle.append(spawn.spawn_resolver())
+            self._idle.append(first or spawn.spawn_resolver())
 
     def idle(self) -> Helper | None:
         """One for one work, where that takes no thought."""

@@ -32,6 +32,7 @@ from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.session import Session
 from supervisor.engine.snapshot import Receiver
 from supervisor.kernel.shim import check, lib, receive_fds, send_fds
+from supervisor.kernel.spawn import Helper
 from supervisor.kernel.watch import Watches
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.complaint import complain
@@ -49,9 +50,13 @@ def serve(
     limits: Limits,
     *,
     resumed: bool,
+    resolver: Helper | None = None,
 ) -> None:
-    """Serves until no caller is left. `resumed`: another session did so before."""
-    container = _Container(config, channel, Watches(watch_fd), timer, makers, limits, resumed)
+    """Serves until no caller is left. `resumed`: another session did so before. `resolver`: the
+    first one, where it is there already."""
+    container = _Container(
+        config, channel, Watches(watch_fd), timer, makers, limits, resumed, resolver
+    )
     try:
         # The first listener is there already: it must not wait for trio's own start.
         message, fds = _next(channel)
@@ -74,7 +79,7 @@ class _Container:
 
     def __init__(
         self, config: SessionConfig, channel: int, watches: Watches, timer: int,
-        makers: list[int], limits: Limits, resumed: bool,
+        makers: list[int], limits: Limits, resumed: bool, resolver: Helper | None,
     ) -> None:
         policy = config.policy
         self._config = config
@@ -102,6 +107,7 @@ class _Container:
             traits=config.traits,
             policy=policy,
             maker_socks=makers,
+            resolver=resolver,
             deadline=limits.path,
             mount_deadline=limits.mount,
             resumed=resumed,

@@ -65,7 +65,7 @@ def test_a_container_makes_nodes(daemon: Daemon, box: Bundle) -> None:
     mode, uid, gid = outside(box.root / "tmp/b")
     assert (stat.S_ISCHR(mode), stat.S_IMODE(mode), uid, gid) == (True, 0o640, FIRST_ID, FIRST_ID)
     assert not (box.root / "tmp/d").exists()
-    calls = [record for record in daemon.records() if "syscall" in record]
+    calls = [record for record in daemon.all_records() if "syscall" in record]
     assert [(record["args"]["pathname"], record["verdict"]) for record in calls] == [
         ("/dev/a", "emulate"), ("/tmp/b", "emulate"), ("/tmp/c", "errno"), ("/tmp/d", "refuse"),
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def test_a_filter_that_asks_for_more(root: Person, place: Path, userns: bool) ->
             assert done.stderr == "mknod: /tmp/d: Operation not permitted\n"
             assert stat.S_ISFIFO(outside(box.root / "tmp/e")[0])
             assert stat.S_ISCHR(outside(box.root / "tmp/w")[0])
-        calls = [record for record in daemon.records() if "syscall" in record]
+        calls = [record for record in daemon.all_records() if "syscall" in record]
         assert [(one["verdict"], one["rule"].partition(":")[0]) for one in calls] == [
             ("continue", "filter"), ("continue", "filter"), ("refuse", "nodes.yaml"),
         ]  # fmt: skip

@@ -78,6 +78,11 @@ class Daemon:
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.audit.read_text().splitlines()]
 
+    def all_records(self) -> list[dict[str, Any]]:
+        """All of containers that have ended: a record is written after its call was answered."""
+        wait_for(lambda: self.ours("session"), lambda found: not found)
+        return self.records()
+
     def ours(self, kind: str) -> list[int]:
         """The pids of this daemon's processes of a kind: zygote, session, path, make."""
         found = []
