@@ -166,6 +166,20 @@ def test_without_a_user_namespace(root: Person, place: Path, runtime: str) -> No
         assert "nodes: user_namespace is 'own', not host" in daemon.log()
 
 
+def test_a_daemon_in_a_container_of_its_own(root: Person, place: Path, runtime: str) -> None:
+    """With the host's processes and users, and else with namespaces of its own."""
+    own = ["unshare", "--mount", "--net", "--ipc", "--uts", "--cgroup", "sh", "-c"]
+    hide = 'mount -t tmpfs none /home && mount -t tmpfs none /var/lib && exec "$@"'
+    with serving(root, place, {"nodes": POLICY}, start=[*own, hide, "sh"]) as daemon:
+        assert os.stat(f"/proc/{daemon.pid}/ns/mnt").st_ino != os.stat("/proc/self/ns/mnt").st_ino
+        with bundle(place, daemon.profile("nodes"), runtime=runtime) as box:
+            done = box.run("mknod /dev/a c 1 3 && echo x >/dev/a && mknod /tmp/b c 1 5; echo $?")
+            assert done.stdout == "0\n", done.stderr
+            assert stat.S_ISCHR(outside(box.root / "tmp/b")[0])
+            name = box.start()
+            assert box.exec(name, "mknod /dev/a c 1 3 && rm /dev/a").returncode == 0
+
+
 def test_no_daemon(daemon: Daemon, box: Bundle) -> None:
     assert daemon.stop() == 0
     done = box.run("echo started")
