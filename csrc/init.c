@@ -154,6 +154,23 @@ static int fork_command(struct state *state, struct sd_handover *page)
 	return pid < 0 ? -errno : 0;
 }
 
+static void pass_on(struct state *state, const struct sd_handover *page,
+		    const struct sd_signal *signal);
+
+/* CMD runs once somebody has taken its listener. -ESRCH where the front has gone or given up. */
+static int await_release(struct state *state, const struct sd_handover *page)
+{
+	struct sd_order order = {.kind = state->spec->held ? 0 : SD_ORDER_GO};
+
+	while (order.kind != SD_ORDER_GO) {
+		if (recv(state->sock, &order, sizeof order, 0) != (ssize_t)sizeof order)
+			return -ESRCH;
+		if (order.kind == SD_ORDER_KILL)
+			pass_on(state, page, &order.signal);
+	}
+	return 0;
+}
+
 static int hand_over(struct state *state, struct sd_handover *page)
 {
 	struct sd_launch_event event = {.kind = SD_EVENT_LISTENER, .value = state->command};
@@ -173,6 +190,9 @@ static int hand_over(struct state *state, struct sd_handover *page)
 	close(page->listener);
 	if (sent < 0)
 		return sent;
+	error = await_release(state, page);
+	if (error)
+		return error;
 	sd_handover_step(page, SD_STEP_RELEASED);
 	/* It may be killed on the way: then there is just a dead child to reap. */
 	sd_handover_await(page, SD_STEP_ALONE, state->command);

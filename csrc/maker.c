@@ -170,6 +170,8 @@ static int real_node(struct maker *maker, const struct sd_make *make, int dir)
 		return -ENOTDIR;
 	if (!sd_is_mapped(c->uids, c->uid_count, parent.st_uid))
 		return -EACCES;
+	if (c->no_real_nodes && sd_allowed(c, make->mode, make->device) != SD_CLOSED)
+		return -EPERM;
 	if (sd_allowed(c, make->mode, make->device) == SD_CLOSED) {
 		if (!opens_nothing(maker, make, dir))
 			return -EPERM;

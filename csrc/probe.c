@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -154,6 +155,19 @@ static int pidfd_info(void)
 	return there;
 }
 
+static int peer_pidfd(void)
+{
+	int ends[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+		return -errno;
+	int fd = sd_peer_pidfd(ends[0]);
+	if (fd >= 0)
+		close(fd);
+	close(ends[0]);
+	close(ends[1]);
+	return fd >= 0;
+}
+
 int sd_probe(int feature)
 {
 	switch ((enum sd_feature)feature) {
@@ -189,6 +203,8 @@ int sd_probe(int feature)
 		return !there_as(syscall(SYS_mount_setattr, -1, NULL, ~0U, NULL, 0), ENOSYS);
 	case SD_HAS_PIDFD_INFO:
 		return pidfd_info();
+	case SD_HAS_PEER_PIDFD:
+		return peer_pidfd();
 	}
 	return -EINVAL;
 }

@@ -2,6 +2,8 @@
  * descriptors from the front and the zygote. */
 #include "shim.h"
 
+#include "compat.h"
+
 #include <errno.h>
 #include <grp.h>
 #include <linux/nsfs.h>
@@ -22,7 +24,8 @@ int sd_join_user_namespace(int userns, uint32_t uid, uint32_t gid)
 {
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) || setns(userns, CLONE_NEWUSER))
 		return -errno;
-	/* refused where the namespace has setgroups off: then the groups are the target's own as well */
+	/* refused where the namespace has setgroups off: then ours are the target's as well (as root we
+	 * took them before) */
 	if (setgroups(0, NULL) && errno != EPERM)
 		return -errno;
 	if (syscall(SYS_setresgid, gid, gid, gid) || prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) ||
@@ -36,6 +39,28 @@ int sd_parent_user_namespace(int userns)
 {
 	int parent = ioctl(userns, NS_GET_PARENT);
 	return parent < 0 ? -errno : parent;
+}
+
+int sd_owner_of_user_namespace(int userns, uint32_t *uid)
+{
+	uid_t owner;
+	if (ioctl(userns, NS_GET_OWNER_UID, &owner))
+		return -errno;
+	*uid = owner;
+	return 0;
+}
+
+int sd_user_namespace_of(int ns)
+{
+	int owner = ioctl(ns, NS_GET_USERNS);
+	return owner < 0 ? -errno : owner;
+}
+
+int sd_peer_pidfd(int sock)
+{
+	int pidfd = -1;
+	socklen_t size = sizeof pidfd;
+	return getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) ? -errno : pidfd;
 }
 
 int sd_send_fds(int sock, const void *data, size_t size, const int *fds, size_t count)

@@ -136,6 +136,12 @@ void sd_forget_callers(void);
 int sd_join_user_namespace(int userns, uint32_t uid, uint32_t gid);
 /* a descriptor of the user namespace that this one was made in; -EPERM: that is not below ours */
 int sd_parent_user_namespace(int userns);
+/* who made it, as our user namespace numbers users */
+int sd_owner_of_user_namespace(int userns, uint32_t *uid);
+/* a descriptor of the user namespace that another namespace belongs to */
+int sd_user_namespace_of(int ns);
+/* a pidfd of who connected (SO_PEERPIDFD); -ENOPROTOOPT: this kernel has none */
+int sd_peer_pidfd(int sock);
 int sd_send_fds(int sock, const void *data, size_t size, const int *fds, size_t count);
 /* the size of the message; 0: the other side has closed. Unused places of `fds` become -1 */
 int sd_receive_fds(int sock, void *data, size_t size, int *fds, size_t count);
@@ -157,6 +163,7 @@ struct sd_launch_spec {
 	uint32_t namespaces;     /* enum sd_namespace; 0: CMD is filtered and nothing else */
 	uint32_t uid, gid;       /* who CMD is in its user namespace; without one they are unused */
 	int32_t drop_groups;     /* empty the list of supplementary groups */
+	int32_t held;            /* after the event with the listener: CMD waits for another sd_launch_go */
 	int32_t wait_killable;   /* the kernel has WAIT_KILLABLE_RECV, and it is not hidden */
 	uint32_t preserve_fds;   /* how many descriptors after 0, 1 and 2 CMD inherits */
 	const void *filter;      /* struct sock_filter[] */
@@ -258,6 +265,7 @@ struct sd_ceiling { /* all that a maker can ever be asked for */
 	const struct sd_mount_rule *mounts;
 	uint32_t mount_count;
 	int32_t userns;        /* of the target, for idmapped mounts; -1: none */
+	int32_t no_real_nodes; /* that could be opened: only such as are mounted, and end with that */
 };
 
 /* Both return the pid. The helper's first message, an int32_t, is 0 or -errno (sd_helper_ready). */
@@ -561,6 +569,7 @@ enum sd_feature {
 	SD_HAS_MOVE_MOUNT,    /* 5.2 */
 	SD_HAS_MOUNT_SETATTR, /* 5.12 */
 	SD_HAS_PIDFD_INFO,    /* PIDFD_GET_INFO and PIDFD_THREAD, 6.13 */
+	SD_HAS_PEER_PIDFD,    /* SO_PEERPIDFD, 6.5 */
 };
 
 /* 1: there; 0: not there; -errno: the kernel refused to let it be tried */

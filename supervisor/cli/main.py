@@ -23,6 +23,10 @@ VERBS: Final = {
     "trace": ("supervisor.cli.trace", "watch what a daemon's sessions decide, as it happens"),
     "reload": ("supervisor.cli.reload", "have a daemon load its policies again"),
     "check": ("supervisor.cli.check", "look for mistakes in policies"),
+    "explain": ("supervisor.cli.explain", "say what a policy does with a call, and why"),
+    "test": ("supervisor.cli.test", "run the cases beside policies"),
+    "learn": ("supervisor.cli.learn", "write a policy from what was asked for"),
+    "replay": ("supervisor.cli.replay", "say what another policy would have decided"),
     "schema": ("supervisor.cli.schema", "print the JSON Schema of a policy"),
     "doctor": ("supervisor.cli.doctor", "say what works on this machine and what is missing"),
 }

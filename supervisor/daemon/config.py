@@ -47,6 +47,7 @@ class Config:
     audit: Path | None
     containers: int
     connections: int
+    attached: int
     message: int
     hand_over: float
     descriptors: int | None
@@ -117,6 +118,10 @@ KEYS: Final = (
     Key(
         "limits.connections", 1000,
         "most connections of one user that have not handed over yet", _number(1, 10_000),
+    ),
+    Key(
+        "limits.attached", 32,
+        "most commands of one user that attach.sock serves at once", _number(1, 10_000),
     ),
     Key("limits.message", 1 << 20, "most bytes of one hand-over", _number(4096, 64 << 20)),
     Key(
@@ -237,6 +242,7 @@ def _config(file: str | None, values: Mapping[str, Any]) -> Config:
         audit=found["audit"],
         containers=found["limits.containers"],
         connections=found["limits.connections"],
+        attached=found["limits.attached"],
         message=found["limits.message"],
         hand_over=found["limits.hand_over"],
         descriptors=found["limits.descriptors"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from errno import EPERM
 from itertools import count
@@ -15,6 +16,7 @@ from supervisor.daemon.forks import Forks
 from supervisor.daemon.keeper import PACE, Keeper
 from supervisor.daemon.policies import Choice, Entry, PolicySet
 from supervisor.engine.config import SessionConfig
+from supervisor.engine.limits import limits_of
 from supervisor.kernel import features
 from supervisor.kernel.target import Target, of_first_caller
 from supervisor.observe.complaint import complain
@@ -30,14 +32,16 @@ Key = tuple[str, int, str]
 class HandOver:
     """A listener as a door got it. `target` None: who the callers are will be seen by the first.
 
-    `runtime`: the process that calls for the runtime first (its id, its start). What is in here
-    belongs to whoever takes it.
+    `runtime`: the process that calls for the runtime first (its id, its start). Without
+    `real_nodes` no node that can be opened outlives the container. What is in here belongs to
+    whoever takes it.
     """
 
     subject: Subject
     listener: int
     target: Target | None = None
     runtime: tuple[int, int] | None = None
+    real_nodes: bool = True
 
     def close(self) -> None:
         """Lets go of everything: the kernel answers the callers with ENOSYS then."""
@@ -52,13 +56,16 @@ class Container:
 
     `target` None: who calls is not known yet, and so neither is the policy. After that `entry`
     None says that no policy applies, and all is refused. `first` is the policy that it began with:
-    its filter goes by that one for good. `born`: time.monotonic().
+    its filter goes by that one for good. `born`: time.monotonic(). `on_end` is called once all is
+    over.
     """
 
     subject: Subject
     keeper: Keeper
     entry: Entry | None = None
     target: Target | None = None
+    real_nodes: bool = True
+    on_end: Callable[[], None] | None = None
     first: Entry | None = None
     born: float = field(default_factory=time.monotonic)
 
@@ -107,7 +114,7 @@ class Containers:
         self._config = config
         self.policies = policies
         self._traits = traits
-        self._as_root = as_root
+        self.as_root = as_root
         self._audit = audit
         self._told: set[str] = set()
         self._looking: dict[int, Looking] = {}
@@ -121,29 +128,31 @@ class Containers:
         """Every container that is served now."""
         return [one for those in self._containers.values() for one in those]
 
-    def take(self, hand_over: HandOver) -> None:
+    def take(self, hand_over: HandOver) -> Container | None:
         """Serves a listener: as one more of a container that is known, or as a new container's.
 
         Takes everything over. Never raises for what a client sent: what cannot be served is let go
-        of, or refused, and the log says why.
+        of (None), or refused, and the log says why.
         """
         self.taken += 1
         try:
-            self._take(hand_over)
+            return self._take(hand_over)
         except OSError as error:  # out of descriptors, or of memory
             complain(f"{_name(hand_over.subject)}: let go: {error.strerror}")
             hand_over.close()
+            return None
 
-    def _take(self, hand_over: HandOver) -> None:
+    def _take(self, hand_over: HandOver) -> Container | None:
         subject = hand_over.subject
-        key = (subject.door, subject.peer_uid, subject.container or "")
+        key = _key(subject)
         container = self._known(key, hand_over)
         if container is None:
             if self.count >= self._config.containers:
                 complain(f"{_name(subject)}: let go: {self.count} containers are served already")
                 hand_over.close()
-                return
+                return None
             container = self._new(key, subject)
+            container.real_nodes = hand_over.real_nodes
         target, hand_over.target = hand_over.target, None
         if target is not None and container.target is None:
             self._decide(container, target)
@@ -156,6 +165,17 @@ class Containers:
             os.close(hand_over.listener)
             if not container.keeper.listeners:
                 self._ended(key, container)
+            return None
+        return container
+
+    def end(self, container: Container) -> None:
+        """Ends a container's session at once, whoever still calls: calls in flight get their
+        policy's errno, later ones ENOSYS."""
+        subject = container.subject
+        those = self._containers.get(_key(subject), [])
+        if container in those:
+            container.keeper.close(refuse=True)
+            self._forget(_key(subject), container)
 
     def close(self) -> None:
         """Ends all sessions; calls in flight get their policy's errno, later ones ENOSYS."""
@@ -226,17 +246,19 @@ class Containers:
             traits=self._traits,
             uids=target.uids,
             gids=target.gids,
-            as_root=self._as_root,
+            as_root=self.as_root,
             trace_fd=None,
             audit_fd=None,
             wait_killable=False,  # the filter is the runtime's, and nobody can ask it
             sync_wake_up=features.available("sync_wake_up"),
             pidfd_info=self._audit is not None and features.available("pidfd_info"),
             foreign=True,
+            real_nodes=container.real_nodes,
+            groups=target.groups,
         )
-        keeper.details = {
-            "config": {**config.to_json(entry.key), "limits": asdict(self._config.session)}
-        }
+        limits = limits_of(entry.policy.limits, self._config.session)
+        keeper.limits = limits
+        keeper.details = {"config": {**config.to_json(entry.key), "limits": asdict(limits)}}
         keeper.take_up()
         if before is not None:
             Change(keeper, entry.policy).begin(self._forks, before.policy)
@@ -314,16 +336,25 @@ class Containers:
             keeper.start()
 
     def _ended(self, key: Key, container: Container) -> None:
-        those = self._containers.get(key, [])
-        if container not in those:
+        if container not in self._containers.get(key, []):
             return
+        if container.keeper.refused_here:
+            _complain(container, f"ended; {container.keeper.refused_here} calls were refused")
+        container.keeper.close()
+        self._forget(key, container)
+
+    def _forget(self, key: Key, container: Container) -> None:
+        those = self._containers[key]
         those.remove(container)
         if not those:
             del self._containers[key]
         self.count -= 1
-        if container.keeper.refused_here:
-            _complain(container, f"ended; {container.keeper.refused_here} calls were refused")
-        container.keeper.close()
+        if container.on_end is not None:
+            container.on_end()
+
+
+def _key(subject: Subject) -> Key:
+    return subject.door, subject.peer_uid, subject.container or ""
 
 
 def _complain(container: Container, text: str) -> None:

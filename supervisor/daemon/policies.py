@@ -84,6 +84,9 @@ class PolicySet:
         """The first policy that applies to `subject`."""
         passed_over: list[tuple[str, str]] = []
         for entry in self.entries:
+            if subject.policy not in (None, entry.name):
+                passed_over.append((entry.name, f"{subject.policy} was asked for"))
+                continue
             applies = entry.applies
             why = "it has no match" if applies is None else applies.why_not(subject)
             if why is None:

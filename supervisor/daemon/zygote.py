@@ -60,6 +60,7 @@ def child(sock: socket.socket, config: SessionConfig | None, limits: Limits) -> 
     try:
         privileges.set_parent_death_signal(signal.SIGKILL)
         _settle()
+        lib.sd_forget_callers()  # or it would close by their numbers what is ours by then
         _close_all_but({sock.fileno(), config.audit_fd if config else None})
         from supervisor.engine import serve as _loaded  # noqa: F401  (the expensive import)
 
@@ -305,6 +306,8 @@ class Zygote:
             _close_all_but({*fds.values(), *makers, config.audit_fd, config.trace_fd})
             userns = fds.get("userns")
             if userns is not None:
+                if config.as_root:
+                    os.setgroups(config.groups)  # inside it may be too late: root's would stay
                 check(
                     lib.sd_join_user_namespace(userns, *config.inner_root()),
                     "joining the user namespace",
@@ -350,7 +353,8 @@ class Zygote:
         try:
             while len(makers) < MAKERS:
                 maker = spawn_maker(
-                    devices, config.uids or (), config.gids or (), policy.mounts, userns
+                    devices, config.uids or (), config.gids or (), policy.mounts, userns,
+                    real_nodes=config.real_nodes,
                 )
                 makers.append(maker.sock)
                 if maker.pidfd >= 0:

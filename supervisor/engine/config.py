@@ -18,7 +18,9 @@ class SessionConfig:
     where it has none of its own. `as_root`: seccompd has root's privileges in the initial user
     namespace, so there are makers. `wait_killable`: the filter has that flag for certain; that of a
     foreign runtime cannot be asked. `sync_wake_up`, `pidfd_info`: kernel features to be used.
-    `foreign`: the filter is a runtime's, and not the one that was compiled with the policy.
+    `foreign`: the filter is a runtime's, and not the one that was compiled with the policy. Without
+    `real_nodes` all that can be opened are mounted ones, which do not outlive the target. `groups`:
+    of all callers, outside, where the target's user namespace lets nobody change them.
     """
 
     name: str
@@ -33,6 +35,8 @@ class SessionConfig:
     sync_wake_up: bool
     pidfd_info: bool
     foreign: bool = False
+    real_nodes: bool = True
+    groups: Sequence[int] = ()
 
     def inner_root(self) -> tuple[int, int]:
         """The ids to take inside the target's user namespace: 0 where it has one."""
@@ -52,6 +56,8 @@ class SessionConfig:
             "sync_wake_up": self.sync_wake_up,
             "pidfd_info": self.pidfd_info,
             "foreign": self.foreign,
+            "real_nodes": self.real_nodes,
+            "groups": self.groups,
         }
 
     @classmethod
@@ -72,6 +78,8 @@ class SessionConfig:
             sync_wake_up=data["sync_wake_up"],
             pidfd_info=data["pidfd_info"],
             foreign=data["foreign"],
+            real_nodes=data["real_nodes"],
+            groups=data["groups"],
         )
 
 

@@ -20,7 +20,9 @@ from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
 from supervisor.model import MountCeiling
 
-MOST_RESOLVERS: Final = 4
+MOST_RESOLVERS: Final = 8
+# Of these: a mount can take one for as long as its program or its image makes it wait.
+MOST_MOUNTING: Final = 4
 MOST_ABANDONED: Final = 8
 _LAST_BREATH: Final = 0.05
 _TIDYING: Final = 0.0005
@@ -36,6 +38,8 @@ def spawn_maker(
     gids: Sequence[tuple[int, int, int]] | None = None,
     mounts: Sequence[MountCeiling] = (),
     userns: int | None = None,
+    *,
+    real_nodes: bool = True,
 ) -> int:
     """A maker below `ceiling` for a user namespace with these maps; the socket that it answers on.
 
@@ -44,15 +48,16 @@ def spawn_maker(
     closed.
     """
     helper = spawn.spawn_maker(
-        ceiling, ids or (), gids if gids is not None else ids or (), mounts, userns
-    )
+        ceiling, ids or (), gids if gids is not None else ids or (), mounts, userns,
+        real_nodes=real_nodes,
+    )  # fmt: skip
     if helper.pidfd >= 0:
         os.close(helper.pidfd)
     return helper.sock
 
 
 class Resolvers:
-    """At most four resolvers, forked as they are needed; `take` and `give` are the whole use."""
+    """At most MOST_RESOLVERS, forked as they are needed; `take` and `give` are the whole use."""
 
     def __init__(self) -> None:
         self._idle: list[Helper] = []

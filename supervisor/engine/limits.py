@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,8 @@ class Limits:
     `restarts`: how many sessions may die within `restart_window` before calls are only refused.
     `hang`: how long a session may leave a call unreceived before it is ended. `in_flight`: how many
     calls of a session may wait for helpers at a time. `rate`: how many calls a second it takes.
-    `path`: for all the path work of one call. `mount`: for one mount.
+    `path`: all path work of one call. `mount`: what a mount itself may take. A policy can change
+    `snapshot` and those two: see `limits_of`.
     """
 
     snapshot: float = 0.1
@@ -35,6 +37,12 @@ class Limits:
 
 
 DEFAULT = Limits()
+
+
+def limits_of(said: Mapping[str, float], otherwise: Limits = DEFAULT) -> Limits:
+    """The limits of a policy: `otherwise`, but for what `said`, its `limits`, says."""
+    known: dict[str, Any] = {**said}
+    return replace(otherwise, **known)
 
 
 class Pace:

@@ -19,11 +19,13 @@ _FLAGS: Final[dict[str, int]] = {
 
 
 class Realiser:
-    """What a session can do. `may_bind`: bind mounts, `host`: of the host's own nodes."""
+    """What a session can do. `may_bind`: bind mounts, `host`: of the host's own nodes. Without
+    `real_nodes`: nothing but bind mounts."""
 
-    def __init__(self, *, may_bind: bool, host: bool) -> None:
+    def __init__(self, *, may_bind: bool, host: bool, real_nodes: bool = True) -> None:
         self.host = host
         self._may_bind = may_bind
+        self._real_nodes = real_nodes
         self._found: dict[tuple[str, int, int], bytes] = {}
 
     def flags(self, job: Job, plan: MakeNode, settings: Settings, *, makers: bool) -> int:
@@ -31,8 +33,13 @@ class Realiser:
         call gets the kernel's own answer. `makers`: there are some to make one.
         """
         how = settings.realise if self._may_bind else "node"
+        if not self._real_nodes and how == "auto":
+            how = "bind"
         flags: int = _FLAGS[how]
         if job.probe_only:
+            return flags | PROBE
+        if not self._real_nodes and how == "node":
+            job.lack = "no real node is made for a command whose grant ends"
             return flags | PROBE
         if not makers:
             path = self._path(plan) if self.host and how != "node" else b""

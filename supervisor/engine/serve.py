@@ -23,6 +23,7 @@ from typing import Any
 import trio
 
 from supervisor.engine.act import Actor
+from supervisor.engine.callers import Callers
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.crew import Crew, Totals
 from supervisor.engine.decide import Judge
@@ -102,18 +103,19 @@ class _Container:
         self._records = Records(self._audit, tracer)
         self._missed = None if config.wait_killable else MissedAnswers()
         in_own_userns = config.uids is not None
+        self._callers = Callers(policy.wants, config.uids, config.gids)
         self._actor = Actor(
             userns=in_own_userns,
             traits=config.traits,
             policy=policy,
             maker_socks=makers,
             resolver=resolver,
-            deadline=limits.path,
-            mount_deadline=limits.mount,
+            limits=limits,
             resumed=resumed,
             uids=config.uids,
             gids=config.gids,
             report=None if self._audit is None else self._audit.event,
+            real_nodes=config.real_nodes,
         )
         self._judge = Judge(
             policy, kernel_refuses=in_own_userns, foreign=config.foreign, limits=limits
@@ -161,6 +163,7 @@ class _Container:
             policy = CompiledPolicy.from_json(json.load(file))
         self._actor.take(policy, fds[1:] if makers else None)
         self._judge.take(policy)
+        self._callers.wants = policy.wants
         for loop in self._loops:
             loop.take(policy)
         self._policy = policy
@@ -202,6 +205,7 @@ class _Container:
             records=self._records,
             missed=self._missed,
             limits=self._limits,
+            callers=self._callers,
             crew=self._crew,
             latch=Latch(*order["runtime"]) if order["runtime"] else None,
             totals=self._totals,

@@ -14,14 +14,18 @@ import select
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.keeper import Keeper
 from supervisor.engine.config import SessionConfig
+from supervisor.engine.limits import limits_of
 from supervisor.errors import KernelError, SeccompdError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.intake import refusals
+from supervisor.intake.terminal import Terminal
 from supervisor.kernel import features, idmap, privileges
 from supervisor.kernel.idmap import IdMaps, Range
 from supervisor.kernel.launch import (
@@ -33,7 +37,6 @@ from supervisor.kernel.launch import (
     Namespace,
     Signal,
     Signals,
-    below,
     detach_stream,
     stop_self,
 )
@@ -46,10 +49,15 @@ _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `seccompd run` was asked for. `maps` is ("auto",), ("none",) or the SPECs."""
+    """What `seccompd run` was asked for. `maps` is ("auto",), ("none",) or the SPECs.
+
+    `attach` is the daemon's socket, whose policy it is then; None: a session of our own. `policy`
+    None is the default: "default", or the first of the daemon's that is meant for us.
+    """
 
     command: Sequence[str]
-    policy: str = "default"
+    policy: str | None = None
+    attach: Path | None = None
     maps: Sequence[str] = ("auto",)
     unshare: Sequence[str] = ()
     audit: str | None = None
@@ -70,6 +78,8 @@ def run(options: Options) -> int:
     """
     features.demand(namespaces=list(options.maps) != ["none"])
     maps = _maps(options)
+    if options.attach is not None:
+        return _attached(options, maps, options.attach)
     as_root = (
         os.geteuid() == 0
         and idmap.in_initial_namespace()
@@ -77,7 +87,7 @@ def run(options: Options) -> int:
         and privileges.holds("sys_admin")
     )
     traits = Traits("none" if maps is None else "private" if as_root else "host")
-    policy = store.load(options.policy, traits, families=FAMILIES)
+    policy = store.load(options.policy or "default", traits, families=FAMILIES)
     with contextlib.ExitStack() as stack:
         audit = None
         if options.audit is not None:
@@ -99,22 +109,77 @@ def run(options: Options) -> int:
         events = Events()
         stack.callback(events.close)
         # Before the launch: the modules of a session load meanwhile.
-        forks = Forks(events, config)
+        limits = limits_of(policy.limits)
+        forks = Forks(events, config, limits)
         stack.callback(forks.close)
         keeper = Keeper(
-            events, forks, name=config.name, on_error=policy.on_error, lasting=False
+            events, forks, name=config.name, on_error=policy.on_error, lasting=False, limits=limits
         )
         stack.callback(keeper.close)
-        signals = Signals()
-        stack.callback(signals.close)
-        terminal = _Terminal()
-        stack.callback(terminal.close)
-        init, userns = _launch(options, maps, policy.filter)
-        stack.callback(init.close)
-        privileges.set_dumpable(False)
-        if os.geteuid() == 0:
-            privileges.limit_capabilities({"kill"})
-        return _Front(options, events, keeper, signals, terminal, init, userns).run()
+        return _supervise(stack, options, maps, policy.filter, _Own(events, keeper))
+
+
+def _attached(options: Options, maps: IdMaps | None, path: Path) -> int:
+    from supervisor.intake.grant import Grant
+
+    with contextlib.ExitStack() as stack:
+        grant = Grant(path, options.policy)
+        stack.callback(grant.close)
+        return _supervise(stack, options, maps, grant.filter, grant)
+
+
+def _supervise(
+    stack: contextlib.ExitStack, options: Options, maps: IdMaps | None, code: bytes,
+    supervisor: _Supervisor,
+) -> int:
+    """Launches the command below the filter `code`, and sees it to its end."""
+    signals = Signals()
+    stack.callback(signals.close)
+    terminal = Terminal()
+    stack.callback(terminal.close)
+    init, userns = _launch(options, maps, code)
+    stack.callback(init.close)
+    privileges.set_dumpable(False)
+    if os.geteuid() == 0:
+        privileges.limit_capabilities({"kill"})
+    return _Front(options, supervisor, signals, terminal, init, userns).run()
+
+
+class _Supervisor(Protocol):
+    """Who answers the command's calls, as far as the front has to do with it."""
+
+    def fileno(self) -> int:
+        """Readable when `dispatch` is to be called, which raises nothing but SeccompdError."""
+        ...
+
+    def dispatch(self) -> None: ...
+
+    def hand_over(self, listener: int, init: Init, userns: int | None) -> None:
+        """Takes over the listener and the command's user namespace. A command that is held may go
+        on once it is served."""
+        ...
+
+    def finish(self) -> None:
+        """Nobody of the command is left."""
+        ...
+
+
+class _Own:
+    """A session of our own."""
+
+    def __init__(self, events: Events, keeper: Keeper) -> None:
+        self.fileno = events.fileno
+        self.dispatch = events.dispatch
+        self._keeper = keeper
+
+    def hand_over(self, listener: int, init: Init, userns: int | None) -> None:  # noqa: ARG002
+        """Has the session started."""
+        self._keeper.userns = userns
+        self._keeper.add(listener)
+        self._keeper.start()
+
+    def finish(self) -> None:
+        """It ends by itself; the end of the zygote is waited for."""
 
 
 def _maps(options: Options) -> IdMaps | None:
@@ -155,6 +220,7 @@ def _launch(options: Options, maps: IdMaps | None, code: bytes) -> tuple[Init, i
             identity=None if maps is None else maps.identity,
             drop_groups=maps is not None and _drops_groups(maps),
             preserve_fds=options.preserve_fds,
+            held=options.attach is not None,
         )
     )
     try:
@@ -196,60 +262,15 @@ def _begin(launch: Launch) -> Init:
         raise refusals.namespaces(error) from error
 
 
-class _Terminal:
-    """The terminal that was ours when we started, to be given back after a command that took it."""
-
-    def __init__(self) -> None:
-        self._fd: int | None = None
-        for fd in (0, 1, 2):
-            try:
-                if os.tcgetpgrp(fd) == os.getpgrp():
-                    self._fd = os.dup(fd)
-                    return
-            except OSError:
-                continue
-
-    def give_back(self, init: int) -> None:
-        """Makes our process group the foreground again (our SIGTTOU is blocked).
-
-        Only after a group that has ended or is the command's, below process `init`: where our
-        shell has put us in the background, the terminal is the shell's.
-        """
-        if self._fd is None:
-            return
-        with contextlib.suppress(OSError):
-            group = os.tcgetpgrp(self._fd)
-            if group > 0 and group != os.getpgrp() and (_has_ended(group) or below(group, init)):
-                os.tcsetpgrp(self._fd, os.getpgrp())
-
-    def close(self) -> None:
-        """After the end of the command's last process."""
-        self.give_back(0)
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-
-def _has_ended(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
-
-
 class _Front:
     """The loop of the front, from the launch to the end of the command's last process."""
 
     def __init__(
-        self, options: Options, events: Events, keeper: Keeper, signals: Signals,
-        terminal: _Terminal, init: Init, userns: int | None,
+        self, options: Options, supervisor: _Supervisor, signals: Signals,
+        terminal: Terminal, init: Init, userns: int | None,
     ) -> None:
         self._options = options
-        self._events = events
-        self._keeper = keeper
+        self._supervisor = supervisor
         self._signals = signals
         self._terminal = terminal
         self._init = init
@@ -264,6 +285,7 @@ class _Front:
         try:
             while not self._ended:
                 self._turn()
+            self._supervisor.finish()
         finally:
             if self._userns is not None:
                 os.close(self._userns)
@@ -277,7 +299,7 @@ class _Front:
 
     def _turn(self) -> None:
         poller = select.poll()
-        for fd in (self._init.sock, self._signals.fd, self._events.fileno()):
+        for fd in (self._init.sock, self._signals.fd, self._supervisor.fileno()):
             poller.register(fd, select.POLLIN)
         for fd, _ in poller.poll():
             if fd == self._init.sock:
@@ -286,7 +308,7 @@ class _Front:
                 for found in self._pending_signals():
                     self._forward(found)
             else:
-                self._events.dispatch()
+                self._supervisor.dispatch()
         if self._stop is not None and not self._ended:
             number, self._stop = self._stop, None
             stop_self(number)
@@ -333,9 +355,7 @@ class _Front:
 
     def _start(self, listener: int) -> None:
         userns, self._userns = self._userns, None
-        self._keeper.userns = userns
-        self._keeper.add(listener)
-        self._keeper.start()
+        self._supervisor.hand_over(listener, self._init, userns)
         # A pipe that the command closes must not stay open because of us.
         for fd in (0, 1):
             with contextlib.suppress(OSError):

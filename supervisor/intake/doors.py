@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from supervisor.daemon.main import DoorMaker
+from supervisor.intake.attach import AttachDoor
 from supervisor.intake.oci import OciDoor
 
-DOORS: Final[Mapping[str, DoorMaker]] = {"oci": OciDoor}
+DOORS: Final[Mapping[str, DoorMaker]] = {"oci": OciDoor, "attach": AttachDoor}

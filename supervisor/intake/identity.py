@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from supervisor.daemon.sockets import credentials
-from supervisor.kernel.target import shares_our_pids
+from supervisor.kernel import features
+from supervisor.kernel.shim import check, lib
+from supervisor.kernel.target import has_ended, shares_our_pids
 from supervisor.kernel.task import PROC, start_time
 
 # The same three names as two families of runtimes write them.
@@ -47,7 +49,11 @@ class Peer:
 
 
 def peer_of(sock: socket.socket) -> Peer:
-    """The other side of a connection that has just been accepted, by SO_PEERCRED."""
+    """The other side of a connection that has just been accepted, by SO_PEERCRED.
+
+    What else is said of its process is that process's for certain where the kernel has
+    SO_PEERPIDFD: nothing is said of one that has gone, whose number may be another's by now.
+    """
     pid, uid, gid = credentials(sock)
     program = None
     try:
@@ -55,7 +61,22 @@ def peer_of(sock: socket.socket) -> Peer:
             program = file.read().rstrip("\n")
     except OSError:
         pass
-    return Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
+    found = Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
+    if features.available("peer_pidfd") and not peer_lives(sock):
+        return Peer(pid, uid, gid, None, None, False)
+    return found
+
+
+def peer_lives(sock: socket.socket) -> bool:
+    """Whether the process that connected has not ended, by SO_PEERPIDFD."""
+    try:
+        pidfd = check(lib.sd_peer_pidfd(sock.fileno()), "SO_PEERPIDFD")
+    except OSError:
+        return False
+    try:
+        return not has_ended(pidfd)
+    finally:
+        os.close(pidfd)
 
 
 def kubernetes(annotations: Mapping[str, str]) -> Mapping[str, str] | None:

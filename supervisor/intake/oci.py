@@ -7,31 +7,28 @@ for nobody but itself.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import os
 import socket
 from dataclasses import replace
+from typing import Final
 
 import trio
 
 from supervisor.daemon.config import Config
 from supervisor.daemon.containers import Containers, HandOver
-from supervisor.daemon.sockets import RuntimeDirectory, accepting
+from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.intake.handover import Malformed, Reading, State, parse_state
-from supervisor.intake.identity import Peer, is_listener, kubernetes, peer_of
+from supervisor.intake.identity import Peer, is_listener, kubernetes
+from supervisor.intake.reception import Reception, receive
 from supervisor.kernel import target as targets
-from supervisor.observe.complaint import complain
 from supervisor.policy.applies import Subject
 
 NAME = "oci"
-_PIECE = 65536
-# SCM_MAX_FD: no message has more, so that none is ever lost.
-_FDS_MAX = 253
 _FD_NAME = "seccompFd"
 # How long a connection may send spaces after its message. To close earlier would be an error to a
 # runtime that has not yet written its last newline.
-_LINGER = 1.0
+_LINGER: Final = 1.0
 
 
 class OciDoor:
@@ -40,40 +37,24 @@ class OciDoor:
     def __init__(self, place: RuntimeDirectory, containers: Containers, config: Config) -> None:
         self._containers = containers
         self._config = config
-        self._socket = place.listen(f"{NAME}.sock", 0o600)
-        # Those of a user that have not handed over, the oldest first.
-        self._waiting: dict[int, dict[trio.CancelScope, None]] = {}
+        sock = place.listen(f"{NAME}.sock", 0o600)
+        self._reception = Reception(NAME, sock, config, self._connection)
 
     async def serve(self) -> None:
-        """Accepts, and never reads itself."""
-        async with trio.open_nursery() as nursery:
-            async for connection in accepting(self._socket, NAME):
-                # At once: a runtime may go on and end before it has handed anything over.
-                nursery.start_soon(self._connection, connection, peer_of(connection))
+        """Takes in what comes."""
+        await self._reception.serve()
 
-    async def _connection(self, connection: socket.socket, peer: Peer) -> None:
-        with connection:
-            fds: list[int] = []
-            try:
-                message = await self._first(connection, peer, fds)
-                if message is None:
-                    return
-                self._take(parse_state(message), peer, fds)
-            except Malformed as error:
-                complain(f"{NAME}: a hand-over of pid {peer.pid} is refused: {error}")
-                return
-            except OSError as error:
-                complain(f"{NAME}: a hand-over of pid {peer.pid} ended: {error.strerror or error}")
-                return
-            except Exception as error:  # a defect of ours costs this connection, and no other
-                complain(f"{NAME}: a hand-over failed: {type(error).__name__}: {error}")
-                return
-            finally:
-                for fd in fds:
-                    os.close(fd)
-            with contextlib.suppress(OSError), trio.move_on_after(_LINGER):
-                while await _read(connection, None):
-                    pass
+    async def _connection(self, connection: socket.socket, peer: Peer, fds: list[int]) -> None:
+        message = await self._first(connection, peer, fds)
+        if message is None:
+            return
+        self._take(parse_state(message), peer, fds)
+        # Before it may linger: what came beside the listener is nobody's.
+        while fds:
+            os.close(fds.pop())
+        with contextlib.suppress(OSError), trio.move_on_after(_LINGER):
+            while await receive(connection, None):
+                pass
 
     async def _first(
         self, connection: socket.socket, peer: Peer, fds: list[int]
@@ -84,28 +65,17 @@ class OciDoor:
         hands over when it is started.
         """
         reading = Reading(self._config.message)
-        waiting = self._waiting.setdefault(peer.uid, {})
-        if len(waiting) >= self._config.connections:
-            next(iter(waiting)).cancel()
-        scope = trio.CancelScope()
-        waiting[scope] = None
-        try:
-            with scope:
-                data = await _read(connection, fds)
-                scope.deadline = trio.current_time() + self._config.hand_over
-                if not data and not fds:
-                    return None  # a runtime that failed after it had connected
-                while data:
-                    message = reading.feed(data)
-                    if message is not None:
-                        return message
-                    data = await _read(connection, None)
-                raise Malformed("it ends in the middle")
-            raise Malformed("it does not come to its end in time, or too many others wait")
-        finally:
-            del waiting[scope]
-            if not waiting:
-                self._waiting.pop(peer.uid, None)
+        with self._reception.waiting(peer) as scope:
+            data = await receive(connection, fds)
+            scope.deadline = trio.current_time() + self._config.hand_over
+            if not data and not fds:
+                return None  # a runtime that failed after it had connected
+            while data:
+                message = reading.feed(data)
+                if message is not None:
+                    return message
+                data = await receive(connection, None)
+        raise Malformed("it ends in the middle")
 
     def _take(self, state: State, peer: Peer, fds: list[int]) -> None:
         if len(state.fds) != len(fds):
@@ -145,25 +115,3 @@ def _target(
     except OSError:
         return None, None
     return target, target.runtime
-
-
-async def _read(connection: socket.socket, fds: list[int] | None) -> bytes:
-    """The next piece; b"" at its end. Descriptors go to `fds`, or where that is None to nobody."""
-    while True:
-        await trio.lowlevel.wait_readable(connection)
-        try:
-            size = socket.CMSG_SPACE(_FDS_MAX * array.array("i").itemsize)
-            data, control, _, _ = connection.recvmsg(_PIECE, size, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
-            continue
-        came = array.array("i")
-        for level, kind, value in control:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                came.frombytes(value[: len(value) - len(value) % came.itemsize])
-        if fds is not None:
-            fds.extend(came)
-        elif came:
-            for fd in came:
-                os.close(fd)
-            raise Malformed("descriptors after the first piece")
-        return data

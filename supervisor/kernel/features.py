@@ -57,6 +57,8 @@ _TABLE = (
     Feature("mount_setattr", "SD_HAS_MOUNT_SETATTR", (5, 12), True, "sets a mount's attributes"),
     Feature("pidfd_info", "SD_HAS_PIDFD_INFO", (6, 13), False,
             "says who calls; without it records take longer to make"),
+    Feature("peer_pidfd", "SD_HAS_PEER_PIDFD", (6, 5), False,
+            "says for certain which process connected to a door; without it, by its number"),
 )
 
 FEATURES = {feature.name: feature for feature in _TABLE}

@@ -79,7 +79,8 @@ class Signal:
 class Launch:
     """What to launch, and how. `filter` is an array of struct sock_filter.
 
-    `identity` is (uid, gid) of the command in its new user namespace, None without one.
+    `identity` is (uid, gid) of the command in its new user namespace, None without one. `held`: it
+    waits for another `go` once its listener has been sent.
     """
 
     command: Sequence[str]
@@ -88,6 +89,7 @@ class Launch:
     identity: tuple[int, int] | None
     drop_groups: bool = False
     preserve_fds: int = 0
+    held: bool = False
 
 
 class Init:
@@ -103,6 +105,7 @@ class Init:
         spec.uid, spec.gid = launch.identity or (0, 0)
         spec.drop_groups = launch.drop_groups
         spec.wait_killable = features.available("wait_killable")
+        spec.held = launch.held
         spec.preserve_fds = launch.preserve_fds
         spec.filter, spec.filter_size = code, len(launch.filter)
         spec.argv = argv
@@ -111,7 +114,7 @@ class Init:
         self.pid: int = pid[0]
 
     def go(self) -> None:
-        """Lets init start the command."""
+        """Lets init start the command, or go on with it."""
         check(lib.sd_launch_go(self.sock), "init")
 
     def kill(self, signal: Signal) -> None:

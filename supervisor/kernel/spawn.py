@@ -55,6 +55,8 @@ def spawn_maker(
     gids: Sequence[tuple[int, int, int]],
     mounts: Sequence[MountCeiling] = (),
     userns: int | None = None,
+    *,
+    real_nodes: bool = True,
 ) -> Helper:
     """Forks a maker; needs root's privileges in the initial user namespace.
 
@@ -62,7 +64,8 @@ def spawn_maker(
     and highest minor, and whether they are made only where nobody can open them (which without a
     user namespace there is nowhere, and is not looked at). `uids` and `gids` are (inside, outside,
     count) of the target's user namespace; none: it has none of its own. `mounts` is what it may
-    ever mount, and `userns` the target's user namespace, for whose ids it is mounted.
+    ever mount, and `userns` the target's user namespace, for whose ids it is mounted. Without
+    `real_nodes` it makes those that can be opened only to be mounted, so that none of them stays.
     """
     keep = (
         ffi.new("struct sd_range[]", [tuple(r) for r in uids]),
@@ -75,6 +78,7 @@ def spawn_maker(
     rules, kept = _mount_rules(mounts)
     bounds.mounts, bounds.mount_count = rules, len(mounts)
     bounds.userns = -1 if userns is None else userns
+    bounds.no_real_nodes = not real_nodes
     child = ffi.new("struct sd_child *")
     check(lib.sd_maker_spawn(bounds, child), "fork")
     del kept

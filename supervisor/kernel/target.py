@@ -33,14 +33,16 @@ _FILTERED = b"2"  # SECCOMP_MODE_FILTER
 @dataclass(slots=True)
 class Target:
     """`userns` is a descriptor of the user namespace; None: it is our own. `uids`, `gids` are its
-    maps, as (inside, outside, count). `runtime`: the process is a runtime's that has executed
-    nothing yet (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy.
-    `pid`: the process that said all this.
+    maps, as (inside, outside, count). `groups`: where nobody in it can change groups, those of the
+    process, as we number them. `runtime`: the process is a runtime's that has executed nothing yet
+    (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy. `pid`: the
+    process that said all this.
     """
 
     userns: int | None
     uids: IdMap | None
     gids: IdMap | None
+    groups: tuple[int, ...] = ()
     runtime: tuple[int, int] | None = None
     cgroups: tuple[str, ...] = ()
     pid: int = 0
@@ -72,14 +74,45 @@ def of_process(pid: int) -> Target:
         began = start_time(pid)
         if began is not None and forked_only(pid):
             target.runtime = (pid, began)
-        target.cgroups = _cgroups(pid)
+        target.cgroups = cgroups(pid)
         target.pid = pid
-        if _readable(pidfd):
+        if has_ended(pidfd):
             target.close()
             raise ProcessLookupError(ESRCH, "the process has gone", str(pid))
         return target
     finally:
         os.close(pidfd)
+
+
+def of_process_of(pidfd: int, owner: int) -> Target:
+    """What the process behind `pidfd` says of its container, which user `owner` has made.
+
+    That has to be a user namespace made in ours by `owner`, and the process in a mount namespace
+    that belongs to it: PermissionError otherwise. Other OSErrors where it has gone, does not let
+    itself be looked at, or `pidfd` is none.
+    """
+    pid = _number(pidfd)
+    task = open_task(pid)
+    try:
+        if has_ended(pidfd):
+            raise ProcessLookupError(ESRCH, "the process has gone", str(pid))
+        target = _of_task(task)
+        try:
+            if target.userns is None or not _made_in_ours(target.userns):
+                raise PermissionError(EPERM, "not in a user namespace made in the daemon's")
+            if _owner(target.userns) != owner:
+                raise PermissionError(EPERM, "the user namespace is another user's")
+            if not _belongs(task, "ns/mnt", target.userns):
+                raise PermissionError(EPERM, "not in a mount namespace of its own")
+            target.cgroups = cgroups(pid)
+            if has_ended(pidfd):
+                raise ProcessLookupError(ESRCH, "the process has gone", str(pid))
+        except BaseException:
+            target.close()
+            raise
+        return target
+    finally:
+        os.close(task)
 
 
 def of_first_caller(listener: int, watch: Any, on_error: int) -> Target | None:
@@ -155,16 +188,24 @@ def _of_task(task: int) -> Target:
         if _identity(userns) == _identity(None):
             os.close(userns)
             return Target(None, None, None)
-        return Target(userns, _map(task, "uid_map"), _map(task, "gid_map"))
+        groups = _groups(task) if _content(task, "setgroups") == b"deny\n" else ()
+        return Target(userns, _map(task, "uid_map"), _map(task, "gid_map"), groups)
     except BaseException:
         os.close(userns)
         raise
 
 
+def _content(task: int, name: str) -> bytes:
+    with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=task), "rb") as file:
+        return file.read()
+
+
+def _groups(task: int) -> tuple[int, ...]:
+    return tuple(map(int, field(_content(task, "status"), b"Groups").split()))
+
+
 def _map(task: int, name: str) -> IdMap:
-    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
-    with open(fd, "rb") as file:
-        rows = [[int(word) for word in line.split()] for line in file]
+    rows = [[int(word) for word in line.split()] for line in _content(task, name).splitlines()]
     if not rows:
         raise OSError(EINVAL, "no ids are mapped", name)
     return [(inside, outside, count) for inside, outside, count in rows]
@@ -191,7 +232,41 @@ def _made_in_ours(userns: int) -> bool:
         os.close(parent)
 
 
-def _cgroups(pid: int) -> tuple[str, ...]:
+def _owner(userns: int) -> int:
+    uid = ffi.new("uint32_t *")
+    check(lib.sd_owner_of_user_namespace(userns, uid), "NS_GET_OWNER_UID")
+    return int(uid[0])
+
+
+def _belongs(task: int, name: str, userns: int) -> bool:
+    """Whether a namespace of the task belongs to that user namespace."""
+    namespace = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
+    try:
+        owner = check(lib.sd_user_namespace_of(namespace), "NS_GET_USERNS")
+    except PermissionError:
+        return False  # it is not below ours
+    finally:
+        os.close(namespace)
+    try:
+        return _identity(owner) == _identity(userns)
+    finally:
+        os.close(owner)
+
+
+def _number(pidfd: int) -> int:
+    """The process that a pidfd stands for; OSError where it has gone, or that is no pidfd."""
+    with open(f"{PROC}/self/fdinfo/{pidfd}", encoding="ascii", errors="replace") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == "Pid":
+                if int(value) > 0:
+                    return int(value)
+                raise ProcessLookupError(ESRCH, "the process has gone, or is not below ours")
+    raise OSError(EINVAL, "no pidfd")
+
+
+def cgroups(pid: int) -> tuple[str, ...]:
+    """The paths of a process in all hierarchies; none where it has gone."""
     try:
         lines = _read(f"{PROC}/{pid}/cgroup").splitlines()
     except OSError:
@@ -204,7 +279,8 @@ def _read(path: str) -> str:
         return file.read()
 
 
-def _readable(fd: int) -> bool:
+def has_ended(pidfd: int) -> bool:
+    """Whether the process behind a pidfd has ended."""
     poller = select.poll()
-    poller.register(fd, select.POLLIN)
+    poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(0))

@@ -14,6 +14,9 @@ from supervisor.policy.match import IdRange, glob_matches, id_matches, text_matc
 
 KUBERNETES: Final = ("namespace", "pod", "container")
 
+# Everybody may come to these: what an admin wrote with other doors in mind is not for them.
+OPEN_DOORS: Final = ("attach",)
+
 Texts = tuple[str, ...]
 
 
@@ -23,7 +26,8 @@ class Subject:
 
     `peer_uid` and `peer_gid` are those of the process that handed the listener over, as the kernel
     says, `runtime` its name. `kubernetes` has the names in KUBERNETES. `cgroups` are paths, one for
-    each hierarchy. `user_namespace` is "own", or "host" where it is the daemon's.
+    each hierarchy. `user_namespace` is "own", or "host" where it is the daemon's. `policy` is one
+    that was asked for: no other is the container's then, and that one only where its match holds.
     """
 
     door: str
@@ -37,6 +41,7 @@ class Subject:
     kubernetes: Mapping[str, str] | None = None
     cgroups: tuple[str, ...] = ()
     user_namespace: str = "own"
+    policy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,8 @@ class Applies:
         """The first reason why the policy does not apply; None where it does."""
         if self.door is not None and subject.door not in self.door:
             return _differs("door", subject.door, self.door)
+        if self.door is None and subject.door in OPEN_DOORS:
+            return f"it does not name door {subject.door}"
         if subject.user_namespace not in self.user_namespace:
             return _differs("user_namespace", subject.user_namespace, self.user_namespace)
         for key in ("runtime", "container", "metadata", "cookie"):

@@ -11,6 +11,7 @@ import stat
 import struct
 import subprocess
 from collections.abc import Iterator
+from errno import EPERM
 from pathlib import Path
 
 import pytest
@@ -239,3 +240,17 @@ def test_it_is_bare(maker: socket.socket) -> None:
     assert len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()) == 1
     maker.close()
     os.waitpid(int(pid), 0)
+
+
+def test_no_real_nodes(root: Person, folder: Path) -> None:
+    """Whose target's end is to be the end of its nodes: only those that are mounted."""
+    assert root.name is None
+    with socket.socket(
+        fileno=spawn_maker(CEILING, [(0, START, 1000)], real_nodes=False)
+    ) as maker:
+        maker.settimeout(5)
+        for op in (NODE, AT):
+            for flags in (0, ANYWHERE | DAC):
+                assert ask(maker, folder, op=op, flags=flags) == EPERM
+        assert os.listdir(folder) == []
+        assert ask(maker, folder, op=PRIVATE) == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.kernel.privileges import CAPABILITIES
+from supervisor.kernel.capabilities import NAMES
 from tests.support.daemon import Daemon, serving
 from tests.support.handovers import POLICY, Caller, hand_over
 from tests.support.inside import wait_for
@@ -126,8 +126,7 @@ def capabilities(pid: int) -> set[str]:
     found = re.search(r"CapPrm:\t(\w+)", status)
     assert found
     bits = int(found[1], 16)
-    names = {number: name for name, number in CAPABILITIES.items()}
-    return {names.get(number, str(number)) for number in range(64) if bits >> number & 1}
+    return {name for number, name in enumerate(NAMES) if bits >> number & 1}
 
 
 def test_who_keeps_what(root: Person, place: Path) -> None:

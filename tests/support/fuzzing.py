@@ -17,7 +17,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from supervisor.daemon import control
-from supervisor.intake import handover
+from supervisor.intake import attach, handover
 from supervisor.intake.handover import DEPTH_MAX, Malformed, Reading, State, parse_state
 
 MOST = 4096
@@ -30,7 +30,7 @@ _CRUN = json.dumps(json.loads(_RUNC), indent=4).encode() + b"\n"
 SEEDS = (
     _RUNC, _CRUN, b"{}", b'{"fds":["seccompFd"],"state":{"id":"a","pid":0}}', b'{"a":"\\"}"}',
     b'{"do":"trace","container":"x","syscalls":["mknod"],"verdicts":null}\n', b"[[[]]]",
-    b'"\\u0000"',
+    b'"\\u0000"', b'{"version":1,"do":"attach","policy":"x","fds":["seccompFd","pidFd"]}',
 )  # fmt: skip
 _TOKENS = (
     b"{", b"}", b"[", b"]", b'"', b"\\", b":", b",", b"null", b"true", b"1e999", b"-0", b"\xff",
@@ -96,7 +96,9 @@ def mutated(data: bytes, corpus: Sequence[bytes], source: random.Random) -> byte
 def check(data: bytes, source: random.Random) -> None:
     """One message through the parsers. AssertionError, or anything else: a mistake in them."""
     message = _read(data, source)
-    for parse, result in ((parse_state, State), (control._request, dict)):
+    for parse, result in (
+        (parse_state, State), (control._request, dict), (attach.parse_request, attach.Request)
+    ):
         try:
             found = parse(data if message is None else message)
         except (Malformed, control.Wrong):
@@ -136,7 +138,7 @@ def fuzz(count: int, seed: int) -> int:
     """How many messages were kept because they reached something new."""
     source = random.Random(seed)
     corpus = list(SEEDS)
-    with Coverage([handover.__file__, control.__file__]) as coverage:
+    with Coverage([handover.__file__, control.__file__, attach.__file__]) as coverage:
         for number in range(count):
             data = mutated(source.choice(corpus), corpus, source)
             before = len(coverage.edges)

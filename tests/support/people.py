@@ -134,15 +134,15 @@ def ordinary() -> Person:
     return _made("sd-test")
 
 
-def without_ranges() -> Person:
+def without_ranges(name: str = "sd-bare") -> Person:
     """A user who has no subordinate ids."""
-    person = _made("sd-bare")
+    person = _made(name)
     for option, path in (("--del-subuids", "/etc/subuid"), ("--del-subgids", "/etc/subgid")):
         for line in Path(path).read_text().splitlines():
             owner, start, count = line.split(":")
             if owner == person.name:
                 span = f"{start}-{int(start) + int(count) - 1}"
-                subprocess.run(["usermod", option, span, "sd-bare"], check=True)
+                subprocess.run(["usermod", option, span, name], check=True)
     return person
 
 

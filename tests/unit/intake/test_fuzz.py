@@ -105,7 +105,7 @@ def test_the_door_keeps_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
                 ours.sendmsg([data[at : at + size]], rights if fds else [])
                 at += size
-        await door._connection(theirs, own)
+        await door._reception._connection(theirs, own)
 
     async def all_of_them() -> None:
         corpus = list(SEEDS)

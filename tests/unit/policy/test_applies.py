@@ -44,6 +44,10 @@ def match(text: str) -> Applies:
         ("{}", {}, None),
         ("{door: [run, oci]}", {}, None),
         ("{door: lxc}", {}, "door is 'oci', not lxc"),
+        ("{}", {"door": "attach"}, "it does not name door attach"),
+        ("{door: attach}", {"door": "attach"}, None),
+        ("{door: [oci, attach], peer_uid: 1000}", {"door": "attach", "peer_uid": 1000}, None),
+        ("{door: attach, peer_uid: 1000}", {"door": "attach"}, "peer_uid is 0"),
         ("{}", {"user_namespace": "host"}, "user_namespace is 'host', not own"),
         ("{user_namespace: host}", {"user_namespace": "host"}, None),
         ("{user_namespace: [host, own]}", {}, None),
@@ -157,6 +161,9 @@ def test_policies_in_order(tmp_path: Path) -> None:
     assert choice.text() == (
         "a: it has no match; b: metadata is not known; c: door is 'lxc', not oci"
     )
+    for wanted, name in (("b", None), ("c", "c"), ("x", None)):
+        choice = loaded.choose(Subject(**BASE | {"metadata": "other", "policy": wanted}))
+        assert (choice.entry.name if choice.entry else None) == name
     write("d", "match: {door: window}")
     write("e", "nonsense: 1")
     with pytest.raises(PolicyError) as found:

@@ -1,0 +1,104 @@
+"""What all doors do alike: accept at once, let who is silent wait, and wait for nobody."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+import trio
+
+from supervisor.daemon.config import Config
+from supervisor.daemon.sockets import accepting
+from supervisor.intake.handover import Malformed
+from supervisor.intake.identity import Peer, peer_of
+from supervisor.observe.complaint import complain
+
+_PIECE: Final = 65536
+# SCM_MAX_FD: no message has more, so that none is ever lost.
+_FDS_MAX: Final = 253
+
+# Gets a connection that does not block, which is closed afterwards, who connected, and a list of
+# descriptors, which are closed as well but for those that it takes out.
+Handler = Callable[[socket.socket, Peer, list[int]], Awaitable[None]]
+
+
+class Reception:
+    """One listening socket. A connection that goes wrong costs nobody but its peer."""
+
+    def __init__(self, name: str, sock: socket.socket, config: Config, handler: Handler) -> None:
+        self._name = name
+        self._socket = sock
+        self._config = config
+        self._handler = handler
+        # Those of a user that have not handed over, the oldest first.
+        self._waiting: dict[int, dict[trio.CancelScope, None]] = {}
+
+    async def serve(self) -> None:
+        """Accepts, and never reads itself."""
+        async with trio.open_nursery() as nursery:
+            async for connection in accepting(self._socket, self._name):
+                # At once: a runtime may go on and end before it has handed anything over.
+                nursery.start_soon(self._connection, connection, peer_of(connection))
+
+    async def _connection(self, connection: socket.socket, peer: Peer) -> None:
+        name = self._name
+        fds: list[int] = []
+        with connection:
+            try:
+                await self._handler(connection, peer, fds)
+            except Malformed as error:
+                complain(f"{name}: a hand-over of pid {peer.pid} is refused: {error}")
+            except OSError as error:
+                complain(f"{name}: a hand-over of pid {peer.pid} ended: {error.strerror or error}")
+            except Exception as error:  # a defect of ours costs this connection, and no other
+                complain(f"{name}: a hand-over failed: {type(error).__name__}: {error}")
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    @contextlib.contextmanager
+    def waiting(self, peer: Peer) -> Iterator[trio.CancelScope]:
+        """While a connection has not handed over: the oldest of a user's gives way where there are
+        too many. Raises Malformed where that has happened, or the scope's deadline has come."""
+        waiting = self._waiting.setdefault(peer.uid, {})
+        if len(waiting) >= self._config.connections:
+            next(iter(waiting)).cancel()
+        scope = trio.CancelScope()
+        waiting[scope] = None
+        try:
+            with scope:
+                yield scope
+        finally:
+            del waiting[scope]
+            if not waiting:
+                self._waiting.pop(peer.uid, None)
+        if scope.cancelled_caught:
+            raise Malformed("it does not come to its end in time, or too many others wait")
+
+
+async def receive(connection: socket.socket, fds: list[int] | None) -> bytes:
+    """The next piece; b"" at its end. Descriptors go to `fds`, or where that is None to nobody."""
+    while True:
+        await trio.lowlevel.wait_readable(connection)
+        try:
+            size = socket.CMSG_SPACE(_FDS_MAX * array.array("i").itemsize)
+            data, control, flags, _ = connection.recvmsg(_PIECE, size, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            continue
+        came = array.array("i")
+        for level, kind, value in control:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                came.frombytes(value[: len(value) - len(value) % came.itemsize])
+        if fds is not None:
+            fds.extend(came)
+        elif came:
+            for fd in came:
+                os.close(fd)
+            raise Malformed("descriptors after the first piece")
+        if flags & socket.MSG_TRUNC:
+            raise Malformed(f"more than {_PIECE} bytes in one message")
+        return data
