@@ -72,7 +72,7 @@ doctor: setup ## what works on this machine, and what is missing
 
 # -- tests
 
-.PHONY: test test-fast attack soak
+.PHONY: test test-fast attack soak fuzz
 test: venv-test build ## all tests but the long attacks and the soak (some minutes; as root all of them run)
 	@$(PYTEST) -q $(AT_ONCE) -m "not attack and not soak" $(ARGS)
 test-fast: venv-test build ## the tests that take no time
@@ -81,6 +81,10 @@ attack: venv-test build ## the long attacks: races, stalls, storms
 	@$(PYTEST) -q -m attack $(ARGS)
 soak: venv-test build ## minutes of load, then a count of what is left behind
 	@$(PYTEST) -q -m soak --timeout 3600 $(ARGS)
+
+fuzz: venv-test build ## a million messages to what parses hand-overs and requests
+	@$(PY) -m tests.support.fuzzing $(or $(COUNT),1000000)
+	@SECCOMPD_TEST_FUZZ=100000 $(PYTEST) -q --timeout 3600 tests/unit/intake/test_fuzz.py
 
 .PHONY: test-pythons test-sanitize bare-debian
 test-pythons: venv-test build ## the unit tests under each of Python 3.11 to 3.14 that is in PATH or in pyenv
