@@ -18,6 +18,7 @@ VERBS: Final = {
     "run": ("supervisor.cli.run", "run one command under a policy"),
     "serve": ("supervisor.cli.serve", "supervise the containers of this host, as a daemon"),
     "profile": ("supervisor.cli.profile", "print what a container runtime must load for a policy"),
+    "lxc-hook": ("supervisor.cli.lxc_hook", "tell the daemon that an LXC container starts"),
     "check": ("supervisor.cli.check", "look for mistakes in policies"),
     "schema": ("supervisor.cli.schema", "print the JSON Schema of a policy"),
     "doctor": ("supervisor.cli.doctor", "say what works on this machine and what is missing"),

@@ -57,17 +57,21 @@ def peer_of(sock: socket.socket) -> Peer:
     ucred = struct.Struct("3i")
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
     pid, uid, gid = ucred.unpack(data)
-    program = None
-    try:
-        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            program = file.read().rstrip("\n")
-    except OSError:
-        pass
+    program = program_of(pid)
     uid, gid = uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
     found = Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
     if features.available("peer_pidfd") and not peer_lives(sock):
         return Peer(pid, uid, gid, None, None, False)
     return found
+
+
+def program_of(pid: int) -> str | None:
+    """The name of a process, which it chooses itself; None where it has gone."""
+    try:
+        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return None
 
 
 def peer_lives(sock: socket.socket) -> bool:
