@@ -232,14 +232,14 @@ def test_without_a_proxy(direct: tuple[Daemon, Lxc]) -> None:
     daemon.stop()
     said.write_text("")
     daemon.start()
-    wait_for(lambda: said.read_text(), lambda text: MADE in text)
+    wait_for(said.read_text, lambda text: MADE in text)
     assert (daemon.runtime / "lxc.containers").read_text().count(name) == 1
     # Announced twice, it is still read once: another reader would wait for ever.
     hook = [str(box.path.parent / "hook"), name, "lxc", "start-host"]
     subprocess.run(hook, check=True)
     wait_for(daemon.log, lambda text: "it is served already" in text)
     said.write_text("")
-    wait_for(lambda: said.read_text(), lambda text: text.count(MADE) > 3)
+    wait_for(said.read_text, lambda text: text.count(MADE) > 3)
     box.stop(name)
     served(daemon)
 
