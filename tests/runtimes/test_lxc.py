@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -17,7 +18,8 @@ from tests.support.daemon import Daemon, serving
 from tests.support.inside import wait_for
 from tests.support.lxc import FIRST_ID, Lxc, there
 from tests.support.mounting import loops
-from tests.support.people import Person
+from tests.support.people import Person, python
+from tests.support.program import seccompd
 from tests.support.scratch import compile_c, scratch
 
 pytestmark = pytest.mark.skipif(bool(there()), reason="no LXC, or not root")
@@ -187,3 +189,86 @@ def test_a_daemon_that_is_not_there_yet_and_one_that_comes_again(
                 served(daemon)
             finally:
                 box.close()
+
+
+# -- the listener itself, by the command socket
+
+
+@pytest.fixture
+def direct(root: Person, place: Path) -> Iterator[tuple[Daemon, Lxc]]:
+    with (
+        scratch(0o755) as own,
+        serving(root, own, {"given": POLICY}, doors=["oci", "lxc"]) as daemon,
+    ):
+        hook = own / "hook"
+        words = seccompd(root, "lxc-hook", "--socket", str(daemon.runtime / "lxc.sock"))
+        environ = " ".join(f"{key}={value}" for key, value in root.environ().items())
+        box = Lxc(
+            own, daemon, "given", None, f"lxc.hook.start-host = {hook}", proxy=False
+        )
+        hook.write_text(
+            f"#!/bin/sh\nexport {environ}\nexec {shlex.join(words)} --cookie given "
+            f'--lxcpath {box.path} "$@"\n'
+        )
+        hook.chmod(0o755)
+        try:
+            yield daemon, box
+        finally:
+            box.close()
+
+
+def test_without_a_proxy(direct: tuple[Daemon, Lxc]) -> None:
+    """In parallel, while the monitor has an ear for others; and by a daemon that comes later."""
+    daemon, box = direct
+    many = "for i in $(seq 20); do (mknod /tmp/m$i c 1 3 && echo OK) & done; wait; rm /tmp/m*"
+    done = box.run(f"{NODE}; {many}; mknod /tmp/z c 1 5")
+    assert done.stdout == MADE + "OK\n" * 20, done.stderr
+    assert "No such device" in done.stderr
+    served(daemon)
+    wait_for((daemon.runtime / "lxc.containers").read_text, lambda text: text == "")
+    name = box.start("/bin/sh", "-c", f"while sleep 0.05; do {NODE}; done >/said 2>&1")
+    said = box.root / "said"
+    wait_for(lambda: MADE in said.read_text() if said.exists() else False, bool)
+    daemon.stop()
+    said.write_text("")
+    daemon.start()
+    wait_for(said.read_text, lambda text: MADE in text)
+    assert (daemon.runtime / "lxc.containers").read_text().count(name) == 1
+    # Announced twice, it is still read once: another reader would wait for ever.
+    hook = [str(box.path.parent / "hook"), name, "lxc", "start-host"]
+    subprocess.run(hook, check=True)
+    wait_for(daemon.log, lambda text: "it is served already" in text)
+    said.write_text("")
+    wait_for(said.read_text, lambda text: text.count(MADE) > 3)
+    box.stop(name)
+    served(daemon)
+
+
+def test_a_command_socket_that_is_nobodys(direct: tuple[Daemon, Lxc], user: Person) -> None:
+    """Its name is anybody's to take, and a hook may name what there is not."""
+    daemon, box = direct
+    hook = [str(box.path.parent / "hook"), "nobody", "lxc", "start-host"]
+    subprocess.run(hook, check=True)
+    wait_for(daemon.log, lambda text: "nobody cannot be had: Connection refused" in text)
+    name = f"\\0{box.path}/nobody/command"
+    code = (
+        "import socket; s = socket.socket(1);"
+        f"s.bind('{name}'); s.listen(); print(flush=True); s.accept()"
+    )
+    other = subprocess.Popen(
+        user.argv([python(user), "-c", code]), stdout=subprocess.PIPE, cwd="/"
+    )
+    try:
+        assert other.stdout
+        other.stdout.readline()
+        subprocess.run(hook, check=True)
+        wait_for(daemon.log, lambda text: "its command socket is another user's" in text)
+    finally:
+        other.kill()
+        other.communicate()
+    daemon.stop()
+    done = subprocess.run(hook, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no daemon hears" in done.stderr
+    assert box.run("true").returncode != 0
+    daemon.start()
