@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import mounts, peers
+from bench import containers, mounts, peers
 from bench.peers import BenchError, Peer, Sample
 
 EPERM, EEXIST = 1, 17
@@ -322,6 +322,9 @@ def main() -> int:
         for name, group in (("decide alone", decisions), ("run -- true", start_up)):
             if wanted(name):
                 attempt(partial(group, bench))
+        if wanted("container"):
+            for one in containers.measure(bench):
+                attempt(one)
         if wanted("mount"):
             for one in mounts.measure(bench):
                 attempt(one)
