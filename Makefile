@@ -74,11 +74,13 @@ doctor: setup ## what works on this machine, and what is missing
 
 .PHONY: test test-fast attack soak fuzz
 test: venv-test build ## all tests but the long attacks and the soak (some minutes; as root all of them run)
-	@$(PYTEST) -q $(AT_ONCE) -m "not attack and not soak" $(ARGS)
+	@$(PYTEST) -q $(AT_ONCE) -m "not attack and not soak and not fuzz" $(ARGS)
 test-fast: venv-test build ## the tests that take no time
-	@$(PYTEST) -q -m "not slow and not attack and not soak" $(ARGS)
+	@$(PYTEST) -q -m "not slow and not attack and not soak and not fuzz" $(ARGS)
 attack: venv-test build ## the long attacks: races, stalls, storms
 	@$(PYTEST) -q -m attack $(ARGS)
+fuzz: venv-test build ## a hundred thousand documents for the policy reader (about ten minutes)
+	@$(PYTEST) -q -s -m fuzz $(ARGS)
 soak: venv-test build ## minutes of load, then a count of what is left behind
 	@$(PYTEST) -q -m soak --timeout 3600 $(ARGS)
 
