@@ -79,14 +79,12 @@ test-fast: venv-test build ## the tests that take no time
 	@$(PYTEST) -q -m "not slow and not attack and not soak and not fuzz" $(ARGS)
 attack: venv-test build ## the long attacks: races, stalls, storms
 	@$(PYTEST) -q -m attack $(ARGS)
-fuzz: venv-test build ## a hundred thousand documents for the policy reader (about ten minutes)
+fuzz: venv-test build ## 100,000 documents for the policy reader, a million messages for the daemon's doors
 	@$(PYTEST) -q -s -m fuzz $(ARGS)
-soak: venv-test build ## minutes of load, then a count of what is left behind
-	@$(PYTEST) -q -m soak --timeout 3600 $(ARGS)
-
-fuzz: venv-test build ## a million messages to what parses hand-overs and requests
 	@$(PY) -m tests.support.fuzzing $(or $(COUNT),1000000)
 	@SECCOMPD_TEST_FUZZ=100000 $(PYTEST) -q --timeout 3600 tests/unit/intake/test_fuzz.py
+soak: venv-test build ## minutes of load, then a count of what is left behind
+	@$(PYTEST) -q -m soak --timeout 3600 $(ARGS)
 
 .PHONY: test-pythons test-sanitize bare-debian
 test-pythons: venv-test build ## the unit tests under each of Python 3.11 to 3.14 that is in PATH or in pyenv

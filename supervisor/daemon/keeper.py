@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from errno import ENOTCONN
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -257,7 +258,7 @@ class Keeper:
     def _close_channel(self) -> None:
         if self._channel is not None:
             self._channel.close()
-            self._channel = self.told = None
+        self._channel = self.told = None
 
     def _session_ended(self, _: int) -> None:
         ended = self._ending
@@ -276,7 +277,7 @@ class Keeper:
     def _lost(self, how: str) -> None:
         """There is no session any more: another one comes, if they do not all go that way."""
         now = time.monotonic()
-        refused = self._refuse_pending()
+        refused = self._slots.refuse_pending(self.on_error)
         self._deaths.append(now)
         if (
             len(self._deaths) == self.limits.restarts
@@ -289,19 +290,10 @@ class Keeper:
 
     def look(self) -> None:
         """Ends a session that has left a call unreceived since the last time that we looked."""
-        if self._session is None:
-            return
-        for slot, served in self._slots:
-            turns = self._slots.watch(slot).turns
-            if served.state() != 1:
-                served.turns = None
-            elif served.turns != turns:
-                served.turns = turns
-            else:
-                self._kill()
-                self._forget_session()
-                self._lost("hangs, and is ended")
-                return
+        if self._session is not None and self._slots.hang():
+            self._kill()
+            self._forget_session()
+            self._lost("hangs, and is ended")
 
     def _again(self) -> None:
         if not self._lasting or any(self._slots.watch(slot).carried for slot, _ in self._slots):
@@ -310,14 +302,11 @@ class Keeper:
         for _, served in self._slots:
             self._wait_for_call(served)
 
-    def _refuse_pending(self) -> int:
-        return self._slots.refuse_pending(self.on_error)
-
     def give_up(self, why: str) -> None:
         """From here on all is refused: better than to let callers wait, or to let them go."""
         if self.failed is None:
             self.failed = why
-            self._refuse_pending()
+            self._slots.refuse_pending(self.on_error)
             self._complain(f"{why}; every supervised call is refused from now on")
             if self._lasting:
                 self._kill()
@@ -347,8 +336,7 @@ class Keeper:
             if self._channel is not None:
                 self._ending = True
                 self._channel.end()
-            session = self._session
-            self._events.later(self.limits.goodbye, lambda: self._end_hung(session))
+            self._events.later(self.limits.goodbye, partial(self._end_hung, self._session))
         elif not self._ordered and not self._closed and self.on_end is not None:
             self.on_end()
 
@@ -377,12 +365,13 @@ class Keeper:
 
     def _stalled(self, slot: int, served: Served) -> None:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""
-        watch, tid = self._slots.watch(slot), self._slots.watch(slot).reading_tid
+        watch = self._slots.watch(slot)
+        tid = watch.reading_tid
         served.stalled(watch)
         # It may hang in the kernel for as long as the caller wants; it will never answer again.
         self._kill()
         self._forget_session()
-        refused = self._refuse_pending()
+        refused = self._slots.refuse_pending(self.on_error)
         more = "" if served.stalls < lib.SD_STALLS else "; no caller's memory will be read any more"
         watch.armed_at = 0
         self._again()
@@ -399,7 +388,7 @@ class Keeper:
         self._closed = True
         if refuse:
             self._kill()
-            self._refuse_pending()
+            self._slots.refuse_pending(self.on_error)
         for served in self._slots.clear():
             self._let_go(served)
         self._forget_session()

@@ -72,6 +72,16 @@ class Slots:
         self._free.extend(self._spent)
         self._spent.clear()
 
+    def hang(self) -> bool:
+        """Whether a call that waits has been left unreceived since the last time that we looked."""
+        found = False
+        for slot, served in self:
+            before, served.turns = served.turns, None
+            if served.state() == 1:
+                served.turns = self.watch(slot).turns
+                found = found or served.turns == before
+        return found
+
     def refuse_pending(self, errno: int) -> int:
         """Answers what a session has received and left; how many calls that were."""
         return sum(
