@@ -42,7 +42,7 @@ venv: packages-build
 	@$(PY) -c 'import cffi, prctl, pydantic, pyseccomp, trio, yaml' 2>/dev/null || rm -f $(VENV)/.runtime
 	@$(MAKE) -s --no-print-directory $(VENV)/.runtime
 venv-test: venv packages-test
-	@$(PY) -c 'import hypothesis, mypy, pytest, pytest_timeout, xdist' 2>/dev/null || rm -f $(VENV)/.test
+	@$(PY) -c 'import hypothesis, jsonschema, mypy, pytest, pytest_timeout, xdist' 2>/dev/null || rm -f $(VENV)/.test
 	@$(MAKE) -s --no-print-directory $(VENV)/.test
 
 $(SHIM): $(wildcard csrc/*.c csrc/*.h) csrc/build_shim.py

@@ -95,7 +95,7 @@ def _many(kind: Any, parse: Callable[[Any], Any], *schemas: Schema) -> Any:
 
 _DEVICE: Schema = {
     "type": "string",
-    "pattern": rf"^((char|block) +[0-9*-]+:[0-9*-]+|({'|'.join(SERIES)})([0-9]+(-[0-9]+)?|\\*))$",
+    "pattern": rf"^((char|block) +[0-9*-]+:[0-9*-]+|({'|'.join(SERIES)})([0-9]+(-[0-9]+)?|\*))$",
     "examples": ["char 10:229", "block 7:0-7", "loop*"],
 }
 GLOB: Schema = {"type": "string", "pattern": r"^(/|\*\*)", "examples": ["/srv/**", "/dev/*"]}
