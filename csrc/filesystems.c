@@ -252,6 +252,45 @@ static int finish(const struct sd_mounting *mounting, const struct sd_new_mount 
 	return sd_change_mount(tree, set, 0, -1);
 }
 
+/* The options without empty ones, which the kernel skips: room for one more. */
+static size_t squeeze(char *data)
+{
+	char *to = data;
+	for (const char *from = data; *from; from++)
+		if (*from != ',' || (to > data && to[-1] != ','))
+			*to++ = *from;
+	if (to > data && to[-1] == ',')
+		to--;
+	*to = 0;
+	return (size_t)(to - data);
+}
+
+/* ext4's own word on errors is in the image, and one of its words is panic: then whoever made the
+ * image could halt the host. An option wins over the image, so there always is one; for an honest
+ * image it says the same as the image does. If it changes after our look, it is no panic still. */
+static int never_panic(struct sd_mounting *mounting, struct sd_new_mount *new, const char *device)
+{
+	enum { SUPERBLOCK = 1024, ERRORS = 60, REMOUNT_RO = 2 };
+	uint8_t said = 0;
+	if (strcmp(new->fstype, "ext2") && strcmp(new->fstype, "ext3") && strcmp(new->fstype, "ext4"))
+		return 0;
+	if (new->data_length >= 0 &&
+	    (!strncmp(new->data, "errors=", 7) || strstr(new->data, ",errors=")))
+		return 0;
+	/* kept until it is mounted: the last one to close a device waits for what it holds */
+	if (mounting->loop < 0)
+		mounting->loop = open(device, O_RDONLY | O_CLOEXEC);
+	if (mounting->loop < 0 || pread(mounting->loop, &said, 1, SUPERBLOCK + ERRORS) != 1)
+		said = 0;
+	size_t length = new->data_length < 0 ? 0 : squeeze(new->data);
+	int more = snprintf(new->data + length, sizeof new->data - length, "%serrors=%s",
+			    length ? "," : "", said == REMOUNT_RO ? "remount-ro" : "continue");
+	if (more >= (int)(sizeof new->data - length))
+		return -EINVAL; /* never cut */
+	new->data_length = (int32_t)length + more;
+	return 0;
+}
+
 /* A detached mount of it, ready for its place. The original stays on the stage. */
 static int mount_here(struct sd_mounting *mounting, const struct sd_new_mount *new,
 		      struct sd_mounted *mounted, const char *source)
@@ -319,8 +358,11 @@ int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, 
 		if (error)
 			return error;
 	}
+	int error = new->kind == SD_NEW_TEXT ? 0 : never_panic(mounting, new, path);
+	if (error)
+		return error;
 	int tree = mount_here(mounting, new, mounted, *path ? path : new->source);
-	int error = tree < 0 ? tree : remember(mounting, mounted, tree);
+	error = tree < 0 ? tree : remember(mounting, mounted, tree);
 	if (error && tree >= 0)
 		close(tree);
 	return error ? error : tree;

@@ -70,6 +70,15 @@ static struct sock_filter FILTER[] = {
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
 	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 0),
 	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	/* of sockets those that end in its own network: of vsock, say, there is one for all, and
+	 * through a unix socket in its container's files it could hand on its /dev/fuse */
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_socket, 0, 6),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET, 3, 0),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 2, 0),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_NETLINK, 1, 0),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAFNOSUPPORT),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone, 0, 3),
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
 	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x7e020080, 0, 1), /* CLONE_NEW* */

@@ -63,6 +63,12 @@ class Facts:
 
     `path` is the resolved path below the caller's root directory (absolute, no symlink, no "..");
     `uid` and `gid` are the caller's file system ids as its own user namespace numbers them.
+    `source` is what a mount's source really is, `target` where it is mounted.
+
+    The rest is there where a rule asks for it, and None where it could not be found out: `host_uid`
+    and `host_gid` as seccompd's user namespace numbers them; `capabilities` that are effective in
+    the session's user namespace, by name; `executable`, the program's path from the root of its
+    mount namespace; `cgroup`, as the session's cgroup namespace names it.
     """
 
     path: bytes | None
@@ -70,6 +76,11 @@ class Facts:
     gid: int
     source: Source | None = None
     target: bytes | None = None
+    host_uid: int | None = None
+    host_gid: int | None = None
+    capabilities: frozenset[str] | None = None
+    executable: bytes | None = None
+    cgroup: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +152,8 @@ class Decision:
     `needs_facts` says that the decision holds only if it is taken again with Facts, and comes
     out as a grant there too. `as_written`: it would come out the same for the very path that the
     caller wrote, so it need not be taken again where that path leads through no symbolic link.
-    `silent` refusals are not recorded.
+    `silent` refusals are not recorded. `audit`: the decision is recorded and nothing comes of it;
+    the call goes the way that it would have gone without seccompd.
     """
 
     verdict: Verdict
@@ -151,6 +163,7 @@ class Decision:
     settings: Settings | MountSettings = Settings()
     needs_facts: bool = False
     silent: bool = False
+    audit: bool = False
     as_written: bool = False
 
 
@@ -258,6 +271,7 @@ class Outcome(NamedTuple):
     `errno` 0 is success. `left_alone` means that the call does not concern anything of ours and
     is the kernel's to do, with the caller's own rights. `how` goes into the audit record
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
+    `facts` are those that the decision was taken again with.
     """
 
     errno: int
@@ -265,3 +279,4 @@ class Outcome(NamedTuple):
     path: bytes | None = None
     left_alone: bool = False
     decision: Decision | None = None
+    facts: Facts | None = None

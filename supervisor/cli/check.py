@@ -1,4 +1,4 @@
-"""`seccompd check FILE...`: every mistake in a policy, with its place.
+"""`seccompd check FILE...`: every mistake in a policy, and whatever is odd in it, with its place.
 
 A file NAME.test.yaml is run against the policy beside it.
 """
@@ -8,23 +8,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from supervisor.errors import PolicyError
 from supervisor.handlers.registry import FAMILIES
-from supervisor.kernel.bpf import RET_ALLOW
-from supervisor.kernel.simulate import disassemble, run
-from supervisor.kernel.syscalls import NATIVE_ARCHES, arch_name
-from supervisor.policy import selftest, store
-from supervisor.policy.compile import compile_policy
-from supervisor.policy.compiled import CompiledPolicy
+from supervisor.kernel.simulate import disassemble
+from supervisor.policy import machine, runtimes, selftest, store
+from supervisor.policy.compile import compile_draft
+from supervisor.policy.draft import read_draft
 from supervisor.policy.families import Traits
-from supervisor.policy.source import PolicyFindings
-
-# getpid on x86_64 and on i386: calls that no policy will ever be about.
-_UNRELATED = (39, 20)
-_CASES = ".test.yaml"
+from supervisor.policy.hot import hot_path, named_paths
+from supervisor.policy.lint import lint
+from supervisor.policy.source import Finding, PolicyFindings, Source, in_order
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,48 +31,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nodes",
         choices=("host", "private", "none"),
-        default="host",
-        help="compile for an ordinary user (host), for root (private), or for --map none (none)",
+        help="for an ordinary user (host, the default), for root (private), or for --map none"
+        " (none); with it, warn of what cannot be done there",
+    )
+    parser.add_argument(
+        "--oci", metavar="RUNTIME", help="warn of what this runtime (runc, crun, ...) lacks"
     )
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
 
 
 def main(args: argparse.Namespace) -> int:
-    """0: nothing is wrong; 1: there are errors."""
+    """0: nothing is wrong, but there may be warnings; 1: there are errors."""
     reports: list[dict[str, Any]] = []
     failed = False
+    features = None if args.oci is None else runtimes.features_of(args.oci)
     for name in args.policy:
         report: dict[str, Any] = {"policy": name, "findings": []}
         reports.append(report)
         try:
-            if name.endswith(_CASES):
+            if name.endswith(selftest.SUFFIX):
                 failed |= _run_cases(Path(name), report, args.output)
-                continue
-            file = store.find(name)
-            report["file"] = str(file)
-            content = store.read(file, name if "/" in name else None)
-            policy = compile_policy(file, content, Traits(args.nodes), FAMILIES)
+            else:
+                _check(name, report, args, features)
         except PolicyError as error:
             failed = True
             report["findings"] = _findings(error, report.get("file", name))
             if args.output == "text":
                 sys.stderr.write(f"{error}\n")
-            continue
-        report["instructions"] = len(policy.filter) // 8
-        if args.filter:
-            report["filter"] = disassemble(policy.filter)
-        if args.output == "text":
-            _print(file, policy, report)
     if args.output == "json":
         sys.stdout.write(json.dumps(reports, indent=1) + "\n")
     return int(failed)
 
 
+def _check(name: str, report: dict[str, Any], args: argparse.Namespace, features: Any) -> None:
+    file = store.find(name)
+    report["file"] = str(file)
+    content = store.read(file, name if "/" in name else None)
+    draft = read_draft(file, content, FAMILIES)
+    lint(draft, args.nodes)
+    machine.warn(draft)
+    if args.oci is not None:
+        for text in runtimes.lacks(args.oci, features, draft):
+            Source.at(draft.source.root, text, "warning")
+    draft.source.fail()
+    policy = compile_draft(draft, content, Traits(args.nodes or "host"), FAMILIES)
+    warnings = in_order(draft.source.everything())
+    report["findings"] = [_row(warning) for warning in warnings]
+    report["instructions"] = len(policy.filter) // 8
+    report["hot_path"] = {arch: steps for arch, steps, _ in hot_path(policy)}
+    if args.filter:
+        report["filter"] = disassemble(policy.filter)
+    if args.output == "text":
+        for warning in warnings:
+            sys.stderr.write(f"{warning.text()}\n")
+        rules = sum(len(rules.rules) for rules in policy.families.values())
+        said = f"{rules} rules, {report['instructions']} instructions"
+        said += f", {_counted(warnings)}" if warnings else ""
+        sys.stdout.write(f"{file}: ok, {said}\n")
+        for line in report.get("filter", ()):
+            sys.stdout.write(f"{line}\n")
+        if args.filter:
+            for arch, steps, what in hot_path(policy):
+                sys.stdout.write(f"{what}: {steps} instructions on {arch}\n")
+            for call, most in named_paths(policy):
+                sys.stdout.write(f"{call}: at most {most} instructions on x86_64\n")
+
+
+def _counted(warnings: Sequence[Finding]) -> str:
+    return f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
+
+
 def _run_cases(cases: Path, report: dict[str, Any], output: str) -> bool:
     """Runs the cases of NAME.test.yaml against NAME.yaml beside it; whether any failed."""
-    policy = cases.with_name(cases.name.removesuffix(_CASES) + ".yaml")
     report["file"] = str(cases)
-    count, failures = selftest.run(policy, FAMILIES)
+    found = selftest.run(selftest.policy_of(cases), FAMILIES)
+    count, failures = len(found.results), found.failures
     report["cases"] = count
     report["failures"] = [failure.text() for failure in failures]
     if output == "text":
@@ -87,29 +117,16 @@ def _run_cases(cases: Path, report: dict[str, Any], output: str) -> bool:
 
 def _findings(error: PolicyError, file: str) -> list[dict[str, Any]]:
     if not isinstance(error, PolicyFindings):
-        return [{"file": file, "line": 1, "column": 1, "severity": "error", "message": error.what}]
-    return [
-        {
-            "file": finding.file,
-            "line": finding.mark.line,
-            "column": finding.mark.column,
-            "severity": finding.severity,
-            "message": finding.message,
-        }
-        for finding in error.findings
-    ]
+        row = {"file": file, "line": 1, "column": 1, "severity": "error", "message": error.what}
+        return [row | ({"hint": error.hint} if error.hint else {})]
+    return [_row(finding) for finding in error.findings]
 
 
-def _print(file: Path, policy: CompiledPolicy, report: dict[str, Any]) -> None:
-    rules = sum(len(rules.rules) for rules in policy.families.values())
-    sys.stdout.write(f"{file}: ok, {rules} rules, {report['instructions']} instructions\n")
-    for line in report.get("filter", ()):
-        sys.stdout.write(f"{line}\n")
-    if "filter" in report:
-        for arch, nr in zip(NATIVE_ARCHES, _UNRELATED, strict=True):
-            result = run(policy.filter, nr, arch)
-            assert result.action == RET_ALLOW
-            sys.stdout.write(
-                f"a call that is not in the policy: {result.steps} instructions on "
-                f"{arch_name(arch)}, none that look at arguments\n"
-            )
+def _row(finding: Finding) -> dict[str, Any]:
+    return {
+        "file": finding.file,
+        "line": finding.mark.line,
+        "column": finding.mark.column,
+        "severity": finding.severity,
+        "message": finding.message,
+    }

@@ -20,6 +20,10 @@ VERBS: Final = {
     "profile": ("supervisor.cli.profile", "print what a container runtime must load for a policy"),
     "lxc-hook": ("supervisor.cli.lxc_hook", "tell the daemon that an LXC container starts"),
     "check": ("supervisor.cli.check", "look for mistakes in policies"),
+    "explain": ("supervisor.cli.explain", "say what a policy does with a call, and why"),
+    "test": ("supervisor.cli.test", "run the cases beside policies"),
+    "learn": ("supervisor.cli.learn", "write a policy from what was asked for"),
+    "replay": ("supervisor.cli.replay", "say what another policy would have decided"),
     "schema": ("supervisor.cli.schema", "print the JSON Schema of a policy"),
     "doctor": ("supervisor.cli.doctor", "say what works on this machine and what is missing"),
 }

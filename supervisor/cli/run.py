@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from supervisor.errors import UsageError
+
+if TYPE_CHECKING:
+    from supervisor.intake.command import Options
 
 _MOST_FDS = 64
 _NAMESPACES = ("net", "ipc", "uts", "cgroup", "time")
@@ -33,6 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"more namespaces for the command: {', '.join(_NAMESPACES)}",
     )
     parser.add_argument("--audit", metavar="FILE", help="append one JSON object for each call")
+    parser.add_argument(
+        "--learn", metavar="FILE",
+        help="write a policy that grants what the command asked for and was granted; the policy"
+        " is then learn, where none is given",
+    )
+    parser.add_argument(
+        "--merge", metavar="NAME|FILE",
+        help="with --learn: add to this policy, and show what is added as a diff",
+    )
     parser.add_argument("--trace", action="store_true", help="print each call on stderr")
     parser.add_argument(
         "--preserve-fds", default="0", metavar="N",
@@ -68,28 +81,59 @@ def main(args: argparse.Namespace) -> int:
             "--audit -: the records need a file of their own",
             hint="a file's name; ./- for a file with that name, /dev/fd/N for an open descriptor",
         )
+    if args.merge is not None and args.learn is None:
+        raise UsageError("--merge is for --learn", hint="seccompd run --learn FILE --merge POLICY")
     attach = None
     if args.attach is not None:
         attach = _attach(args, maps)
     from supervisor.intake.command import Options, run
 
-    return run(
-        Options(
-            command=command,
-            policy=args.policy,
-            attach=attach,
-            maps=maps,
-            unshare=unshare,
-            audit=args.audit,
-            trace=args.trace,
-            preserve_fds=int(keep),
-        )
+    options = Options(
+        command=command,
+        policy=args.policy or ("learn" if args.learn is not None else None),
+        attach=attach,
+        maps=maps,
+        unshare=unshare,
+        audit=args.audit,
+        trace=args.trace,
+        preserve_fds=int(keep),
     )
+    if args.learn is None:
+        return run(options)
+    return _learning(options, args.learn, args.merge)
+
+
+def _learning(options: Options, out: str, merge: str | None) -> int:
+    """Runs the command with an audit log, and makes a policy of it; the status is the command's."""
+    import os
+    import sys
+    import tempfile
+    from dataclasses import replace
+
+    from supervisor.cli.learn import check_goal, learn
+    from supervisor.intake.command import run
+
+    if options.audit is not None:
+        raise UsageError(
+            "--learn keeps an audit log of its own",
+            hint="with --audit FILE, `seccompd learn FILE --out OUT.yaml` makes a policy later",
+        )
+    check_goal(out)
+    fd, log = tempfile.mkstemp(prefix="seccompd-learn-", suffix=".jsonl")
+    os.close(fd)
+    try:
+        status = run(replace(options, audit=log))
+        learn([Path(log)], out, merge=merge, show=sys.stderr)  # stdout was the command's
+        return status
+    finally:
+        os.unlink(log)
 
 
 def _attach(args: argparse.Namespace, maps: tuple[str, ...]) -> Path:
     """The daemon's socket; UsageError for what --attach cannot do."""
-    for option, value in (("--audit", args.audit), ("--trace", args.trace)):
+    for option, value in (
+        ("--audit", args.audit), ("--learn", args.learn), ("--trace", args.trace),
+    ):  # fmt: skip
         if value:
             raise UsageError(
                 f"{option} and --attach do not go together: the records are the daemon's",

@@ -13,6 +13,7 @@ from supervisor.daemon.forks import Forks
 from supervisor.daemon.keeper import PACE, Keeper
 from supervisor.daemon.policies import Entry, PolicySet
 from supervisor.engine.config import SessionConfig
+from supervisor.engine.limits import limits_of
 from supervisor.kernel import features
 from supervisor.kernel.target import Target, of_first_caller
 from supervisor.observe.complaint import complain
@@ -201,9 +202,9 @@ class Containers:
             real_nodes=container.real_nodes,
             groups=target.groups,
         )
-        keeper.details = {
-            "config": {**config.to_json(entry.key), "limits": asdict(self._config.session)}
-        }
+        limits = limits_of(entry.policy.limits, self._config.session)
+        keeper.limits = limits
+        keeper.details = {"config": {**config.to_json(entry.key), "limits": asdict(limits)}}
 
     def _look_at_first(self, container: Container, slot: int) -> None:
         """Somebody calls, and it is not known yet who that is."""

@@ -61,7 +61,7 @@ class Keeper:
         self._forks = forks
         self.name = name
         self.on_error = on_error
-        self._limits = limits
+        self.limits = limits
         self.details: Mapping[str, Any] = order or {}
         self.userns = userns
         self._audit = audit
@@ -295,8 +295,8 @@ class Keeper:
         refused = self._refuse_pending()
         self._deaths.append(now)
         if (
-            len(self._deaths) == self._limits.restarts
-            and now - self._deaths[0] < self._limits.restart_window
+            len(self._deaths) == self.limits.restarts
+            and now - self._deaths[0] < self.limits.restart_window
         ):
             self.give_up(f"{len(self._deaths)} sessions have died one after the other")
             return
@@ -334,7 +334,7 @@ class Keeper:
                 with contextlib.suppress(OSError):
                     self._channel.shutdown(socket.SHUT_WR)
             session = self._session
-            self._events.later(self._limits.goodbye, lambda: self._end_hung(session))
+            self._events.later(self.limits.goodbye, lambda: self._end_hung(session))
         elif not self._ordered and not self._closed and self.on_end is not None:
             self.on_end()
 
@@ -347,7 +347,7 @@ class Keeper:
     def _deadline(self, _: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._timer, 8)
-        deadline = int(self._limits.snapshot * 1e9)
+        deadline = int(self.limits.snapshot * 1e9)
         for slot, served in list(self._slots.items()):
             watch = self.watches[slot]
             since = watch.reading_since

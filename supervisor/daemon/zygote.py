@@ -47,6 +47,7 @@ def child(sock: socket.socket, config: SessionConfig | None, limits: Limits) -> 
     status = 1
     try:
         _settle()
+        lib.sd_forget_callers()  # or it would close by their numbers what is ours by then
         _close_all_but({sock.fileno(), config.audit_fd if config else None})
         Zygote(sock, config, limits).serve()
         status = 0

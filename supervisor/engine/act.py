@@ -18,6 +18,7 @@ from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.act_umounts import Umounts
 from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
+from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.names import LiveNodes
 from supervisor.engine.realise import PROBE, Realiser
 from supervisor.engine.works import NOT_BEGUN, Job, fill, lend, let_go, path_of
@@ -40,7 +41,6 @@ from supervisor.model import (
 )
 
 LINGER_US: Final = 300
-DEADLINE: Final = 2.0
 _GRACE: Final = 0.5
 _ATTEMPTS: Final = 3
 _MOST_IDLE_JOBS: Final = 4
@@ -72,15 +72,14 @@ class Actor:
     """Carries out the plans of one session.
 
     `userns`: the target has a user namespace of its own, and this process is in it; without one
-    there are real nodes or none, for a mount would be one of the host's. `deadline` is
-    in seconds, for all the path work of one call. `resumed`: an earlier session of this container
-    may have left nodes behind that this one has not made. `on_wait` is called before each time that
-    `perform` goes to sleep.
+    there are real nodes or none, for a mount would be one of the host's. `resumed`: an earlier
+    session of this container may have left nodes behind that this one has not made. `on_wait` is
+    called before each time that `perform` goes to sleep.
     """
 
     def __init__(
         self, *, userns: bool, traits: _Traits, policy: _Policy, maker_socks: list[int],
-        deadline: float = DEADLINE, resumed: bool = False,
+        limits: Limits = DEFAULT, resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
         report: Callable[..., None] | None = None, real_nodes: bool = True,
@@ -91,7 +90,7 @@ class Actor:
             real_nodes=real_nodes,
         )
         self._on_error = policy.on_error
-        self._deadline = deadline
+        self._deadline = limits.path
         self._resolvers = Resolvers()
         self._makers = Makers(maker_socks)
         self._jobs: list[Job] = []
@@ -99,7 +98,7 @@ class Actor:
         self._servers = FuseServers(report)
         self._mounter = Mounter(
             self._resolvers, self._makers, self._servers,
-            on_error=policy.on_error, most=policy.max_mounts,
+            on_error=policy.on_error, most=policy.max_mounts, limits=limits,
             uids=uids if userns else None, gids=gids,
         )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)

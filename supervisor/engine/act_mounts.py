@@ -13,11 +13,14 @@ from collections.abc import Callable, Sequence
 from errno import EBUSY, EINVAL, ENODEV, ENOSPC, EPERM
 from typing import Any, Final
 
+import trio
+
 from supervisor.engine import mount_makers
 from supervisor.engine.act_programs import Programs
 from supervisor.engine.fuse_servers import FuseServers
-from supervisor.engine.helpers import Makers, Resolvers
-from supervisor.engine.mount_call import MOUNT_DEADLINE, Look, MountCall, MountError
+from supervisor.engine.helpers import MOST_MOUNTING, Makers, Resolvers
+from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.engine.mount_call import Look, MountCall, MountError
 from supervisor.kernel.hugetlbfs import shifted
 from supervisor.kernel.mounts import attr_of, remounted
 from supervisor.kernel.procfs import block_device_name, loop_is_bound, mounted_devices
@@ -59,7 +62,7 @@ class Mounter:
         uids: Sequence[tuple[int, int, int]] | None,
         gids: Sequence[tuple[int, int, int]] | None,
         most: int,
-        deadline: float = MOUNT_DEADLINE,
+        limits: Limits = DEFAULT,
     ) -> None:
         self._resolvers = resolvers
         self._makers = makers
@@ -68,12 +71,13 @@ class Mounter:
         self._on_error = on_error
         self._uids = uids
         self._gids = gids
+        self._limits = limits
         self._most = most
-        self._deadline = deadline
         # Of the filesystems that makers mounted, with whether their source is no path.
         self._devices: dict[tuple[int, int], bool] = {}
         self._times: Counter[tuple[int, int]] = Counter()  # how often each of them
         self._underway = self._calls = 0
+        self._turns = trio.Semaphore(MOST_MOUNTING)
         self._starting: list[tuple[tuple[int, int], str]] = []  # of those that are under way
         self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
         self.on_wait: Callable[[], None] = lambda: None
@@ -104,7 +108,7 @@ class Mounter:
         """Carries `plan` out for the caller whose /proc/TID `task` is. HelperError as path work."""
         call = MountCall(
             task, snapshot.tid, (snapshot.listener, snapshot.id), valid,
-            on_error=self._on_error, on_wait=self.on_wait, deadline=self._deadline,
+            on_error=self._on_error, on_wait=self.on_wait, limits=self._limits,
             alone=not self._calls,
         )  # fmt: skip
         self._calls += 1
@@ -113,26 +117,50 @@ class Mounter:
                 return Outcome(0, left_alone=True)  # it cannot be one of ours
             if self._uids is None:
                 raise MountError(EPERM, "mount: the target has no user namespace of its own")
-            for _ in range(_ATTEMPTS):
-                helper = self._resolvers.idle() or await self._resolvers.take(self.on_wait)
-                call.use(helper)
-                try:
-                    call.ask(plan)
-                    new = self._prepared_early(plan)
-                    look = await call.look()
-                    if look is None:
-                        continue
-                    try:
-                        return await self._with(call, look, plan, new, redecide, probe_only)
-                    finally:
-                        look.close()
-                finally:
-                    call.done_with(self._resolvers, helper)
-            raise call.failed("path: the caller's groups cannot be taken")
+            await self._turn(call)
+            try:
+                return await self._by_resolver(call, plan, redecide, probe_only)
+            finally:
+                self._turns.release()
         except MountError as error:
             return Outcome(error.errno, error.how, call.path, decision=call.decision)
         finally:
             self._calls -= 1
+
+    async def _turn(self, call: MountCall) -> None:
+        """Waits where so many others are under way that the path work of other calls would wait."""
+        try:
+            self._turns.acquire_nowait()
+        except trio.WouldBlock:
+            self.on_wait()
+            with trio.move_on_after(self._limits.mount):
+                await self._turns.acquire()
+                return
+            raise call.failed("mount: deadline, others are under way") from None
+
+    async def _by_resolver(
+        self,
+        call: MountCall,
+        plan: Mount | Remount,
+        redecide: Callable[[Facts], Decision] | None,
+        probe_only: bool,
+    ) -> Outcome:
+        for _ in range(_ATTEMPTS):
+            helper = self._resolvers.idle() or await self._resolvers.take(self.on_wait)
+            call.use(helper)
+            try:
+                call.ask(plan)
+                new = self._prepared_early(plan)
+                look = await call.look()
+                if look is None:
+                    continue
+                try:
+                    return await self._with(call, look, plan, new, redecide, probe_only)
+                finally:
+                    look.close()
+            finally:
+                call.done_with(self._resolvers, helper)
+        raise call.failed("path: the caller's groups cannot be taken")
 
     async def _with(
         self,

@@ -63,7 +63,8 @@ class Ruling:
     refuses: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "refuses", not self.decision.verdict.grants)
+        decision = self.decision
+        object.__setattr__(self, "refuses", not decision.verdict.grants and not decision.audit)
 
 
 class Judge:
@@ -178,6 +179,8 @@ class Judge:
 
     def _immediate(self, decision: Decision, spec: CallSpec) -> Reply | None:
         verdict = decision.verdict
+        if decision.audit:
+            return PROCEED
         if verdict in (Verdict.EMULATE, Verdict.INJECT, Verdict.KILL):
             return None
         if verdict is Verdict.REFUSE and not self.leaves_refusals(spec):

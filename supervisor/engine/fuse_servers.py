@@ -29,6 +29,8 @@ _MOST_WORDS: Final = 1000
 _LAST_BREATH: Final = 1.0
 _LAST_WRITES: Final = 2.0
 UMOUNT_DEADLINE: Final = 120.0
+# Past what any caller waits for: one that still writes would leave a broken image behind.
+PATIENCE: Final = 600.0
 _BEAT: Final = 0.1
 _STAGES: Final = {
     lib.SD_PROGRAM_CLONE: "clone",
@@ -117,10 +119,15 @@ class Server:
 
 
 class FuseServers:
-    """All of a session. `report` gets an event for the audit log, by name and fields."""
+    """All of a session. `report` gets an event for the audit log, by name and fields. `patience`:
+    how many seconds a program may go on without its mount.
+    """
 
-    def __init__(self, report: Callable[..., None] | None = None) -> None:
+    def __init__(
+        self, report: Callable[..., None] | None = None, patience: float = PATIENCE
+    ) -> None:
         self._report = report
+        self.patience = patience
         self._all: list[Server] = []
         self._watches = -1
         self.spare = Spare()
@@ -134,6 +141,7 @@ class FuseServers:
         """The inotify descriptor for the mounts of them all."""
         if self._watches < 0:
             self._watches = check(lib.sd_watch_new(), "inotify_init1")
+            trio.lowlevel.spawn_system_task(self._look_always, name="fuse umounts")
         return self._watches
 
     def devices(self) -> list[int]:
@@ -144,7 +152,22 @@ class FuseServers:
     def _look(self) -> None:
         while (watch := lib.sd_watch_next(self._watches)) >= 0:
             for server in self._all:
-                server.unmounted |= server.watch == watch
+                if server.watch == watch and not server.unmounted:
+                    server.unmounted = True
+                    trio.lowlevel.spawn_system_task(self._outlive, server, name="fuse end")
+
+    async def _look_always(self) -> None:
+        """A mount may go with nobody asking: with its namespace, or with what it stands on."""
+        while True:
+            await trio.lowlevel.wait_readable(self._watches)
+            self._look()
+
+    async def _outlive(self, server: Server) -> None:
+        """Ends a program that does not end with its mount: a hostile image may have taken it."""
+        with trio.move_on_after(self.patience):
+            await server.gone.wait()
+            return
+        server.kill()
 
     async def written(
         self, device: int, valid: Callable[[], bool], on_wait: Callable[[], None], *, force: bool

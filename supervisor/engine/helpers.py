@@ -20,7 +20,9 @@ from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
 from supervisor.model import MountCeiling
 
-MOST_RESOLVERS: Final = 4
+MOST_RESOLVERS: Final = 8
+# Of these: a mount can take one for as long as its program or its image makes it wait.
+MOST_MOUNTING: Final = 4
 MOST_ABANDONED: Final = 8
 _LAST_BREATH: Final = 0.05
 _TIDYING: Final = 0.0005
@@ -55,7 +57,7 @@ def spawn_maker(
 
 
 class Resolvers:
-    """At most four resolvers, forked as they are needed; `take` and `give` are the whole use."""
+    """At most MOST_RESOLVERS, forked as they are needed; `take` and `give` are the whole use."""
 
     def __init__(self) -> None:
         self._idle: list[Helper] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +15,8 @@ class Limits:
     back to sleep in trio, which takes longer to wake up. `drain`: how many calls are answered
     before other tasks of the session get their turn. `memo`: how many decisions are remembered.
     `restarts`: how many sessions may die within `restart_window` before calls are only refused.
+    `path`: all path work of one call. `mount`: what a mount itself may take. A policy can change
+    `snapshot` and those two: see `limits_of`.
     """
 
     snapshot: float = 0.1
@@ -22,6 +26,14 @@ class Limits:
     restarts: int = 8
     restart_window: float = 10.0
     goodbye: float = 2.0
+    path: float = 2.0
+    mount: float = 20.0
 
 
 DEFAULT = Limits()
+
+
+def limits_of(said: Mapping[str, float], otherwise: Limits = DEFAULT) -> Limits:
+    """The limits of a policy: `otherwise`, but for what `said`, its `limits`, says."""
+    known: dict[str, Any] = {**said}
+    return replace(otherwise, **known)

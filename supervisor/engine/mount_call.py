@@ -11,14 +11,13 @@ import trio
 
 from supervisor.engine.fuse_servers import Server
 from supervisor.engine.helpers import Maker, Resolvers
+from supervisor.engine.limits import Limits
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
 from supervisor.kernel.task import signals
 from supervisor.model import Decision, Mount, Remount
 
-PATH_DEADLINE: Final = 2.0
-MOUNT_DEADLINE: Final = 20.0
 _LINGER_US: Final = 300
 _LINGER_ALONE_US: Final = 3000
 _EXITING: Final = (ESRCH, EBADF)
@@ -58,7 +57,8 @@ class MountCall:
     """The caller, whose /proc/TID `task` is, and the resolver that looks and attaches for it.
 
     `waiting`: the listener and the id of the call, for whoever reads the caller. `deadline` is
-    for what a mount itself may take. `alone`: there is no other mount that could be kept waiting.
+    for what a mount itself may take, `path_deadline` for path work. `alone`: there is no other
+    mount that could be kept waiting.
     """
 
     def __init__(
@@ -70,12 +70,13 @@ class MountCall:
         *,
         on_error: int,
         on_wait: Callable[[], None],
-        deadline: float,
+        limits: Limits,
         alone: bool,
     ) -> None:
         self.task = task
         self.valid = valid
-        self.deadline = deadline
+        self.deadline = limits.mount
+        self.path_deadline = limits.path
         self.on_wait = on_wait
         self.path: bytes | None = None
         self.decision: Decision | None = None
@@ -155,7 +156,7 @@ class MountCall:
 
     async def look(self) -> Look | None:
         """What it saw. None: this resolver cannot become that caller, another one can."""
-        if not await self.readable(self._sock, PATH_DEADLINE):
+        if not await self.readable(self._sock, self.path_deadline):
             raise self.failed("path: deadline")
         seen = ffi.new("struct sd_seen *")
         fds = ffi.new("int[4]")
@@ -218,7 +219,7 @@ class MountCall:
         sent = lib.sd_mount_change(
             self._sock, self._waiting, look.mount_ns, look.target, set_, clear, only_try
         )
-        return await self._asked(sent, PATH_DEADLINE)
+        return await self._asked(sent, self.path_deadline)
 
     async def _asked(self, sent: int, deadline: float, *, long: bool = False) -> int:
         """The resolver's answer to a question just sent: an errno, or 0."""

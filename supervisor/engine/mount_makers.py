@@ -10,7 +10,8 @@ from typing import Any
 import trio
 
 from supervisor.engine.helpers import Maker, Makers
-from supervisor.engine.mount_call import PATH_DEADLINE, Look, MountCall, MountError
+from supervisor.engine.limits import DEFAULT
+from supervisor.engine.mount_call import Look, MountCall, MountError
 from supervisor.kernel.shim import ffi, lib
 
 _BEAT = 0.1
@@ -113,7 +114,7 @@ class FuseNodes:
         maker = await _borrow(self._makers, call)
 
         async def answered() -> None:
-            if not await call.readable(maker.sock, PATH_DEADLINE):
+            if not await call.readable(maker.sock, call.path_deadline):
                 raise call.failed("maker: deadline")
 
         tree = await _made(self._makers, maker, self._ids, answered)
@@ -133,7 +134,7 @@ class FuseNodes:
         maker.busy[0] = 1
 
         async def answered() -> None:
-            with trio.move_on_after(PATH_DEADLINE):
+            with trio.move_on_after(DEFAULT.path):
                 await trio.lowlevel.wait_readable(maker.sock)
                 return
             raise OSError(EPIPE, "maker")

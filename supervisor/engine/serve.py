@@ -17,6 +17,7 @@ from typing import Any
 import trio
 
 from supervisor.engine.act import Actor
+from supervisor.engine.callers import Callers
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.crew import Crew, Totals
 from supervisor.engine.decide import Judge
@@ -86,11 +87,13 @@ class _Container:
         self._tracer = Tracer(config.trace_fd) if config.trace_fd is not None else None
         self._missed = None if config.wait_killable else MissedAnswers()
         in_own_userns = config.uids is not None
+        self._callers = Callers(policy.wants, config.uids, config.gids)
         self._actor = Actor(
             userns=in_own_userns,
             traits=config.traits,
             policy=policy,
             maker_socks=makers,
+            limits=limits,
             resumed=resumed,
             uids=config.uids,
             gids=config.gids,
@@ -154,6 +157,7 @@ class _Container:
             tracer=self._tracer,
             missed=self._missed,
             limits=self._limits,
+            callers=self._callers,
             crew=self._crew,
             latch=Latch(*order["runtime"]) if order["runtime"] else None,
             totals=self._totals,

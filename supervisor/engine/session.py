@@ -17,6 +17,7 @@ from errno import EFAULT, ENAMETOOLONG, ENOBUFS, ENOTCONN, EPERM
 
 import trio
 
+from supervisor.engine.callers import Callers, SecondLook
 from supervisor.engine.crew import Crew, PlanActor, Totals
 from supervisor.engine.decide import Judge, Ruling, reply_to
 from supervisor.engine.latch import Latch
@@ -27,7 +28,7 @@ from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import open_task, signals, thread_group
-from supervisor.model import Decision, Facts, Outcome, Snapshot, Verdict
+from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.complaint import complain
 from supervisor.observe.trace import Tracer
@@ -54,6 +55,7 @@ class Session:
         tracer: Tracer | None = None,
         missed: MissedAnswers | None = None,
         limits: Limits = DEFAULT,
+        callers: Callers | None = None,
         crew: Crew | None = None,
         latch: Latch | None = None,
         totals: Totals | None = None,
@@ -69,6 +71,7 @@ class Session:
         self._tracer = tracer
         self._missed = missed
         self._limits = limits
+        self._callers = callers or Callers()
         self._observed = audit is not None or tracer is not None
         self._leader: trio.lowlevel.Task | None = None
         self._crew = crew or Crew(limits.linger_us)
@@ -315,17 +318,18 @@ class Session:
         def valid() -> bool:
             return self._receiver.valid(snapshot.id)
 
-        def redecide(facts: Facts) -> Decision:
-            return self._judge.again(snapshot, spec, facts)
-
-        again = redecide if decision.needs_facts else None
+        look = SecondLook(
+            lambda facts: self._judge.again(snapshot, spec, facts),
+            self._callers, valid, self._on_error,
+        )  # fmt: skip
+        again = look if decision.needs_facts else None
         if begun is not None:
             outcome = await self._actor.finish(begun, valid, again)
         else:
             # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
             # caller still waits, which says whose it is.
             try:
-                task = open_task(snapshot.tid)
+                task = look.task = open_task(snapshot.tid)
             except OSError:
                 return Outcome(self._on_error, "the caller has gone")
             try:
@@ -335,15 +339,17 @@ class Session:
                 )
             finally:
                 os.close(task)
+        outcome = look.outcome(decision, outcome)
         final = outcome.decision
-        if final is None or final.verdict is Verdict.EMULATE:
+        if final is None or final.audit or final.verdict is Verdict.EMULATE:
             return outcome
         if final.verdict is Verdict.KILL:
-            return self._kill(snapshot)._replace(path=outcome.path, decision=final)
+            killed = self._kill(snapshot)
+            return outcome._replace(errno=killed.errno, how=killed.how)
         if final.verdict is Verdict.REFUSE and not self._judge.leaves_refusals(spec):
             return outcome
         _, error, proceed = reply_to(final)
-        return Outcome(-error, path=outcome.path, left_alone=bool(proceed), decision=final)
+        return outcome._replace(errno=-error, how="", left_alone=bool(proceed))
 
     def _kill(self, snapshot: Snapshot) -> Outcome:
         """Ends the caller's process, which is named for certain: it waits for our answer."""
@@ -378,12 +384,5 @@ class Session:
             return
         seconds = (time.perf_counter_ns() - start) / 1e9
         self._audit.record(
-            snapshot,
-            ruling.spec,
-            decision,
-            outcome,
-            seconds,
-            who=who,
-            delivered=delivered,
-            key=key,
+            snapshot, ruling.spec, decision, outcome, seconds, who=who, delivered=delivered, key=key
         )

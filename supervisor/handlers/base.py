@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from supervisor.kernel.syscalls import AT_FDCWD, CallSpec, Condition, Kind, Match, Param
 from supervisor.model import Arg, Decision, Place, Plan, Snapshot
 from supervisor.policy.families import (
+    CALLER_KEYS,
     FamilySpec,
-    IdMatch,
     KeyMatch,
     NodeMatch,
     OptionMatch,
@@ -27,11 +27,11 @@ from supervisor.policy.families import (
 
 __all__ = [
     "AT_FDCWD",
+    "CALLER_KEYS",
     "CallSpec",
     "Condition",
     "Family",
     "FamilySpec",
-    "IdMatch",
     "KeyMatch",
     "Kind",
     "Match",

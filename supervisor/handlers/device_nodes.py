@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from supervisor.handlers.base import (
     AT_FDCWD,
+    CALLER_KEYS,
     CallSpec,
     Family,
-    IdMatch,
     KeyMatch,
     Kind,
     NodeMatch,
@@ -54,8 +54,7 @@ class DeviceNodes(Family):
         "path": PathMatch(
             "where the node is to be, as a glob below the caller's root directory", path="pathname"
         ),
-        "uid": IdMatch("the caller's file system uid, in its user namespace", "uid"),
-        "gid": IdMatch("the caller's file system gid, in its user namespace", "gid"),
+        **CALLER_KEYS,
     }
     verdicts: ClassVar[frozenset[Verdict]] = frozenset(
         {

@@ -13,10 +13,10 @@ from typing import ClassVar, Final
 
 from supervisor.handlers.base import (
     AT_FDCWD,
+    CALLER_KEYS,
     CallSpec,
     Condition,
     Family,
-    IdMatch,
     KeyMatch,
     Kind,
     Match,
@@ -96,8 +96,7 @@ class Mounts(Family):
             "{allow: [...]}: flags by name, and globs for options; any flag and no option if left "
             "out"
         ),
-        "uid": IdMatch("the caller's file system uid, in its user namespace", "uid"),
-        "gid": IdMatch("the caller's file system gid, in its user namespace", "gid"),
+        **CALLER_KEYS,
     }
     verdicts: ClassVar[frozenset[Verdict]] = frozenset(
         {

@@ -21,6 +21,7 @@ from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.keeper import Keeper
 from supervisor.engine.config import SessionConfig
+from supervisor.engine.limits import limits_of
 from supervisor.errors import KernelError, SeccompdError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.intake import refusals
@@ -108,10 +109,11 @@ def run(options: Options) -> int:
         events = Events()
         stack.callback(events.close)
         # Before the launch: the modules of a session load meanwhile.
-        forks = Forks(events, config)
+        limits = limits_of(policy.limits)
+        forks = Forks(events, config, limits)
         stack.callback(forks.close)
         keeper = Keeper(
-            events, forks, name=config.name, on_error=policy.on_error, lasting=False
+            events, forks, name=config.name, on_error=policy.on_error, lasting=False, limits=limits
         )
         stack.callback(keeper.close)
         return _supervise(stack, options, maps, policy.filter, _Own(events, keeper))

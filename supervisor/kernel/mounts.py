@@ -49,6 +49,13 @@ _TABLE: Final[Mapping[str, tuple[int, int]]] = {
     "lazytime": (1 << 25, 0),
 }
 
+# What the kernel lets root of a user namespace mount by itself (FS_USERNS_MOUNT), and since when.
+USERNS_TYPES: Final[Mapping[str, tuple[int, int]]] = {
+    "proc": (3, 8), "sysfs": (3, 8), "tmpfs": (3, 9), "ramfs": (3, 9), "devpts": (3, 8),
+    "mqueue": (3, 9), "cgroup": (4, 6), "cgroup2": (4, 6), "fuse": (4, 18), "overlay": (5, 11),
+    "binfmt_misc": (6, 7),
+}  # fmt: skip
+
 MS: Final[Mapping[str, int]] = {name: bits for name, (bits, _) in _TABLE.items()}
 # What stays when somebody else takes it away: the kernel locks these, and no others.
 LOCKABLE: Final = MS["ro"] | MS["nosuid"] | MS["nodev"] | MS["noexec"]

@@ -7,32 +7,14 @@ of a newer kernel (CAP_CHECKPOINT_RESTORE among them) and so cannot drop it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 import prctl as _untyped_prctl
 
+from supervisor.kernel.capabilities import NUMBERS
 from supervisor.kernel.shim import check, lib
 
 _prctl: Any = _untyped_prctl
-
-# linux/capability.h; only those that some process of ours keeps.
-CAPABILITIES: Final = {
-    "chown": 0,
-    "dac_override": 1,
-    "dac_read_search": 2,
-    "fowner": 3,
-    "fsetid": 4,
-    "kill": 5,
-    "setgid": 6,
-    "setuid": 7,
-    "setpcap": 8,
-    "sys_chroot": 18,
-    "sys_ptrace": 19,
-    "sys_admin": 21,
-    "mknod": 27,
-    "setfcap": 31,
-}
-
 
 def set_name(name: str) -> None:
     """The process's name in /proc/PID/comm: at most 15 bytes of it count."""
@@ -67,7 +49,7 @@ def limit_capabilities(keep: Iterable[str] = ()) -> None:
     """
     mask = 0
     for name in keep:
-        mask |= 1 << CAPABILITIES[name]
+        mask |= 1 << NUMBERS[name]
     check(lib.sd_limit_capabilities(mask), "capset")
 
 
@@ -76,5 +58,5 @@ def holds(capability: str) -> bool:
     with open("/proc/thread-self/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> CAPABILITIES[capability] & 1)
+                return bool(int(line.split()[1], 16) >> NUMBERS[capability] & 1)
     return False

@@ -38,6 +38,8 @@ class Run:
     action: int
     steps: int
     looked_at_args: bool
+    # The numbers of the instructions, in the order in which they ran; the last one returned.
+    way: tuple[int, ...]
 
 
 def run(program: bytes, nr: int, arch: int, args: Sequence[int] = ()) -> Run:
@@ -45,12 +47,13 @@ def run(program: bytes, nr: int, arch: int, args: Sequence[int] = ()) -> Run:
     registers = [*(value & (1 << 64) - 1 for value in args), *(0,) * (6 - len(args))]
     data = struct.pack("=IIQ6Q", nr & 0xFFFFFFFF, arch, 0, *registers)
     code = instructions(program)
-    accumulator = position = steps = 0
+    accumulator = position = 0
+    way: list[int] = []
     looked = False
     while True:
         opcode, jt, jf, k = code[position]
+        way.append(position)
         position += 1
-        steps += 1
         match opcode:
             case 0x20:
                 if k not in _FIELDS:
@@ -58,7 +61,7 @@ def run(program: bytes, nr: int, arch: int, args: Sequence[int] = ()) -> Run:
                 looked = looked or k >= _ARGS_AT
                 accumulator = struct.unpack_from("=I", data, k)[0]
             case 0x06:
-                return Run(k, steps, looked)
+                return Run(k, len(way), looked, tuple(way))
             case 0x15:
                 position += jt if accumulator == k else jf
             case 0x25:
@@ -73,6 +76,48 @@ def run(program: bytes, nr: int, arch: int, args: Sequence[int] = ()) -> Run:
                 accumulator &= k
             case _:
                 raise ValueError(f"the instruction {opcode:#x}")
+
+
+def longest(program: bytes, nr: int, arch: int) -> int:
+    """The most instructions that a call can take, whatever its arguments are.
+
+    Follows both ways of every test but those of the number and the architecture.
+    """
+    code = instructions(program)
+    most = [0] * (len(code) + 1)
+    # What is in the accumulator is known from the last load: jumps lead forward alone.
+    known: dict[int, set[int | None]] = {0: {None}}
+    reached: dict[int, int] = {0: 0}
+    for position, (opcode, jt, jf, k) in enumerate(code):
+        if position not in reached:
+            continue
+        steps = reached[position] + 1
+        most[position] = steps
+        for value in known.get(position, {None}):
+            for following, left in _following(position, (opcode, jt, jf, k), value, nr, arch):
+                known.setdefault(following, set()).add(left)
+                reached[following] = max(reached.get(following, 0), steps)
+    return max(most)
+
+
+def _following(
+    position: int, instruction: tuple[int, int, int, int], value: int | None, nr: int, arch: int
+) -> list[tuple[int, int | None]]:
+    """Where an instruction may lead, and what is then in the accumulator, where that is known."""
+    opcode, jt, jf, k = instruction
+    after = position + 1
+    if opcode == 0x20:
+        return [(after, {0: nr, 4: arch}.get(k))]
+    if opcode == 0x06:
+        return []
+    if opcode == 0x05:
+        return [(after + k, value)]
+    if opcode == 0x54:
+        return [(after, None if value is None else value & k)]
+    if value is None:
+        return [(after + jt, None), (after + jf, None)]
+    holds = {0x15: value == k, 0x25: value > k, 0x35: value >= k, 0x45: bool(value & k)}[opcode]
+    return [(after + (jt if holds else jf), value)]
 
 
 def action_text(action: int) -> str:

@@ -155,6 +155,8 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "seccomp": (317, 354, 277),
     "ioctl": (16, 54, 29),
     "io_uring_setup": (425, 425, 425),
+    "fsopen": (430, 430, 430),
+    "fspick": (433, 433, 433),
 }
 
 _COLUMN: Final[Mapping[int, int]] = {X86_64: 0, I386: 1, AARCH64: 2}

@@ -14,7 +14,7 @@ from typing import Any
 
 from supervisor.kernel.mounts import names_of, without_magic
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind
-from supervisor.model import Decision, Outcome, Snapshot, Verdict
+from supervisor.model import Decision, Facts, Outcome, Snapshot, Verdict
 from supervisor.observe.identity import identity
 from supervisor.observe.text import errno_name, members, printable, quoted
 from supervisor.observe.writer import LineWriter
@@ -55,6 +55,25 @@ def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:
             found["flags"] = names_of(without_magic(value))
         else:
             found[param.name] = value
+    return found
+
+
+def facts_of(facts: Facts) -> dict[str, Any]:
+    """What a decision was taken again with, but for the path: enough to take it once more."""
+    found: dict[str, Any] = {"uid": facts.uid, "gid": facts.gid}
+    for name in ("host_uid", "host_gid"):
+        if (value := getattr(facts, name)) is not None:
+            found[name] = value
+    if facts.capabilities is not None:
+        found["capabilities"] = sorted(facts.capabilities)
+    for name in ("executable", "cgroup"):
+        if (text := getattr(facts, name)) is not None:
+            found[name] = printable(text)
+    if facts.source is not None:
+        source = found["source"] = {"kind": facts.source.kind}
+        source["name"] = printable(facts.source.name)
+        if facts.source.device is not None:
+            source["device"] = ":".join(map(str, facts.source.device))
     return found
 
 
@@ -127,6 +146,8 @@ class AuditLog:
             record += f',"how":{quoted(outcome.how)}'
         if outcome.path is not None:
             record += f',"resolved":{quoted(printable(outcome.path))}'
+        if outcome.facts is not None:
+            record += f',"facts":{{{members(facts_of(outcome.facts))}}}'
         if not delivered:
             record += ',"delivered":false'
         record += f',"usec":{int(seconds * 1e6)}'
@@ -161,6 +182,8 @@ class AuditLog:
         known = self._ends.get(same)
         if known is None:
             found = {"verdict": decision.verdict.value, "rule": decision.rule}
+            if decision.audit:
+                found["mode"] = "audit"
             if decision.reason:
                 found["reason"] = decision.reason
             if len(self._ends) >= _MOST_ENDS:

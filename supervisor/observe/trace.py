@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 
-from supervisor.kernel.mounts import MS_MGC_MSK, MS_MGC_VAL, names_of, without_magic
-from supervisor.kernel.syscalls import AT_FDCWD, CallSpec, Kind
-from supervisor.model import Arg, Decision, Outcome, Snapshot, Verdict
-from supervisor.observe.text import errno_name, printable
+from supervisor.kernel.strace import argument
+from supervisor.kernel.syscalls import CallSpec
+from supervisor.model import Decision, Outcome, Snapshot, Verdict
+from supervisor.observe.text import errno_name
 from supervisor.observe.writer import LineWriter
-
-_TYPES = {
-    stat.S_IFCHR: "S_IFCHR",
-    stat.S_IFBLK: "S_IFBLK",
-    stat.S_IFIFO: "S_IFIFO",
-    stat.S_IFREG: "S_IFREG",
-    stat.S_IFSOCK: "S_IFSOCK",
-    stat.S_IFDIR: "S_IFDIR",
-    stat.S_IFLNK: "S_IFLNK",
-}
-_BITS = ((stat.S_ISUID, "S_ISUID"), (stat.S_ISGID, "S_ISGID"), (stat.S_ISVTX, "S_ISVTX"))
 
 _WORDS = {
     Verdict.CONTINUE: "continued",
@@ -31,47 +19,6 @@ _WORDS = {
     Verdict.INJECT: "injected",
     Verdict.KILL: "killed",
 }
-
-
-# The constants of mount flags whose name in a policy is another.
-_MOUNT_FLAGS = {
-    "ro": "RDONLY", "sync": "SYNCHRONOUS", "mand": "MANDLOCK", "iversion": "I_VERSION"
-}  # fmt: skip
-
-
-def _mount_flags(value: int) -> str:
-    parts = ["MS_MGC_VAL"] if value & MS_MGC_MSK == MS_MGC_VAL else []
-    for name in names_of(without_magic(value)):
-        known = not name.startswith("0x")
-        parts.append("MS_" + _MOUNT_FLAGS.get(name, name.upper()) if known else name)
-    return "|".join(parts) or "0"
-
-
-def _mode(value: int) -> str:
-    kind = stat.S_IFMT(value)
-    parts = [_TYPES.get(kind, f"{kind:#o}")] if kind else []
-    parts += [name for bit, name in _BITS if value & bit]
-    return "|".join([*parts, f"0{value & 0o777:03o}"])
-
-
-def argument(value: Arg, kind: Kind) -> str:
-    """One argument as strace writes it."""
-    if isinstance(value, bytes):
-        quoted = printable(value).replace('"', '\\"')
-        return f'"{quoted}"'
-    if kind.is_string:
-        return errno_name(-value) if value else "NULL"
-    if kind is Kind.MOUNT_FLAGS:
-        return _mount_flags(value)
-    if kind is Kind.FD:
-        return "AT_FDCWD" if value == AT_FDCWD else str(value)
-    if kind is Kind.MODE:
-        return _mode(value)
-    if kind is Kind.DEV:
-        return f"makedev({os.major(value)}, {os.minor(value)})"
-    if kind in (Kind.FLAGS, Kind.POINTER):
-        return f"{value:#x}" if value else "0"
-    return str(value)
 
 
 def line(
@@ -91,6 +38,8 @@ def line(
     word = _WORDS[decision.verdict]
     if outcome.left_alone:
         word = "refused by the kernel" if decision.verdict is Verdict.REFUSE else "the kernel's"
+    if decision.audit:
+        word = f"audit, would be {_WORDS[decision.verdict]}"
     notes = [f"{word}: {decision.rule}"]
     notes += [note for note in (decision.reason, outcome.how) if note]
     return f"{snapshot.name}({args}) = {result} [{'; '.join(notes)}]"

@@ -18,11 +18,21 @@ from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 4
+FORMAT: Final = 5
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 # What a mknod makes that is no device (the filter lets those pass).
 _NO_DEVICE: Final = ("", 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """A file that a policy includes: how it was named, from which folder, what was found there."""
+
+    given: str
+    folder: str
+    file: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,9 @@ class CompiledPolicy:
     whether any runs FUSE programs.
     `families` has the rules by family; a family in `calls` that is not there is a companion.
     `match` (Applies.to_json) says whom the policy applies to; None: those it is chosen for by name.
+    `limits` has what the policy says of limits: seconds, and numbers. `included` says which other
+    files are part of it. `wants` names the Facts that rules ask for, but those that always are
+    there.
     """
 
     name: str
@@ -49,6 +62,9 @@ class CompiledPolicy:
     ceiling: tuple[tuple[str, int, int, int, int, bool], ...]
     families: Mapping[str, RuleSet | MountRules]
     match: Mapping[str, Any] | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    included: tuple[Included, ...] = ()
+    wants: frozenset[str] = field(default=frozenset(), init=False, compare=False)
     # For each call the positions of mode, dev and path among its arguments.
     _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
         default_factory=dict, compare=False, repr=False
@@ -61,6 +77,9 @@ class CompiledPolicy:
                 None,
             )
             self._where[key] = (spec.index("mode"), spec.index("dev"), path)
+        callers = [rule.caller for rules in self.families.values() for rule in rules.rules]
+        wants = frozenset(name for caller in callers if caller for name in caller.wants)
+        object.__setattr__(self, "wants", wants)
 
     @property
     def mounts(self) -> tuple[MountCeiling, ...]:
@@ -146,6 +165,8 @@ class CompiledPolicy:
             "ceiling": self.ceiling,
             "families": {name: rules.to_json() for name, rules in self.families.items()},
             "match": self.match,
+            "limits": dict(self.limits),
+            "included": [[one.given, one.folder, one.file, one.digest] for one in self.included],
         }
 
     @classmethod
@@ -172,6 +193,8 @@ class CompiledPolicy:
                 for name, rows in data["families"].items()
             },
             match=data["match"],
+            limits=data["limits"],
+            included=tuple(Included(*row) for row in data["included"]),
         )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from supervisor.policy.match import MAJOR_MAX, MINOR_MAX, NodeRange
+from supervisor.policy.match import MAJOR_MAX, MINOR_MAX, NodeRange, node_matches
 
 # name: (type, major, minor)
 NAMES: Final[Mapping[str, tuple[str, int, int]]] = {
@@ -46,6 +46,33 @@ SERIES: Final[Mapping[str, tuple[str, int, int, int]]] = {
     "ttyS": ("c", 4, 64, 192),
     "hvc": ("c", 229, 0, 64),
 }
+
+_EVERY_MINOR: Final = (0, MINOR_MAX)
+# What is the host's own, and never learned: (range, what a container would get with it).
+PROTECTED: Final[Sequence[tuple[NodeRange, str]]] = (
+    (("b", 0, MAJOR_MAX, *_EVERY_MINOR), "the host's block devices"),
+    (("c", 1, 1, 1, 2), "the host's memory"),
+    (("c", 1, 1, 4, 4), "the host's I/O ports"),
+    (("c", 1, 1, 11, 11), "the host's kernel log"),
+    (("c", 4, 4, 0, 63), "the host's virtual consoles"),
+    (("c", 5, 5, 1, 1), "the host's console"),
+    (("c", 10, 10, 144, 144), "the host's firmware memory"),
+    (("c", 10, 10, 196, 196), "the host's devices, through VFIO"),
+    (("c", 10, 10, 231, 231), "the host's memory, through suspend to disk"),
+    (("c", 10, 10, 234, 237), "control of the host's disks and mounts"),
+    (("c", 13, 13, *_EVERY_MINOR), "the host's keyboards and mice"),
+    (("c", 21, 21, *_EVERY_MINOR), "the host's disks, through SCSI"),
+    (("c", 90, 90, *_EVERY_MINOR), "the host's flash memory"),
+    (("c", 202, 202, *_EVERY_MINOR), "the host's processor registers"),
+)
+
+
+def protected(kind: str, major: int, minor: int) -> str:
+    """What of the host's a container would get with a device; "" for one that is not protected."""
+    return next(
+        (what for nodes, what in PROTECTED if node_matches(nodes, kind, major, minor)), ""
+    )
+
 
 _NUMBERS = re.compile(r"(char|block) +([0-9*-]+):([0-9*-]+)")
 _SERIES = re.compile(r"([A-Za-z]+)(\*|[0-9]{1,7})(?:-([0-9]{1,7}))?")

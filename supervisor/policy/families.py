@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from supervisor.kernel.syscalls import CallSpec, Match
 from supervisor.model import Verdict
@@ -50,10 +50,23 @@ class PathMatch:
 
 @dataclass(frozen=True, slots=True)
 class IdMatch:
-    """A rule's key for the caller's file system uid or gid, as its user namespace numbers them."""
+    """A rule's key for ids of the caller."""
 
     doc: str
-    which: Literal["uid", "gid"]
+
+
+@dataclass(frozen=True, slots=True)
+class CapabilityMatch:
+    """A rule's key for what the caller is capable of."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallerGlobMatch:
+    """A rule's key for a path that is not an argument, but belongs to the caller."""
+
+    doc: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +90,31 @@ class OptionMatch:
     doc: str
 
 
-KeyMatch = NodeMatch | PathMatch | IdMatch | TypeMatch | SourceMatch | OptionMatch
+KeyMatch = (
+    NodeMatch
+    | PathMatch
+    | IdMatch
+    | CapabilityMatch
+    | CallerGlobMatch
+    | TypeMatch
+    | SourceMatch
+    | OptionMatch
+)
+
+# Who calls: the keys that the rules of every family have.
+CALLER_KEYS: Final[Mapping[str, KeyMatch]] = {
+    "uid": IdMatch("the caller's file system uid, as its user namespace numbers it"),
+    "gid": IdMatch("the caller's file system gid, as its user namespace numbers it"),
+    "host_uid": IdMatch("the caller's file system uid, as the host numbers it"),
+    "host_gid": IdMatch("the caller's file system gid, as the host numbers it"),
+    "capability": CapabilityMatch(
+        "a capability that the caller has in the container's user namespace, such as sys_admin"
+    ),
+    "executable": CallerGlobMatch(
+        "the caller's program, as a glob; the container chooses it: this narrows honest programs"
+    ),
+    "cgroup": CallerGlobMatch("the caller's cgroup, as a glob"),
+}
 
 
 def may_bind(traits: Traits, realises: frozenset[str]) -> bool:

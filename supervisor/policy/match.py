@@ -44,7 +44,7 @@ def _bracket(text: str) -> str:
     return "".join(parts)
 
 
-def _tokens(glob: str, *, path: bool = True) -> list[tuple[str, str]]:
+def glob_tokens(glob: str, *, path: bool = True) -> list[tuple[str, str]]:
     """A glob as ("one", regex), ("star", ""), ("any", "") and ("under", "") for `**/`.
 
     In what is no path a slash is a character like others, and there are stars only.
@@ -118,7 +118,7 @@ def glob_pattern(glob: str) -> bytes:
     if re.search(r"(^|/)\.\.?(/|$)", glob):
         raise GlobError("a resolved path has no . and no .. in it")
     runs: list[tuple[str, list[tuple[str, str]]]] = [("", [])]
-    for kind, text in _tokens(glob):
+    for kind, text in glob_tokens(glob):
         if kind in ("any", "under"):
             runs.append((kind, []))
         else:
@@ -151,7 +151,7 @@ def text_pattern(glob: str) -> str:
     it fits, and only the last one is held against the end.
     """
     runs = [""]
-    for kind, text in _tokens(glob, path=False):
+    for kind, text in glob_tokens(glob, path=False):
         if kind == "star":
             runs.append("")
         else:

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from supervisor.policy.applies import KUBERNETES, Applies
-from supervisor.policy.key_types import TEXT, Globs, Ids
-from supervisor.policy.values import filled, parse_text
+from supervisor.policy.keys import GLOB, ID, one_or_many
+from supervisor.policy.match import IdRange
+from supervisor.policy.values import filled, parse_glob, parse_ids, parse_text
 
-_DOOR = Literal["run", "oci", "lxc", "attach"]
-_USER_NAMESPACE = Literal["own", "host"]
+Door = Literal["run", "oci", "lxc", "attach"]
+UserNamespace = Literal["own", "host"]
 Texts = Annotated[
-    list[Annotated[str, BeforeValidator(parse_text), WithJsonSchema(TEXT)]],
+    list[Annotated[str, BeforeValidator(parse_text)]],
     BeforeValidator(filled),
+    one_or_many({"type": "string"}),
+]
+Ids = Annotated[
+    list[Annotated[IdRange, BeforeValidator(parse_ids)]],
+    BeforeValidator(filled),
+    one_or_many({"anyOf": list(ID)}),
+]
+Globs = Annotated[
+    list[Annotated[str, BeforeValidator(parse_glob)]],
+    BeforeValidator(filled),
+    one_or_many(GLOB),
+]
+Doors = Annotated[
+    list[Door],
+    BeforeValidator(filled),
+    one_or_many({"enum": list(get_args(Door))}),
+]
+UserNamespaces = Annotated[
+    list[UserNamespace],
+    BeforeValidator(filled),
+    one_or_many({"enum": list(get_args(UserNamespace))}),
 ]
 
 
@@ -35,7 +57,7 @@ class KubernetesSection(Strict):
 class MatchSection(Strict):
     """Whom a policy applies to where no --policy names one."""
 
-    door: Annotated[list[_DOOR], BeforeValidator(filled)] | None = None
+    door: Doors | None = None
     runtime: Texts | None = None
     container: Texts | None = None
     metadata: Texts | None = None
@@ -45,7 +67,7 @@ class MatchSection(Strict):
     peer_uid: Ids | None = None
     peer_gid: Ids | None = None
     cgroup: Globs | None = None
-    user_namespace: Annotated[list[_USER_NAMESPACE], BeforeValidator(filled)] = ["own"]
+    user_namespace: UserNamespaces = ["own"]
 
     def applies(self) -> Applies:
         """The predicate that this section is."""

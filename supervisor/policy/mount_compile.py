@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from supervisor.model import Decision, MountSettings, Verdict
+from supervisor.policy.callers import caller_match
 from supervisor.policy.mount_values import MountAction, program_for
-from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
-from supervisor.policy.source import Source
-from supervisor.policy.values import REFUSALS
+from supervisor.policy.mounts import OF_THE_MOUNTER, TEXT_TYPES, MountRule, MountRules
+from supervisor.policy.source import Source, place_of
 
 Where = tuple[int | str, ...]
 
 
 def mount_rules(
-    source: Source, family: str, section: Any, file: str, otherwise: Decision
+    source: Source, family: str, section: Any, otherwise: Decision, *, audit: bool
 ) -> MountRules:
     """The rules of the section `family`; what is wrong with them becomes findings of `source`."""
     rules = []
     for index, raw in enumerate(section.rules):
         where: Where = ("syscalls", family, "rules", index)
-        rule = _rule(source, where, raw, f"{file}:{source.root.at(where).mark.line}")
+        rule = _rule(source, where, raw, audit=audit or raw.mode == "audit")
         if rule.verdict is Verdict.CONTINUE and rule.needs_facts:
             _add(
                 source, (*where, "do"),
@@ -28,18 +28,17 @@ def mount_rules(
                 "is the caller's to change",
             )  # fmt: skip
         rules.append(rule)
-    _races(source, family, section, rules, otherwise)
     return MountRules(tuple(rules), otherwise, section.max_mounts)
 
 
 def _add(source: Source, where: Where, message: str) -> None:
-    source.add(source.root.at(where).mark, message)
+    source.at(source.root.at(where), message)
 
 
-def _rule(source: Source, where: Where, raw: Any, place: str) -> MountRule:
+def _rule(source: Source, where: Where, raw: Any, *, audit: bool) -> MountRule:
     sources = raw.source or ()
     return MountRule(
-        place=place,
+        place=place_of(source.root.at(where)),
         verdict=raw.do.verdict,
         value=raw.do.value,
         silent=raw.silent,
@@ -50,8 +49,8 @@ def _rule(source: Source, where: Where, raw: Any, place: str) -> MountRule:
         targets=None if raw.target is None else tuple(raw.target),
         flags=None if raw.options is None else raw.options.flags,
         options=None if raw.options is None else raw.options.globs,
-        uids=None if raw.uid is None else tuple(raw.uid),
-        gids=None if raw.gid is None else tuple(raw.gid),
+        caller=caller_match(raw),
+        audit=audit,
     )
 
 
@@ -68,6 +67,13 @@ def _settings(source: Source, where: Where, raw: Any) -> MountSettings:
             source, (*where, "fstype"),
             "types with a device or an image, and types without one, need rules of their own",
         )  # fmt: skip
+    for name in raw.fstype:
+        if name in OF_THE_MOUNTER:
+            _add(
+                source, (*where, "fstype"),
+                f"emulate of {name} would give the container the host's: it mounts its own by "
+                "itself. Write do: continue, or otherwise: kernel",
+            )  # fmt: skip
     program: tuple[str, ...] = ()
     if how.via == "fuse":
         if True in text:
@@ -88,29 +94,3 @@ def _settings(source: Source, where: Where, raw: Any) -> MountSettings:
                 at = (*where, "source", number) if len(raw.source) > 1 else (*where, "source")
                 _add(source, at, f"{one!r} is no path: a path glob begins with / or **")
     return MountSettings(how.via, program, how.inside, how.shift, how.force, True in text)
-
-
-def _races(
-    source: Source, family: str, section: Any, rules: list[MountRule], otherwise: Decision
-) -> None:
-    """Refuses a `continue` beside a refusal: type, options and target are the caller's memory,
-    which it can change after the look, and the kernel allows a container some mounts by itself.
-    """
-    refusing = REFUSALS | {Verdict.RETURN}
-    # What no rule emulates, continues or refuses by name is not the caller's to reach by a switch
-    # where the refusal is the last word anyway.
-    if not {rule.verdict for rule in rules} & refusing and otherwise.verdict is Verdict.CONTINUE:
-        return
-    if otherwise.verdict is Verdict.CONTINUE:
-        _add(
-            source, ("syscalls", family, "otherwise"),
-            "`otherwise: kernel` beside a refusal is a race: the caller can change what was looked "
-            "at. End with a rule that has do: continue and accept_race: true where that is meant",
-        )  # fmt: skip
-    for index, rule in enumerate(rules):
-        if rule.verdict is Verdict.CONTINUE and not section.rules[index].accept_race:
-            _add(
-                source, ("syscalls", family, "rules", index, "do"),
-                "`continue` beside a refusal is a race: the caller can change what was looked at. "
-                "Write otherwise: kernel and refuse nothing, or accept_race: true",
-            )  # fmt: skip

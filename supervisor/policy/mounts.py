@@ -30,15 +30,15 @@ from supervisor.model import (
     Source,
     Verdict,
 )
+from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import (
     MAJOR_MAX,
     MINOR_MAX,
-    IdRange,
     NodeRange,
     glob_matches,
-    id_matches,
     node_matches,
 )
+from supervisor.policy.rules import otherwise_from_json, otherwise_to_json
 
 # What says how much the kernel talks, and what it does anyway: never worth a word in a policy.
 ALWAYS_ALLOWED: Final = MS["silent"] | MS["relatime"] | MS["strictatime"]
@@ -50,6 +50,8 @@ OPERATIONS: Final = sum(
     )
 )  # fmt: skip
 _BY_KERNEL: Final = MountSettings()
+# mount(8) hands back in a remount what mountinfo shows, and this is there without being asked for.
+_HANDED_BACK: Final = ("idmapped", "errors=continue")
 # How many mounts a session may have at a time where a policy does not say, and the most it can say,
 # which is what a maker can keep in mind (SD_MOST_MOUNTS).
 MAX_MOUNTS: Final = 64
@@ -60,6 +62,14 @@ TEXT_TYPES: Final = frozenset(
         "hugetlbfs", "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "virtiofs", "fuse",
         "tmpfs", "ramfs", "overlay", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2",
         "tracefs", "debugfs", "securityfs", "configfs", "bpf", "binfmt_misc",
+    )
+)  # fmt: skip
+
+# Mounted for a container these would be the host's, or of files that seccompd alone has: what they
+# show goes by the namespaces, the root directory or the descriptors of whoever mounts them.
+OF_THE_MOUNTER: Final = frozenset(
+    (
+        "proc", "sysfs", "mqueue", "cgroup", "cgroup2", "bpf", "binfmt_misc", "overlay", "fuse",
     )
 )  # fmt: skip
 
@@ -84,8 +94,8 @@ class MountRule:
     targets: tuple[str, ...] | None = None
     flags: int | None = None
     options: tuple[str, ...] | None = None
-    uids: tuple[IdRange, ...] | None = None
-    gids: tuple[IdRange, ...] | None = None
+    caller: CallerMatch | None = None
+    audit: bool = False
 
     @property
     def by_source(self) -> bool:
@@ -98,22 +108,24 @@ class MountRule:
         return (
             self.by_source
             or self.targets is not None
-            or self.uids is not None
-            or self.gids is not None
+            or self.caller is not None
         )
 
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
         return Decision(
-            self.verdict, self.place, value=self.value, settings=self.settings, silent=self.silent
-        )
+            self.verdict, self.place, value=self.value, settings=self.settings,
+            silent=self.silent, audit=self.audit,
+        )  # fmt: skip
 
     def objection(self, flags: int, options: Sequence[str]) -> str:
         """The first flag or option that the rule does not allow; "" where it allows all."""
         if self.verdict is not Verdict.EMULATE and self.options is None:
             return ""
         if self.flags is not None:
-            names = names_of(flags & ~(self.flags | ALWAYS_ALLOWED | OPERATIONS))
+            # What is forced is there anyway; a remount has to repeat it.
+            allowed = self.flags | self.settings.force
+            names = names_of(flags & ~(allowed | ALWAYS_ALLOWED | OPERATIONS))
             if names:
                 return names[0]
         for option in options:
@@ -140,9 +152,7 @@ class MountRule:
                     return False
             elif not self.matches_source(facts.source):
                 return False
-        return (self.uids is None or id_matches(self.uids, facts.uid)) and (
-            self.gids is None or id_matches(self.gids, facts.gid)
-        )
+        return self.caller is None or self.caller.matches(facts, unknown=unknown)
 
     def matches_source(self, source: Source) -> bool:
         """A device by its number or by the kernel's name, an image by its path, a text as it is."""
@@ -157,7 +167,7 @@ class MountRule:
 
     def ceilings(self) -> list[MountCeiling]:
         """What a maker can be asked for with this rule."""
-        if self.verdict is not Verdict.EMULATE or self.settings.via != "kernel":
+        if self.audit or self.verdict is not Verdict.EMULATE or self.settings.via != "kernel":
             return []
         text, anything = self.settings.text, not self.by_source
         names = [] if text else [glob for glob in self.sources or () if "**" not in glob]
@@ -187,20 +197,21 @@ class MountRule:
             self.place, self.verdict.value, self.value, self.silent,
             [how.via, how.program, how.inside, how.shift, how.force, how.text],
             self.types, self.sources, self.devices, self.targets, self.flags, self.options,
-            self.uids, self.gids,
+            None if self.caller is None else self.caller.to_json(), self.audit,
         ]  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> MountRule:
         """The rule that to_json() wrote."""
         place, verdict, value, silent, how = data[:5]
-        types, sources, devices, targets, flags, options, uids, gids = data[5:]
+        types, sources, devices, targets, flags, options, caller, audit = data[5:]
         via, program, inside, shift, force, text = how
         return cls(
             place, Verdict(verdict), value, silent,
             MountSettings(via, tuple(program), inside, shift, force, text),
             _texts(types), _texts(sources), _rows(devices) or (), _texts(targets), flags,
-            _texts(options), _rows(uids), _rows(gids),
+            _texts(options),
+            None if caller is None else CallerMatch.from_json(caller), audit,
         )  # fmt: skip
 
 
@@ -213,23 +224,10 @@ def _rows(rows: Sequence[Sequence[Any]] | None) -> Any:
 
 
 def split_options(data: bytes) -> list[str]:
-    """The options of a data string. A comma in quotes (SELinux) is part of an option."""
-    out, rest, quoted = [], bytearray(), False
-    for byte in data:
-        if byte == 0x22:
-            quoted = not quoted
-        if byte == 0x2C and not quoted:
-            out.append(bytes(rest))
-            rest.clear()
-        else:
-            rest.append(byte)
-    out.append(bytes(rest))
-    return [option.decode("utf-8", "surrogateescape") for option in out if option]
-
-
-_TOO_LONG: Final = Decision(
-    Verdict.ERRNO, "on_error", "options longer than the kernel takes", EINVAL
-)
+    """The options of a data string. A quote means nothing: filesystems and FUSE programs take the
+    string apart at each comma, and SELinux alone, in options of its own, does not.
+    """
+    return [option.decode("utf-8", "surrogateescape") for option in data.split(b",") if option]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +248,9 @@ class MountRules:
         source, _, fstype, flags, data = args
         for text in (fstype, source, data):  # the kernel's own order
             if isinstance(text, int) and text in (-EFAULT, -EINVAL):
-                return Decision(Verdict.ERRNO, self.otherwise.rule, "unreadable", value=-text)
+                return self._of_ours(Verdict.ERRNO, "unreadable", -text)
             if isinstance(text, int) and text < 0 and text != -E2BIG:
-                return Decision(Verdict.REFUSE, self.otherwise.rule, "unreadable")
+                return self._of_ours(Verdict.REFUSE, "unreadable")
         if not isinstance(flags, int):
             raise TypeError("flags are a number")
         flags = without_magic(flags)
@@ -266,7 +264,10 @@ class MountRules:
         cut = data == -E2BIG  # the kernel would take some of the options
         if facts is not None:
             found = next((rule.decision() for rule in rules if rule.matches(facts)), None)
-            return _TOO_LONG if cut else found or self._otherwise(reason)
+            if cut:
+                why = "options longer than the kernel takes"
+                return replace(self._of_ours(Verdict.ERRNO, why, EINVAL), rule="on_error")
+            return found or self._otherwise(reason)
         decision = self._first(rules, reason)
         if cut and decision.verdict is Verdict.EMULATE:
             # It is refused, but only after what is wrong with the target.
@@ -291,6 +292,11 @@ class MountRules:
                 break
         return out, reason
 
+    def _of_ours(self, verdict: Verdict, reason: str, value: int = 0) -> Decision:
+        """What no rule decides, but the call's own arguments do."""
+        where, audit = self.otherwise.rule, self.otherwise.audit
+        return Decision(verdict, where, reason, value=value, audit=audit)
+
     def _otherwise(self, reason: str) -> Decision:
         return replace(self.otherwise, reason=reason) if reason else self.otherwise
 
@@ -307,16 +313,16 @@ class MountRules:
                 return last
         # Only refusals that may apply or not: where the call leads to has to be seen.
         return Decision(
-            Verdict.EMULATE, rules[0].place, settings=MountSettings(text=True), needs_facts=True
-        )
+            Verdict.EMULATE, rules[0].place, settings=MountSettings(text=True), needs_facts=True,
+            audit=self.otherwise.audit,
+        )  # fmt: skip
 
     def _of_remount(self, flags: int, data: Arg) -> Decision:
         """What is not ours is the kernel's. What is must stay within every rule that may have made
         it, for nobody remembers which it was.
         """
         options = split_options(data) if isinstance(data, bytes) else []
-        # mount(8) hands back what mountinfo shows; the engine takes it off
-        options = [option for option in options if option != "idmapped"]
+        options = [option for option in options if option not in _HANDED_BACK]
         if data == -E2BIG:
             return replace(self._remount, reason="options longer than the kernel takes")
         for rule in self.rules:
@@ -330,13 +336,14 @@ class MountRules:
     @property
     def emulates(self) -> bool:
         """Whether a rule mounts something."""
-        return any(rule.verdict is Verdict.EMULATE for rule in self.rules)
+        return any(rule.verdict is Verdict.EMULATE and not rule.audit for rule in self.rules)
 
     @property
     def uses_fuse(self) -> bool:
         """Whether a rule runs FUSE programs."""
         return any(
-            rule.verdict is Verdict.EMULATE and rule.settings.via == "fuse" for rule in self.rules
+            rule.verdict is Verdict.EMULATE and rule.settings.via == "fuse" and not rule.audit
+            for rule in self.rules
         )
 
     def ceilings(self) -> tuple[MountCeiling, ...]:
@@ -348,16 +355,15 @@ class MountRules:
         return {
             "mounts": True,
             "max_mounts": self.max_mounts,
-            "otherwise": [self.otherwise.verdict.value, self.otherwise.rule, self.otherwise.reason],
+            "otherwise": otherwise_to_json(self.otherwise),
             "rules": [rule.to_json() for rule in self.rules],
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> MountRules:
         """The rules that to_json() wrote."""
-        verdict, place, reason = data["otherwise"]
         return cls(
             tuple(MountRule.from_json(row) for row in data["rules"]),
-            Decision(Verdict(verdict), place, reason),
+            otherwise_from_json(data["otherwise"]),
             data["max_mounts"],
         )

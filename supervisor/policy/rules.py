@@ -17,11 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from supervisor.model import Decision, Facts, Settings, Verdict
+from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import (
-    IdRange,
     NodeRange,
     glob_regex,
-    id_matches,
     lexical,
     literal_prefix,
     node_matches,
@@ -44,18 +43,13 @@ class Rule:
     silent: bool = False
     nodes: tuple[NodeRange, ...] | None = None
     globs: tuple[str, ...] | None = None
-    uids: tuple[IdRange, ...] | None = None
-    gids: tuple[IdRange, ...] | None = None
+    caller: CallerMatch | None = None
+    audit: bool = False
 
     @property
     def needs_facts(self) -> bool:
         """Whether the rule looks at more than the registers."""
-        return self.globs is not None or self.by_id
-
-    @property
-    def by_id(self) -> bool:
-        """Whether the rule looks at the caller's ids."""
-        return self.uids is not None or self.gids is not None
+        return self.globs is not None or self.caller is not None
 
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
@@ -65,13 +59,12 @@ class Rule:
             value=self.value,
             settings=Settings(realise=self.realise),
             silent=self.silent,
+            audit=self.audit,
         )
 
-    def matches_ids(self, facts: Facts) -> bool:
-        """Whether the caller's ids are those the rule asks for."""
-        return (self.uids is None or id_matches(self.uids, facts.uid)) and (
-            self.gids is None or id_matches(self.gids, facts.gid)
-        )
+    def matches_caller(self, facts: Facts) -> bool:
+        """Whether the caller is one that the rule asks for."""
+        return self.caller is None or self.caller.matches(facts, unknown=not self.verdict.grants)
 
     def to_json(self) -> list[Any]:
         """The rule as JSON's types."""
@@ -83,14 +76,14 @@ class Rule:
             self.silent,
             self.nodes,
             self.globs,
-            self.uids,
-            self.gids,
+            None if self.caller is None else self.caller.to_json(),
+            self.audit,
         ]
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> Rule:
         """The rule that to_json() wrote."""
-        place, verdict, value, realise, silent, nodes, globs, uids, gids = data
+        place, verdict, value, realise, silent, nodes, globs, caller, audit = data
         return cls(
             place,
             Verdict(verdict),
@@ -99,8 +92,8 @@ class Rule:
             silent,
             _pairs(nodes),
             None if globs is None else tuple(globs),
-            _pairs(uids),
-            _pairs(gids),
+            None if caller is None else CallerMatch.from_json(caller),
+            audit,
         )
 
 
@@ -111,14 +104,13 @@ def _pairs(rows: Iterable[Iterable[Any]] | None) -> Any:
 class _Entry:
     """A rule with its decision, and the same decision where it has to be taken again with Facts."""
 
-    __slots__ = ("again", "by_id", "decision", "grants", "matches", "prefixes", "rule")
+    __slots__ = ("again", "decision", "grants", "matches", "prefixes", "rule")
 
     def __init__(self, rule: Rule, *, as_written: bool) -> None:
         self.rule = rule
         self.decision = rule.decision()
         self.again = _again(self.decision, as_written=as_written)
         self.grants = rule.verdict.grants
-        self.by_id = rule.by_id
         self.prefixes = {literal_prefix(glob) for glob in rule.globs or ("**",)}
         # None: every path. Few of many rules are ever tried: a pattern is compiled when it is.
         self.matches: Callable[[bytes], object] | None = (
@@ -146,8 +138,8 @@ class _Cell:
                 last = rule.decision()
                 break
             asking.append(rule)
-        # Where no rule looks at ids, the same path comes to the same again.
-        as_written = not any(rule.by_id for rule in asking)
+        # Where no rule looks at who calls, the same path comes to the same again.
+        as_written = not any(rule.caller is not None for rule in asking)
         self._entries = [_Entry(rule, as_written=as_written) for rule in asking]
         self.fixed = None if asking else last
         self._last = (last, _again(last, as_written=as_written))
@@ -194,7 +186,7 @@ class _Cell:
                 continue
             if entry.grants:
                 return entry.again
-            if not entry.by_id:
+            if entry.rule.caller is None:
                 return entry.decision
         return self._last[1]
 
@@ -206,7 +198,7 @@ class _Cell:
                 found = entry.matches is None or not entry.grants
             else:
                 found = entry.matches is None or bool(entry.matches(path))
-            if found and entry.rule.matches_ids(facts):
+            if found and entry.rule.matches_caller(facts):
                 return entry.decision
         return self._last[0]
 
@@ -214,7 +206,8 @@ class _Cell:
 def _again(decision: Decision, *, as_written: bool = False) -> Decision:
     if not decision.verdict.grants:
         return decision
-    return replace(decision, needs_facts=True, as_written=as_written)
+    # What is only recorded must not be carried out: it is looked at again.
+    return replace(decision, needs_facts=True, as_written=as_written and not decision.audit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,15 +287,25 @@ class RuleSet:
     def to_json(self) -> dict[str, Any]:
         """The rules as JSON's types."""
         return {
-            "otherwise": [self.otherwise.verdict.value, self.otherwise.rule, self.otherwise.reason],
+            "otherwise": otherwise_to_json(self.otherwise),
             "rules": [rule.to_json() for rule in self.rules],
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RuleSet:
         """The rules that to_json() wrote."""
-        verdict, place, reason = data["otherwise"]
         return cls(
             tuple(Rule.from_json(row) for row in data["rules"]),
-            Decision(Verdict(verdict), place, reason),
+            otherwise_from_json(data["otherwise"]),
         )
+
+
+def otherwise_to_json(decision: Decision) -> list[Any]:
+    """What becomes of a call that no rule matches, as JSON's types."""
+    return [decision.verdict.value, decision.rule, decision.reason, decision.audit]
+
+
+def otherwise_from_json(data: Sequence[Any]) -> Decision:
+    """What otherwise_to_json() wrote."""
+    verdict, place, reason, audit = data
+    return Decision(Verdict(verdict), place, reason, audit=audit)

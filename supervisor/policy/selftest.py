@@ -1,73 +1,95 @@
 """NAME.test.yaml beside a policy: calls, and what the policy must say to them.
 
-For mount, `mountflags` may be a list of names, `resolved` is the target, and `source` what the
-source really is: "image /images/a.img", or "device 7:0 /dev/loop0".
-
-nodes: host                  # or private, none; host if left out
-cases:
-  - call: mknod              # what the call is, by the names of its parameters
-    args: {pathname: /dev/null, mode: char, dev: "1:3"}
-    caller: {uid: 0, gid: 0, resolved: /dev/null}
-    verdict: emulate         # "allow" is what the filter lets pass unseen
-    rule: 12                 # the line of the rule; optional
-    errno: EPERM             # of an errno verdict; optional
+docs/policy-tools.md has the form. Cases go the way of a real call: through the filter, by running
+it, then through one look of the policy or two.
 """
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from supervisor.kernel.mounts import MS
 from supervisor.kernel.simulate import action_text
-from supervisor.kernel.simulate import run as run_filter
-from supervisor.kernel.syscalls import AT_FDCWD, X86_64, CallSpec, Kind, number
-from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Verdict
-from supervisor.model import Source as MountSource
+from supervisor.kernel.syscalls import ARCH_NAMES, NATIVE_ARCHES
+from supervisor.kernel.text import errno_name
+from supervisor.model import Decision, Verdict
 from supervisor.policy import store
+from supervisor.policy.asked import CALLER, Asked, named
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.cubes import encode
+from supervisor.policy.explain import explain
 from supervisor.policy.families import FamilySpec, Nodes, Traits
 from supervisor.policy.source import Source
-from supervisor.policy.values import ERRNOS
+from supervisor.policy.values import ERRNOS, near
 
-_MODES = {
-    "char": stat.S_IFCHR,
-    "block": stat.S_IFBLK,
-    "fifo": stat.S_IFIFO,
-    "socket": stat.S_IFSOCK,
-    "file": stat.S_IFREG,
-}
-_CALLER = {"uid", "gid", "resolved", "source"}
-_CASE = {"call", "args", "caller", "verdict", "rule", "errno"}
+SUFFIX: Final = ".test.yaml"
+_ARCHES: Final = {ARCH_NAMES[arch]: arch for arch in NATIVE_ARCHES}
+_CASE: Final = (
+    "name", "call", "args", "arch", "caller", "verdict", "rule", "errno", "return", "audit",
+)  # fmt: skip
+# What a case may expect beside the verdict.
+_MORE: Final = ("rule", "errno", "return", "audit")
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """A case that came out otherwise; `place` is FILE:LINE of the case."""
+class Result:
+    """What became of one case; `place` is its FILE:LINE, `call` the call as strace writes it.
+
+    `wrong` has a line for each thing that came out otherwise, `tried` the rules that were tried;
+    both are empty where the case passed. `rule` is what decided, "" for the filter.
+    """
 
     place: str
-    expected: str
-    found: str
+    name: str
+    call: str
+    wrong: tuple[str, ...]
+    tried: tuple[str, ...]
+    rule: str
 
     def text(self) -> str:
-        """One line for a person."""
-        return f"{self.place}: expected {self.expected}, found {self.found}"
+        """For a person: the call, each difference, and how it came about."""
+        lines = [f"{self.place}: {self.name or self.call}"]
+        lines += [f"    {line}" for line in self.wrong]
+        lines += [f"      {line}" for line in self.tried]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The cases of one policy. `untried` are the places of rules that decided none of them."""
+
+    file: Path
+    results: tuple[Result, ...]
+    untried: tuple[str, ...]
+
+    @property
+    def failures(self) -> tuple[Result, ...]:
+        """The cases that came out otherwise."""
+        return tuple(result for result in self.results if result.wrong)
 
 
 def test_file(policy: Path) -> Path:
     """Where the cases of a policy are."""
-    return policy.with_suffix(".test.yaml")
+    return policy.with_suffix(SUFFIX)
 
 
-def run(policy: Path, families: Mapping[str, FamilySpec]) -> tuple[int, list[Failure]]:
-    """Runs the cases of a policy. Returns how many there were, and those that failed.
+def policy_of(cases: Path) -> Path:
+    """The policy that a file with cases is about."""
+    return cases.with_name(cases.name.removesuffix(SUFFIX) + ".yaml")
 
-    Raises PolicyError where the policy or its cases cannot be read.
+
+def discover(directory: Path) -> Iterator[Path]:
+    """The policies below a directory that have cases."""
+    for cases in sorted(directory.rglob(f"*{SUFFIX}")):
+        yield policy_of(cases)
+
+
+def run(policy: Path, families: Mapping[str, FamilySpec]) -> Report:
+    """Runs the cases of a policy.
+
+    Raises PolicyError where the policy or its cases cannot be read: all that is wrong with them.
     """
     cases = test_file(policy)
     source = Source(str(cases), store.read(cases))
@@ -82,133 +104,78 @@ def run(policy: Path, families: Mapping[str, FamilySpec]) -> tuple[int, list[Fai
         source.fail()
     traits = Traits(cast("Nodes", nodes))
     compiled = compile_policy(policy, store.read(policy), traits, families)
-    specs = {spec.name: spec for family in families.values() for spec in family.calls}
-    failures: list[Failure] = []
+    results: list[Result] = []
     for index, case in enumerate(document["cases"]):
-        mark = source.root.at(("cases", index)).mark
+        node = source.root.at(("cases", index))
         try:
-            failure = _case(compiled, specs, case, f"{cases}:{mark.line}")
+            results.append(_case(compiled, families, case, f"{cases}:{node.mark.line}"))
         except (KeyError, TypeError, ValueError) as error:
-            source.add(mark, f"not a case: {error}")
-            continue
-        if failure is not None:
-            failures.append(failure)
+            text = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
+            source.at(node, f"not a case: {text}")
     source.fail()
-    return len(document["cases"]), failures
+    decided = {result.rule for result in results}
+    every = [rule.place for rules in compiled.families.values() for rule in rules.rules]
+    return Report(cases, tuple(results), tuple(place for place in every if place not in decided))
 
 
 def _case(
-    policy: CompiledPolicy, specs: Mapping[str, CallSpec], case: dict[str, Any], place: str
-) -> Failure | None:
-    if set(case) - _CASE:
-        raise ValueError(f"unknown key {min(set(case) - _CASE)}")
-    spec = specs[case["call"]]
-    snapshot = _snapshot(spec, case["args"])
-    found = _filtered(policy, snapshot)
-    if found == "notify":
-        found = _decision(policy, spec, snapshot, case.get("caller", {}), case)
-    expected = str(case["verdict"])
-    if "errno" in case:
-        expected += f" {case['errno']}"
-    if "rule" in case:
-        expected += f" by line {case['rule']}"
-    return None if found == expected else Failure(place, expected, found)
+    policy: CompiledPolicy, families: Mapping[str, FamilySpec], case: Any, place: str
+) -> Result:
+    if not isinstance(case, dict):
+        raise TypeError("a case is a mapping: call, args, verdict ...")
+    for key in case:
+        if key not in _CASE:
+            raise ValueError(f"unknown key {key}" + near(str(key), list(_CASE)))
+    asked = _asked(families, case)
+    expected = {"verdict": str(case["verdict"])} | {
+        key: _plain(case[key]) for key in _MORE if key in case
+    }
+    found_all = explain(policy, asked)
+    if found_all.decision is None:
+        found, rule = {"verdict": found_all.filtered}, ""
+    else:
+        found, rule = _found(found_all.decision, expected), found_all.decision.rule
+    wrong = tuple(
+        f"{key}: expected {expected[key]}, found {found.get(key, 'none')}"
+        for key in expected
+        if expected[key] != found.get(key, "none")
+    )
+    tried = [f"{one.place}: {one.objection or 'this one decides'}" for one in found_all.tried]
+    if found_all.decision is None:
+        tried = [f"the filter: {action_text(found_all.run.action)}"]
+    elif found_all.decision.reason:
+        tried.append(f"{rule}: {found_all.decision.reason}")
+    name = str(case.get("name", ""))
+    return Result(place, name, asked.text(), wrong, tuple(tried) if wrong else (), rule)
 
 
-def _decision(
-    policy: CompiledPolicy,
-    spec: CallSpec,
-    snapshot: Snapshot,
-    caller: Mapping[str, Any],
-    case: Mapping[str, Any],
-) -> str:
-    if set(caller) - _CALLER:
-        raise ValueError(f"unknown key {min(set(caller) - _CALLER)}")
-    decision = policy.decide(spec.family, snapshot)
-    if decision.needs_facts:
-        written = _written(spec, snapshot)
-        resolved = caller["resolved"].encode() if "resolved" in caller else written
-        facts = Facts(
-            resolved,
-            caller.get("uid", 0),
-            caller.get("gid", 0),
-            _source(snapshot, decision, caller),
-        )
-        decision = policy.decide(spec.family, snapshot, facts)
-    text = decision.verdict.value
-    if decision.verdict is Verdict.ERRNO and "errno" in case:
-        names = [name for name, value in ERRNOS.items() if value == decision.value]
-        text += f" {case['errno'] if case['errno'] in names else names[0]}"
-    if "rule" in case:
-        text += f" by line {decision.rule.rpartition(':')[2]}"
-    return text
+def _asked(families: Mapping[str, FamilySpec], case: Mapping[str, Any]) -> Asked:
+    args, caller = case.get("args", {}), case.get("caller", {})
+    if not isinstance(args, dict) or not isinstance(caller, dict):
+        raise TypeError("args and caller are mappings")
+    for key in caller:
+        if key not in CALLER:
+            raise ValueError(f"unknown key {key} of caller" + near(str(key), list(CALLER)))
+    arch = case.get("arch", "x86_64")
+    if arch not in _ARCHES:
+        raise ValueError(f"arch is one of {', '.join(_ARCHES)}")
+    asked = replace(named(families, str(case["call"]), args, _ARCHES[arch]), caller=caller)
+    asked.known(Decision(Verdict.REFUSE, ""))  # what means nothing is said though nobody asks
+    return asked
 
 
-def _written(spec: CallSpec, snapshot: Snapshot) -> bytes | None:
-    """The call's path, as it was written."""
-    for param, arg in zip(spec.params, snapshot.args, strict=True):
-        if param.kind is Kind.PATH and isinstance(arg, bytes):
-            return arg
-    return None
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _source(
-    snapshot: Snapshot, decision: Decision, caller: Mapping[str, Any]
-) -> MountSource | None:
-    """What the source of a mount really is; as it was written where the case does not say."""
-    text = snapshot.args[0]
-    if not isinstance(decision.settings, MountSettings):
-        return None
-    if "source" not in caller:
-        kind = "text" if decision.settings.text else "image"
-        return MountSource(kind, text if isinstance(text, bytes) else b"")
-    kind, _, rest = str(caller["source"]).partition(" ")
-    if kind == "image":
-        return MountSource(kind, rest.encode())
-    number, _, name = rest.partition(" ")
-    major, _, minor = number.partition(":")
-    if kind != "device":
-        raise ValueError(f"{caller['source']!r} is no source")
-    return MountSource(kind, name.encode(), (int(major), int(minor)))
-
-
-def _snapshot(spec: CallSpec, given: Mapping[str, Any]) -> Snapshot:
-    nr = number(spec.name, X86_64)
-    if nr is None:
-        raise ValueError(f"x86_64 has no {spec.name}")
-    unknown = set(given) - {param.name for param in spec.params}
-    if unknown:
-        raise ValueError(f"{spec.name} has no parameter {min(unknown)}")
-    args = tuple(_arg(param.kind, given.get(param.name)) for param in spec.params)
-    return Snapshot(0, 0, X86_64, nr, 0, spec.name, args)
-
-
-def _arg(kind: Kind, value: object) -> Arg:
-    if kind is Kind.PATH:
-        return str(value).encode()
-    if kind.is_string:
-        return 0 if value is None else str(value).encode()
-    if kind is Kind.MOUNT_FLAGS and isinstance(value, list):
-        return sum(MS[str(name)] for name in value)
-    if value is None:
-        return AT_FDCWD if kind is Kind.FD else 0
-    if kind is Kind.MODE and isinstance(value, str):
-        return _MODES[value] | 0o666
-    if kind is Kind.DEV and isinstance(value, str):
-        major, _, minor = value.partition(":")
-        return encode(int(major), int(minor))
-    if isinstance(value, int):
-        return value
-    raise ValueError(f"{value!r} is no {kind.value}")
-
-
-def _filtered(policy: CompiledPolicy, snapshot: Snapshot) -> str:
-    """What the filter does with the call, by running it: "allow", "notify", "errno EPERM" ..."""
-    registers = [arg if isinstance(arg, int) else 1 for arg in snapshot.args]
-    return action_text(run_filter(policy.filter, snapshot.nr, snapshot.arch, registers).action)
-
-
-def discover(directory: Path) -> Iterator[Path]:
-    """The policies of a directory that have cases."""
-    for cases in sorted(directory.glob("*.test.yaml")):
-        yield cases.with_name(cases.name.removesuffix(".test.yaml") + ".yaml")
+def _found(decision: Decision, expected: Mapping[str, str]) -> dict[str, str]:
+    """What was decided, in the words in which it was expected where there are several."""
+    found = {"verdict": decision.verdict.value, "audit": str(decision.audit).lower()}
+    file, _, line = decision.rule.rpartition(":")
+    found["rule"] = decision.rule if ":" in expected.get("rule", "") and file else line
+    if decision.verdict is Verdict.ERRNO:
+        same = ERRNOS.get(expected.get("errno", "")) == decision.value
+        found["errno"] = expected["errno"] if same else errno_name(decision.value)
+    if decision.verdict is Verdict.RETURN:
+        found["return"] = str(decision.value)
+    return found

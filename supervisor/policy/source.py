@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Final
 
 import yaml
@@ -18,7 +19,7 @@ from supervisor.errors import PolicyError
 
 SIZE_MAX: Final = 1 << 20
 _DEPTH_MAX: Final = 32
-_NODES_MAX: Final = 200_000
+NODES_MAX: Final = 200_000
 _FINDINGS_MAX: Final = 100
 _EXCERPT_MAX: Final = 100
 
@@ -57,19 +58,30 @@ class Finding:
 
 
 class PolicyFindings(PolicyError):
-    """A policy with errors: all of them at once."""
+    """A policy with errors: all of them at once, file by file."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
-        ordered = sorted(findings, key=lambda finding: finding.mark)
+        ordered = in_order(findings)
         super().__init__("\n".join(finding.text() for finding in ordered[:_FINDINGS_MAX]))
         self.findings = tuple(ordered)
 
 
+def in_order(findings: Sequence[Finding]) -> list[Finding]:
+    """By file, in the order in which the files first appear, and by place; none twice."""
+    files = {finding.file: None for finding in findings}
+    order = {file: number for number, file in enumerate(files)}
+    return sorted(dict.fromkeys(findings), key=lambda found: (order[found.file], found.mark))
+
+
 @dataclass(slots=True)
 class Node:
-    """A value with its place: a scalar, a list or a mapping of keys (nodes) to values."""
+    """A value with its place: a scalar, a list or a mapping of keys (nodes) to values.
+
+    `source` is the file that it stands in: a policy can be put together from several.
+    """
 
     mark: Mark
+    source: Source = field(compare=False, repr=False)
     scalar: str | None = None
     plain: bool = False
     items: list[Node] = field(default_factory=list)
@@ -101,6 +113,21 @@ class Node:
         return node
 
 
+def place_of(node: Node) -> str:
+    """FILE:LINE of a node, as decisions name it."""
+    return f"{PurePath(node.source.file).name}:{node.mark.line}"
+
+
+def rule_node(source: Source, family: str, index: int) -> Node:
+    """The text of rule `index` of a family; for -1 that of `otherwise`, or the family's key."""
+    if index >= 0:
+        return source.root.at(("syscalls", family, "rules", index))
+    section = source.root.at(("syscalls", family))
+    if section.kind == "mapping" and "otherwise" in section.pairs:
+        return section.pairs["otherwise"][1]
+    return source.root.at(("syscalls", family), key=True)
+
+
 _INT = re.compile(r"[-+]?[0-9]{1,19}|0o[0-7]{1,21}|0x[0-9a-fA-F]{1,16}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INF = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -125,14 +152,16 @@ def core_scalar(text: str) -> bool | int | float | str | None:
 class Source:
     """The text of one policy, its tree, and what was found wrong with it.
 
-    `file` is how messages name it. Findings collect in `findings`; `fail()` raises them. What
-    leaves no tree to look at further (no YAML, not UTF-8, too large) is raised at once; duplicate
-    keys, anchors and the like wait for what else there is to say.
+    `file` is how messages name it. Findings collect in `findings`; `fail()` raises them, and those
+    of the files in `included`. What leaves no tree to look at further (no YAML, not UTF-8, too
+    large) is raised at once; duplicate keys, anchors and the like wait for what else there is to
+    say.
     """
 
     def __init__(self, file: str, content: bytes) -> None:
         self.file = file
         self.findings: list[Finding] = []
+        self.included: list[Source] = []
         self._lines: list[str] = []
         if len(content) > SIZE_MAX:
             self.add(Mark(1, 1), f"larger than {SIZE_MAX} bytes")
@@ -155,13 +184,23 @@ class Source:
         shown = "".join(char if char.isprintable() or char == "\t" else "?" for char in excerpt)
         self.findings.append(Finding(self.file, mark, message, severity, shown))
 
+    @staticmethod
+    def at(node: Node, message: str, severity: str = "error") -> None:
+        """Notes a finding about a node, in the file that it stands in."""
+        node.source.add(node.mark, message, severity)
+
+    def everything(self) -> list[Finding]:
+        """The findings of this file and of all that it includes."""
+        return [*self.findings, *(one for source in self.included for one in source.everything())]
+
     def fail(self) -> None:
-        """Raises PolicyFindings if there is any error."""
-        if any(finding.severity == "error" for finding in self.findings):
-            raise PolicyFindings(self.findings)
+        """Raises PolicyFindings if there is any error, here or in an included file."""
+        findings = self.everything()
+        if any(finding.severity == "error" for finding in findings):
+            raise PolicyFindings(findings)
 
     def _tree(self, text: str) -> Node:
-        nothing = Node(Mark(1, 1), kind="mapping")
+        nothing = Node(Mark(1, 1), self, kind="mapping")
         loader = _Loader(text)
         try:
             return self._document(_events(loader)) or nothing
@@ -219,7 +258,7 @@ class Source:
                 continue
             if isinstance(event, yaml.AliasEvent):
                 self.add(mark, "aliases (*name) are not allowed in a policy")
-                node = Node(mark, "", plain=False)
+                node = Node(mark, self, "", plain=False)
             elif isinstance(event, yaml.NodeEvent):
                 if event.anchor is not None:
                     self.add(mark, "anchors (&name) are not allowed in a policy")
@@ -227,10 +266,10 @@ class Source:
                 if tag is not None:
                     self.add(mark, f"tags ({tag}) are not allowed in a policy")
                 if isinstance(event, yaml.ScalarEvent):
-                    node = Node(mark, event.value, plain=event.style is None or event.style == "")
+                    node = Node(mark, self, event.value, event.style is None or event.style == "")
                 else:
                     kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
-                    node = Node(mark, kind=kind)
+                    node = Node(mark, self, kind=kind)
             elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
                 stack.pop()
                 keys.pop()
@@ -238,8 +277,8 @@ class Source:
             else:
                 continue
             count += 1
-            if count > _NODES_MAX:
-                self.add(mark, f"more than {_NODES_MAX} values")
+            if count > NODES_MAX:
+                self.add(mark, f"more than {NODES_MAX} values")
                 self.fail()
             if root is None:
                 root = node

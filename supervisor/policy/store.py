@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from supervisor.errors import PolicyError
 from supervisor.kernel.syscalls import NATIVE_ARCHES
-from supervisor.policy.compiled import FORMAT, CompiledPolicy
+from supervisor.policy.compiled import FORMAT, CompiledPolicy, Included
 from supervisor.policy.families import FamilySpec, Traits
 
 SEARCH: Final = (
@@ -100,6 +100,30 @@ def read(file: Path, given: str | None = None) -> bytes:
         raise PolicyError(f"cannot read the policy: {text}", where=where, hint=hint) from None
 
 
+def digest(content: bytes) -> str:
+    """The sha256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def included_file(given: str, folder: Path, search: Sequence[Path] | None = None) -> Path:
+    """The file that an entry of `include` means: a path is one from the including file's folder.
+
+    Raises PolicyError where a name is nowhere on the search path.
+    """
+    if "/" in given or given.endswith(".yaml"):
+        return folder / given
+    return find(given, search)
+
+
+def _unchanged(included: Included, search: Sequence[Path] | None) -> bool:
+    """Whether what a policy includes is what it was when that was compiled."""
+    try:
+        file = included_file(included.given, Path(included.folder), search)
+        return str(file) == included.file and digest(read(file)) == included.digest
+    except PolicyError:
+        return False
+
+
 def load(
     name_or_path: str,
     traits: Traits,
@@ -116,11 +140,11 @@ def load(
     content = read(file, name_or_path if "/" in name_or_path else None)
     key = _key(file, content, traits)
     cached = _from_cache(key)
-    if cached is not None:
+    if cached is not None and all(_unchanged(one, search) for one in cached.included):
         return cached
     from supervisor.policy.compile import compile_policy
 
-    policy = compile_policy(file, content, traits, families)
+    policy = compile_policy(file, content, traits, families, search=search)
     _to_cache(key, policy)
     return policy
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from supervisor.kernel.capabilities import NUMBERS
 from supervisor.model import Verdict
 from supervisor.policy.devices import DeviceError, parse_device
 from supervisor.policy.match import (
@@ -30,7 +31,7 @@ ERRNOS: Mapping[str, int] = {name: value for value, name in errno.errorcode.item
     "ENOTSUP": errno.ENOTSUP,
 }
 REALISE = ("auto", "node", "bind", "closed")
-_ID_MAX = 0xFFFFFFFE
+ID_MAX = 0xFFFFFFFE
 REFUSALS = frozenset({Verdict.REFUSE, Verdict.ERRNO, Verdict.KILL})
 WORDS = (Verdict.EMULATE, Verdict.CONTINUE, Verdict.REFUSE, Verdict.KILL)
 _RETURN_MAX = (1 << 31) - 1
@@ -112,9 +113,38 @@ def parse_ids(value: object) -> IdRange:
         low, high = int(found[1]), int(found[2])
     else:
         raise wrong('an id is a number, or a range such as "1000-1999"')
-    if not 0 <= low <= high <= _ID_MAX:
-        raise wrong(f"no such ids: from 0 to {_ID_MAX}, the lower one first")
+    if not 0 <= low <= high <= ID_MAX:
+        raise wrong(f"no such ids: from 0 to {ID_MAX}, the lower one first")
     return low, high
+
+
+def parse_capability(value: object) -> str:
+    """The name of a capability, as capabilities(7) has it; CAP_ and capitals are optional."""
+    if not isinstance(value, str):
+        raise wrong("a capability is a name, such as sys_admin")
+    name = value.lower().removeprefix("cap_")
+    if name not in NUMBERS:
+        raise wrong(f"unknown capability {value!r}" + near(name, list(NUMBERS)))
+    return name
+
+
+_SECONDS: Mapping[str, float] = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_SECONDS_MAX = 3600.0
+
+
+def parse_seconds(value: object) -> float:
+    """A time: a number of seconds, or a text such as "100ms", "2s", "1m"."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and (
+        found := re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s|m)", value)
+    ):
+        seconds = float(found[1]) * _SECONDS[found[2]]
+    else:
+        raise wrong('a time is a number of seconds, or a text such as "100ms" or "2s"')
+    if not 0.001 <= seconds <= _SECONDS_MAX:
+        raise wrong(f"a time is between 1ms and {_SECONDS_MAX:.0f}s")
+    return seconds
 
 
 def listed(value: object) -> object:

@@ -223,6 +223,9 @@ tried("setgroups", 116, 1, ctypes.byref(ctypes.c_uint(5)))
 tried("capset", 126, (ctypes.c_uint * 2)(0x20080522, 0), (ctypes.c_uint * 6)(1 << 21, 1 << 21))
 tried("mknod", 133, P(b"/tmp/disk"), 0o060666, 0x700)
 tried("seccomp", 317, 0, 1, None)
+tried("unix", 41, 1, 1, 0)
+tried("vsock", 41, 40, 1, 0)
+tried("alg", 41, 38, 5, 0)
 tried("reboot", 169, 0xFEE1DEAD, 672274793, 0x4321FEDC, None)
 for path in ("/usr/written", "/opt/written", "/etc/written"):
     try:
@@ -248,7 +251,7 @@ def test_what_it_may_not_do(both: tuple[Target, Actor], place: Path) -> None:
     errno, how = script(actor, target, place, "exec /usr/bin/python3 /opt/fs/bin/escape.py")
     assert (errno, "status 9" in how) == (EINVAL, True), how
     assert "GOT" not in how
-    assert "30 refused" in how
+    assert "33 refused" in how
     assert unmounted(target, place)
 
 
@@ -335,6 +338,23 @@ def test_one_that_goes_on_without_its_mount(place: Path) -> None:
         assert (errno, "limit" in how) == (ENOSPC, True), how
         assert not gone(PROGRAM, 0.1)
     assert gone(PROGRAM)
+
+
+@pytest.mark.parametrize("way", ["umount", "namespace"])
+def test_one_that_goes_on_is_ended(place: Path, way: str) -> None:
+    """However its mount has gone, and though nobody asks for anything afterwards."""
+    with mounting(ceiling=[], patience=0.2) as (target, actor):
+        target.run("mount -t tmpfs opt /opt && mkdir -p /opt/fs/bin")
+        install(target, place, KEEPER)
+        more: dict[str, object] = {}
+        if way == "namespace":
+            target.run(f"unshare -m sleep 77 & echo $! > {place}/pid; sleep 0.3")
+            more = {"tid": int((place / "pid").read_text())}
+        errno, how = mount(actor, place, **more)
+        assert errno == 0, how
+        assert not gone(PROGRAM, 0.5), "it has its mount still"
+        target.run(f"umount {place}/mp" if way == "umount" else f"kill $(cat {place}/pid)")
+        assert gone(PROGRAM)
 
 
 def test_its_death_is_an_error_not_a_hang(both: tuple[Target, Actor], place: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.engine.mount_call import MOUNT_DEADLINE
+from supervisor.engine.limits import DEFAULT
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.mounts import MS
 from tests.live.test_mount_kernel import make_image
@@ -251,7 +251,7 @@ def test_a_signal_ends_the_wait(both: tuple[Target, Actor], place: Path) -> None
     time.sleep(0.3)
     os.kill(pid, 15)
     assert actor.hear()[0] == EINTR
-    assert time.monotonic() - start < MOUNT_DEADLINE / 2  # the deadline was not what ended it
+    assert time.monotonic() - start < DEFAULT.mount / 2  # the deadline was not what ended it
     os.kill(pid, 9)
     target.run("wait; rm /tmp/mounter.pid")
     assert gone("sleep 7")

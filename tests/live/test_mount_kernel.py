@@ -145,6 +145,31 @@ def test_errors_are_those_of_mount(
     target.run(f"umount {place}/mp")
 
 
+@pytest.mark.parametrize(
+    ("said", "asked", "found"),
+    [
+        ("panic", None, "continue"),
+        ("panic", "commit=7", "continue"),
+        ("remount-ro", None, "remount-ro"),
+        ("continue", None, "continue"),
+        ("panic", "commit=7,errors=remount-ro", "remount-ro"),
+    ],
+)
+def test_no_image_halts_the_host(
+    both: tuple[Target, Actor], place: Path, said: str, asked: str | None, found: str
+) -> None:
+    """What is to happen upon an error stands in the image; the kernel shows what it has taken."""
+    target, actor = both
+    subprocess.run(["tune2fs", "-e", said, place / "image"], check=True, capture_output=True)
+    assert mount(actor, place, data=asked)[0] == 0
+    shown = target.run(f"grep {place}/mp /proc/self/mountinfo")[1].split()
+    loop = shown[shown.index("-") + 2].rpartition("/")[2]
+    options = Path(f"/proc/fs/ext4/{loop}/options").read_text().splitlines()
+    target.run(f"umount {place}/mp")
+    assert [option for option in options if option.startswith("errors=")] == [f"errors={found}"]
+    assert ("commit=7" in options) == bool(asked)
+
+
 def test_once_more_on_the_same_place(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
     (place / "other").mkdir()

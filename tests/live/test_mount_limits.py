@@ -204,3 +204,46 @@ def test_the_limit_counts_programs(person: Person) -> None:
             os.chmod("/dev/fuse", mode)
     assert found == [0, 0, 0, ENOSPC, ENOSPC, 0]
     assert gone(PROGRAMS["squashfuse"][0])
+
+
+# Mounts at six places, each by a program that hangs; when all wait, one call that has nothing to do
+# with them; then how many of them still wait.
+HANGING = """
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+waiting = []
+for number in range(6):
+    pid = os.fork()
+    if not pid:
+        libc.mount(f"{sys.argv[1]}/image{number}".encode(), b"/mnt", b"ext4", 0, None)
+        os._exit(0)
+    waiting.append(pid)
+for pid in waiting:
+    while not open(f"/proc/{pid}/syscall").read().startswith("165 "):
+        os.sched_yield()
+try:
+    os.mknod(f"{sys.argv[1]}/null", 0o20666, 0x103)
+except OSError:
+    pass
+print(sum(os.waitpid(pid, os.WNOHANG) == (0, 0) for pid in waiting))
+for pid in waiting:
+    os.kill(pid, signal.SIGKILL)
+"""
+
+
+def test_programs_that_hang_keep_no_other_call_waiting(root: Person) -> None:
+    with scratch() as place:
+        for number in range(6):
+            (place / f"image{number}").touch()
+            (place / f"image{number}").chmod(0o666)
+        policy = place / "policy.yaml"
+        policy.write_text(
+            "version: 1\nsyscalls:\n  mknod:\n    - {devices: [char 1:3], do: emulate}\n"
+            "  mount:\n    - {fstype: ext4, options: {allow: '*'}, do: {emulate: {via: fuse,\n"
+            "       program: [/bin/sh, -c, exec sleep 7177, '{source}', '{target}']}}}\n"
+        )
+        done = run(
+            root, python(root), "-c", HANGING, str(place), options=("--policy", str(policy))
+        )
+        assert (done.returncode, done.stdout) == (0, "6\n"), done.stderr
+    assert gone("sleep 7177")

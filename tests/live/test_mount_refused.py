@@ -53,6 +53,18 @@ def test_a_refusal_is_one(person: Person, policy: Path) -> None:
     assert answers[4:] == ["EINVAL", "ok", "ok"]
 
 
+def test_the_newer_calls_are_no_way_around(person: Person, policy: Path) -> None:
+    """A tmpfs by fsopen, which the kernel grants a container; then what mount(8) does instead."""
+    script = """
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+print(errno.errorcode.get(ctypes.get_errno()) if libc.syscall(430, b"tmpfs", 0) < 0 else "ok")
+print(errno.errorcode.get(ctypes.get_errno()) if libc.syscall(433, -100, b"/", 0) < 0 else "ok")
+"""
+    done = run(person, python(person), "-c", script, options=("--policy", str(policy)))
+    assert (done.returncode, done.stdout.split()) == (0, ["ENOSYS", "ENOSYS"]), done.stderr
+
+
 def test_without_a_namespace_nothing_is_mounted(root: Person, policy: Path) -> None:
     """There is no user namespace to mount for; what is none of ours is the kernel's."""
     policy.write_text(

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,13 @@ class Actor:
         ceiling: Sequence[dict[str, Any]] | None,
         most: int = 64,
         deadline: float = 20.0,
+        patience: float = 600.0,
     ) -> None:
         self._target = target
-        config = {"pid": target.pid, "ceiling": ceiling, "most": most, "deadline": deadline}
+        config = {
+            "pid": target.pid, "ceiling": ceiling, "most": most, "deadline": deadline,
+            "patience": patience,
+        }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.mounting", json.dumps(config)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -127,11 +132,15 @@ class Actor:
 
 @contextmanager
 def mounting(
-    *, ceiling: Sequence[dict[str, Any]] | None, most: int = 64, deadline: float = 20.0
+    *,
+    ceiling: Sequence[dict[str, Any]] | None,
+    most: int = 64,
+    deadline: float = 20.0,
+    patience: float = 600.0,
 ) -> Iterator[tuple[Target, Actor]]:
     """A target and its actor. `ceiling` None: there is no maker, as for an ordinary user."""
     target = Target()
-    actor = Actor(target, ceiling=ceiling, most=most, deadline=deadline)
+    actor = Actor(target, ceiling=ceiling, most=most, deadline=deadline, patience=patience)
     try:
         yield target, actor
     finally:
@@ -168,6 +177,7 @@ def _serve(config: dict[str, Any]) -> None:
     import trio
 
     from supervisor.engine.act import Actor as RealActor
+    from supervisor.engine.limits import DEFAULT
     from supervisor.model import (
         Decision,
         Facts,
@@ -182,15 +192,15 @@ def _serve(config: dict[str, Any]) -> None:
     class Said:
         nodes = "private"
         on_error = 1
-        max_mounts = 64
+        max_mounts = config["most"]
 
     actor = RealActor(
         userns=True, traits=Said(), policy=Said(), maker_socks=makers,
         uids=MAP, gids=MAP,
         report=lambda *a, **k: print(a, k, file=sys.stderr),
+        limits=replace(DEFAULT, mount=config["deadline"]),
     )  # fmt: skip
-    actor._mounter._most = config["most"]
-    actor._mounter._deadline = config["deadline"]
+    actor._servers.patience = config["patience"]
 
     def text(value: str | None) -> bytes | None:
         return None if value is None else value.encode()

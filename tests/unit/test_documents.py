@@ -25,6 +25,7 @@ from supervisor.policy.applies import Applies
 from supervisor.policy.families import Traits
 from supervisor.policy.mount_values import FLAG_NAMES, SETTINGS, VIAS
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
+from supervisor.policy.schema import json_schema
 
 TOP = Path(__file__).resolve().parents[2]
 PAGES = [*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")]
@@ -60,13 +61,45 @@ def test_the_sample_of_a_trace_names_the_rule_of_the_readme() -> None:
         assert '"null"' in text.splitlines()[int(line) - 1]
 
 
-def test_the_page_on_policies_has_policies_that_load(tmp_path: Path) -> None:
-    first, section = [b for b in blocks(TOP / "docs/policies.md") if "syscalls:" in b]
-    (mounts,) = [b for b in blocks(TOP / "docs/mounts.md") if "syscalls:" in b]
-    for text in (first, "version: 1\n" + section, mounts):
+def examples(page: str) -> list[str]:
+    """Every example of a policy, of a section or of rules on a page, as a whole policy."""
+    out = []
+    for block in blocks(TOP / page):
+        if block.startswith("version:"):
+            out.append(block)
+        elif block.startswith("syscalls:"):
+            out.append(f"version: 1\n{block}")
+        elif block.startswith("limits:"):
+            out.append(f"version: 1\n{block}\nsyscalls: {{}}")
+        elif block.startswith("- {"):
+            rules = "".join(f"\n    {line}" for line in block.splitlines())
+            out.append(f"version: 1\nsyscalls:\n  mknod:{rules}")
+    return out
+
+
+@pytest.mark.parametrize(("page", "least"), [("docs/policies.md", 10), ("docs/mounts.md", 1)])
+def test_the_pages_on_policies_have_examples_that_load(
+    tmp_path: Path, page: str, least: int
+) -> None:
+    (tmp_path / "site.yaml").write_text("version: 1\nlists: {}\n")
+    found = examples(page)
+    assert len(found) >= least
+    for text in found:
         file = tmp_path / "page.yaml"
         file.write_text(text)
         store.load(str(file), Traits("private"), families=FAMILIES)
+
+
+def test_the_page_on_policies_has_every_key() -> None:
+    page = (TOP / "docs/policies.md").read_text()
+    schema = json_schema(FAMILIES)
+    rule = schema["$defs"]["mknod_rule"]["properties"]
+    limits = schema["$defs"]["LimitsSection"]["properties"]
+    keys = {*schema["properties"], *rule, *limits, "otherwise", "rules"}
+    assert not {key for key in keys if f"`{key}`" not in page and f"`{key}:" not in page}
+    shown = " ".join(examples("docs/policies.md"))
+    missing = {key for key in {*rule, *limits} if f"{key}:" not in shown}
+    assert not missing
 
 
 def test_every_option_of_run_is_on_its_page() -> None:

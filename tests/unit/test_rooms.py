@@ -34,7 +34,7 @@ DOORS = {
 MODULES = sorted(
     str(path.relative_to(PACKAGE))
     for path in PACKAGE.rglob("*.py")
-    if "policies" not in path.parts and path.name != "__init__.py"
+    if "policies" not in path.relative_to(PACKAGE).parts and path.name != "__init__.py"
 )
 
 

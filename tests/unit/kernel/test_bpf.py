@@ -247,6 +247,18 @@ def test_io_uring_is_refused_where_it_would_go_past_a_rule(arch: int) -> None:
     assert ask(EMPTY.filter, "io_uring_setup", arch) == bpf.RET_ALLOW
 
 
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+@pytest.mark.parametrize("name", ["fsopen", "fspick"])
+def test_the_other_way_to_a_mount_is_not_there_where_rules_are(arch: int, name: str) -> None:
+    for compiled in (
+        mounts("{fstype: ext4, do: {emulate: {via: fuse}}}"),
+        mounts("{fstype: ext4, do: refuse}", otherwise="refuse"),
+    ):
+        assert ask(compiled.filter, name, arch) == ENOSYS
+    assert ask(mknod("{do: emulate}").filter, name, arch) == bpf.RET_ALLOW
+    assert ask(EMPTY.filter, name, arch) == bpf.RET_ALLOW
+
+
 def test_many_rules_still_make_a_filter() -> None:
     rules = [f'{{devices: ["char 1:{i}"], do: refuse, silent: true}}' for i in range(300)]
     program = mknod(*rules).filter

@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.kernel.syscalls import I386
 from supervisor.model import Decision, Facts, Settings, Snapshot, Verdict
-from supervisor.policy import rules
+from supervisor.policy import callers, rules
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.match import glob_matches, glob_regex, lexical
 from tests.support.policies import BLOCK, call, device, mknod, node_rules, policy
@@ -169,14 +169,14 @@ def slow(policy: CompiledPolicy, path: bytes, facts: Facts | None) -> Verdict:
             continue
         known = written if facts is None else facts.path
         unsure = (rule.globs is not None and known is None) or (
-            facts is None and (rule.uids is not None or rule.gids is not None)
+            facts is None and rule.caller is not None
         )
         if unsure and rule.verdict.grants == (facts is not None):
             continue
         globs = rule.globs
         if globs is not None and known is not None and not _any(globs, known):
             continue
-        if facts is not None and not rule.matches_ids(facts):
+        if facts is not None and not rule.matches_caller(facts):
             continue
         return rule.verdict
     return rules.otherwise.verdict
@@ -260,8 +260,8 @@ def test_a_thousand_rules_cost_what_five_cost(rule: str, monkeypatch: pytest.Mon
         def __init__(self, pattern: re.Pattern[bytes]) -> None:
             self.fullmatch = counted(pattern.fullmatch)
 
-    for name in ("node_matches", "id_matches"):
-        monkeypatch.setattr(rules, name, counted(getattr(rules, name)))
+    for room, name in ((rules, "node_matches"), (callers, "id_matches")):
+        monkeypatch.setattr(room, name, counted(getattr(room, name)))
     monkeypatch.setattr(rules, "glob_regex", lambda *globs: Counted(glob_regex(*globs)))
 
     def cost(count: int) -> int:

@@ -116,7 +116,7 @@ def test_flags_and_options_are_allowed_by_name() -> None:
         (MS["noexec"], 0, "noexec"),
         (1 << 30, 0, "0x40000000"),
         (0, b"noload,errors=panic", "errors=panic"),
-        (0, b'context="a,b"', 'context="a,b"'),
+        (0, b'context="a,b"', 'context="a'),
     ):
         refused = asked(flags, data)
         assert refused.verdict is Verdict.CONTINUE
@@ -231,8 +231,34 @@ def test_json_round_trip() -> None:
 
 def test_options_are_split_as_the_kernel_splits_them() -> None:
     assert split_options(b"a,b=c,,d") == ["a", "b=c", "d"]
-    assert split_options(b'x="a,b",c') == ['x="a,b"', "c"]
+    # ext4 takes usrjquota="a,jqfmt=vfsv0,errors=remount-ro for three options
+    assert split_options(b'x="a,b",c') == ['x="a', 'b"', "c"]
     assert split_options(b"") == []
+
+
+def test_a_quote_hides_no_option() -> None:
+    policy = mounts(KERNEL.replace("do:", 'options: {allow: ["subvol=*"]}, do:'))
+    good, bad = mount_call(data=b'subvol="a"'), mount_call(data=b'subvol="a,errors=panic')
+    assert second(policy, good).verdict is Verdict.EMULATE
+    for decision in (first(policy, bad), second(policy, bad)):
+        assert decision.verdict is Verdict.CONTINUE
+        assert decision.reason.startswith("errors=panic is not allowed by")
+
+
+def test_what_is_forced_may_be_asked_for() -> None:
+    """mount(8) repeats in a remount what is there."""
+    policy = mounts(
+        KERNEL.replace("do: emulate", "options: {allow: ro}, do: {emulate: {force: nosuid}}")
+    )
+    forced = MS["nosuid"] | MS["nodev"]
+    assert first(policy, mount_call(flags=forced)).verdict is Verdict.EMULATE
+    assert first(policy, mount_call(flags=forced | MS["noexec"])).verdict is Verdict.CONTINUE
+    assert first(policy, mount_call(flags=MS["remount"] | forced)).reason == ""
+    assert first(policy, mount_call(flags=MS["remount"] | forced | MS["sync"])).reason
+    # so it does with options that nobody asked for, and no others
+    again = MS["remount"] | forced
+    assert first(policy, mount_call(flags=again, data=b"idmapped,errors=continue")).reason == ""
+    assert first(policy, mount_call(flags=again, data=b"idmapped,errors=panic")).reason
 
 
 @pytest.mark.parametrize(
@@ -255,6 +281,8 @@ def test_options_are_split_as_the_kernel_splits_them() -> None:
         ("{fstype: ext4, do: {emulate: {shift: maybe}}}", "unknown shift 'maybe'"),
         ("{fstype: ext4, do: {emulate: {via: fuse, shift: true}}}", "shift is for via: kernel"),
         ("{fstype: ext4, do: {emulate: {program: fuse2fs}}}", "are for via: fuse"),
+        ("{fstype: proc, do: emulate}", "emulate of proc would give the container the host's"),
+        ("{fstype: [tmpfs, overlay], do: emulate}", "emulate of overlay would give"),
         ("{fstype: ext4, do: {emulate: {force: [noatime]}}}", "force cannot have 'noatime'"),
         ("{fstype: ext4, do: {emulate: {devices: true, force: nodev}}}", "opposites"),
         ("{fstype: ext4, do: {emulate: {devices: maybe}}}", "devices is true or false"),
@@ -266,7 +294,7 @@ def test_options_are_split_as_the_kernel_splits_them() -> None:
             "no such word",
         ),
         ("{fstype: tmpfs, target: /x, do: continue}", "goes by fstype and options alone"),
-        ("{fstype: ext4, do: refuse}", "`otherwise: kernel` beside a refusal is a race"),
+        ("{fstype: ext4, do: refuse}", "`otherwise: kernel` beside a refusal by fstype is a race"),
         ("{fstype: ext4, do: emulate, silent: true}", "silent is for refusals"),
     ],
 )

@@ -20,9 +20,10 @@ def test_they_are_there() -> None:
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_cases(file: Path) -> None:
-    count, failures = selftest.run(file, FAMILIES)
-    assert count > 3
-    assert [failure.text() for failure in failures] == []
+    report = selftest.run(file, FAMILIES)
+    assert len(report.results) > 3
+    assert [failure.text() for failure in report.failures] == []
+    assert report.untried == ()
 
 
 CASE = '{call: mknod, args: {pathname: /a, mode: char, dev: "1:3"}, verdict: emulate'
@@ -32,16 +33,16 @@ CASE = '{call: mknod, args: {pathname: /a, mode: char, dev: "1:3"}, verdict: emu
     ("case", "failure"),
     [
         (CASE + ", caller: {resolved: /dev/x}}", None),
-        (CASE + "}", "expected emulate, found refuse"),
+        (CASE + "}", "verdict: expected emulate, found refuse"),
         (CASE + ", caller: {resolved: /dev/x}, rule: 4}", None),
-        (CASE + ", caller: {resolved: /dev/x}, rule: 5}", "line 5, found emulate by line 4"),
+        (CASE + ", caller: {resolved: /dev/x}, rule: 5}", "rule: expected 5, found 4"),
         (
             "{call: mknod, args: {pathname: a, mode: char, dev: 261}, verdict: errno, errno: EIO}",
             None,
         ),
         (
             "{call: mknod, args: {mode: char, dev: 261}, verdict: errno, errno: EPERM}",
-            "found errno EIO",
+            "errno: expected EPERM, found EIO",
         ),
         ('{call: mknod, args: {pathname: a, mode: char, dev: "1:7"}, verdict: errno EPERM}', None),
     ],
@@ -56,12 +57,12 @@ def test_a_case_says_what_came_out_otherwise(
         "    - {devices: zero, do: {errno: EIO}}\n"
         "    - {devices: full, do: refuse, silent: true}\n"
     )
-    if failure == "expected emulate, found refuse":
+    if failure == "verdict: expected emulate, found refuse":
         case = case.replace("/a", "/etc/a")
     (tmp_path / "p.test.yaml").write_text(f"cases:\n  - {case}\n")
-    count, failures = selftest.run(file, FAMILIES)
-    assert count == 1
-    found = [one.text() for one in failures]
+    report = selftest.run(file, FAMILIES)
+    assert len(report.results) == 1
+    found = [one.text() for one in report.failures]
     assert found == [] if failure is None else failure in found[0]
 
 

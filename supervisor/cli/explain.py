@@ -1,0 +1,196 @@
+"""`seccompd explain`: what a policy says to one call, and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from supervisor.errors import UsageError
+from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.syscalls import ARCH_NAMES, NATIVE_ARCHES, arch_name
+from supervisor.kernel.text import errno_name, printable
+from supervisor.model import Decision, Facts, Verdict
+from supervisor.policy import smallest, store
+from supervisor.policy.asked import CALLER, Asked, parse
+from supervisor.policy.compile import compile_policy
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.explain import Explanation, explain
+from supervisor.policy.families import Traits
+
+_ARCHES = {ARCH_NAMES[arch]: arch for arch in NATIVE_ARCHES}
+_NUMBERS = ("uid", "gid", "host_uid", "host_gid")
+_COMPANION = (
+    "no rule is about it: it is looked at for the sake of nodes and mounts that seccompd made, and "
+    "is the kernel's where it concerns none of them"
+)
+_HELP = {
+    "uid": "the caller's file system uid in its user namespace (0 if left out)",
+    "gid": "the same for its gid",
+    "host_uid": "the same uid as the host numbers it",
+    "host_gid": "the same for its gid",
+    "capability": "a capability that the caller has; can be given several times",
+    "executable": "the caller's program",
+    "cgroup": "the caller's cgroup",
+    "resolved": "where the call's path leads, where that is not plain from it",
+    "source": 'what a mount\'s source is: "image PATH" or "device MAJOR:MINOR NAME"',
+    "cwd": "the caller's working directory (/ if left out)",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
+    parser.description = (
+        "Say what a policy does with a call, and why. CALL is what strace or --trace prints, or "
+        "NAME ARGUMENT=VALUE ..., or a line of an audit log; - reads such lines from stdin."
+    )
+    parser.add_argument("--policy", default="default", metavar="NAME|FILE")
+    parser.add_argument("--arch", choices=sorted(_ARCHES), default="x86_64")
+    parser.add_argument("--nodes", choices=("host", "private", "none"), default="host")
+    for key in CALLER:
+        option = "--" + key.replace("_", "-")
+        if key in _NUMBERS:
+            parser.add_argument(option, type=int, metavar="ID", help=_HELP[key])
+        elif key == "capability":
+            parser.add_argument(option, action="append", metavar="NAME", help=_HELP[key])
+        else:
+            parser.add_argument(option, metavar="TEXT", help=_HELP[key])
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.add_argument("call", nargs="+", metavar="CALL")
+
+
+def main(args: argparse.Namespace) -> int:
+    """0, whatever the policy says: it was a question."""
+    file = store.find(args.policy)
+    content = store.read(file, args.policy if "/" in args.policy else None)
+    policy = compile_policy(file, content, Traits(args.nodes), FAMILIES)
+    said = {key: value for key in CALLER if (value := getattr(args, key)) is not None}
+    out = []
+    for number, text in enumerate(_calls(args.call)):
+        try:
+            asked = parse(FAMILIES, text, _ARCHES[args.arch])
+            asked = _with(asked, said)
+            found = explain(policy, asked)
+            row = _row(policy, found, args)
+        except ValueError as error:
+            raise UsageError(f"explain: {error}", hint="see docs/policies.md") from None
+        out.append(row)
+        if args.output == "text":
+            sys.stdout.write(("\n" if number else "") + _text(found, row))
+    if args.output == "json":
+        sys.stdout.write(json.dumps(out, indent=1) + "\n")
+    return 0
+
+
+def _calls(words: list[str]) -> Iterator[str]:
+    if words == ["-"]:
+        yield from (line for line in sys.stdin if line.strip())
+    else:
+        yield " ".join(words)
+
+
+def _with(asked: Asked, said: dict[str, Any]) -> Asked:
+    """What the command line says of the caller beats what a record says."""
+    from dataclasses import replace
+
+    if not said:
+        return asked
+    return replace(asked, caller={**asked.caller, **said}, facts=None)
+
+
+def _row(policy: CompiledPolicy, found: Explanation, args: argparse.Namespace) -> dict[str, Any]:
+    """The explanation as JSON's types."""
+    asked, decision = found.asked, found.decision
+    row: dict[str, Any] = {
+        "call": asked.text(),
+        "arch": arch_name(asked.snapshot.arch),
+        "policy": policy.source,
+        "filter": found.filtered,
+        "instruction": found.run.way[-1],
+        "instructions": found.run.steps,
+    }
+    if decision is not None:
+        row |= {"verdict": decision.verdict.value, "rule": decision.rule}
+        if decision.verdict is Verdict.ERRNO:
+            row["errno"] = errno_name(decision.value)
+        if decision.verdict is Verdict.RETURN:
+            row["return"] = decision.value
+        if decision.audit:
+            row["mode"] = "audit"
+        if decision.reason:
+            row["reason"] = decision.reason
+        row["tried"] = [
+            {"rule": one.place, "key": one.key, "objection": one.objection} for one in found.tried
+        ]
+        if found.facts is not None:
+            row["facts"] = _facts(found.facts)
+    rules = policy.families.get(asked.spec.family)
+    done = decision is not None and decision.verdict in (Verdict.EMULATE, Verdict.RETURN)
+    granted = done and decision is not None and not decision.audit
+    if rules is not None and not granted and found.filtered != "allow":
+        allowed = smallest.smallest(rules, asked, found.facts, FAMILIES, args.nodes)
+        if allowed is not None:
+            row["smallest_rule"], row["before"] = allowed
+            if what := smallest.warning(asked):
+                row["grants"] = what
+    return row
+
+
+def _facts(facts: Facts) -> dict[str, Any]:
+    out: dict[str, Any] = {"uid": facts.uid, "gid": facts.gid}
+    for name in ("path", "executable", "cgroup"):
+        value = getattr(facts, name)
+        if value is not None:
+            out[name] = printable(value)
+    for name in ("host_uid", "host_gid"):
+        if (number := getattr(facts, name)) is not None:
+            out[name] = number
+    if facts.capabilities is not None:
+        out["capabilities"] = sorted(facts.capabilities)
+    if facts.source is not None:
+        device = "" if facts.source.device is None else " {}:{}".format(*facts.source.device)
+        out["source"] = f"{facts.source.kind}{device} {printable(facts.source.name)}"
+    return out
+
+
+def _text(found: Explanation, row: dict[str, Any]) -> str:
+    lines = [f"{row['call']}  ({row['arch']})"]
+    way = f"instruction {row['instruction']}, after {row['instructions']}"
+    if found.decision is None:
+        said = {
+            "allow": "the filter lets it go, seccompd never sees it: the kernel decides",
+            "kill": "the filter kills the process",
+        }.get(found.filtered, f"the filter refuses it: {found.filtered.removeprefix('errno ')}")
+        lines.append(f"{said} ({way})")
+    else:
+        lines.append(f"the filter notifies it ({way})")
+        if found.decision.rule == "companion":
+            lines.append(_COMPANION)
+            return "\n".join(lines) + "\n"
+        lines.append(_verdict(found.decision))
+        if found.facts is not None:
+            facts = " ".join(f"{key}={value}" for key, value in row["facts"].items())
+            lines.append(f"decided twice: on what was written, and on {facts}")
+        for one in found.tried:
+            why = f"no: {one.objection}" if one.key else "this one decides"
+            lines.append(f"  {one.place}: {why}")
+    if "smallest_rule" in row:
+        where = f", before {row['before']}" if row["before"] else ""
+        lines.append(f"the smallest rule that would allow it{where}:")
+        lines.append(f"  - {row['smallest_rule']}")
+        if "grants" in row:
+            lines.append(f"  careful: it gives away {row['grants']}")
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(decision: Decision) -> str:
+    word = decision.verdict.value
+    if decision.verdict is Verdict.ERRNO:
+        word = f"errno {errno_name(decision.value)}"
+    elif decision.verdict is Verdict.RETURN:
+        word = f"return {decision.value}"
+    note = f" ({decision.reason})" if decision.reason else ""
+    audit = "; only recorded, the call goes on (mode: audit)" if decision.audit else ""
+    return f"{word}, by {decision.rule}{note}{audit}"

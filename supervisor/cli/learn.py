@@ -1,0 +1,120 @@
+"""`seccompd learn`: a policy from audit logs; `seccompd run --learn` ends here as well."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, TextIO
+
+from supervisor.errors import PolicyError, UsageError
+from supervisor.handlers.registry import FAMILIES
+from supervisor.policy import store
+from supervisor.policy.compile import compile_policy
+from supervisor.policy.families import Traits
+from supervisor.policy.learn import Learned, missing, new_policy, only_new, rules_for
+from supervisor.policy.merge import merged
+from supervisor.policy.records import Log
+
+_TRAITS: Final = Traits("host")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb."""
+    parser.description = (
+        "Write a policy that grants what the audit logs say was granted, and no more than a person "
+        "would make of that. Run the container under the policy `learn` (or another one) with an "
+        "audit log first; for one command, `seccompd run --learn OUT.yaml -- CMD` does both."
+    )
+    parser.add_argument("--out", metavar="FILE", help="write it there (stdout if left out)")
+    parser.add_argument(
+        "--merge", metavar="NAME|FILE", help="add to this policy, and show what is added as a diff"
+    )
+    parser.add_argument("--session", metavar="NAME", help="only the records of this session")
+    parser.add_argument("log", nargs="+", metavar="LOG")
+
+
+def main(args: argparse.Namespace) -> int:
+    """0: a policy was written."""
+    check_goal(args.out)
+    learn([Path(name) for name in args.log], args.out, merge=args.merge, session=args.session)
+    return 0
+
+
+def check_goal(out: str | None) -> None:
+    """Nothing that is there is overwritten: a policy in use must not change by accident."""
+    if out is not None and os.path.lexists(out):
+        raise UsageError(f"{out} exists", hint="give the name of a new file")
+
+
+def learn(
+    logs: Sequence[Path],
+    out: str | None,
+    *,
+    merge: str | None = None,
+    session: str | None = None,
+    show: TextIO | None = None,
+) -> None:
+    """Reads the logs and writes the policy; a difference goes to `show` (stdout if left out).
+
+    PolicyError where that cannot be done.
+    """
+    log = Log(FAMILIES, session)
+    learned = Learned()
+    for asked, weight in log.calls(logs):
+        learned.add(asked, weight)
+    notes = []
+    if log.lost:
+        notes.append(f"{log.lost} records were lost: some of what was asked for may be missing.")
+    if log.unread:
+        notes.append(f"{log.unread} lines of the logs could not be read.")
+    for note in notes:
+        sys.stderr.write(f"seccompd: {note}\n")
+    if merge:
+        text = _merge(merge, learned, show or sys.stdout)
+    else:
+        text = new_policy(learned, FAMILIES, _name(out), _TRAITS, notes)
+    if out is None:
+        if not merge:
+            sys.stdout.write(text)
+        return
+    try:
+        with open(out, "x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise PolicyError(f"cannot write it: {error.strerror}", where=out) from None
+    granted, refused = len(learned.granted), len(learned.refused)
+    sys.stderr.write(
+        f"seccompd: {out}: {granted} different calls granted, {refused} refused; read it, then "
+        f"`seccompd check {out}`\n"
+    )
+
+
+def _name(out: str | None) -> str:
+    stem = Path(out).name.removesuffix(".yaml") if out else "learned"
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip("._-")[:64]
+    return plain or "learned"
+
+
+def _merge(name: str, learned: Learned, show: TextIO) -> str:
+    """The text of the policy `name` with what it does not grant yet; the difference is shown."""
+    file = store.find(name)
+    content = store.read(file, name if "/" in name else None)
+    policy = compile_policy(file, content, _TRAITS, FAMILIES)
+    new = only_new(learned, policy)
+    old = content.decode("utf-8-sig")
+    for general in (True, False):
+        text = merged(str(file), old, rules_for(new, FAMILIES, general=general))
+        if not (left := missing(text, learned, FAMILIES, _TRAITS, file)):
+            break
+    else:
+        raise PolicyError(f"{left[0]} is not granted by it either way", where=str(file))
+    shown = difflib.unified_diff(
+        old.splitlines(keepends=True), text.splitlines(keepends=True), str(file), "learned"
+    )
+    show.writelines(shown)
+    return text

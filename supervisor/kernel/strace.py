@@ -1,0 +1,160 @@
+"""Arguments as strace(1) writes them, and back: for traces, and for calls that a person gives."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from errno import errorcode
+from typing import Final
+
+from supervisor.kernel.mounts import MS, MS_MGC_MSK, MS_MGC_VAL, names_of, without_magic
+from supervisor.kernel.syscalls import AT_FDCWD, Kind
+from supervisor.kernel.text import errno_name, printable
+from supervisor.model import Arg
+
+_TYPES = {
+    stat.S_IFCHR: "S_IFCHR",
+    stat.S_IFBLK: "S_IFBLK",
+    stat.S_IFIFO: "S_IFIFO",
+    stat.S_IFREG: "S_IFREG",
+    stat.S_IFSOCK: "S_IFSOCK",
+    stat.S_IFDIR: "S_IFDIR",
+    stat.S_IFLNK: "S_IFLNK",
+}
+_BITS = ((stat.S_ISUID, "S_ISUID"), (stat.S_ISGID, "S_ISGID"), (stat.S_ISVTX, "S_ISVTX"))
+
+# The constants of mount flags whose name in a policy is another.
+_MOUNT_FLAGS = {
+    "ro": "RDONLY", "sync": "SYNCHRONOUS", "mand": "MANDLOCK", "iversion": "I_VERSION"
+}  # fmt: skip
+
+
+def _mount_flags(value: int) -> str:
+    parts = ["MS_MGC_VAL"] if value & MS_MGC_MSK == MS_MGC_VAL else []
+    for name in names_of(without_magic(value)):
+        known = not name.startswith("0x")
+        parts.append("MS_" + _MOUNT_FLAGS.get(name, name.upper()) if known else name)
+    return "|".join(parts) or "0"
+
+
+def _mode(value: int) -> str:
+    kind = stat.S_IFMT(value)
+    parts = [_TYPES.get(kind, f"{kind:#o}")] if kind else []
+    parts += [name for bit, name in _BITS if value & bit]
+    return "|".join([*parts, f"0{value & 0o777:03o}"])
+
+
+def argument(value: Arg, kind: Kind) -> str:
+    """One argument as strace writes it."""
+    if isinstance(value, bytes):
+        quoted = printable(value).replace('"', '\\"')
+        return f'"{quoted}"'
+    if kind.is_string:
+        return errno_name(-value) if value else "NULL"
+    if kind is Kind.MOUNT_FLAGS:
+        return _mount_flags(value)
+    if kind is Kind.FD:
+        return "AT_FDCWD" if value == AT_FDCWD else str(value)
+    if kind is Kind.MODE:
+        return _mode(value)
+    if kind is Kind.DEV:
+        return f"makedev({os.major(value)}, {os.minor(value)})"
+    if kind in (Kind.FLAGS, Kind.POINTER):
+        return f"{value:#x}" if value else "0"
+    return str(value)
+
+
+# -- and back
+
+_CONSTANTS: Final[Mapping[str, int]] = {
+    **{name: value for value, name in _TYPES.items()},
+    **{name: bit for bit, name in _BITS},
+    **{f"MS_{_MOUNT_FLAGS.get(name, name.upper())}": bits for name, bits in MS.items()},
+    "MS_MGC_VAL": MS_MGC_VAL,
+    "AT_FDCWD": AT_FDCWD,
+    "AT_REMOVEDIR": 0x200,
+    "AT_SYMLINK_FOLLOW": 0x400,
+    "AT_SYMLINK_NOFOLLOW": 0x100,
+    "AT_EMPTY_PATH": 0x1000,
+    "NULL": 0,
+    **{name: -value for value, name in errorcode.items()},
+}
+_ESCAPES: Final[Mapping[str, bytes]] = {
+    "n": b"\n", "t": b"\t", "r": b"\r", "v": b"\v", "f": b"\f", '"': b'"', "\\": b"\\",
+}  # fmt: skip
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
+_DEVICE = re.compile(r"makedev\(\s*(\w+)\s*,\s*(\w+)\s*\)")
+_CALL = re.compile(r"\s*([a-z_][a-z0-9_]*)\((.*)\)\s*(=.*)?", re.DOTALL)
+_STRING = r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?'
+_PIECE = re.compile(rf'\s*({_STRING}|(?:[^",()]|\([^()]*\))*)\s*(,|\Z)', re.DOTALL)
+
+
+def split_call(text: str) -> tuple[str, list[str]]:
+    """The name of a call as strace prints it, and its arguments. ValueError where it is none."""
+    found = _CALL.fullmatch(text)
+    if found is None:
+        raise ValueError("no call: write it as NAME(ARGUMENT, ...) or as NAME NAME=VALUE ...")
+    rest, position, out = found[2], 0, []
+    while position < len(rest):
+        piece = _PIECE.match(rest, position)
+        if piece is None:
+            raise ValueError(f"cannot read the arguments from here on: {rest[position:][:40]}")
+        out.append(piece[1].strip())
+        position = piece.end()
+    return found[1], out
+
+
+def read_argument(text: str, kind: Kind) -> Arg:
+    """The value of an argument as strace writes it. ValueError where it means nothing."""
+    if text.startswith('"'):
+        if not kind.is_string:
+            raise ValueError(f"{text} is a string, where a number is wanted")
+        if text.endswith("..."):
+            raise ValueError(f"{text} was cut off: strace -s 4096 shows whole strings")
+        return _unescaped(text[1:-1])
+    if kind is Kind.DEV and (found := _DEVICE.fullmatch(text)):
+        major, minor = _number(found[1]), _number(found[2])
+        return (minor & 0xFF) | major << 8 | (minor & 0xFFF00) << 12
+    return sum_of(text)
+
+
+def sum_of(text: str) -> int:
+    """Numbers and constants with | between them. ValueError for a name that is not known."""
+    value = 0
+    for word in text.split("|"):
+        name = word.strip()
+        if not name:
+            raise ValueError("an argument is empty")
+        value = value | _number(name) if value >= 0 else value
+    return value
+
+
+def _number(word: str) -> int:
+    if word in _CONSTANTS:
+        return _CONSTANTS[word]
+    sign, digits = (-1, word[1:]) if word.startswith("-") else (1, word)
+    if re.fullmatch(r"0[0-7]+", digits):
+        return sign * int(digits, 8)
+    try:
+        return sign * int(digits, 0)
+    except ValueError:
+        raise ValueError(f"{word} is no number and no constant that is known here") from None
+
+
+def _unescaped(text: str) -> bytes:
+    out, position = bytearray(), 0
+    for found in _ESCAPE.finditer(text):
+        out += text[position : found.start()].encode("utf-8", "surrogateescape")
+        word = found[1]
+        if word[0] == "x" and len(word) == 3:
+            out.append(int(word[1:], 16))
+        elif word[0] in "01234567":
+            out.append(int(word, 8) & 0xFF)
+        elif word in _ESCAPES:
+            out += _ESCAPES[word]
+        else:
+            raise ValueError(f"\\{word} is no escape that strace writes")
+        position = found.end()
+    return bytes(out + text[position:].encode("utf-8", "surrogateescape"))

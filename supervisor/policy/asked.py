@@ -1,0 +1,350 @@
+"""A call that somebody asks about: as strace writes it, by the names of its arguments, or from a
+record of an audit log. Tests, `explain`, `learn` and `replay` all put their questions through here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from errno import EFAULT
+from typing import Any, Final
+
+from supervisor.kernel.bpf import RET_USER_NOTIF
+from supervisor.kernel.capabilities import NUMBERS
+from supervisor.kernel.mounts import MS
+from supervisor.kernel.simulate import Run
+from supervisor.kernel.simulate import run as run_filter
+from supervisor.kernel.strace import argument, read_argument, split_call, sum_of
+from supervisor.kernel.syscalls import ARCH_NAMES, AT_FDCWD, X86_64, CallSpec, Kind, cut, number
+from supervisor.kernel.text import unprintable
+from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Source, Verdict
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.cubes import encode
+from supervisor.policy.families import FamilySpec
+from supervisor.policy.match import lexical
+from supervisor.policy.values import ERRNOS
+
+_MODES: Final = {
+    "char": stat.S_IFCHR,
+    "block": stat.S_IFBLK,
+    "fifo": stat.S_IFIFO,
+    "socket": stat.S_IFSOCK,
+    "file": stat.S_IFREG,
+}
+_ARCHES: Final[Mapping[str, int]] = {name: arch for arch, name in ARCH_NAMES.items()}
+# What a case or a command line may say of the caller, and of what path work would find out.
+CALLER: Final = (
+    "uid", "gid", "host_uid", "host_gid", "capability", "executable", "cgroup", "resolved",
+    "source", "cwd",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A call, with what is said of its caller (the keys are those of CALLER).
+
+    `facts` are those of a record, where the decision was taken with some; `recorded` is the record.
+    """
+
+    spec: CallSpec
+    snapshot: Snapshot
+    caller: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts | None = None
+    recorded: Mapping[str, Any] | None = None
+
+    @property
+    def path(self) -> bytes | None:
+        """The call's path as it was written; None where it has none, or it could not be read."""
+        for param, arg in zip(self.spec.params, self.snapshot.args, strict=True):
+            if param.kind is Kind.PATH and isinstance(arg, bytes):
+                return arg
+        return None
+
+    def text(self) -> str:
+        """The call as strace would write it."""
+        args = zip(self.snapshot.args, self.spec.params, strict=True)
+        written = ", ".join(argument(value, param.kind) for value, param in args)
+        return f"{self.snapshot.name}({written})"
+
+    def filtered(self, program: bytes) -> Run:
+        """What the filter does with the call."""
+        # The filter sees an address where the call has a string; no rule of it looks at that.
+        registers = [arg if isinstance(arg, int) else 1 for arg in self.snapshot.args]
+        return run_filter(program, self.snapshot.nr, self.snapshot.arch, registers)
+
+    def decided(self, policy: CompiledPolicy) -> tuple[Decision, Facts | None]:
+        """The policy's decision, and the facts that it took; None where it took one look alone."""
+        first = policy.decide(self.spec.family, self.snapshot)
+        if not first.needs_facts:
+            return first, None
+        facts = self.facts or self.known(first)
+        return policy.decide(self.spec.family, self.snapshot, facts), facts
+
+    def granted(self, policy: CompiledPolicy) -> bool:
+        """Whether the policy has the call carried out."""
+        if self.spec.family not in policy.families:
+            return False
+        if self.filtered(policy.filter).action != RET_USER_NOTIF:
+            return False
+        decision, _ = self.decided(policy)
+        return decision.verdict is Verdict.EMULATE and not decision.audit
+
+    def known(self, first: Decision) -> Facts:
+        """What path work would have found out, as far as the caller's description says."""
+        said = self.caller
+        path = self.known_path()
+        held = said.get("capability")
+        settings = first.settings
+        return Facts(
+            path,
+            _id(said, "uid") or 0,
+            _id(said, "gid") or 0,
+            _source(self.snapshot, settings, said) if isinstance(settings, MountSettings) else None,
+            path,
+            _id(said, "host_uid"),
+            _id(said, "host_gid"),
+            None if held is None else frozenset(_capabilities(held)),
+            as_bytes(said["executable"]) if "executable" in said else None,
+            as_bytes(said["cgroup"]) if "cgroup" in said else None,
+        )
+
+    def known_path(self) -> bytes | None:
+        """Where the path leads: as it is said, or if no symbolic link is on its way."""
+        if (resolved := self.caller.get("resolved")) is not None:
+            return as_bytes(resolved)
+        written = self.path
+        if written is None:
+            return None
+        if not written.startswith(b"/"):
+            written = as_bytes(self.caller.get("cwd", "/")) + b"/" + written
+        parts: list[bytes] = []
+        for part in written.split(b"/"):
+            if part == b"..":
+                del parts[-1:]
+            elif part not in (b"", b"."):
+                parts.append(part)
+        return lexical(b"/" + b"/".join(parts))
+
+
+def as_bytes(value: object) -> bytes:
+    """A text as the bytes that it stands for."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value.encode("utf-8", "surrogateescape")
+
+
+def _id(said: Mapping[str, Any], key: str) -> int | None:
+    value = said.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError(f"{key} is a number")
+    return value
+
+
+def _capabilities(value: object) -> Iterable[str]:
+    names = value if isinstance(value, list) else [value]
+    for name in names:
+        if name not in NUMBERS:
+            raise ValueError(f"{name!r} is no capability")
+        yield str(name)
+
+
+def _source(
+    snapshot: Snapshot, settings: MountSettings, said: Mapping[str, Any]
+) -> Source | None:
+    """What the source of a mount really is; as it was written where nothing is said of it."""
+    text = snapshot.args[0]
+    if "source" not in said:
+        return Source(
+            "text" if settings.text else "image", text if isinstance(text, bytes) else b""
+        )
+    kind, _, rest = str(said["source"]).partition(" ")
+    if kind in ("image", "text"):
+        return Source(kind, as_bytes(rest))
+    numbers, _, name = rest.partition(" ")
+    if kind != "device" or not re.fullmatch("[0-9]+:[0-9]+", numbers):
+        raise ValueError(f"a source is device MAJOR:MINOR NAME or image PATH: {said['source']!r}")
+    major, _, minor = numbers.partition(":")
+    return Source(kind, as_bytes(name), (int(major), int(minor)))
+
+
+def specs(families: Mapping[str, FamilySpec]) -> dict[str, CallSpec]:
+    """Every call that a policy can be asked about, by name."""
+    return {spec.name: spec for family in families.values() for spec in family.calls}
+
+
+def named(
+    families: Mapping[str, FamilySpec], call: str, args: Mapping[str, object], arch: int = X86_64
+) -> Asked:
+    """The call with its arguments by name; what is left out is 0 (for `dirfd` AT_FDCWD).
+
+    ValueError where the call, an argument or the architecture means nothing.
+    """
+    spec = _spec(families, call)
+    unknown = set(args) - {param.name for param in spec.params}
+    if unknown:
+        names = ", ".join(param.name for param in spec.params)
+        raise ValueError(f"{call} has no argument {min(unknown)}: it has {names}")
+    values = tuple(_value(param.kind, args.get(param.name)) for param in spec.params)
+    return _asked(spec, values, arch)
+
+
+def _spec(families: Mapping[str, FamilySpec], call: str) -> CallSpec:
+    known = specs(families)
+    if call not in known:
+        raise ValueError(f"no policy is about {call}: known are {', '.join(sorted(known))}")
+    return known[call]
+
+
+def _asked(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
+    nr = number(spec.name, arch)
+    if nr is None:
+        raise ValueError(f"{ARCH_NAMES.get(arch, hex(arch))} has no {spec.name}")
+    args = tuple(
+        value if isinstance(value, bytes) or (param.kind.is_string and value <= 0)
+        else cut(value, param.kind)
+        for value, param in zip(values, spec.params, strict=True)
+    )  # fmt: skip
+    return Asked(spec, Snapshot(0, 0, arch, nr, 0, spec.name, args))
+
+
+def _value(kind: Kind, value: object) -> Arg:
+    if kind is Kind.PATH:
+        if isinstance(value, int) and value < 0:
+            return value
+        return b"" if value is None else as_bytes(value)
+    if kind.is_string:
+        return 0 if value is None or value == 0 else as_bytes(value)
+    if value is None:
+        return AT_FDCWD if kind is Kind.FD else 0
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is no {kind.value}")
+    if isinstance(value, int):
+        return value
+    if kind is Kind.MOUNT_FLAGS:
+        return _mount_flags(value)
+    if kind is Kind.MODE and value in _MODES:
+        return _MODES[str(value)] | 0o666
+    if kind is Kind.DEV and isinstance(value, str) and ":" in value:
+        major, _, minor = value.partition(":")
+        return encode(int(major), int(minor))
+    if isinstance(value, str):
+        return sum_of(value)
+    raise ValueError(f"{value!r} is no {kind.value}")
+
+
+def _mount_flags(value: object) -> int:
+    words = value if isinstance(value, list) else str(value).split(",")
+    flags = 0
+    for word in words:
+        flags |= MS[word] if word in MS else sum_of(str(word))
+    return flags
+
+
+def parse(families: Mapping[str, FamilySpec], text: str, arch: int = X86_64) -> Asked:
+    """A call as strace or --trace prints it, `NAME ARGUMENT=VALUE ...`, or a line of an audit log.
+
+    ValueError says what cannot be read.
+    """
+    text = text.strip()
+    if text.startswith("{"):
+        record = json.loads(text)
+        found = recorded(families, record)
+        if found is None:
+            raise ValueError("this record is not about a call of a policy")
+        return found
+    if re.match(r"[a-z_][a-z0-9_]*\s*\(", text):
+        name, words = split_call(re.sub(r"\A(\w+)\s+\(", r"\1(", text))
+        spec = _spec(families, name)
+        if len(words) != len(spec.params):
+            names = ", ".join(param.name for param in spec.params)
+            raise ValueError(f"{name} has {len(spec.params)} arguments: {names}")
+        values = tuple(
+            read_argument(word, param.kind) for word, param in zip(words, spec.params, strict=True)
+        )
+        return _asked(spec, values, arch)
+    name, *pairs = shlex.split(text) or [""]
+    args: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{pair}: an argument is written NAME=VALUE")
+        args[key] = value
+    return named(families, name, args, arch)
+
+
+def recorded(families: Mapping[str, FamilySpec], record: Mapping[str, Any]) -> Asked | None:
+    """The call of an audit record; None for a record that is about none that a policy names.
+
+    ValueError where the record does not have what docs/audit.md promises.
+    """
+    known = specs(families)
+    name = record.get("syscall")
+    if name not in known or not isinstance(record.get("args"), dict):
+        return None
+    try:
+        arch = record["arch"]
+        spec = known[name]
+        values = tuple(
+            _recorded_value(record["args"][param.name], param.kind) for param in spec.params
+        )
+        asked = _asked(spec, values, _ARCHES[arch])
+        caller = {key: record[key] for key in ("uid", "gid") if key in record}
+        if "resolved" in record:
+            caller["resolved"] = _text(record["resolved"])
+        return replace(asked, caller=caller, facts=_facts(record), recorded=record)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a record of this version: {error!r}") from None
+
+
+def _text(value: Any) -> str:
+    return unprintable(value).decode("utf-8", "surrogateescape")
+
+
+def _recorded_value(value: Any, kind: Kind) -> Arg:
+    if isinstance(value, dict):
+        return -ERRNOS.get(value["error"], EFAULT)
+    if isinstance(value, str) and kind.is_string:
+        return unprintable(value)
+    if value is None and kind.is_string:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is no {kind.value}")
+    return value
+
+
+def _facts(record: Mapping[str, Any]) -> Facts | None:
+    found = record.get("facts")
+    if found is None:
+        return None
+    resolved = record.get("resolved")
+    path = None if resolved is None else unprintable(resolved)
+    source = found.get("source")
+    held = found.get("capabilities")
+    device = source.get("device") if source else None
+    return Facts(
+        path,
+        found["uid"],
+        found["gid"],
+        None
+        if source is None
+        else Source(
+            source["kind"],
+            unprintable(source["name"]),
+            None if device is None else _pair(device),
+        ),
+        path,
+        found.get("host_uid"),
+        found.get("host_gid"),
+        None if held is None else frozenset(held),
+        unprintable(found["executable"]) if "executable" in found else None,
+        unprintable(found["cgroup"]) if "cgroup" in found else None,
+    )
+
+
+def _pair(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(":")
+    return int(major), int(minor)

@@ -1,0 +1,109 @@
+"""A policy file read, understood and made into rules: all that is there before there is a filter.
+
+A draft may have findings. What is wrong with it stops compile.py, and is shown by `check`, which
+looks for what is merely odd as well (lint.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.model import Decision, Verdict
+from supervisor.policy import schema
+from supervisor.policy.callers import caller_match
+from supervisor.policy.compiled import Included
+from supervisor.policy.families import FamilySpec
+from supervisor.policy.includes import assemble
+from supervisor.policy.mount_compile import mount_rules
+from supervisor.policy.mounts import MountRules
+from supervisor.policy.races import report_races
+from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.source import Node, Source, place_of, rule_node
+from supervisor.policy.validate import validate
+
+Sets = Mapping[str, RuleSet | MountRules]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A policy as it was written (`source`, `document`) and as rules (`sets`, by family).
+
+    `included` says which other files are part of it; `unused` are keys of lists without a use.
+    """
+
+    file: Path
+    source: Source
+    document: Any
+    sets: Sets
+    included: tuple[Included, ...]
+    unused: tuple[Node, ...]
+
+    def node(self, family: str, index: int) -> Node:
+        """The text of a rule; of `otherwise`, or of the family where that is not there, for -1."""
+        return rule_node(self.source, family, index)
+
+
+def read_draft(
+    file: Path,
+    content: bytes,
+    families: Mapping[str, FamilySpec],
+    *,
+    search: Sequence[Path] | None = None,
+) -> Draft:
+    """The draft of a policy file's content; its errors are findings of `source`.
+
+    `search` is where included names are looked for. Raises PolicyFindings where there are errors
+    that leave nothing to look at.
+    """
+    source = Source(str(file), content)
+    model = schema.model_of(families)
+    assembly = assemble(source, file.parent, model, search)
+    # With errors already, this is what of the policy can still be looked at.
+    document = validate(source.root, model)
+    sets: dict[str, RuleSet | MountRules] = {}
+    for name, family in families.items():
+        section = getattr(document.syscalls, name) if family.keys is not None else None
+        if section is not None:
+            audit = document.mode == "audit"
+            otherwise = _otherwise(source, name, section, audit=audit)
+            if name == "mount":
+                sets[name] = mount_rules(source, name, section, otherwise, audit=audit)
+            else:
+                sets[name] = _node_rules(source, name, section, otherwise, audit=audit)
+            report_races(source, name, section, sets[name])
+    return Draft(file, source, document, sets, tuple(assembly.files), tuple(assembly.unused))
+
+
+def _otherwise(source: Source, family: str, section: Any, *, audit: bool) -> Decision:
+    node = source.root.at(("syscalls", family))
+    if node.kind != "mapping":
+        node = source.root.at(("syscalls", family), key=True)
+    verdict = Verdict.CONTINUE if section.otherwise == "kernel" else Verdict.REFUSE
+    return Decision(verdict, place_of(node), "no rule matches", audit=audit)
+
+
+def _node_rules(
+    source: Source, family: str, section: Any, otherwise: Decision, *, audit: bool
+) -> RuleSet:
+    rules = [
+        Rule(
+            place=place_of(rule_node(source, family, index)),
+            verdict=raw.do.verdict,
+            value=raw.do.value,
+            realise=raw.do.realise,
+            silent=raw.silent,
+            nodes=_tuple(getattr(raw, "devices", None)),
+            globs=_tuple(getattr(raw, "path", None)),
+            caller=caller_match(raw),
+            audit=audit or raw.mode == "audit",
+        )
+        for index, raw in enumerate(section.rules)
+    ]
+    return RuleSet(tuple(rules), otherwise)
+
+
+def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)

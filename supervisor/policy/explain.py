@@ -1,0 +1,194 @@
+"""Why a policy decides a call as it does: each rule that was tried, and what in it did not hold.
+
+This goes the way of rules.py and mounts.py with words; a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from supervisor.kernel.mounts import without_magic
+from supervisor.kernel.simulate import Run, action_text
+from supervisor.kernel.strace import argument
+from supervisor.kernel.syscalls import Kind
+from supervisor.kernel.text import printable
+from supervisor.model import Decision, Facts
+from supervisor.policy.asked import Asked
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.devices import device_text
+from supervisor.policy.match import glob_matches, lexical, node_matches
+from supervisor.policy.mounts import MountRule, MountRules, split_options
+from supervisor.policy.rules import Rule, RuleSet
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One rule that was tried. `objection` is the first condition that did not hold, as a sentence;
+    "" for the rule that decided. `look`: at which of the two looks.
+    """
+
+    place: str
+    look: int
+    key: str
+    objection: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All there is to say of one call under one policy.
+
+    `decision` and `tried` are None and empty where the filter does not notify the call.
+    """
+
+    asked: Asked
+    run: Run
+    decision: Decision | None
+    facts: Facts | None
+    tried: tuple[Tried, ...]
+
+    @property
+    def filtered(self) -> str:
+        """What the filter does: "notify", "allow", "errno EPERM" ..."""
+        return action_text(self.run.action)
+
+
+def explain(policy: CompiledPolicy, asked: Asked) -> Explanation:
+    """Why the policy decides the call as it does."""
+    run = asked.filtered(policy.filter)
+    if action_text(run.action) != "notify":
+        return Explanation(asked, run, None, None, ())
+    decision, facts = asked.decided(policy)
+    rules = policy.families.get(asked.spec.family)
+    tried: list[Tried] = []
+    if rules is not None:
+        tried += _tried(rules, asked, facts)
+    if tried and not tried[-1].key and tried[-1].place != decision.rule:
+        tried = []  # it was not for a rule to decide: the arguments mean nothing
+    return Explanation(asked, run, decision, facts, tuple(tried))
+
+
+def _tried(rules: RuleSet | MountRules, asked: Asked, facts: Facts | None) -> Iterator[Tried]:
+    look = 1 if facts is None else 2
+    for rule in rules.rules:
+        if isinstance(rule, Rule):
+            key, text = _of_node(rule, asked, facts)
+        else:
+            key, text = _of_mount(rule, asked, facts)
+        yield Tried(rule.place, look, key, text)
+        if not key:
+            return
+
+
+def _or(values: Sequence[str], most: int = 8) -> str:
+    shown = [*values[:most], *(["others"] if len(values) > most else [])]
+    return " or ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def _path_text(path: bytes) -> str:
+    return printable(path)
+
+
+def device_of(asked: Asked) -> tuple[str, int, int]:
+    """(type, major, minor) of what a mknod is to make."""
+    args = dict(zip((param.name for param in asked.spec.params), asked.snapshot.args, strict=True))
+    mode, dev = args["mode"], args["dev"]
+    if not isinstance(mode, int) or not isinstance(dev, int):
+        raise TypeError("mode and dev are numbers")
+    kind = {0o020000: "c", 0o060000: "b"}[mode & 0o170000]
+    return kind, dev >> 8 & 0xFFF, (dev & 0xFF) | (dev >> 12 & 0xFFF00)
+
+
+def _of_node(rule: Rule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
+    kind, major, minor = device_of(asked)
+    if rule.nodes is not None and not any(
+        node_matches(nodes, kind, major, minor) for nodes in rule.nodes
+    ):
+        device = device_text((kind, major, major, minor, minor))
+        return "devices", f"{device} is not {_or([device_text(nodes) for nodes in rule.nodes])}"
+    if facts is None:
+        return _first_look(rule, rule.globs, asked)
+    key, text = _second_look(rule, rule.globs, facts.path)
+    return (key, text) if key else _of_caller(rule, facts)
+
+
+def _first_look(
+    rule: Rule | MountRule, globs: tuple[str, ...] | None, asked: Asked
+) -> tuple[str, str]:
+    """The first look knows the path as it was written, where that says where it leads, and nobody.
+
+    A rule that grants matches what is not known; one that refuses does not.
+    """
+    grants = rule.verdict.grants
+    if globs is not None:
+        path = lexical(asked.path) if asked.path is not None else None
+        if path is None:
+            if not grants:
+                return "path", "where the path leads is not known from how it is written"
+        elif not any(glob_matches(glob, path) for glob in globs):
+            return "path", f"{_path_text(path)}, as it is written, does not match {_or(globs)}"
+    if rule.caller is not None and not grants:
+        return "caller", "who calls is looked at only where something could be granted"
+    return "", ""
+
+
+def _second_look(
+    rule: Rule | MountRule, globs: tuple[str, ...] | None, path: bytes | None
+) -> tuple[str, str]:
+    grants = rule.verdict.grants
+    key = "path" if isinstance(rule, Rule) else "target"
+    if globs is not None:
+        if path is None:
+            if grants:
+                return key, "where the path leads is not known"
+        elif not any(glob_matches(glob, path) for glob in globs):
+            return key, f"{_path_text(path)}, where it leads, does not match {_or(globs)}"
+    return "", ""
+
+
+def _of_caller(rule: Rule | MountRule, facts: Facts) -> tuple[str, str]:
+    if rule.caller is None:
+        return "", ""
+    key = rule.caller.objection(facts, unknown=not rule.verdict.grants)
+    if not key:
+        return "", ""
+    value = getattr(facts, {"capability": "capabilities"}.get(key, key))
+    if value is None:
+        return key, f"{key} is not known"
+    if isinstance(value, frozenset):
+        return key, f"the caller has none of {_or(rule.caller.capabilities or ())}"
+    shown = _path_text(value) if isinstance(value, bytes) else value
+    return key, f"{key} is {shown}"
+
+
+def _of_mount(rule: MountRule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
+    _, _, fstype, flags, data = asked.snapshot.args
+    name = fstype.decode("utf-8", "surrogateescape") if isinstance(fstype, bytes) else ""
+    if rule.types is not None and name not in rule.types:
+        return "fstype", f"{argument(fstype, Kind.TEXT)} is not {_or(rule.types)}"
+    options = split_options(data) if isinstance(data, bytes) else []
+    assert isinstance(flags, int)
+    objection = rule.objection(without_magic(flags), options)
+    if objection:
+        return "options", f"{objection} is not allowed"
+    if facts is None:
+        return "", ""
+    target = facts.target if facts.target is not None else facts.path
+    key, text = _second_look(rule, rule.targets, target)
+    if key:
+        return key, text
+    if rule.by_source:
+        if facts.source is None:
+            if rule.verdict.grants:
+                return "source", "what the source is is not known"
+        elif not rule.matches_source(facts.source):
+            wanted = [*(rule.sources or ()), *map(device_text, rule.devices)]
+            return "source", f"{_source_text(facts)} is not {_or(wanted)}"
+    return _of_caller(rule, facts)
+
+
+def _source_text(facts: Facts) -> str:
+    source = facts.source
+    assert source is not None
+    device = "" if source.device is None else " {}:{}".format(*source.device)
+    return f"{source.kind}{device} {_path_text(source.name)}".rstrip()

@@ -1,0 +1,29 @@
+"""How long a filter is for those calls that a policy is not about, and for those that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from supervisor.kernel.simulate import longest, run
+from supervisor.kernel.syscalls import NATIVE_ARCHES, X86_64, arch_name
+from supervisor.policy.compiled import CompiledPolicy
+
+# getpid on x86_64 and on i386: calls that no policy will ever be about.
+_UNRELATED = (39, 20)
+
+
+def hot_path(policy: CompiledPolicy) -> Iterator[tuple[str, int, str]]:
+    """(architecture, instructions, what of): what the filter costs calls that it does not name."""
+    for arch, nr in zip(NATIVE_ARCHES, _UNRELATED, strict=True):
+        result = run(policy.filter, nr, arch)
+        what = "a call that is not in the policy"
+        if not result.looked_at_args:
+            what += " (answered from the kernel's table, without the filter, since Linux 5.11)"
+        yield arch_name(arch), result.steps, what
+
+
+def named_paths(policy: CompiledPolicy) -> Iterator[tuple[str, int]]:
+    """(name, instructions at most) for each call of the policy on x86_64."""
+    for (arch, nr), spec in policy.calls.items():
+        if arch == X86_64:
+            yield spec.name, longest(policy.filter, nr, arch)

@@ -1,0 +1,179 @@
+"""The values of a rule's keys, as pydantic reads them and as JSON Schema tells an editor of them.
+
+A single value may stand for a list of one, and `$NAME` for the entries of a named list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from supervisor.kernel.capabilities import NAMES as CAPABILITIES
+from supervisor.kernel.fuse_programs import PROGRAMS
+from supervisor.model import Verdict
+from supervisor.policy.devices import NAMES, SERIES
+from supervisor.policy.families import (
+    CallerGlobMatch,
+    CapabilityMatch,
+    FamilySpec,
+    IdMatch,
+    KeyMatch,
+    NodeMatch,
+    OptionMatch,
+    PathMatch,
+    SourceMatch,
+    TypeMatch,
+)
+from supervisor.policy.match import IdRange, NodeRange
+from supervisor.policy.mount_values import (
+    FLAG_NAMES,
+    FORCE_NAMES,
+    SHIFTS,
+    USUAL_PROGRAMS,
+    VIAS,
+    Options,
+    parse_emulate,
+    parse_options,
+    parse_source,
+    parse_type,
+)
+from supervisor.policy.mounts import TEXT_TYPES
+from supervisor.policy.values import (
+    ERRNOS,
+    REALISE,
+    WORDS,
+    action_parser,
+    filled,
+    parse_capability,
+    parse_glob,
+    parse_ids,
+    parse_node,
+)
+
+Schema = dict[str, Any]
+
+LIST_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
+_LIST: Schema = {"type": "string", "pattern": rf"^\${LIST_NAME}$", "description": "a named list"}
+
+
+def _entry(*kinds: Schema) -> Schema:
+    return {"anyOf": [*kinds, _LIST]}
+
+
+def one_or_many(entry: Schema) -> WithJsonSchema:
+    """The JSON Schema of a list of such entries, or a single one of them."""
+    return WithJsonSchema({"anyOf": [{"type": "array", "items": entry, "minItems": 1}, entry]})
+
+
+def _many(kind: Any, parse: Callable[[Any], Any], *schemas: Schema) -> Any:
+    """A list of values, or a single one of them."""
+    return Annotated[
+        list.__class_getitem__(Annotated[kind, BeforeValidator(parse)]),
+        BeforeValidator(filled),
+        one_or_many(_entry(*schemas)),
+    ]
+
+
+_DEVICE: Schema = {
+    "type": "string",
+    "pattern": rf"^((char|block) +[0-9*-]+:[0-9*-]+|({'|'.join(SERIES)})([0-9]+(-[0-9]+)?|\\*))$",
+    "examples": ["char 10:229", "block 7:0-7", "loop*"],
+}
+GLOB: Schema = {"type": "string", "pattern": r"^(/|\*\*)", "examples": ["/srv/**", "/dev/*"]}
+ID: tuple[Schema, ...] = (
+    {"type": "integer", "minimum": 0},
+    {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["1000-1999"]},
+)
+
+DEVICES = _many(NodeRange, parse_node, {"enum": list(NAMES)}, _DEVICE)
+GLOBS = _many(str, parse_glob, GLOB)
+IDS = _many(IdRange, parse_ids, *ID)
+CAPABILITY = _many(str, parse_capability, {"enum": list(CAPABILITIES)})
+_TYPES = sorted({*USUAL_PROGRAMS, *TEXT_TYPES, "xfs", "btrfs", "erofs", "vfat", "iso9660"})
+TYPES = _many(str, parse_type, {"enum": _TYPES}, {"type": "string"})
+SOURCES = _many(
+    NodeRange | str,
+    parse_source,
+    {"type": "string", "examples": ["/images/*.img", "/dev/loop*", "block 7:0-7"]},
+)
+_WORD = _entry({"enum": list(FLAG_NAMES)}, {"type": "string"})
+OPTIONS = Annotated[
+    Options,
+    BeforeValidator(parse_options),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"allow": {"anyOf": [{"type": "array", "items": _WORD}, _WORD]}},
+            "required": ["allow"],
+            "additionalProperties": False,
+        }
+    ),
+]
+
+_KINDS: Mapping[type, Any] = {
+    NodeMatch: DEVICES,
+    PathMatch: GLOBS,
+    IdMatch: IDS,
+    CapabilityMatch: CAPABILITY,
+    CallerGlobMatch: GLOBS,
+    TypeMatch: TYPES,
+    SourceMatch: SOURCES,
+    OptionMatch: OPTIONS,
+}
+
+
+def type_of(key: KeyMatch) -> Any:
+    """What pydantic is to make of a rule's key."""
+    return _KINDS[type(key)]
+
+
+def mounts(family: FamilySpec) -> bool:
+    """Whether a family's `emulate` is that of mounts."""
+    return any(isinstance(key, TypeMatch) for key in (family.keys or {}).values())
+
+
+def _emulate_schema(*, mounts: bool) -> Schema:
+    nodes = {"realise": {"enum": list(REALISE)}}
+    mount = {
+        "via": {"enum": list(VIAS)},
+        "shift": {"enum": [*SHIFTS, True, False]},
+        "force": {"type": "array", "items": {"enum": list(FORCE_NAMES)}},
+        "program": {
+            "anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": {"type": "string"}}]
+        },
+        "from": {"enum": ["host", "container"]},
+        "devices": {"type": "boolean"},
+    }
+    return {
+        "type": "object",
+        "properties": mount if mounts else nodes,
+        "additionalProperties": False,
+    }
+
+
+def do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> Schema:
+    """What `do` may be, for an editor."""
+    def one(key: str, schema: Schema) -> Schema:
+        return {
+            "type": "object",
+            "properties": {key: schema},
+            "required": [key],
+            "additionalProperties": False,
+        }
+
+    emulate = _emulate_schema(mounts=mounts)
+    return {
+        "anyOf": [
+            {"enum": [word.value for word in WORDS if word in allowed]},
+            one("errno", {"enum": list(ERRNOS)}),
+            one("return", {"type": "integer", "minimum": 0}),
+            one("emulate", emulate),
+        ]
+    }
+
+
+def action_of(family: FamilySpec) -> Callable[[object], Any]:
+    """The parser of a family's `do`."""
+    return action_parser(family.verdicts, parse_emulate if mounts(family) else None)

@@ -1,0 +1,192 @@
+"""What is odd in a policy without being wrong: `seccompd check` says it as a warning.
+
+Each function here looks for one kind of thing, and adds findings where they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from supervisor.kernel.mounts import USERNS_TYPES
+from supervisor.model import Verdict
+from supervisor.policy.cubes import cubes
+from supervisor.policy.devices import PROTECTED, device_text
+from supervisor.policy.draft import Draft
+from supervisor.policy.families import Nodes
+from supervisor.policy.match import NodeRange
+from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
+from supervisor.policy.races import place_against, races
+from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.shadows import TooMany, shadows
+from supervisor.policy.source import Node, Source
+
+# Keys on what a container chooses for itself, and why that is no protection.
+_CHOSEN: Final[Mapping[str, str]] = {
+    "uid": "root of the container can take any id of it",
+    "gid": "root of the container can take any id of it",
+    "executable": "a container chooses what it runs, and can run its own code in any program",
+}
+
+
+def lint(draft: Draft, nodes: Nodes | None = None) -> None:
+    """Adds warnings to the findings of a draft. `nodes`: whom it is for, where that is said."""
+    for family, rules in draft.sets.items():
+        for check in (_chosen, _unreachable, _accepted_races, _by_kernel, _hosts_own):
+            check(draft, family, rules)
+        if nodes is not None:
+            _for_whom(draft, family, rules, nodes)
+    _unused_lists(draft)
+
+
+def _warn(node: Node, message: str) -> None:
+    Source.at(node, message, "warning")
+
+
+def _key(node: Node, key: str) -> Node:
+    return node.at((key,), key=True)
+
+
+def _chosen(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+    every: Sequence[Rule | MountRule] = rules.rules
+    for index, rule in enumerate(every):
+        if rule.caller is None:
+            continue
+        node = draft.node(family, index)
+        for key, why in _CHOSEN.items():
+            if node.kind == "mapping" and key in node.pairs:
+                _warn(_key(node, key), f"{key} is no protection: {why}")
+
+
+def _unreachable(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+    try:
+        for shadow in shadows(rules):
+            node = draft.node(family, shadow.index)
+            if not shadow.by:
+                continue  # see _by_kernel
+            places = [rules.rules[number].place for number in shadow.by[:4]]
+            if len(shadow.by) > len(places):
+                places.append("others")
+            verb = "decides" if len(places) == 1 else "decide"
+            _warn(
+                node,
+                f"this rule is never reached: {' and '.join(places)} {verb} all that it matches",
+            )
+    except TooMany:
+        _warn(
+            draft.node(family, 0),
+            "too many rules to hold each against each: some may be unreachable unseen",
+        )
+
+
+def _accepted_races(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+    found = {race.index: race for race in races(rules)}
+    section = getattr(draft.document.syscalls, family)
+    for index, raw in enumerate(section.rules):
+        if not raw.accept_race:
+            continue
+        node = _key(draft.node(family, index), "accept_race")
+        if index in found:
+            race = found[index]
+            _warn(
+                node,
+                f"a caller that changes the {' or the '.join(race.texts)} in time gets past "
+                f"{place_against(race, rules)} by this rule",
+            )
+        else:
+            _warn(node, "accept_race says nothing here: no pointer leads from this to a refusal")
+
+
+def _entries(node: Node, key: str) -> list[Node]:
+    """The entries of a rule's key: those of a list, or the one value."""
+    value = node.at((key,))
+    return value.items if value.kind == "list" else [value]
+
+
+def _by_kernel(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+    """What the filter never notifies, and what the kernel does for a container anyway."""
+    every: Sequence[Rule | MountRule] = rules.rules
+    for index, rule in enumerate(every):
+        node = draft.node(family, index)
+        if isinstance(rule, Rule):
+            for number, nodes in enumerate(rule.nodes or ()):
+                if not cubes([nodes]):
+                    _warn(
+                        _entries(node, "devices")[number],
+                        "character device 0:0 is a whiteout: the kernel makes it for everybody, "
+                        "and the filter never notifies it",
+                    )
+        elif rule.verdict is Verdict.EMULATE:
+            _mounts_by_kernel(node, rule)
+
+
+def _mounts_by_kernel(node: Node, rule: MountRule) -> None:
+    for number, fstype in enumerate(rule.types or ()):
+        since = USERNS_TYPES.get(fstype)
+        if since is not None:
+            version = ".".join(map(str, since))
+            _warn(
+                _entries(node, "fstype")[number],
+                f"the kernel lets root of a container mount {fstype} by itself (since Linux "
+                f"{version}): leave that to `otherwise: kernel`, or to do: continue",
+            )
+    if rule.devices and rule.types and TEXT_TYPES.issuperset(rule.types):
+        _warn(
+            _key(node, "source"),
+            f"{', '.join(rule.types)} is mounted from no device: a device's number never matches",
+        )
+
+
+def _hosts_own(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+    """Rules that grant all of the host's disks, or its memory: said once for each rule."""
+    if not isinstance(rules, RuleSet):
+        return
+    for index, rule in enumerate(rules.rules):
+        if rule.verdict is not Verdict.EMULATE or rule.realise == "closed":
+            continue
+        node = draft.node(family, index)
+        if rule.nodes is None:
+            _warn(node.at(("do",)), "without `devices` this grants the host's disks and its memory")
+            continue
+        for number, nodes in enumerate(rule.nodes):
+            what = [text for own, text in PROTECTED[:3] if _within(own, nodes)]
+            if what:
+                _warn(
+                    _entries(node, "devices")[number],
+                    f"{device_text(nodes)} grants {' and '.join(what)}",
+                )
+
+
+def _within(inner: NodeRange, outer: NodeRange) -> bool:
+    return (
+        inner[0] == outer[0]
+        and outer[1] <= inner[1] and inner[2] <= outer[2]
+        and outer[3] <= inner[3] and inner[4] <= outer[4]
+    )  # fmt: skip
+
+
+def _for_whom(draft: Draft, family: str, rules: RuleSet | MountRules, nodes: Nodes) -> None:
+    """Settings that cannot be carried out for an ordinary user, or without namespaces."""
+    every: Sequence[Rule | MountRule] = rules.rules
+    for index, rule in enumerate(every):
+        if rule.verdict is not Verdict.EMULATE:
+            continue
+        text = ""
+        if isinstance(rule, MountRule):
+            if nodes == "none":
+                text = "under --map none nothing is mounted: this is EPERM"
+            elif nodes == "host" and rule.settings.via == "kernel":
+                text = "for an ordinary user the kernel's drivers are out of reach: this is EPERM"
+        elif nodes == "host" and rule.realise == "node":
+            text = "an ordinary user gets no real node: this is EPERM"
+        elif nodes == "none" and rule.realise in ("bind", "closed"):
+            text = f"under --map none nothing is mounted: realise: {rule.realise} is a real node"
+        if text:
+            _warn(draft.node(family, index).at(("do",)), text)
+
+
+def _unused_lists(draft: Draft) -> None:
+    """Lists of a policy with rules of its own; a file without is there to be included by others."""
+    if any(rules.rules for rules in draft.sets.values()):
+        for key in draft.unused:
+            _warn(key, f"the list {key.scalar} is used nowhere")

@@ -1,0 +1,143 @@
+"""Proves of a policy that no pointer switches a call between a refusal and a `continue`.
+
+What lies in the caller's memory can be changed by another thread after it was looked at and before
+the kernel looks again. So for calls that are equal in all that is fixed (registers, and who calls)
+every rule can be the one that decides, up to the first that asks for nothing in memory. Where one
+of those refuses and another one continues, the `continue` is a promise that nobody keeps.
+
+The proof is arithmetic on boxes of fixed parts, and errs to one side: what cannot be told apart is
+a race.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor.model import Decision, Verdict
+from supervisor.policy.boxes import Box, Index, meet, without
+from supervisor.policy.mounts import MountRule, MountRules
+from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.shapes import Shape, shapes_of
+from supervisor.policy.source import Source, rule_node
+from supervisor.policy.values import REFUSALS
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Rule `index` lets go on what rule `against` refuses (-1 is `otherwise`).
+
+    `texts` are the names of what the caller can change to get from one to the other.
+    """
+
+    index: int
+    against: int
+    texts: tuple[str, ...]
+
+
+def continues(rule: Rule | MountRule | Decision) -> bool:
+    """Whether a call that this decides goes on as it is."""
+    return rule.audit or rule.verdict is Verdict.CONTINUE
+
+
+def refuses(rule: Rule | MountRule | Decision) -> bool:
+    """Whether a call that this decides does not happen."""
+    return not rule.audit and (rule.verdict in REFUSALS or rule.verdict is Verdict.RETURN)
+
+
+def races(rules: RuleSet | MountRules) -> Iterator[Race]:
+    """Each rule that continues, with the first one found that it races with."""
+    every: list[Rule | MountRule | Decision] = [*rules.rules, rules.otherwise]
+    last = len(every) - 1
+    going = [number for number, rule in enumerate(every) if continues(rule)]
+    refusing = [number for number, rule in enumerate(every) if refuses(rule)]
+    if not going or not refusing:
+        return
+    shapes = shapes_of(rules)
+    if all(shape.free for shape in shapes):
+        return
+    free = Index([shape.boxes if shape.free else () for shape in shapes])
+    refused = Index([shapes[one].boxes if one in set(refusing) else () for one in range(last)])
+    for one in going:
+        found = _race(shapes, free, refused, one, last if refuses(rules.otherwise) else None)
+        if found is not None:
+            texts = {
+                text.name for number in (one, found) for text in shapes[number].texts
+                if not text.any
+            }  # fmt: skip
+            # Which of them leads from one to the other may be told by rules in between alone.
+            texts = texts or {
+                text.name for shape in shapes[: max(one, found)] for text in shape.texts
+                if not text.any
+            }  # fmt: skip
+            names = tuple(text.name for text in shapes[0].texts if text.name in texts)
+            yield Race(-1 if one == last else one, -1 if found == last else found, names)
+
+
+def _race(
+    shapes: list[Shape], free: Index, refused: Index, one: int, last: int | None
+) -> int | None:
+    """The number of a rule that refuses some of what `one` continues, if only memory changes."""
+    if last is not None and _meet(shapes, free, one, last):
+        return last
+    others = dict.fromkeys(
+        other for box in shapes[one].boxes for other in refused.near(box) if other != one
+    )
+    return next((other for other in others if _meet(shapes, free, one, other)), None)
+
+
+def _meet(shapes: list[Shape], free: Index, one: int, other: int) -> bool:
+    """Whether some call, but for its memory, can be decided by either rule."""
+    later = max(one, other)
+    for mine in shapes[one].boxes:
+        for theirs in shapes[other].boxes:
+            both = meet(mine, theirs)
+            if both is not None and _reached(shapes, free, both, later):
+                return True
+    return False
+
+
+def _reached(shapes: list[Shape], free: Index, box: Box, number: int) -> bool:
+    """Whether some of `box` comes as far as rule `number`, where memory can let it pass."""
+    holes = [
+        hole for earlier in free.near(box) if earlier < number for hole in shapes[earlier].boxes
+    ]
+    return bool(without([box], holes))
+
+
+def report_races(source: Source, family: str, section: Any, rules: RuleSet | MountRules) -> None:
+    """Makes errors of the races that no rule accepts."""
+    for race in races(rules):
+        if race.index >= 0 and section.rules[race.index].accept_race:
+            continue
+        node = rule_node(source, family, race.index)
+        if race.index < 0:
+            what = "`otherwise: kernel`"
+        elif rules.rules[race.index].audit:
+            what = "`mode: audit`, which lets a call go on,"
+        else:
+            what = "`continue`"
+            node = node.at(("do",))
+        texts = " and ".join(race.texts)
+        source.at(
+            node,
+            f"{what} beside a refusal by {texts} is a race with {place_against(race, rules)}: the "
+            f"caller can change the {texts} after it was looked at. {_advice(race)}",
+        )
+
+
+def place_against(race: Race, rules: RuleSet | MountRules) -> str:
+    """FILE:LINE of what refuses."""
+    if race.against >= 0:
+        return rules.rules[race.against].place
+    return f"{rules.otherwise.rule} (otherwise)"
+
+
+def _advice(race: Race) -> str:
+    if race.index < 0:
+        return (
+            "Refuse nothing, or end with a rule that has do: continue and accept_race: true where "
+            "that is meant"
+        )
+    return "Refuse or emulate instead, or write accept_race: true in the rule"

@@ -1,0 +1,71 @@
+"""Audit logs as questions: each record of a call that a policy decided, with its weight."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from supervisor.errors import PolicyError
+from supervisor.policy.asked import Asked, recorded
+from supervisor.policy.families import FamilySpec
+
+_LINE_MAX: Final = 1 << 20
+# Who answers where no rule did: an error on the way, or what is done for the sake of our own nodes.
+_NO_RULE: Final = frozenset(("companion", "on_error", "remount"))
+
+
+@dataclass(slots=True)
+class Log:
+    """Reads logs. `lost` records were never written, `unread` lines could not be understood."""
+
+    families: Mapping[str, FamilySpec]
+    session: str | None = None
+    lost: int = 0
+    unread: int = 0
+    complaint: str = ""
+    _lost: dict[str, int] = field(default_factory=dict)
+
+    def calls(self, files: Iterable[Path]) -> Iterator[tuple[Asked, int]]:
+        """Each decision of a rule or of `otherwise`, and how many calls it was taken for.
+
+        Raises PolicyError where a file cannot be read.
+        """
+        for file in files:
+            try:
+                with open(file, "rb") as lines:
+                    number = 0
+                    while line := lines.readline(_LINE_MAX):
+                        number += 1
+                        if line.strip():
+                            yield from self._call(line, f"{file}:{number}")
+            except OSError as error:
+                raise PolicyError(f"cannot read it: {error.strerror}", where=str(file)) from None
+
+    def _call(self, line: bytes, place: str) -> Iterator[tuple[Asked, int]]:
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+            if self.session is not None and record.get("session") != self.session:
+                return
+            self._count_lost(record)
+            if "syscall" not in record or record.get("rule") in _NO_RULE or "event" in record:
+                return
+            asked = recorded(self.families, record)
+            weight = record.get("repeats", 1)
+            if asked is None or not isinstance(weight, int):
+                return
+        except (ValueError, RecursionError) as error:
+            self.unread += 1
+            self.complaint = self.complaint or f"{place}: {error}"
+            return
+        yield asked, weight
+
+    def _count_lost(self, record: Mapping[str, Any]) -> None:
+        lost = record.get("lost_records")
+        if isinstance(lost, int) and lost:
+            self._lost[str(record.get("session"))] = lost
+            self.lost = sum(self._lost.values())

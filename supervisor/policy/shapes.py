@@ -1,0 +1,260 @@
+"""Rules as shapes that can be compared: what of a call a rule matches, for proofs about rules.
+
+A call has a fixed part (registers, and who calls) and a part that lies in the caller's memory, or
+that its memory leads to: paths, types, options. The fixed part of a rule is a set of boxes; a
+condition that has no numbers (a capability, a glob for the program) is a dimension of its own, in
+which 1 stands for "holds". The other part is a list of texts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from supervisor.model import Verdict
+from supervisor.policy.boxes import Box, Range, less
+from supervisor.policy.globs import includes, text_includes
+from supervisor.policy.match import MAJOR_MAX, MINOR_MAX, NodeRange
+from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, MountRule, MountRules
+from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.values import ID_MAX
+
+_BOXES_MAX: Final = 256
+_KINDS: Final = {"c": 0, "b": 1}
+_IDS: Final = (0, ID_MAX)
+_WHITEOUT: Final = ((0, 0), (0, 0), (0, 0))
+
+
+class Texts(Protocol):
+    """What a rule asks of one text."""
+
+    @property
+    def name(self) -> str:
+        """The key in YAML."""
+        ...
+
+    @property
+    def any(self) -> bool:
+        """Whether every text will do."""
+        ...
+
+    def parts(self) -> Sequence[Texts]:
+        """The same as alternatives."""
+        ...
+
+    def covers(self, other: Any) -> bool:
+        """Whether all that one part of another rule's texts matches is matched here."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Globs:
+    """A text that is to match one of some globs; None is any text."""
+
+    name: str
+    globs: tuple[str, ...] | None
+    inside: Callable[[str, str], bool] = includes
+
+    @property
+    def any(self) -> bool:
+        """Whether every text will do."""
+        return self.globs is None
+
+    def parts(self) -> Sequence[Globs]:
+        """One glob each."""
+        return [self] if self.globs is None else [Globs(self.name, (one,)) for one in self.globs]
+
+    def covers(self, other: Globs) -> bool:
+        """Whether the one glob of `other` is inside of one of these."""
+        if self.globs is None:
+            return True
+        return other.globs is not None and all(
+            any(self.inside(outer, inner) for outer in self.globs) for inner in other.globs
+        )
+
+
+def _same(outer: str, inner: str) -> bool:
+    return outer == inner
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The source of a mount: globs, or numbers of devices."""
+
+    globs: tuple[str, ...] | None
+    devices: tuple[NodeRange, ...]
+    name: str = "source"
+
+    @property
+    def any(self) -> bool:
+        """Whether every source will do."""
+        return self.globs is None and not self.devices
+
+    def parts(self) -> Sequence[Origin]:
+        """One glob or one range of devices each."""
+        if self.any:
+            return [self]
+        return [
+            *(Origin((one,), ()) for one in self.globs or ()),
+            *(Origin(None, (one,)) for one in self.devices),
+        ]
+
+    def covers(self, other: Origin) -> bool:
+        """Whether the one source of `other` is inside of one of these."""
+        if self.any:
+            return True
+        if other.any:
+            return False
+        return all(
+            any(_inside(outer, inner) for outer in self.globs or ())
+            for inner in other.globs or ()
+        ) and all(
+            any(
+                outer[1] <= inner[1] and inner[2] <= outer[2]
+                and outer[3] <= inner[3] and inner[4] <= outer[4]
+                for outer in self.devices
+            )
+            for inner in other.devices
+        )  # fmt: skip
+
+
+def _inside(outer: str, inner: str) -> bool:
+    paths = outer.startswith(("/", "**")), inner.startswith(("/", "**"))
+    if paths == (True, True):
+        return includes(outer, inner)
+    return paths == (False, False) and text_includes(outer, inner)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The options that a rule of mounts allows, all of which a call's have to be among."""
+
+    globs: tuple[str, ...] | None
+    name: str = "options"
+
+    @property
+    def any(self) -> bool:
+        """Whether all options will do."""
+        return self.globs is None
+
+    def parts(self) -> Sequence[Allowed]:
+        """Itself: they are no alternatives."""
+        return [self]
+
+    def covers(self, other: Allowed) -> bool:
+        """Whether every option that `other` allows is allowed here."""
+        if self.globs is None:
+            return True
+        return other.globs is not None and all(
+            any(text_includes(outer, inner) for outer in self.globs) for inner in other.globs
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one rule matches. `exact`: the boxes are not more than that, either.
+
+    `sure`: nothing that it looks at can be unknown. Where something is, a rule that grants does not
+    match, and one that refuses does.
+    """
+
+    boxes: tuple[Box, ...]
+    texts: tuple[Texts, ...]
+    exact: bool
+    grants: bool
+    sure: bool
+
+    @property
+    def free(self) -> bool:
+        """Whether it matches whatever is in the caller's memory, and its boxes say all of it."""
+        return self.exact and all(text.any for text in self.texts) and self.surely(self)
+
+    def surely(self, other: Shape) -> bool:
+        """Whether it matches, where something is unknown, whenever `other` does."""
+        return self.sure or not self.grants or (other is not self and other.grants)
+
+
+def _tests(rule: Rule | MountRule) -> list[Hashable]:
+    """The fixed conditions of a rule that are no ranges of numbers."""
+    caller = rule.caller
+    out: list[Hashable] = []
+    if caller is not None:
+        for kind in ("capabilities", "executables", "cgroups"):
+            values = getattr(caller, kind)
+            if values is not None:
+                out.append((kind, values))
+    if isinstance(rule, MountRule) and rule.flags is not None:
+        out.append(("flags", rule.flags | ALWAYS_ALLOWED | OPERATIONS))
+    return out
+
+
+def _implies(one: Any, other: Any) -> bool:
+    """Whether a call for which test `one` holds passes test `other` as well."""
+    (kind, mine), (another, theirs) = one, other
+    if kind != another:
+        return False
+    if kind == "flags":
+        return not mine & ~theirs
+    if kind == "capabilities":
+        return set(mine) <= set(theirs)
+    return all(any(includes(outer, inner) for outer in theirs) for inner in mine)
+
+
+def _nodes(ranges: Sequence[NodeRange] | None) -> list[Box]:
+    """Boxes of (type, major, minor), without the whiteout, which the filter never notifies."""
+    every = ranges or (("c", 0, MAJOR_MAX, 0, MINOR_MAX), ("b", 0, MAJOR_MAX, 0, MINOR_MAX))
+    boxes: list[Box] = [
+        ((_KINDS[kind],) * 2, (low, high), (first, last)) for kind, low, high, first, last in every
+    ]
+    return [piece for box in boxes for piece in less(box, _WHITEOUT)]
+
+
+def _texts(rule: Rule | MountRule) -> tuple[Texts, ...]:
+    if isinstance(rule, Rule):
+        return (Globs("path", rule.globs),)
+    none = () if rule.verdict is Verdict.EMULATE else None
+    return (
+        Globs("fstype", rule.types, _same),
+        Origin(rule.sources, rule.devices),
+        Globs("target", rule.targets),
+        Allowed(none if rule.options is None else rule.options),
+    )
+
+
+def shapes_of(rules: RuleSet | MountRules) -> list[Shape]:
+    """The shape of each rule, and last that of `otherwise`, which matches everything."""
+    every: list[Hashable] = list(
+        dict.fromkeys(test for rule in rules.rules for test in _tests(rule))
+    )
+    nodes = isinstance(rules, RuleSet)
+
+    def shape(rule: Rule | MountRule | None) -> Shape:
+        caller = rule.caller if rule is not None else None
+        ranges: list[Sequence[Range]] = [
+            (getattr(caller, name) or (_IDS,)) if caller is not None else (_IDS,)
+            for name in ("uids", "gids", "host_uids", "host_gids")
+        ]
+        mine = _tests(rule) if rule is not None else []
+        ranges += [
+            ((1, 1),) if any(_implies(one, test) for one in mine) else ((0, 1),) for test in every
+        ]
+        exact = True
+        start: list[Box] = [()]
+        if nodes:
+            start = _nodes(rule.nodes if isinstance(rule, Rule) else None)
+        count = len(start)
+        for number, one in enumerate(ranges):
+            count *= len(one)
+            if count > _BOXES_MAX:  # then a little more than it matches
+                exact = exact and len(one) == 1
+                ranges[number] = ((min(low for low, _ in one), max(high for _, high in one)),)
+        boxes = tuple((*front, *rest) for front in start for rest in itertools.product(*ranges))
+        if rule is None:
+            return Shape(boxes, (), exact=True, grants=rules.otherwise.verdict.grants, sure=True)
+        texts = _texts(rule)
+        sure = all(text.any for text in texts) and (caller is None or not caller.wants)
+        return Shape(boxes, texts, exact, rule.verdict.grants, sure)
+
+    return [*map(shape, rules.rules), shape(None)]

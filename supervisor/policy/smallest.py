@@ -1,0 +1,125 @@
+"""The smallest rule that would allow a call: nothing but this device, this path, these options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from supervisor.kernel.mounts import names_of, without_magic
+from supervisor.model import Decision, Facts, MountSettings, Verdict
+from supervisor.policy import write
+from supervisor.policy.asked import Asked
+from supervisor.policy.devices import device_text, protected
+from supervisor.policy.draft import read_draft
+from supervisor.policy.explain import device_of
+from supervisor.policy.families import FamilySpec, Nodes
+from supervisor.policy.match import lexical
+from supervisor.policy.mount_values import USUAL_PROGRAMS
+from supervisor.policy.mounts import (
+    ALWAYS_ALLOWED,
+    OPERATIONS,
+    TEXT_TYPES,
+    MountRules,
+    split_options,
+)
+from supervisor.policy.rules import RuleSet
+
+
+def node_rule(asked: Asked, facts: Facts | None) -> str:
+    """A rule for one device at one place."""
+    kind, major, minor = device_of(asked)
+    pairs = [("devices", write.listed([device_text((kind, major, major, minor, minor))]))]
+    paths = paths_of(asked, facts)
+    if paths:
+        pairs.append(("path", write.listed(paths) if len(paths) > 1 else write.quoted(paths[0])))
+    return write.rule([*pairs, ("do", "emulate")])
+
+
+def paths_of(asked: Asked, facts: Facts | None) -> list[str]:
+    """Globs for the path as it was written, where that says where it leads, and as it was found."""
+    written = lexical(asked.path) if asked.path is not None else None
+    found = facts.path if facts is not None else asked.known_path()
+    return list(dict.fromkeys(write.glob_of(path) for path in (written, found) if path))
+
+
+def mount_rule(asked: Asked, facts: Facts | None, nodes: Nodes) -> str:
+    """A rule for one type, one source and one target, with the options that were asked for."""
+    _, _, fstype, flags, data = asked.snapshot.args
+    assert isinstance(flags, int)
+    name = fstype.decode("utf-8", "surrogateescape") if isinstance(fstype, bytes) else ""
+    pairs = [("fstype", write.quoted(name))]
+    if facts is None:
+        look = MountSettings(text=name in TEXT_TYPES)
+        facts = asked.facts or asked.known(Decision(Verdict.EMULATE, "", settings=look))
+    source = facts.source
+    wanted = ""
+    if source is None:
+        pass
+    elif source.device is not None:
+        major, minor = source.device
+        wanted = device_text(("b", major, major, minor, minor))
+    else:
+        wanted = (write.text_glob_of if source.kind == "text" else write.glob_of)(source.name)
+    if wanted:
+        pairs.append(("source", write.quoted(wanted)))
+    if facts.path:
+        pairs.append(("target", write.quoted(write.glob_of(facts.path))))
+    options = split_options(data) if isinstance(data, bytes) else []
+    words = names_of(without_magic(flags) & ~(ALWAYS_ALLOWED | OPERATIONS))
+    words += [write.text_glob_of(option.encode("utf-8", "surrogateescape")) for option in options]
+    pairs.append(("options", f"{{allow: {write.listed(words)}}}"))
+    fuse = name in USUAL_PROGRAMS and (nodes == "host" or source is None or source.kind == "image")
+    return write.rule([*pairs, ("do", "{emulate: {via: fuse}}" if fuse else "emulate")])
+
+
+def smallest(
+    rules: RuleSet | MountRules,
+    asked: Asked,
+    facts: Facts | None,
+    families: Mapping[str, FamilySpec],
+    nodes: Nodes,
+) -> tuple[str, str] | None:
+    """A rule that would allow the call, and the place of the rule that it has to stand before ("":
+    anywhere). None where there is no such rule.
+    """
+    if isinstance(rules, MountRules):
+        text = mount_rule(asked, facts, nodes)
+    else:
+        text = node_rule(asked, facts)
+    added = _read(asked.spec.family, text, families)
+    if added is None:
+        return None
+    every: Sequence[Any] = rules.rules
+    for position in range(len(every), -1, -1):  # as far behind as it still decides
+        trial = type(rules)((*every[:position], *added, *every[position:]), rules.otherwise)
+        if _allows(trial, asked, facts, added[0].place):
+            return text, every[position].place if position < len(every) else ""
+    return None
+
+
+def _read(family: str, text: str, families: Mapping[str, FamilySpec]) -> Sequence[Any] | None:
+    """The rule that a text is; None where it is none (a type that nobody can write)."""
+    content = f"version: 1\nsyscalls:\n  {family}:\n    - {text}\n"
+    draft = read_draft(Path("(new)"), content.encode(), families)
+    if any(finding.severity == "error" for finding in draft.source.everything()):
+        return None
+    return draft.sets[family].rules
+
+
+def _allows(rules: RuleSet | MountRules, asked: Asked, facts: Facts | None, place: str) -> bool:
+    def decide(known: Facts | None) -> Any:
+        if isinstance(rules, MountRules):
+            return rules.decide(asked.snapshot.args, known)
+        path = asked.path
+        return rules.decide(device_of(asked), -1 if path is None else path, known)
+
+    decision = decide(None)
+    if decision.needs_facts:
+        decision = decide(facts or asked.facts or asked.known(decision))
+    return bool(decision.verdict is Verdict.EMULATE and decision.rule == place)
+
+
+def warning(asked: Asked) -> str:
+    """What of the host's a call for a device would give away; "" for what is harmless."""
+    return protected(*device_of(asked)) if asked.spec.family == "mknod" else ""

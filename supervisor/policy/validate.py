@@ -1,0 +1,129 @@
+"""Holds a policy's tree against its schema: every error becomes a finding with a place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from supervisor.policy.source import Node
+from supervisor.policy.values import near
+
+
+def validate(root: Node, model: type[BaseModel]) -> Any:
+    """The policy as an instance of `model`; every error becomes a finding where it stands.
+
+    Where there are errors the instance is what can be read in spite of them, for the checks that
+    follow: what is wrong is replaced or left out so that nothing is found which is not there.
+    Raises PolicyFindings where that cannot be done.
+    """
+    source = root.source
+    if root.kind != "mapping":
+        source.at(root, "a policy is a mapping: version, name, syscalls ...")
+        source.fail()
+    known = {(finding.file, finding.mark) for finding in source.everything()}
+    wrong: list[tuple[int | str, ...]] = []
+    try:
+        return model.model_validate(root.value())
+    except ValidationError as error:
+        for found in error.errors(include_url=False, include_context=True, include_input=False):
+            where = tuple(found["loc"])
+            kind = found["type"]
+            node = root.at(where, key=kind in ("extra_forbidden", "policy_key"))
+            wrong.append(where)
+            # An alias, say, is wrong already: that it is no list either is no news.
+            if kind == "missing" or (node.source.file, node.mark) not in known:
+                source.at(node, _message(kind, where, found, model, node))
+    try:
+        return model.model_validate(_mended(root.value(), wrong))
+    except ValidationError:
+        source.fail()
+        raise
+
+
+# What a key of a rule becomes where it cannot be read, so that no race is found by it: a path is a
+# path, whatever it says. Without its devices or its action nothing can be said of a rule.
+_STAND_INS: Mapping[str, object] = {
+    "path": "/**",
+    "uid": 0,
+    "gid": 0,
+    "host_uid": 0,
+    "host_gid": 0,
+    "capability": "sys_admin",
+    "executable": "/**",
+    "cgroup": "/**",
+    "mode": "enforce",
+    "silent": False,
+    "accept_race": True,
+}
+
+
+def _mended(value: Any, wrong: list[tuple[int | str, ...]]) -> Any:
+    """The values of a policy without what is wrong in them."""
+    for where in wrong:
+        match where:
+            case ("syscalls", family, "rules", int(index), str(key), *_) if key in _STAND_INS:
+                section = value["syscalls"].get(family)
+                if section is not None:
+                    rules = section["rules"] if isinstance(section, dict) else section
+                    rules[index][key] = _STAND_INS[key]
+            case ("syscalls", family, *_):
+                value["syscalls"].pop(family, None)
+            case ("version",):
+                value["version"] = 1
+            case ("syscalls",):
+                value["syscalls"] = {}
+            case (key, *_):
+                value.pop(key, None)
+    return value
+
+
+def _message(
+    kind: str,
+    where: tuple[int | str, ...],
+    found: Mapping[str, Any],
+    model: type[BaseModel],
+    node: Node,
+) -> str:
+    name = where[-1] if where else "a policy"
+    if isinstance(name, int):
+        name = f"an entry of {where[-2]}" if len(where) > 1 else "an entry"
+    if kind == "extra_forbidden":
+        known = list(_model_at(model, where[:-1]).model_fields)
+        return f"unknown key {name}" + near(str(name), known)
+    if kind == "missing":
+        return f"the key {name} is missing"
+    if kind == "literal_error" and where == ("version",):
+        said = f"version {node.scalar}" if node.scalar and node.plain else "such a version"
+        return f"{said} is not known; this seccompd reads version 1"
+    if kind == "literal_error":
+        return f"{name} is {found['ctx']['expected']}"
+    if kind in ("policy", "policy_key"):
+        return str(found["msg"])
+    if kind == "bool_type":
+        return f"{name} is true or false"
+    if kind == "model_type":
+        return f"{name} is a mapping of keys to values"
+    if kind == "string_pattern_mismatch":
+        return f"{name} is made of letters, digits, '.', '_' and '-', 64 at most"
+    text = str(found["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{name} should be {text}"
+
+
+def _model_at(model: type[BaseModel], where: tuple[int | str, ...]) -> type[BaseModel]:
+    for step in where:
+        if isinstance(step, str) and step in model.model_fields:
+            inner = _inner(model.model_fields[step].annotation)
+            model = inner or model
+    return model
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _inner(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,158 @@
+"""What `accept_race` is about: a thread that changes what was looked at gets past such a rule, and
+past no policy that loads without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor.policy.source import PolicyFindings
+from tests.support.people import Person
+from tests.support.policies import policy
+from tests.support.program import Started
+from tests.support.scratch import compile_c, scratch
+
+SHORT, LONG, PATIENCE = 1.0, 20, 60
+EVERY_LENGTH = pytest.mark.parametrize(
+    "seconds", [SHORT, pytest.param(LONG, marks=[pytest.mark.attack, pytest.mark.timeout(300)])]
+)
+NODES = "version: 1\nsyscalls:\n  mknod:\n    otherwise: {otherwise}\n    rules:\n{rules}"
+MOUNTS = NODES.replace("mknod", "mount")
+RACY_NODES = '    - {devices: ["null"], path: "PLACE/allowed/*", do: continue}\n'
+RACY_MOUNTS = "    - {fstype: tmpfs, do: continue}\n"
+ACCEPTED = ("do: continue}", "do: continue, accept_race: true}")
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Path]:
+    with scratch(0o755, "/var/tmp") as folder:
+        compile_c("path_race", folder, "-pthread")
+        compile_c("mount_race", folder, "-pthread")
+        yield folder
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with scratch(0o777, "/var/tmp") as folder:
+        yield folder
+
+
+def numbers(
+    person: Person, place: Path, text: str, script: str, seconds: float, *options: str
+) -> list[int]:
+    """The numbers that a race prints, run under a policy."""
+    file = place / "rules.yaml"
+    file.write_text(text.replace("PLACE", str(place)))
+    started = Started(
+        person,
+        ["run", "--policy", str(file), *options, "--", "sh", "-ec", f"cd {place}; {script}"],
+    )
+    try:
+        done = started.finish(timeout=seconds * 3 + 60)
+        assert done.returncode == 0, done.stderr
+        assert started.wait_gone() == []
+    finally:
+        started.kill()
+    word, *found = done.stdout.split()
+    assert word == "done", done.stdout
+    return [int(number) for number in found]
+
+
+def node_race(
+    person: Person, programs: Path, place: Path, text: str, seconds: float, *options: str
+) -> tuple[int, int]:
+    """How often a node was asked for, and how many were made in `refused`."""
+    script = (
+        f"mkdir -p allowed refused; {programs}/path_race string {seconds} "
+        f"{place}/allowed {place}/refused"
+    )
+    made, failed, turns, appeared = numbers(person, place, text, script, seconds, *options)
+    assert turns > 50
+    return made + failed, appeared
+
+
+def mount_race(
+    person: Person, programs: Path, place: Path, text: str, seconds: float, types: str
+) -> tuple[int, int, int]:
+    """Mounts of the first type, of the second, and calls that failed."""
+    script = f"{programs}/mount_race {seconds} {types}"
+    first, second, failed, turns = numbers(person, place, text, script, seconds)
+    assert turns > 50
+    return first, second, failed
+
+
+@pytest.mark.parametrize("text", [
+    NODES.format(otherwise="refuse", rules=RACY_NODES),
+    MOUNTS.format(otherwise="refuse", rules=RACY_MOUNTS),
+])  # fmt: skip
+def test_such_a_policy_does_not_load(text: str) -> None:
+    with pytest.raises(PolicyFindings, match="is a race"):
+        policy(text.replace("PLACE", "/place"))
+
+
+@pytest.mark.timeout(200)
+def test_a_thread_wins_against_a_continued_mknod(root: Person, programs: Path, place: Path) -> None:
+    """Real root without namespaces: the kernel itself refuses nothing there."""
+    text = NODES.format(otherwise="refuse", rules=RACY_NODES.replace(*ACCEPTED))
+    _, refused = node_race(root, programs, place, text, PATIENCE / 10, "--map", "none")
+    if not refused:
+        _, refused = node_race(root, programs, place, text, PATIENCE, "--map", "none")
+    assert refused > 0
+
+
+@pytest.mark.timeout(200)
+def test_a_thread_wins_against_a_continued_mount(
+    person: Person, programs: Path, place: Path
+) -> None:
+    text = MOUNTS.format(otherwise="refuse", rules=RACY_MOUNTS.replace(*ACCEPTED))
+    _, refused, _ = mount_race(person, programs, place, text, PATIENCE, "tmpfs ramfs")
+    assert refused > 0
+
+
+# Policies that load and refuse by what lies in memory: the first kind of call passes, the second
+# must never take effect.
+LOAD_NODES = [
+    ("refuse", '    - {devices: ["null"], path: "PLACE/allowed/*", do: emulate}\n'),
+    ("refuse", '    - {devices: ["null"], path: "PLACE/refused/**", do: {errno: EACCES}}\n'
+               '    - {devices: ["null"], do: emulate}\n'),
+    ("refuse", '    - {devices: [zero], do: continue}\n'
+               '    - {devices: ["null"], path: "PLACE/refused/*", do: {return: 0}}\n'
+               '    - {devices: ["null"], path: "PLACE/allowed/*", do: emulate}\n'),
+    ("kernel", '    - {devices: ["char 1:0-4"], path: "PLACE/refused/*", do: refuse}\n'
+               '    - {devices: ["null"], do: emulate}\n'
+               '    - {devices: ["char 1:*"], do: refuse}\n'),
+]  # fmt: skip
+
+
+@EVERY_LENGTH
+@pytest.mark.parametrize(("otherwise", "rules"), LOAD_NODES)
+@pytest.mark.parametrize("maps", ["auto", "none"])
+def test_a_thread_loses_against_what_loads(
+    root: Person, programs: Path, place: Path, otherwise: str, rules: str, maps: str, seconds: float
+) -> None:
+    text = NODES.format(otherwise=otherwise, rules=rules)
+    asked, refused = node_race(root, programs, place, text, seconds, "--map", maps)
+    assert refused == 0
+    assert asked > 0
+
+
+LOAD_MOUNTS = [
+    ("refuse", "    - {fstype: tmpfs, do: {return: 0}}\n", "tmpfs ramfs"),
+    ("refuse", "    - {fstype: ramfs, do: {errno: EACCES}}\n    - {fstype: tmpfs, do: kill, "
+               "host_uid: 4000000000}\n", "tmpfs ramfs"),
+]  # fmt: skip
+
+
+@EVERY_LENGTH
+@pytest.mark.parametrize(("otherwise", "rules", "types"), LOAD_MOUNTS)
+def test_a_thread_loses_against_mounts_that_load(
+    person: Person, programs: Path, place: Path, otherwise: str, rules: str, types: str,
+    seconds: float,
+) -> None:
+    text = MOUNTS.format(otherwise=otherwise, rules=rules)
+    answered, refused, failed = mount_race(person, programs, place, text, seconds, types)
+    assert refused == 0
+    assert answered + failed > 0

@@ -1,0 +1,81 @@
+"""`seccompd explain`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from supervisor.cli import explain
+from supervisor.errors import UsageError
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    explain.add_arguments(parser)
+    return explain.main(parser.parse_args(words))
+
+
+def test_the_page_shows_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (DOCS / "policy-tools.md").read_text()
+    start = page.index("    $ seccompd explain --policy default")
+    shown = page[start : page.index("\n\n", start)].splitlines()
+    assert run("--policy", "default", shown[0].split("'")[1]) == 0
+    said = capsys.readouterr().out.splitlines()
+    # The numbers of instructions change with every filter.
+    plain = [re.sub(r"(instruction|after) \d+", r"\1 N", line) for line in said]
+    assert plain == [re.sub(r"(instruction|after) \d+", r"\1 N", line[4:]) for line in shown[1:]]
+
+
+def test_options_say_who_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = tmp_path / "p.yaml"
+    policy.write_text(
+        "version: 1\nsyscalls:\n  mknod:\n"
+        "    - {host_uid: 5, capability: [mknod, bpf], path: /a/b, executable: /x, do: emulate}\n"
+        "    - {devices: [zero], mode: audit, do: {errno: EIO}}\n"
+    )
+    call = ["mknod", "pathname=../b", "mode=char", "dev=1:5"]
+    said = ["--host-uid", "5", "--capability", "bpf", "--executable", "/x", "--cwd", "/a/c"]
+    assert run("--policy", str(policy), *said, *call) == 0
+    assert "emulate, by p.yaml:4\n" in capsys.readouterr().out
+    assert run("--policy", str(policy), *said[2:], *call) == 0
+    out = capsys.readouterr().out
+    assert "errno EIO, by p.yaml:5; only recorded, the call goes on (mode: audit)" in out
+    assert "p.yaml:4: no: host_uid is not known" in out
+    assert run("--policy", str(policy), "-o", "json", *said, "--resolved", "/a/b", *call) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["verdict"], row["rule"], row["filter"]) == ("emulate", "p.yaml:4", "notify")
+    assert row["facts"]["path"] == "/a/b"
+    assert "smallest_rule" not in row
+
+
+def test_lines_of_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = {"syscall": "mknod", "arch": "i386", "uid": 0, "gid": 0, "resolved": "/x\\x0a",
+              "args": {"pathname": "x\\x0a", "mode": 0o020666, "dev": 0x800},
+              "facts": {"uid": 0, "gid": 0}}  # fmt: skip
+    trace = 'unlink("x") = ? [companion]'
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{json.dumps(record)}\n\n{trace}\n"))
+    assert run("-") == 0
+    out = capsys.readouterr().out
+    assert 'mknod("x\\x0a", S_IFCHR|0666, makedev(8, 0))  (i386)' in out
+    assert 'path: "/x\\x0a"' in out
+    assert "no rule is about it" in out
+
+
+def test_a_protected_device_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mknod", "pathname=/dev/sda", "mode=block", "dev=8:0") == 0
+    assert "careful: it gives away the host's block devices" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["reboot"], ["mknod", "x"], ["{}"], ['mknod("a")']])
+def test_what_is_no_call_is_wrong_usage(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        run(*words)

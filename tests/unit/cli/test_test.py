@@ -1,0 +1,132 @@
+"""`seccompd test`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from supervisor.cli import test
+from supervisor.errors import UsageError
+
+DOCS = Path(__file__).parents[3] / "docs"
+POLICY = """version: 1
+name: mine
+syscalls:
+  mknod:
+    # one device
+    - {devices: ["null"], do: emulate}
+    - {devices: [zero], mode: audit, do: {errno: EIO}}
+    - {devices: [full], do: {return: 7}}
+"""
+KVM = '{call: mknod, args: {pathname: /dev/kvm, mode: char, dev: "10:232"}, verdict: VERDICT}'
+
+
+def run(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    test.add_arguments(parser)
+    return test.main(parser.parse_args(words))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "deep").mkdir()
+    for place in (tmp_path, tmp_path / "deep"):
+        (place / "mine.yaml").write_text(POLICY)
+        (place / "mine.test.yaml").write_text(
+            "nodes: none\ncases:\n  - " + KVM.replace("VERDICT", "refuse") + "\n"
+            '  - {call: mknod, args: {mode: char, dev: "1:5"}, verdict: errno, errno: EIO, '
+            "audit: true, rule: mine.yaml:7}\n"
+            '  - {call: mknodat, arch: i386, args: {mode: char, dev: "1:7"}, verdict: return, '
+            "return: 7}\n"
+        )
+    return tmp_path
+
+
+def test_every_policy_below_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(folder)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(line.endswith("3 of 3 cases passed; no case for mine.yaml:6") for line in lines)
+
+
+def test_a_difference_is_shown_as_the_page_has_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    Path("mine.yaml").write_text(re.sub(r"(?m)^.*(zero|full).*\n", "", POLICY))
+    case = KVM.replace("VERDICT", "emulate")
+    Path("mine.test.yaml").write_text(f"nodes: none\ncases:\n  - {case}\n")
+    assert run("mine.test.yaml") == 1
+    out = capsys.readouterr().out.splitlines()
+    page = (DOCS / "policy-tools.md").read_text()
+    shown = page[page.index("    mine.test.yaml:3:") :].splitlines()
+    assert out[:4] == [line[4:] for line in shown[:4]]
+
+
+def test_junit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = folder / "mine.test.yaml"
+    cases.write_text(cases.read_text().replace("return: 7}", "return: 8, name: 'a\\b<\"\u0001'}", 1)
+                     .replace("\u0001", ""))  # fmt: skip
+    (folder / "broken.test.yaml").write_text("cases: [{call: nothing, verdict: x}]\n")
+    (folder / "broken.yaml").write_text("version: 1\nsyscalls: {}\n")
+    file = folder / "out.xml"
+    assert run(str(folder), "--junit", str(file)) == 1
+    top = ElementTree.parse(file).getroot()
+    assert {key: top.get(key) for key in ("tests", "failures", "errors")} == {
+        "tests": "7", "failures": "1", "errors": "1",
+    }  # fmt: skip
+    (failure,) = top.iter("failure")
+    assert failure.get("message") == "return: expected 8, found 7"
+    (error,) = top.iter("error")
+    assert "no policy is about nothing" in (error.text or "")
+    captured = capsys.readouterr()
+    assert "broken.test.yaml: not run" in captured.err
+    assert "1:9: error: not a case" in captured.err
+
+
+def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(str(folder / "mine.test.yaml"), "-o", "json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert [case["passed"] for case in row["cases"]] == [True] * 3
+    assert row["untried"] == ["mine.yaml:6"]
+
+
+def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"no file below it ends in \.test\.yaml"):
+        run(str(tmp_path / "empty"))
+    with pytest.raises(UsageError, match="--junit"):
+        run(str(folder), "--junit", str(tmp_path / "no/such/folder"))
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("5", "a case is a mapping"),
+        ("{verdict: x}", "the key 'call' is missing"),
+        ("{call: mknod}", "the key 'verdict' is missing"),
+        ("{call: mknod, verdict: x, cal: 1}", "unknown key cal: did you mean call?"),
+        ("{call: mknod, caller: {uit: 1}, verdict: x}", "did you mean uid?"),
+        ("{call: mknod, caller: {uid: a, resolved: /}, args: {mode: char}, verdict: x}", "number"),
+        ("{call: mknod, arch: arm, verdict: x}", "arch is one of"),
+        ("{call: mknod, args: {path: 1}, verdict: x}", "mknod has no argument path: it has"),
+        ("{call: mknod, args: 5, verdict: x}", "mappings"),
+        ("{call: umount, verdict: x}", "x86_64 has no umount"),
+    ],
+)
+def test_what_is_no_case_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str, message: str
+) -> None:
+    (tmp_path / "p.yaml").write_text(
+        "version: 1\nsyscalls: {mknod: [{uid: 0, do: refuse}, {do: emulate}]}\n"
+    )
+    (tmp_path / "p.test.yaml").write_text(f"cases:\n  - {case}\n")
+    assert run(str(tmp_path)) == 1
+    said = capsys.readouterr().err
+    assert "p.test.yaml:2:5: error: not a case: " in said
+    assert message in said

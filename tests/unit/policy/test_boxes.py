@@ -1,0 +1,59 @@
+"""Boxes, held against the points in them."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from supervisor.policy.boxes import Box, Index, meet, without
+
+SIZE = 5
+POINTS = list(itertools.product(range(SIZE), repeat=3))
+
+
+def inside(box: Box, point: tuple[int, ...]) -> bool:
+    return all(low <= value <= high for (low, high), value in zip(box, point, strict=True))
+
+
+def box(rnd: random.Random) -> Box:
+    out = []
+    for _ in range(3):
+        low = rnd.randrange(SIZE)
+        out.append((low, rnd.choice((low, rnd.randrange(low, SIZE)))))
+    return tuple(out)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_they_are_the_sets_of_their_points(seed: int) -> None:
+    rnd = random.Random(seed)
+    some, holes = [box(rnd) for _ in range(3)], [box(rnd) for _ in range(rnd.randrange(4))]
+    left = without(some, holes)
+    for point in POINTS:
+        wanted = any(inside(one, point) for one in some) and not any(
+            inside(hole, point) for hole in holes
+        )
+        assert any(inside(one, point) for one in left) == wanted
+    common = meet(some[0], some[1])
+    for point in POINTS:
+        both = inside(some[0], point) and inside(some[1], point)
+        assert (common is not None and inside(common, point)) == both
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_index_forgets_nobody(seed: int) -> None:
+    rnd = random.Random(seed)
+    sets = [[box(rnd) for _ in range(rnd.choice((0, 1, 1, 2)))] for _ in range(20)]
+    index = Index(sets)
+    for _ in range(20):
+        asked = box(rnd)
+        near = index.near(asked)
+        assert near == sorted(set(near))
+        wanted = {n for n, one in enumerate(sets) if any(meet(asked, part) for part in one)}
+        assert wanted <= set(near)
+
+
+def test_the_index_looks_at_few() -> None:
+    sets = [[((0, 0), (n, n), (0, 9))] for n in range(1000)]
+    assert Index(sets).near(((0, 0), (5, 5), (0, 9))) == [5]

@@ -1,0 +1,343 @@
+"""Policies learned from records: they grant the calls again, and nothing of the host's own."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.cli import learn as cli
+from supervisor.errors import PolicyError, UsageError
+from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.text import printable
+from supervisor.model import Verdict
+from supervisor.policy.asked import named
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.draft import read_draft
+from supervisor.policy.generalise import globs_for
+from supervisor.policy.lint import lint
+from supervisor.policy.match import glob_matches
+from supervisor.policy.merge import merged
+from tests.support.policies import policy
+
+
+def node(
+    path: bytes, dev: int, resolved: bytes | None = None, kind: int = 0o020666, **more: Any
+) -> dict[str, Any]:
+    return {
+        "v": 1,
+        "session": "s",
+        "policy": "learn",
+        "time": "t",
+        "syscall": "mknod",
+        "arch": "x86_64",
+        "nr": 133,
+        "uid": 0,
+        "gid": 0,
+        "args": {"pathname": printable(path), "mode": kind, "dev": dev},
+        "verdict": "emulate",
+        "rule": "learn.yaml:13",
+        "result": 0,
+        "how": "node",
+        "resolved": printable(resolved if resolved is not None else path),
+        "facts": {"uid": 0, "gid": 0},
+    } | more
+
+
+def mount(source: bytes, target: bytes, fstype: str = "ext4", **more: Any) -> dict[str, Any]:
+    return {
+        "syscall": "mount",
+        "arch": "x86_64",
+        "nr": 165,
+        "uid": 0,
+        "gid": 0,
+        "args": {
+            "source": printable(source),
+            "target": printable(target),
+            "filesystemtype": fstype,
+            "mountflags": 3,
+            "flags": ["ro", "nosuid"],
+            "data": "noload,x=$y",
+        },
+        "verdict": "emulate",
+        "rule": "learn.yaml:18",
+        "result": 0,
+        "how": "fuse, pid 7",
+        "resolved": printable(target),
+        "facts": {"uid": 0, "gid": 0, "source": {"kind": "image", "name": printable(source)}},
+    } | more
+
+
+def learned(tmp_path: Path, *records: dict[str, Any], merge: str | None = None) -> str:
+    log, out = tmp_path / "log", tmp_path / "out.yaml"
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    out.unlink(missing_ok=True)
+    cli.learn([log], str(out), merge=merge)
+    return out.read_text()
+
+
+def grants(text: str, record: dict[str, Any]) -> bool:
+    compiled = policy(text)
+    from supervisor.policy.asked import recorded
+
+    asked = recorded(FAMILIES, record)
+    assert asked is not None
+    return asked.decided(compiled)[0].verdict is Verdict.EMULATE
+
+
+def clean(text: str) -> bool:
+    draft = read_draft(Path("p.yaml"), text.encode(), FAMILIES)
+    lint(draft)
+    return not draft.source.everything()
+
+
+def test_devices_of_one_folder_become_one_rule(tmp_path: Path) -> None:
+    records = [
+        node(b"/srv/tree/dev/" + name, dev)
+        for name, dev in (
+            (b"null", 0x103),
+            (b"zero", 0x105),
+            (b"full", 0x107),
+            (b"tty", 0x500),
+        )
+    ]
+    text = learned(tmp_path, *records)
+    assert '- {devices: ["null", zero, full, tty], path: "/srv/tree/dev/*", do: emulate}' in text
+    assert clean(text)
+    assert all(grants(text, record) for record in records)
+    assert not grants(text, node(b"/srv/tree/null", 0x103))
+    assert not grants(text, node(b"/srv/tree/dev/kvm", 0xAE8))
+
+
+def test_both_names_of_a_place_are_in_it(tmp_path: Path) -> None:
+    """An absolute path has to match as it was written, and where it leads."""
+    record = node(b"/alias/null", 0x103, b"/srv/dev/null")
+    relative = node(b"../dev/zero", 0x105, b"/srv/dev/zero")
+    text = learned(tmp_path, record, relative)
+    assert grants(text, record)
+    assert grants(text, relative)
+    assert "/alias/null" in text
+
+
+HOSTILE = [
+    b'/a"b',
+    b"/a'b",
+    b"/x: y",
+    b"/{a, b}",
+    b"/[!x]",
+    b"/*",
+    b"/**",
+    b"/?",
+    b"/a\\*",
+    b"/# c",
+    b"/a\nrules:\n  - {do: emulate}",
+    b"/\x80\xff",
+    "/\u2028\u202e".encode(),
+    b"/$list",
+    b"/ ",
+    b"/\x07",
+    b"/- x",
+    b"/&a *b !!c",
+    b"/%41",
+    b"/a]",
+    b"/a}",
+    "/é".encode(),
+    b"/|",
+    b"/>",
+    b"/null",
+    b"/0x10",
+]
+
+
+@pytest.mark.parametrize("path", HOSTILE)
+def test_no_name_is_yaml_or_a_wildcard(tmp_path: Path, path: bytes) -> None:
+    text = learned(
+        tmp_path,
+        node(path, 0x103),
+        node(b"/s" + path, 0x103, kind=0o060666, verdict="refuse", rule="x"),
+    )
+    assert grants(text, node(path, 0x103))
+    assert clean(text)
+    compiled = policy(text)
+    (rule,) = compiled.families["mknod"].rules
+    for other in (b"/other", b"/a/b/c", b"/list", b"/x", b"/zzz", path + b"x", b"/q" + path):
+        assert not grants(text, node(other, 0x103)), other
+    assert rule.nodes == (("c", 1, 1, 3, 3),)  # type: ignore[union-attr]
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_was_granted_is_granted_again(tmp_path: Path, seed: int) -> None:
+    rnd = random.Random(seed)
+    names = [b"dev", b"a", b"tmp.Xa8dK2pQ1z", b"1234567", b"x*", b"rootfs", b"9f8e7d6c5b4a39281"]
+    records = []
+    for _ in range(rnd.choice((1, 5, 40))):
+        path = b"/" + b"/".join(
+            rnd.choice(
+                (
+                    *names,
+                    rnd.randbytes(3).replace(b"\0", b"_").replace(b"/", b"_").replace(b".", b"_"),
+                )
+            )
+            for _ in range(rnd.randrange(1, 5))
+        )
+        written = rnd.choice((path, b"x", b"../y"))
+        records.append(node(written, rnd.choice((0x103, 0x105, 0x500, 0x501)), path))
+        if rnd.random() < 0.3:
+            records.append(mount(path, b"/mnt/" + rnd.choice(names)))
+    text = learned(tmp_path, *records)
+    assert clean(text)
+    assert all(grants(text, record) for record in records)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dev"),
+    [
+        (0o060660, 0x800),
+        (0o060660, 0x700),
+        (0o020666, 0x101),
+        (0o020666, 0x104),
+        (0o020666, 0x10B),
+        (0o020600, 0x401),
+        (0o020600, 0xAEC),
+        (0o020600, 0x1500),
+        (0o020600, 0xA90),
+    ],
+)
+def test_the_hosts_own_is_never_learned(tmp_path: Path, mode: int, dev: int) -> None:
+    """Even where the policy of the run granted it."""
+    own = node(b"/dev/x", dev, kind=mode)
+    text = learned(tmp_path, own, node(b"/dev/null", 0x103))
+    assert not grants(text, own)
+    assert "never learned" in text
+    disk = mount(
+        b"/dev/sda1",
+        b"/mnt",
+        how="kernel",
+        facts={
+            "uid": 0,
+            "gid": 0,
+            "source": {"kind": "device", "name": "/dev/sda1", "device": "8:1"},
+        },
+    )
+    assert "syscalls: {}" in learned(tmp_path, disk)
+
+
+def test_the_console_stays_closed(tmp_path: Path) -> None:
+    text = learned(tmp_path, node(b"/dev/console", 0x501), node(b"/dev/null", 0x103))
+    assert "{devices: [console], path:" in text
+    assert "realise: closed" in text
+
+
+def test_mounts(tmp_path: Path) -> None:
+    records = [
+        mount(b"/images/a.img", b"/mnt"),
+        mount(b"/images/b.img", b"/mnt"),
+        mount(b"/images/c.img", b"/mnt"),
+        mount(b"/s", b"/m", "tmpfs", verdict="continue"),
+    ]
+    text = learned(tmp_path, *records)
+    assert "otherwise: kernel" in text
+    assert '"/images/*"' in text
+    assert 'options: {allow: [ro, nosuid, noload, "x=$y"]}' in text
+    assert "do: {emulate: {via: fuse}}" in text
+    assert "tmpfs" not in text
+    assert all(grants(text, record) for record in records[:3])
+
+
+def test_what_nobody_may_overwrite(tmp_path: Path) -> None:
+    there = tmp_path / "there.yaml"
+    there.write_text("")
+    with pytest.raises(UsageError, match="exists"):
+        cli.check_goal(str(there))
+
+
+MERGE_INTO = [
+    "version: 1\nsyscalls: {}\n",
+    "version: 1\nsyscalls: {mknod: []}\n",
+    "version: 1\nsyscalls: {mknod: [{devices: zero, do: refuse}]}\n",
+    "# top\nversion: 1\nsyscalls:\n  # mine\n  mknod:\n    # first\n"
+    "    - {devices: zero, do: refuse}\n",
+    "version: 1\nsyscalls:\n  mknod:\n    otherwise: refuse\n    rules:\n      - devices: [zero]\n"
+    "        do: refuse # why\n",
+    "version: 1\nsyscalls:\n  mount:\n    otherwise: kernel\n    rules: []\n",
+    "version: 1\nsyscalls:\n  mknod: []",
+    "version: 1\nlists: {}\n",
+]
+
+
+@pytest.mark.parametrize("text", MERGE_INTO)
+def test_an_existing_policy_is_extended_and_nothing_of_it_lost(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old.yaml"
+    old.write_text(text)
+    records = [node(b"/dev/zero", 0x105), mount(b"/i.img", b"/mnt")]
+    new = learned(tmp_path, *records, merge=str(old))
+    assert all(grants(new, record) for record in records)
+    shown = capsys.readouterr().out.splitlines()
+    added = [line for line in shown if line.startswith("+") and not line.startswith("+++")]
+    assert added
+    for line in text.splitlines():
+        assert line in new or "{}" in line or "[" in line
+
+
+def test_what_is_granted_already_adds_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old.yaml"
+    old.write_text("version: 1\nsyscalls: {mknod: [{devices: [zero], do: emulate}]}\n")
+    assert learned(tmp_path, node(b"/dev/zero", 0x105), merge=str(old)) == old.read_text()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_text_that_cannot_be_extended_is_said() -> None:
+    with pytest.raises(PolicyError, match="no list of rules"):
+        merged(
+            "p", "version: 1\nsyscalls: {mknod: {otherwise: refuse}}\n", {"mknod": ["{do: kill}"]}
+        )
+
+
+@pytest.mark.parametrize(
+    ("paths", "globs"),
+    [
+        ([b"/dev/null"], ["/dev/null"]),
+        ([b"/d/a", b"/d/b"], ["/d/a", "/d/b"]),
+        ([b"/d/a", b"/d/b", b"/d/c"], ["/d/*"]),
+        ([b"/tmp/tmp.aB3dE5fG7h/dev/null"], ["/tmp/tmp.*/dev/null"]),
+        ([b"/w/build-a1b2c3/x"], ["/w/build-*/x"]),
+        ([b"/v/123e4567-e89b-12d3-a456-426614174000/x"], ["/v/*/x"]),
+        ([b"/proc/12345/x", b"/proc/23456/x"], ["/proc/*/x"]),
+        ([b"/a/Makefile", b"/usr/x86"], ["/a/Makefile", "/usr/x86"]),
+        ([f"/srv/{n}{n}/dev/null".encode() for n in "abcdefghi"], ["/srv/**"]),
+    ],
+)
+def test_paths_are_generalised_as_a_person_would(paths: list[bytes], globs: list[str]) -> None:
+    assert globs_for(paths) == globs
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_globs_match_what_they_were_made_of(seed: int) -> None:
+    rnd = random.Random(seed)
+    letters = b"ab1Z*?[]\\.-_\xff\xc3 "
+    paths = [
+        b"/"
+        + b"/".join(
+            bytes(rnd.choices(letters, k=rnd.randrange(1, 14))).replace(b".", b"a")
+            for _ in range(rnd.randrange(1, 5))
+        )
+        for _ in range(rnd.randrange(1, 20))
+    ]
+    globs = globs_for(paths)
+    assert len(globs) <= 6
+    for path in paths:
+        assert any(glob_matches(glob, path) for glob in globs), (path, globs)
+
+
+def test_named_calls_are_no_records() -> None:
+    assert named(FAMILIES, "mknod", {}).recorded is None
+    assert isinstance(policy("version: 1\nsyscalls: {}\n"), CompiledPolicy)
