@@ -259,3 +259,23 @@ def test_an_answer_that_would_come_too_late(root: Person) -> None:
         theirs.close()
         os.close(listener)
         os.close(timer)
+
+
+@pytest.mark.parametrize("answering", [False, True])
+def test_what_a_dead_session_leaves(root: Person, answering: bool) -> None:
+    """A call that it received is refused. Where it died while it answered, nobody knows whether the
+    answer went out, and a second one would be the next call's: the connection ends."""
+    assert root.name is None
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    own = watch()
+    with ours, theirs:
+        head = HEAD.pack(0, 1, 1, *SIZES, 0)
+        lib.sd_proxy_carry(own, head + struct.pack("=QI", 7, 1) + bytes(68) + bytes(24))
+        own.answering = 7 if answering else 0
+        refused = lib.sd_proxy_refuse_pending(theirs.fileno(), own, -ENODEV)
+        assert refused == (not answering)
+        data = ours.recv(1000)
+        assert (data == b"") == answering
+        assert answering or ANSWER.unpack_from(data, 112) == (7, 0, -ENODEV, 0)
+        # and nothing is left for another time
+        assert lib.sd_proxy_refuse_pending(theirs.fileno(), own, -ENODEV) == 0
