@@ -71,7 +71,6 @@ def test_an_object_comes_out_however_it_is_cut(
     assert read(pieces(before + data + after, cuts)) == before + data
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60) | st.text('{}[]":\\,x 1', max_size=60).map(str.encode))
 @settings(max_examples=1000, deadline=None)
 def test_any_bytes_are_an_object_or_malformed_or_not_all(data: bytes) -> None:
