@@ -16,7 +16,7 @@ from tests.support.daemon import Daemon, serving
 from tests.support.inside import cpu_seconds, wait_for
 from tests.support.people import Person
 from tests.support.program import marked
-from tests.support.scratch import scratch
+from tests.support.scratch import mounts_below, scratch
 
 POLICY = """
 version: 1
@@ -98,7 +98,7 @@ def test_a_hundred_at_once(daemon: Daemon, place: Path) -> None:
         first = of_session(session, sum(map(private_kb, makers)))
         end.write_text("")
         wait_for(lambda: daemon.ours("session"), lambda found: not found)
-        mounts = Path("/proc/self/mounts").read_text()
+        mounts = mounts_below(place)
         held, processes = daemon.held(), len(marked(daemon.started.mark))
 
         names = start(box, COUNT)
@@ -121,7 +121,7 @@ def test_a_hundred_at_once(daemon: Daemon, place: Path) -> None:
             lambda: len(marked(daemon.started.mark)), lambda count: count == processes
         )
         box.close()
-        assert Path("/proc/self/mounts").read_text() == mounts
+        assert mounts_below(place) == mounts
         (zygote,) = daemon.ours("zygote")
         used = cpu_seconds(daemon.pid) + cpu_seconds(zygote)
         signal.sigtimedwait([], 1.0)

@@ -77,7 +77,8 @@ def test_tasks_that_have_executed_nothing_are_no_runtimes(daemon: Daemon, box: B
     name = box.start()
     done = run(box.command("exec", name, "/bin/unexecuted"))
     expected = {"thread", "child", "childs_thread", "brother", "itself"}
-    assert set(done.stdout.splitlines()) == {f"{who} {ENOMEDIUM}" for who in expected}
+    said = f"{done} {daemon.log()}"
+    assert set(done.stdout.splitlines()) == {f"{who} {ENOMEDIUM}" for who in expected}, said
     done = box.run("", args=["/bin/unexecuted"])
     assert set(done.stdout.splitlines()) == {
         f"{who} {ENOMEDIUM}" for who in expected - {"brother"}
