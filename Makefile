@@ -79,8 +79,10 @@ test-fast: venv-test build ## the tests that take no time
 	@$(PYTEST) -q -m "not slow and not attack and not soak and not fuzz" $(ARGS)
 attack: venv-test build ## the long attacks: races, stalls, storms
 	@$(PYTEST) -q -m attack $(ARGS)
-fuzz: venv-test build ## a hundred thousand documents for the policy reader (about ten minutes)
+fuzz: venv-test build ## 100,000 documents for the policy reader, a million messages for the daemon's doors
 	@$(PYTEST) -q -s -m fuzz $(ARGS)
+	@$(PY) -m tests.support.fuzzing $(or $(COUNT),1000000)
+	@SECCOMPD_TEST_FUZZ=100000 $(PYTEST) -q --timeout 3600 tests/unit/intake/test_fuzz.py
 soak: venv-test build ## minutes of load, then a count of what is left behind
 	@$(PYTEST) -q -m soak --timeout 3600 $(ARGS)
 

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import mounts, peers
+from bench import containers, lxc, mounts, peers
 from bench.peers import BenchError, Peer, Sample
 
 EPERM, EEXIST = 1, 17
@@ -355,6 +355,13 @@ def main() -> int:
         ):  # fmt: skip
             if wanted(name):
                 attempt(partial(group, bench))
+        if wanted("LXC's door") and bench.root and shutil.which("lxc-start"):
+            both = lxc.sides(bench, stack)
+            for item in lxc.items(both):
+                attempt(partial(bench.compare, item))
+        if wanted("container"):
+            for one in containers.measure(bench):
+                attempt(one)
         if wanted("mount"):
             for one in mounts.measure(bench):
                 attempt(one)

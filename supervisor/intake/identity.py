@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from supervisor.daemon.sockets import credentials
 from supervisor.kernel import features
 from supervisor.kernel.shim import check, lib
 from supervisor.kernel.target import has_ended, shares_our_pids
@@ -54,20 +54,21 @@ def peer_of(sock: socket.socket) -> Peer:
     What else is said of its process is that process's for certain where the kernel has
     SO_PEERPIDFD: nothing is said of one that has gone, whose number may be another's by now.
     """
-    ucred = struct.Struct("3i")
-    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
-    pid, uid, gid = ucred.unpack(data)
-    program = None
-    try:
-        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            program = file.read().rstrip("\n")
-    except OSError:
-        pass
-    uid, gid = uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
+    pid, uid, gid = credentials(sock)
+    program = program_of(pid)
     found = Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
     if features.available("peer_pidfd") and not peer_lives(sock):
         return Peer(pid, uid, gid, None, None, False)
     return found
+
+
+def program_of(pid: int) -> str | None:
+    """The name of a process, which it chooses itself; None where it has gone."""
+    try:
+        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return None
 
 
 def peer_lives(sock: socket.socket) -> bool:

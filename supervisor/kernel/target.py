@@ -16,7 +16,15 @@ from errno import EINVAL, EPERM, ESRCH
 from typing import Any
 
 from supervisor.kernel.shim import check, ffi, lib
-from supervisor.kernel.task import PROC, field, forked_only, open_task, start_time, status
+from supervisor.kernel.task import (
+    PROC,
+    field,
+    forked_only,
+    open_task,
+    start_time,
+    status,
+    thread_group,
+)  # fmt: skip
 
 IdMap = list[tuple[int, int, int]]
 _FILTERED = b"2"  # SECCOMP_MODE_FILTER
@@ -27,7 +35,8 @@ class Target:
     """`userns` is a descriptor of the user namespace; None: it is our own. `uids`, `gids` are its
     maps, as (inside, outside, count). `groups`: where nobody in it can change groups, those of the
     process, as we number them. `runtime`: the process is a runtime's that has executed nothing yet
-    (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy.
+    (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy. `pid`: the
+    process that said all this.
     """
 
     userns: int | None
@@ -36,6 +45,7 @@ class Target:
     groups: tuple[int, ...] = ()
     runtime: tuple[int, int] | None = None
     cgroups: tuple[str, ...] = ()
+    pid: int = 0
 
     def close(self) -> None:
         """Lets go of the namespace."""
@@ -65,6 +75,7 @@ def of_process(pid: int) -> Target:
         if began is not None and forked_only(pid):
             target.runtime = (pid, began)
         target.cgroups = cgroups(pid)
+        target.pid = pid
         if has_ended(pidfd):
             target.close()
             raise ProcessLookupError(ESRCH, "the process has gone", str(pid))
@@ -126,6 +137,7 @@ def of_first_caller(listener: int, watch: Any, on_error: int) -> Target | None:
             os.close(task)
         if target.userns is not None and not _made_in_ours(target.userns):
             raise PermissionError(EPERM, "a caller of a namespace below the container's")
+        target.pid = thread_group(tid[0]) or 0
         check(lib.sd_id_valid(listener, watch.carried), "ID_VALID")
         return target
     except OSError:
@@ -160,6 +172,23 @@ def of_children(pid: int, start: int | None) -> tuple[int, int] | None:
     if start is None or start_time(pid) != start:
         return None  # all this was said of another process
     return found[0] if len(found) == 1 else None
+
+
+def listener_of(pid: int, call: int) -> int:
+    """A copy of the listener of process `pid` on which call `call` waits. OSError where it has
+    none, or does not let itself be looked at."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        for name in os.listdir(f"{PROC}/{pid}/fd"):
+            if os.readlink(f"{PROC}/{pid}/fd/{name}") != "anon_inode:seccomp notify":
+                continue
+            fd: int = check(lib.sd_take_descriptor(pidfd, int(name)), "pidfd_getfd")
+            if lib.sd_id_valid(fd, call) == 0:
+                return fd
+            os.close(fd)
+        raise OSError(ESRCH, "it has no listener that this call waits on")
+    finally:
+        os.close(pidfd)
 
 
 def shares_our_pids(pid: int) -> bool:
