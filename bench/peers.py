@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -76,11 +77,14 @@ def environment(cache: Path) -> dict[str, str]:
 class Peer:
     """A caller that runs below one supervisor and makes calls when asked."""
 
-    def __init__(self, prefix: Sequence[str], env: dict[str, str]) -> None:
+    def __init__(
+        self, prefix: Sequence[str], env: dict[str, str], program: Sequence[str] | None = None
+    ) -> None:
+        """`program`: what comes after the prefix, which is the caller where nothing is said."""
         self._prefix = list(prefix)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close())
         self._process = subprocess.Popen(
-            [*prefix, str(BUILT / "caller")],
+            [*prefix, *([str(BUILT / "caller")] if program is None else program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -105,15 +109,22 @@ class Peer:
 
     def ask(self, request: str, expect: int) -> Sample:
         """Have one round made; `expect` is the errno every call must come to (0: success)."""
-        stdin, stdout = self._process.stdin, self._process.stdout
+        self.tell(request)
+        return self.hear(request, expect)
+
+    def tell(self, request: str) -> None:
+        """Have one round begun."""
+        stdin = self._process.stdin
         assert stdin is not None
-        assert stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # `hear` says why
             stdin.write(request + "\n")
             stdin.flush()
-            line = stdout.readline()
-        except BrokenPipeError:
-            line = ""
+
+    def hear(self, request: str, expect: int) -> Sample:
+        """The round that `request` has begun."""
+        stdout = self._process.stdout
+        assert stdout is not None
+        line = stdout.readline()
         if not line:
             raise BenchError(f"{shlex.join(self._prefix)} ended: {self._complaint()}")
         sample = Sample(**json.loads(line))

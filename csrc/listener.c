@@ -69,19 +69,30 @@ struct sd_receiver *sd_receiver_new(int listener, int proxy, int timer, struct s
 	    sizes.seccomp_notif > sizeof watch->received)
 		return NULL;
 	struct sd_receiver *receiver = calloc(1, sizeof *receiver);
-	struct sd_reads *table = calloc(count ? count : 1, sizeof *table);
-	if (!receiver || !table) {
+	if (!receiver)
+		return NULL;
+	*receiver = (struct sd_receiver){
+		.listener = listener, .proxy = proxy, .timer = timer, .watch = watch,
+		.deadline_ns = deadline_ns,
+	};
+	if (sd_receiver_reads(receiver, reads, count)) {
 		free(receiver);
-		free(table);
 		return NULL;
 	}
+	return receiver;
+}
+
+int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count)
+{
+	struct sd_reads *table = calloc(count ? count : 1, sizeof *table);
+	if (!table)
+		return -ENOMEM;
 	memcpy(table, reads, count * sizeof *table);
 	qsort(table, count, sizeof *table, by_call);
-	*receiver = (struct sd_receiver){
-		.listener = listener, .proxy = proxy, .timer = timer, .watch = watch, .reads = table,
-		.count = count, .deadline_ns = deadline_ns,
-	};
-	return receiver;
+	free(receiver->reads);
+	receiver->reads = table;
+	receiver->count = count;
+	return 0;
 }
 
 void sd_receiver_free(struct sd_receiver *receiver)
@@ -336,6 +347,7 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 {
 	struct sd_watch *watch = receiver->watch;
 	struct seccomp_notif *notif = (void *)watch->received;
+	__atomic_store_n(&watch->turns, watch->turns + 1, __ATOMIC_RELAXED);
 	for (;;) {
 		int slot = watch->carried ? carried_slot(watch) : -1;
 		if (slot >= 0) {
@@ -370,6 +382,7 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 			linger_us = 0;
 			continue;
 		}
+		watch->calls++;
 		receiver->last_id = call->id;
 		receiver->last_slot = slot;
 		return call->key_length | (unread ? SD_UNREAD : 0);

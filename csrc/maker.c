@@ -443,6 +443,7 @@ int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 		return pid;
 	static struct maker maker;
 	char word;
+	setsid(); /* where the kernel shares processors by sessions, it is not the zygote's share */
 	maker.ceiling = ceiling;
 	maker.mounting.userns = -1;
 	if (ceiling->mount_count)

@@ -76,6 +76,9 @@ struct sd_watch { /* a memfd that a session writes and its watchdog reads: it ou
 	uint32_t stalls;              /* written by the watchdog, as the next line */
 	struct sd_stall stalled[SD_STALLS];
 	uint64_t pending[SD_PENDING]; /* ids received and not answered; 0: free */
+	uint64_t turns;               /* how often the session has looked for a call: it lives */
+	uint64_t calls;               /* received, and how many of those did not get what they asked for */
+	uint64_t refused;
 };
 
 struct sd_receiver;
@@ -91,6 +94,8 @@ extern const uint32_t SD_ARCH_I386;
 struct sd_receiver *sd_receiver_new(int listener, int proxy, int timer, struct sd_watch *watch,
 				    const struct sd_reads *reads, size_t count, uint64_t deadline_ns);
 void sd_receiver_free(struct sd_receiver *receiver);
+/* Other arguments are read from now on, of other calls. 0, or -ENOMEM and nothing has changed */
+int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count);
 /* > 0: a call, the length of its key, plus SD_UNREAD where the caller stalled before and nothing of
  * its memory was read; 0: none came within linger_us, or one of `also` is readable; -ENOTCONN: no
  * caller is left; -ENOBUFS: SD_PENDING calls wait for their answers */

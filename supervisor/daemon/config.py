@@ -50,6 +50,7 @@ class Config:
     attached: int
     message: int
     hand_over: float
+    descriptors: int | None
     session: Limits
 
 
@@ -90,6 +91,11 @@ def _number(low: int, high: int = _MOST) -> Callable[[Any], int]:
         return value
 
     return read
+
+
+def _maybe_number(low: int) -> Callable[[Any], int | None]:
+    read = _number(low)
+    return lambda value: None if value is None else read(value)
 
 
 def _seconds(low: float, high: float) -> Callable[[Any], float]:
@@ -133,6 +139,24 @@ KEYS: Final = (
     Key(
         "limits.restart_window", DEFAULT.restart_window,
         "seconds that deaths are counted over", _seconds(0.1, 3600),
+    ),
+    Key(
+        "limits.hang", DEFAULT.hang,
+        "how long a session may leave a call unreceived", _seconds(1, 3600),
+    ),
+    Key("limits.path", DEFAULT.path, "for the path work of one call", _seconds(0.1, 60)),
+    Key("limits.mount", DEFAULT.mount, "for one mount", _seconds(1, 600)),
+    Key(
+        "limits.in_flight", DEFAULT.in_flight,
+        "how many calls of a container may wait for helpers at a time", _number(1, 200),
+    ),
+    Key(
+        "limits.rate", DEFAULT.rate, "how many calls of a container are taken in a second",
+        _number(100, 1_000_000),
+    ),
+    Key(
+        "limits.descriptors", None,
+        "most descriptors of the daemon; None: as many as it may have", _maybe_number(256),
     ),
 )  # fmt: skip
 
@@ -221,9 +245,15 @@ def _config(file: str | None, values: Mapping[str, Any]) -> Config:
         attached=found["limits.attached"],
         message=found["limits.message"],
         hand_over=found["limits.hand_over"],
+        descriptors=found["limits.descriptors"],
         session=Limits(
             snapshot=found["limits.snapshot"],
             restarts=found["limits.restarts"],
             restart_window=found["limits.restart_window"],
+            hang=found["limits.hang"],
+            path=found["limits.path"],
+            mount=found["limits.mount"],
+            in_flight=found["limits.in_flight"],
+            rate=found["limits.rate"],
         ),
     )

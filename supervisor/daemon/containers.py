@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from errno import EPERM
+from itertools import count
 
+from supervisor.daemon.changes import Change
 from supervisor.daemon.config import Config
 from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.keeper import PACE, Keeper
-from supervisor.daemon.policies import Entry, PolicySet
+from supervisor.daemon.policies import Choice, Entry, PolicySet
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import limits_of
 from supervisor.kernel import features
@@ -56,7 +59,9 @@ class Container:
     """One container under one policy.
 
     `target` None: who calls is not known yet, and so neither is the policy. After that `entry`
-    None says that no policy applies, and all is refused. `on_end` is called once all is over.
+    None says that no policy applies, and all is refused. `first` is the policy that it began with:
+    its filter goes by that one for good. `born`: time.monotonic(). `on_end` is called once all is
+    over.
     """
 
     subject: Subject
@@ -65,6 +70,40 @@ class Container:
     target: Target | None = None
     real_nodes: bool = True
     on_end: Callable[[], None] | None = None
+    first: Entry | None = None
+    born: float = field(default_factory=time.monotonic)
+
+    @property
+    def unnotified(self) -> list[str] | None:
+        """The calls that its policy names and its filter does not, as far as that was made for the
+        policy that it began with; None where nobody knows what it was made for."""
+        if self.entry is None or self.entry is self.first:
+            return []
+        if self.first is None:
+            return None
+        known = self.first.policy.calls
+        return sorted({
+            spec.name for key, spec in self.entry.policy.calls.items() if key not in known
+        })  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """Somebody who looks on: `fd` is a socket for records. `uid` None: of all containers.
+
+    `container`: of the containers of that name alone. `syscalls`, `verdicts`: of those alone.
+    """
+
+    fd: int
+    uid: int | None
+    container: str | None
+    syscalls: tuple[str, ...] | None
+    verdicts: tuple[str, ...] | None
+
+    def concerns(self, container: Container) -> bool:
+        """Whether it may and wants to see what a container does."""
+        subject = container.subject
+        return self.uid in (None, subject.peer_uid) and self.container in (None, subject.container)
 
 
 class Containers:
@@ -82,6 +121,10 @@ class Containers:
         self.as_root = as_root
         self._audit = audit
         self._told: set[str] = set()
+        self._looking: dict[int, Looking] = {}
+        self._numbers = count(1)
+        self.taken = 0  # listeners since the daemon's start
+        self._ticking = False
         self._containers: dict[Key, list[Container]] = {}
         self.count = 0
 
@@ -95,6 +138,15 @@ class Containers:
         Takes everything over. Never raises for what a client sent: what cannot be served is let go
         of (None), or refused, and the log says why.
         """
+        self.taken += 1
+        try:
+            return self._take(hand_over)
+        except OSError as error:  # out of descriptors, or of memory
+            complain(f"{_name(hand_over.subject)}: let go: {error.strerror}")
+            hand_over.close()
+            return None
+
+    def _take(self, hand_over: HandOver) -> Container | None:
         subject = hand_over.subject
         key = _key(subject)
         container = self._known(key, hand_over)
@@ -105,17 +157,18 @@ class Containers:
                 return None
             container = self._new(key, subject)
             container.real_nodes = hand_over.real_nodes
-        if hand_over.target is not None and container.target is None:
-            self._decide(container, hand_over.target)
-        elif hand_over.target is not None:
-            hand_over.target.close()
+        target, hand_over.target = hand_over.target, None
+        if target is not None and container.target is None:
+            self._decide(container, target)
+        elif target is not None:
+            target.close()
         try:
             container.keeper.add(
                 hand_over.listener, hand_over.runtime,
                 proxy=hand_over.proxy, first=hand_over.first,
             )  # fmt: skip
         except OSError as error:
-            container.keeper.complain(f"a listener is let go of: {error.strerror}")
+            _complain(container, f"a listener is let go of: {error.strerror}")
             os.close(hand_over.listener)
             if hand_over.proxy is not None:
                 os.close(hand_over.proxy)
@@ -165,6 +218,7 @@ class Containers:
         )
         container = Container(subject, keeper)
         keeper.on_end = lambda: self._ended(key, container)
+        keeper.on_start = lambda: self._started(container)
         keeper.on_first = lambda slot: self._look_at_first(container, slot)
         self._containers.setdefault(key, []).append(container)
         self.count += 1
@@ -177,11 +231,20 @@ class Containers:
         keeper.userns, container.target = target.userns, target
         container.subject = replace(container.subject, user_namespace=_kind(target))
         choice = self.policies.choose(container.subject)
-        entry = container.entry = choice.entry
+        container.first = choice.entry
+        self._go_by(container, choice)
+
+    def _go_by(self, container: Container, choice: Choice) -> None:
+        """From now on that policy is the container's, or none is."""
+        keeper, before = container.keeper, container.entry
+        target, entry = container.target, choice.entry
+        assert target is not None
+        container.entry = entry
         if entry is None:
+            keeper.on_error = EPERM
             keeper.give_up(f"no policy applies ({printable(choice.text().encode())})")
             return
-        keeper.complain(f"policy {entry.name}")
+        _complain(container, f"policy {entry.name}")
         keeper.on_error = entry.policy.on_error
         if entry.key not in self._told:
             self._told.add(entry.key)
@@ -205,12 +268,76 @@ class Containers:
         limits = limits_of(entry.policy.limits, self._config.session)
         keeper.limits = limits
         keeper.details = {"config": {**config.to_json(entry.key), "limits": asdict(limits)}}
+        keeper.take_up()
+        if before is not None:
+            Change(keeper, entry.policy).begin(self._forks, before.policy)
+
+    def adopt(self, policies: PolicySet) -> int:
+        """Other policies from now on; of how many containers the policy is another one now."""
+        self.policies = policies
+        changed = 0
+        for container in self.all():
+            if container.target is None:
+                continue
+            choice = policies.choose(container.subject)
+            if choice.entry is not container.entry:
+                self._go_by(container, choice)
+                changed += 1
+        used = {entry.key for entry in policies.entries}
+        for key in self._told - used:
+            self._forks.forget(key)
+        self._told &= used
+        return changed
+
+    # -- who looks on
+
+    def look_on(self, looking: Looking) -> int:
+        """From now on; the number to end it by. The descriptor stays whose it is."""
+        number = next(self._numbers)
+        self._looking[number] = looking
+        for container in self.all():
+            self._show(container, number, looking)
+        return number
+
+    def look_away(self, number: int) -> None:
+        """No more."""
+        looking = self._looking.pop(number)
+        for container in self.all():
+            if looking.concerns(container):
+                container.keeper.tell({"forget": number})
+
+    @staticmethod
+    def _show(container: Container, number: int, looking: Looking) -> None:
+        if looking.concerns(container):
+            order = {
+                "look_on": number, "syscalls": looking.syscalls, "verdicts": looking.verdicts
+            }  # fmt: skip
+            container.keeper.tell(order, [looking.fd])
+
+    def _started(self, container: Container) -> None:
+        for number, looking in self._looking.items():
+            self._show(container, number, looking)
+        if not self._ticking:
+            self._ticking = True
+            self._events.later(self._config.session.hang, self._tick)
+
+    def _tick(self) -> None:
+        """As long as there are sessions: none may leave a call unreceived for so long."""
+        self._ticking = False
+        sessions = [one for one in self.all() if one.keeper.session_pid is not None]
+        for container in sessions:
+            container.keeper.look()
+        if sessions:
+            self._ticking = True
+            self._events.later(self._config.session.hang, self._tick)
+
+    # -- before it is known who calls
 
     def _look_at_first(self, container: Container, slot: int) -> None:
         """Somebody calls, and it is not known yet who that is."""
         keeper = container.keeper
         try:
-            target = of_first_caller(keeper.listener(slot), keeper.watches[slot], keeper.on_error)
+            target = of_first_caller(*keeper.first(slot), keeper.on_error)
         except OSError:
             return  # that nobody is left is an event of its own
         if target is not None:
@@ -221,7 +348,7 @@ class Containers:
         if container not in self._containers.get(key, []):
             return
         if container.keeper.refused_here:
-            container.keeper.complain(f"ended; {container.keeper.refused_here} calls were refused")
+            _complain(container, f"ended; {container.keeper.refused_here} calls were refused")
         container.keeper.close()
         self._forget(key, container)
 
@@ -237,6 +364,10 @@ class Containers:
 
 def _key(subject: Subject) -> Key:
     return subject.door, subject.peer_uid, subject.container or ""
+
+
+def _complain(container: Container, text: str) -> None:
+    complain(f"{container.keeper.name}: {text}")
 
 
 def _kind(target: Target) -> str:

@@ -9,25 +9,47 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from supervisor.daemon.events import IN, Events
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.kernel.shim import receive_fds, send_fds
-
-if TYPE_CHECKING:
-    from supervisor.daemon.keeper import Keeper
+from supervisor.observe.complaint import complain
 
 # So many orders fit into the socket, whatever the zygote does: to send one never waits.
 _MOST_ORDERED: Final = 8
+# Zygotes that die one after the other, so many within so many seconds, are not replaced any more.
+_MOST_DEATHS: Final = 5
+_WINDOW: Final = 10.0
+
+
+class Customer(Protocol):
+    """Who orders something of the zygote."""
+
+    def order(self) -> tuple[dict[str, Any], dict[str, int]] | None:
+        """What the zygote is to be told now, and descriptors by name, which stay the customer's;
+        None: nothing is wanted any more. Asked once more where the zygote has died meanwhile."""
+        ...
+
+    def delivered(self, answer: Mapping[str, Any], fds: list[int], /) -> None:
+        """It has been done; the descriptors are the customer's."""
+        ...
+
+    def refused(self, why: str) -> None:
+        """It cannot be done."""
+        ...
 
 
 class Forks:
-    """Forks the zygote, which imports its modules while we go on, and passes orders on."""
+    """Forks the zygote, which imports its modules while we go on, and passes orders on.
+
+    Where the zygote dies and there is a second one, that takes over.
+    """
 
     def __init__(
         self, events: Events, config: SessionConfig | None = None, limits: Limits = DEFAULT
@@ -36,8 +58,12 @@ class Forks:
         self._events = events
         self._limits = limits
         self._numbers = count()
-        self._waiting: dict[int, Keeper] = {}
-        self._queue: deque[Keeper] = deque()
+        self._waiting: dict[int, Customer] = {}
+        self._queue: deque[Customer] = deque()
+        self._policies: dict[str, Mapping[str, Any]] = {}
+        self._deaths: deque[float] = deque(maxlen=_MOST_DEATHS)
+        self._second: tuple[int, socket.socket] | None = None  # its pidfd, and our end
+        self._second_pid = 0
         self._delivered = 0
         self.failed: str | None = None
         self.on_failure: Callable[[str], None] | None = None
@@ -53,16 +79,21 @@ class Forks:
             ours.close()
             child(theirs, config, limits)
         theirs.close()
+        self._pidfd = os.pidfd_open(self.pid)
         self._sock = ours
         events.add(ours.fileno(), IN, self._news)
 
-    def order(self, keeper: Keeper) -> None:
-        """Orders a session; `keeper` hears of it later."""
-        self._queue.append(keeper)
+    def order(self, customer: Customer) -> None:
+        """Orders something; `customer` hears of it later."""
+        self._queue.append(customer)
         self._send()
 
     def policy(self, key: str, policy: Mapping[str, Any]) -> None:
         """Tells the zygote a policy (`CompiledPolicy.to_json`) that orders may name from now on."""
+        self._policies[key] = policy
+        self._tell_policy(key, policy)
+
+    def _tell_policy(self, key: str, policy: Mapping[str, Any]) -> None:
         with os.fdopen(os.memfd_create("policy", os.MFD_CLOEXEC), "w+b") as file:
             file.write(json.dumps(policy).encode())
             file.flush()
@@ -70,6 +101,7 @@ class Forks:
 
     def forget(self, key: str) -> None:
         """No order will name that policy any more."""
+        self._policies.pop(key, None)
         self._tell({"do": "forget", "key": key}, [])
 
     def close(self) -> None:
@@ -80,31 +112,49 @@ class Forks:
             self._sock.shutdown(socket.SHUT_WR)
         unheard = select.select([self._sock], [], [], 0)[0]
         if self._delivered == 0 and not unheard:
-            os.kill(self.pid, signal.SIGKILL)
-        pidfd = os.pidfd_open(self.pid)
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        if not poller.poll(self._limits.goodbye * 1000):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.close(pidfd)
-        os.waitpid(self.pid, 0)
+            self._kill()
+        self._leave_second()
+        self._wait()
         if self.failed is None:
             self._events.drop(self._sock.fileno())
         self._sock.close()
 
+    def _leave_second(self) -> None:
+        """Without us it ends."""
+        if self._second is not None:
+            pidfd, sock = self._second
+            os.close(pidfd)
+            sock.close()
+            self._second = None
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _wait(self) -> None:
+        """Until the zygote has ended; it may be nobody's child any more."""
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        if not poller.poll(self._limits.goodbye * 1000):
+            self._kill()
+            poller.poll(self._limits.goodbye * 1000)
+        os.close(self._pidfd)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
     def _send(self) -> None:
         while self._queue and len(self._waiting) < _MOST_ORDERED:
-            keeper = self._queue.popleft()
+            customer = self._queue.popleft()
             if self.failed is not None:
-                keeper.refused(self.failed)
+                customer.refused(self.failed)
                 continue
-            wanted = keeper.order()
+            wanted = customer.order()
             if wanted is None:
                 continue
             order, fds = wanted
             number = next(self._numbers)
-            self._waiting[number] = keeper
-            self._tell({**order, "do": "session", "id": number, "fds": list(fds)}, [*fds.values()])
+            self._waiting[number] = customer
+            self._tell({**order, "id": number, "fds": list(fds)}, [*fds.values()])
 
     def _tell(self, order: Mapping[str, Any], fds: list[int]) -> None:
         try:
@@ -123,23 +173,48 @@ class Forks:
         if "failed" in answer:
             self._fail(answer["failed"])
             return
-        keeper = self._waiting.pop(answer["id"])
+        if "second" in answer:
+            self._leave_second()
+            self._second_pid = answer["second"]
+            self._second = os.pidfd_open(self._second_pid), socket.socket(fileno=fds[0])
+            return
+        customer = self._waiting.pop(answer["id"])
         if "error" in answer:
-            keeper.refused(answer["error"])
+            customer.refused(answer["error"])
         else:
             self._delivered += 1
-            keeper.delivered(fds[0])
+            customer.delivered(answer, fds)
         self._send()
 
     def _fail(self, why: str) -> None:
         if self.failed is not None:
             return
-        self.failed = why
         self._events.drop(self._sock.fileno())
         waiting = [*self._waiting.values(), *self._queue]
         self._waiting.clear()
         self._queue.clear()
-        for keeper in waiting:
-            keeper.refused(why)
+        self._deaths.append(time.monotonic())
+        often = len(self._deaths) == _MOST_DEATHS and self._deaths[-1] - self._deaths[0] < _WINDOW
+        if self._second is not None and not often:
+            self._take_second(why)
+            self._queue.extend(waiting)
+            self._send()
+            return
+        self.failed = why
+        for customer in waiting:
+            customer.refused(why)
         if self.on_failure is not None:
             self.on_failure(why)
+
+    def _take_second(self, why: str) -> None:
+        assert self._second is not None
+        complain(f"{why}; another one takes its place")
+        self._sock.close()
+        self._kill()  # should it only have failed to answer
+        os.close(self._pidfd)
+        self._pidfd, self._sock = self._second
+        self.pid, self._second = self._second_pid, None
+        self._events.add(self._sock.fileno(), IN, self._news)
+        self._tell({"do": "begin"}, [])
+        for key, policy in self._policies.items():
+            self._tell_policy(key, policy)

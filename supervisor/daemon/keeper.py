@@ -8,26 +8,27 @@ received and not answered.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
-import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from errno import ENOBUFS, ENOTCONN
+from collections.abc import Callable, Mapping, Sequence
+from errno import ENOTCONN
+from functools import partial
+from itertools import count
 from typing import Any, Final
 
+from supervisor.daemon.channel import Channel
 from supervisor.daemon.events import IN, Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.served import Served
+from supervisor.daemon.slots import Slots
 from supervisor.engine.limits import DEFAULT, Limits
-from supervisor.kernel.shim import check, lib, send_fds
-from supervisor.kernel.watch import SLOTS, Watches
+from supervisor.kernel.shim import check, lib
 from supervisor.observe.complaint import complain
 
+_numbers = count(1)
 PACE: Final = 0.001  # the daemon of all containers is not to be busy with refusing one
-_ROOM: Final = 1 << 20  # for a message about each listener, before there is a session
 
 
 class Keeper:
@@ -57,6 +58,7 @@ class Keeper:
         """`lasting` False: the first listener is the only one, and its session is started again at
         once. Otherwise one is started when a call waits for it; `on_first` is called then, with the
         slot, and has to call `start`. `pace`: seconds between two refusals of our own."""
+        self.number = next(_numbers)
         self._events = events
         self._forks = forks
         self.name = name
@@ -69,19 +71,18 @@ class Keeper:
         self._pace = pace
         self.on_end = on_end
         self.on_first = on_first
-        self._slots: dict[int, Served] = {}
-        self._free = deque(range(SLOTS))
-        self._spent: list[int] = []  # a session may still look at them
+        self._slots = Slots()
+        self.session_pid: int | None = None
+        self.told: Mapping[str, Any] | None = None  # the details that the session was ordered with
+        self.on_start: Callable[[], None] | None = None
         self._deaths: deque[float] = deque(maxlen=limits.restarts)
         self._session: int | None = None
-        self._channel: socket.socket | None = None
-        self._theirs: socket.socket | None = None
+        self._channel: Channel | None = None
         self._ordered = False
         self._closed = self._ending = False  # ending: the session knows that nobody is left
         self.sessions = 0
         self.refused_here = 0
         self.failed: str | None = None
-        self.watches = Watches.create()
         self._timer: int = check(lib.sd_deadline_timer(), "timerfd_create")
         events.add(self._timer, IN, self._deadline)
 
@@ -92,9 +93,9 @@ class Keeper:
         """How many have callers left."""
         return len(self._slots)
 
-    def listener(self, slot: int) -> int:
-        """The descriptor in a slot."""
-        return self._slots[slot].fds[0]
+    def first(self, slot: int) -> tuple[int, Any]:
+        """The listener in a slot, and its watch, for whoever receives its first call."""
+        return self._slots[slot].fds[0], self._slots.watch(slot)
 
     def add(
         self, listener: int, runtime: tuple[int, int] | None = None, *,
@@ -106,20 +107,17 @@ class Keeper:
         it executes its first program. `proxy` is a connection by which its calls come, of which
         `first` is one that was received already.
         """
-        if not self._free:
-            raise OSError(ENOBUFS, "too many listeners of one container")
-        slot = self._free.popleft()
-        self.watches.clear(slot)
-        served = self._slots[slot] = Served(listener, runtime, proxy)
+        served = Served(listener, runtime, proxy)
+        slot = self._slots.add(served)
         if first:
-            lib.sd_proxy_carry(self.watches[slot], first)
+            lib.sd_proxy_carry(self._slots.watch(slot), first)
         self._events.add(served.fd, 0, lambda events: self._on_listener(slot, events))
         if self._ending:
             pass  # the next session's
         elif self._channel is not None:
             self._tell(slot, served)
         elif first and self.failed is not None:
-            self.refused_here += served.refuse_pending(self.watches[slot], self.on_error)
+            self.refused_here += served.refuse_pending(self._slots.watch(slot), self.on_error)
             self._wait_for_call(served)
         elif first:
             self.start()
@@ -142,20 +140,15 @@ class Keeper:
             self.start()
 
     def _hung_up(self, slot: int) -> None:
-        self._let_go(self._slots.pop(slot))
-        self._spent.append(slot)
+        self._let_go(self._slots.remove(slot))
         if self._session is None and not self._ordered:
-            self._recycle()
+            self._slots.recycle()
         if not self._slots and self._lasting:
             self._no_more()
 
     def _let_go(self, served: Served) -> None:
         self._events.drop(served.fd)
         served.close()
-
-    def _recycle(self) -> None:
-        self._free.extend(self._spent)
-        self._spent.clear()
 
     def _refuse(self, slot: int, served: Served) -> None:
         found = served.refuse_next(self.on_error)
@@ -171,6 +164,12 @@ class Keeper:
         if self._slots.get(slot) is served:
             self._events.change(served.fd, IN)
 
+    def counts(self) -> tuple[int, int]:
+        """How many calls there were, and how many of them did not get what they asked for. What a
+        session counts is its own word."""
+        calls, refused = self._slots.counts()
+        return calls + self.refused_here, refused + self.refused_here
+
     # -- the session's life
 
     def start(self) -> None:
@@ -178,79 +177,69 @@ class Keeper:
         if self._ordered or self._session is not None or self.failed is not None:
             return
         self._ordered = True
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
-        self._channel, self._theirs = ours, theirs
-        for slot, served in self._slots.items():
+        self._channel = Channel(self._events, self._heard if self._lasting else None, self._kill)
+        for slot, served in self._slots:
             self._events.change(served.fd, 0)
             self._tell(slot, served)
-        if self._lasting:
-            self._events.add(ours.fileno(), IN, self._heard)
-        else:
-            ours.shutdown(socket.SHUT_WR)
+        if self.on_start is not None:
+            self.on_start()
+        if not self._lasting:
+            self._channel.end()
         self._forks.order(self)
 
     def order(self) -> tuple[dict[str, Any], dict[str, int]] | None:
         """What the zygote is to be told now, and the descriptors by name, which stay ours; None
         where no session is wanted any more."""
-        if not self._slots or self._theirs is None:
+        channel = self._channel
+        if not self._slots or channel is None or channel.theirs is None:
             self._ordered = False
-            self._close_theirs()
             self._close_channel()
-            self._no_more()
+            if not self._slots:
+                self._no_more()
             return None
-        fds = {"channel": self._theirs.fileno(), "watch": self.watches.fd, "timer": self._timer}
+        fds = {"channel": channel.theirs.fileno(), "watch": self._slots.fd, "timer": self._timer}
         if self.userns is not None:
             fds["userns"] = self.userns
         if self._audit is not None:
             fds["audit"] = self._audit
-        return {**self.details, "resumed": self.sessions > 0}, fds
+        self.told = self.details
+        resumed = self.sessions > 0
+        return {**self.details, "do": "session", "of": self.number, "resumed": resumed}, fds
 
-    def delivered(self, session: int) -> None:
+    def delivered(self, answer: Mapping[str, Any], fds: list[int]) -> None:
         """The session has been forked; takes over its pidfd."""
+        (session,) = fds
+        self.session_pid = answer["pid"]
         self._ordered = False
-        self._close_theirs()
+        if self._channel is not None:
+            self._channel.delivered()
         self._session = session
         self.sessions += 1
+        for _, served in self._slots:
+            served.turns = None
         self._events.add(session, IN, self._session_ended)
+        if self.failed is not None:  # meanwhile
+            self._kill()
+            self._forget_session()
         if not self._slots and self._lasting:
             self._no_more()
 
     def refused(self, why: str) -> None:
         """There is no session. Where the zygote has gone there never will be one."""
         self._ordered = False
-        self._close_theirs()
         self._close_channel()
         self.give_up(why)
         if not self._slots and self._lasting:
             self._no_more()
 
     def _tell(self, slot: int, served: Served) -> None:
-        """Gives the session a listener. One that does not take it hangs, and is ended."""
+        """Gives the session a listener."""
         assert self._channel is not None
-        message = json.dumps({"listener": slot, "runtime": served.runtime}).encode()
-        try:
-            send_fds(self._channel.fileno(), message, served.fds)
-        except OSError:
-            self._kill()
+        self._channel.tell({"listener": slot, "runtime": served.runtime}, served.fds)
 
-    def _heard(self, _: int) -> None:
-        """The session has let go of a slot, or has gone: that is seen elsewhere."""
-        assert self._channel is not None
-        try:
-            message = self._channel.recv(4096)
-            slot = json.loads(message)["released"] if message else None
-        except (BlockingIOError, ConnectionError):
-            return
-        except (ValueError, KeyError, TypeError):
-            self._kill()  # nothing that we have written
-            return
-        if slot is None:
-            self._events.drop(self._channel.fileno())
-        elif slot in self._spent:
-            self._spent.remove(slot)
-            self._free.append(slot)
+    def _heard(self, said: Mapping[str, Any]) -> None:
+        """The session has let go of a slot."""
+        self._slots.released(said.get("released"))
 
     def _kill(self) -> None:
         if self._session is not None:
@@ -261,38 +250,34 @@ class Keeper:
         if self._session is not None:
             self._events.drop(self._session)
             os.close(self._session)
-            self._session = None
+            self._session = self.session_pid = None
         self._ending = False
         self._close_channel()
-        self._recycle()
+        self._slots.recycle()
 
     def _close_channel(self) -> None:
         if self._channel is not None:
-            self._events.drop(self._channel.fileno())
             self._channel.close()
-            self._channel = None
-
-    def _close_theirs(self) -> None:
-        if self._theirs is not None:
-            self._theirs.close()
-            self._theirs = None
+        self._channel = self.told = None
 
     def _session_ended(self, _: int) -> None:
         ended = self._ending
         self._forget_session()
-        for slot, served in list(self._slots.items()):
+        for slot, served in self._slots:
             if served.state() == -ENOTCONN:
-                self._let_go(served)
-                del self._slots[slot]
-                self._free.append(slot)
+                self._let_go(self._slots.remove(slot))
+        self._slots.recycle()
         if not self._slots:
             self._no_more()
-            return
-        if ended:
+        elif ended:
             self._again()
-            return
+        else:
+            self._lost("has died")
+
+    def _lost(self, how: str) -> None:
+        """There is no session any more: another one comes, if they do not all go that way."""
         now = time.monotonic()
-        refused = self._refuse_pending()
+        refused = self._slots.refuse_pending(self.on_error)
         self._deaths.append(now)
         if (
             len(self._deaths) == self.limits.restarts
@@ -301,40 +286,57 @@ class Keeper:
             self.give_up(f"{len(self._deaths)} sessions have died one after the other")
             return
         self._again()
-        self.complain(f"a session has died; {refused} calls refused, another one is started")
+        self._complain(f"a session {how}; {refused} calls refused, another one is started")
+
+    def look(self) -> None:
+        """Ends a session that has left a call unreceived since the last time that we looked."""
+        if self._session is not None and self._slots.hang():
+            self._kill()
+            self._forget_session()
+            self._lost("hangs, and is ended")
 
     def _again(self) -> None:
-        if not self._lasting or any(self.watches[slot].carried for slot in self._slots):
+        if not self._lasting or any(self._slots.watch(slot).carried for slot, _ in self._slots):
             self.start()
             return
-        for served in self._slots.values():
+        for _, served in self._slots:
             self._wait_for_call(served)
-
-    def _refuse_pending(self) -> int:
-        return sum(
-            served.refuse_pending(self.watches[slot], self.on_error)
-            for slot, served in self._slots.items()
-        )
 
     def give_up(self, why: str) -> None:
         """From here on all is refused: better than to let callers wait, or to let them go."""
         if self.failed is None:
             self.failed = why
-            if self._slots:
-                self._refuse_pending()
-            self.complain(f"{why}; every supervised call is refused from now on")
-        for served in self._slots.values():
+            self._slots.refuse_pending(self.on_error)
+            self._complain(f"{why}; every supervised call is refused from now on")
+            if self._lasting:
+                self._kill()
+                self._forget_session()
+        for _, served in self._slots:
             self._events.change(served.fd, IN)
+
+    def take_up(self) -> None:
+        """After all there is a policy: calls are decided again."""
+        if self.failed is not None:
+            self.failed = None
+            self._deaths.clear()
+            for _, served in self._slots:
+                self._events.change(served.fd, 0)
+                self._wait_for_call(served)
+
+    def tell(self, order: Mapping[str, Any], fds: Sequence[int] = ()) -> bool:
+        """Tells the session something, as supervisor.engine.serve has it; False: there is none."""
+        if self._channel is None or not self._lasting:
+            return False
+        self._channel.tell(order, fds)
+        return True
 
     def _no_more(self) -> None:
         """No listener is left: the session ends by itself, or is ended."""
         if self._session is not None and self._lasting:
             if self._channel is not None:
                 self._ending = True
-                with contextlib.suppress(OSError):
-                    self._channel.shutdown(socket.SHUT_WR)
-            session = self._session
-            self._events.later(self.limits.goodbye, lambda: self._end_hung(session))
+                self._channel.end()
+            self._events.later(self.limits.goodbye, partial(self._end_hung, self._session))
         elif not self._ordered and not self._closed and self.on_end is not None:
             self.on_end()
 
@@ -348,8 +350,8 @@ class Keeper:
         with contextlib.suppress(BlockingIOError):
             os.read(self._timer, 8)
         deadline = int(self.limits.snapshot * 1e9)
-        for slot, served in list(self._slots.items()):
-            watch = self.watches[slot]
+        for slot, served in self._slots:
+            watch = self._slots.watch(slot)
             since = watch.reading_since
             if not since:
                 continue
@@ -363,21 +365,21 @@ class Keeper:
 
     def _stalled(self, slot: int, served: Served) -> None:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""
-        watch, tid = self.watches[slot], self.watches[slot].reading_tid
+        watch = self._slots.watch(slot)
+        tid = watch.reading_tid
         served.stalled(watch)
         # It may hang in the kernel for as long as the caller wants; it will never answer again.
         self._kill()
         self._forget_session()
-        refused = self._refuse_pending()
+        refused = self._slots.refuse_pending(self.on_error)
         more = "" if served.stalls < lib.SD_STALLS else "; no caller's memory will be read any more"
         watch.armed_at = 0
         self._again()
-        self.complain(
+        self._complain(
             f"thread {tid} made the reading of its memory hang; {refused} calls refused{more}"
         )
 
-    def complain(self, text: str) -> None:
-        """A line of the log."""
+    def _complain(self, text: str) -> None:
         complain(f"{self.name}: {text}")
 
     def close(self, *, refuse: bool = False) -> None:
@@ -386,14 +388,12 @@ class Keeper:
         self._closed = True
         if refuse:
             self._kill()
-            self._refuse_pending()
-        for served in self._slots.values():
+            self._slots.refuse_pending(self.on_error)
+        for served in self._slots.clear():
             self._let_go(served)
-        self._slots.clear()
         self._forget_session()
-        self._close_theirs()
         self._events.drop(self._timer)
         for fd in (self.userns, self._timer):
             if fd is not None:
                 os.close(fd)
-        self.watches.close()
+        self._slots.close()

@@ -10,19 +10,21 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
 from supervisor.daemon import config as configuration
 from supervisor.daemon.config import Config
 from supervisor.daemon.containers import Containers
+from supervisor.daemon.control import Control
 from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.policies import PolicySet
 from supervisor.daemon.sockets import RuntimeDirectory
+from supervisor.daemon.systemd import Notifier, given_sockets
 from supervisor.errors import SeccompdError
 from supervisor.kernel import features, idmap, privileges
 from supervisor.observe.complaint import complain
@@ -36,6 +38,11 @@ class Door(Protocol):
         """Raises nothing for what a client does."""
         ...
 
+
+# What the daemon keeps of root's capabilities, once its zygotes have theirs: it looks which user
+# namespace a container's processes are in, which those that are not dumpable show to
+# CAP_SYS_PTRACE alone, and it ends sessions, which are users of their containers.
+KEPT: Final = ("kill", "sys_ptrace")
 
 # Makes a door; its sockets listen from then on.
 DoorMaker = Callable[[RuntimeDirectory, Containers, Config], Door]
@@ -56,41 +63,104 @@ def check(
     file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec]
 ) -> tuple[Config, PolicySet]:
     """The configuration and all policies. PolicyError has every error in them."""
+    return _load(file, doors, families, traits()[0])
+
+
+def _load(
+    file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec],
+    found: Traits,
+) -> tuple[Config, PolicySet]:
     config = configuration.load(file, tuple(doors))
-    return config, PolicySet.load(config.policies, traits()[0], families)
+    return config, PolicySet.load(config.policies, found, families)
 
 
 def serve(
     file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec]
 ) -> int:
     """Runs until SIGTERM or SIGINT; the exit status. SeccompdError where it cannot start."""
+    given, notifier = given_sockets(), Notifier()
     features.demand(namespaces=False)
     privileges.set_dumpable(False)
-    _more_descriptors()
+    # A second zygote is the first one's child, and its sessions are ours when it has died.
+    privileges.set_subreaper(True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # reaped by nobody; each is watched by a pidfd
     with contextlib.ExitStack() as stack:
         events = Events()
         stack.callback(events.close)
         # First, for it shall have nothing of what is imported and read from here on.
         forks = Forks(events)
         stack.callback(forks.close)
-        config, policies = check(file, doors, families)
-        place = RuntimeDirectory(config.runtime_directory)
+        found, as_root = traits()
+        if os.geteuid() == 0:
+            privileges.limit_capabilities(KEPT)
+        privileges.set_no_new_privileges()
+        config, policies = _load(file, doors, families, found)
+        _more_descriptors(config.descriptors)
+        place = RuntimeDirectory(config.runtime_directory, given)
         stack.callback(place.close)
         audit = None
         if config.audit is not None:
             audit = _open_audit(config.audit)
             stack.callback(os.close, audit)
-        found, as_root = traits()
         containers = Containers(
             events, forks, config, policies, traits=found, as_root=as_root, audit=audit
         )
         stack.callback(containers.close)
         opened = {name: doors[name](place, containers, config) for name in config.doors}
+        loader = Loader(containers, config, found, families, notifier)
+        control = Control(place, containers, config, loader.load)
         complain(f"serving {', '.join(opened)} in {config.runtime_directory}")
-        return trio.run(_run, events, forks, opened)
+        stack.callback(notifier.stopping)
+        return trio.run(_run, events, forks, [*opened.values(), control], loader, notifier)
 
 
-async def _run(events: Events, forks: Forks, doors: Mapping[str, Door]) -> int:
+class Loader:
+    """Loads the policies again: all of them, or none."""
+
+    def __init__(
+        self, containers: Containers, config: Config, found: Traits,
+        families: Mapping[str, FamilySpec], notifier: Notifier,
+    ) -> None:
+        self._containers = containers
+        self._config = config
+        self._traits = found
+        self._families = families
+        self._notifier = notifier
+        self._lock = trio.Lock()
+
+    async def load(self) -> str:
+        """What came of it. SeccompdError where a policy is wrong: then nothing has changed."""
+        async with self._lock:
+            self._notifier.reloading()
+            try:
+                return await self._load()
+            finally:
+                self.say_ready()
+
+    def say_ready(self) -> None:
+        """To the service manager: with how many policies."""
+        count = len(self._containers.policies.entries)
+        self._notifier.ready(f"{', '.join(self._config.doors)}; {count} policies")
+
+    async def _load(self) -> str:
+        before = self._containers.policies
+        # In a thread: to compile a policy takes long, and sessions have deadlines.
+        policies = await trio.to_thread.run_sync(
+            PolicySet.load, self._config.policies, self._traits, self._families, before
+        )
+        changed = self._containers.adopt(policies)
+        new = len(set(policies.entries) - set(before.entries))
+        text = (
+            f"{len(policies.entries)} policies, {new} of them new or other than before; "
+            f"{changed} containers have another one now"
+        )
+        complain(f"loaded again: {text}")
+        return text
+
+
+async def _run(
+    events: Events, forks: Forks, doors: Sequence[Door], loader: Loader, notifier: Notifier
+) -> int:
     failed: list[str] = []
     async with trio.open_nursery() as nursery:
 
@@ -101,17 +171,30 @@ async def _run(events: Events, forks: Forks, doors: Mapping[str, Door]) -> int:
         forks.on_failure = fail
         if forks.failed is not None:
             fail(forks.failed)
-        for door in doors.values():
+        for door in doors:
             nursery.start_soon(door.serve)
         nursery.start_soon(_watch, events)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                break
+        nursery.start_soon(notifier.keep_alive)
+        loader.say_ready()
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    break
+                nursery.start_soon(_load_again, loader)
         nursery.cancel_scope.cancel()
     if failed:
         # All sessions have ended with it, and nobody else could fork others.
         raise SeccompdError(failed[0], hint="start seccompd again; a service manager does that")
     return 0
+
+
+async def _load_again(loader: Loader) -> None:
+    try:
+        await loader.load()
+    except SeccompdError as error:
+        complain(f"nothing is loaded again: {error}")
+    except Exception as error:
+        _defect(error)
 
 
 async def _watch(events: Events) -> None:
@@ -140,11 +223,13 @@ def _defect(error: Exception) -> None:
         traceback.print_exception(error)
 
 
-def _more_descriptors() -> None:
-    """As many as we may have: each container takes a few."""
+def _more_descriptors(most: int | None) -> None:
+    """As many as we may have, where nobody says how many: each container takes a few."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most is None or (hard != resource.RLIM_INFINITY and most > hard):
+        most = hard
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _open_audit(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -16,7 +17,7 @@ from supervisor.policy.families import FamilySpec, Traits
 _keys = count(1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """One policy as it was loaded. `key` names it to the zygote, and never names another one.
 
@@ -53,9 +54,12 @@ class PolicySet:
 
     @classmethod
     def load(
-        cls, search: Sequence[Path] | None, traits: Traits, families: Mapping[str, FamilySpec]
+        cls, search: Sequence[Path] | None, traits: Traits, families: Mapping[str, FamilySpec],
+        before: PolicySet | None = None,
     ) -> PolicySet:
-        """Loads every policy. PolicyError has the errors of all files; one wrong file is one."""
+        """Loads every policy. PolicyError has the errors of all files; one wrong file is one. What
+        is the same as in `before` is the same entry."""
+        known = {entry.name: entry for entry in before.entries} if before else {}
         found = store.available(search)
         shipped = store.shipped()
         entries: list[Entry] = []
@@ -66,6 +70,10 @@ class PolicySet:
             except PolicyError as error:
                 errors.append(str(error))
             else:
+                old = known.get(name)
+                if old is not None and _text(old.policy) == _text(policy):
+                    entries.append(old)
+                    continue
                 applies = None if policy.match is None else Applies.from_json(policy.match)
                 entries.append(Entry(name, policy, applies, f"{next(_keys)}:{name}"))
         if errors:
@@ -85,3 +93,8 @@ class PolicySet:
                 return Choice(entry, tuple(passed_over))
             passed_over.append((entry.name, why))
         return Choice(None, tuple(passed_over))
+
+
+def _text(policy: CompiledPolicy) -> str:
+    """All of it: from a file or from the cache it is the same."""
+    return json.dumps(policy.to_json())

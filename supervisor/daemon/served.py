@@ -24,11 +24,12 @@ class Served:
     """`listener`, and where its calls come by a connection of LXC's monitor that, as `proxy`.
 
     `runtime`: whose calls go on until it executes its first program. `stalls`: how often the
-    reading of a caller's memory has hung. `fd` is what becomes readable.
+    reading of a caller's memory has hung. `fd` is what becomes readable. `turns`: how far its
+    session was when a call was last seen to wait.
     """
 
     __slots__ = ("_proxied", "_refuse_next", "_refuse_pending", "_state", "fd", "fds", "runtime",
-                 "stalls")  # fmt: skip
+                 "stalls", "turns")  # fmt: skip
 
     def __init__(
         self, listener: int, runtime: tuple[int, int] | None, proxy: int | None = None
@@ -38,6 +39,7 @@ class Served:
         self.fd = self.fds[-1]
         self.runtime = runtime
         self.stalls = 0
+        self.turns: int | None = None
         self._state, self._refuse_next, self._refuse_pending = (
             _BY_PROXY if self._proxied else _BY_LISTENER
         )

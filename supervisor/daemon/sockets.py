@@ -7,19 +7,51 @@ import errno
 import fcntl
 import os
 import socket
+import struct
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import trio
+
 from supervisor.errors import SeccompdError
+from supervisor.observe.complaint import complain
 
 _BACKLOG = 4096
+_BREATH = 0.1
+
+
+def credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """(pid, uid, gid) of the other side of a connection, as of when it connected (SO_PEERCRED)."""
+    ucred = struct.Struct("3i")
+    pid, uid, gid = ucred.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
+    )
+    return pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
+
+
+async def accepting(listening: socket.socket, name: str) -> AsyncIterator[socket.socket]:
+    """Connections as they come, none of which blocks. Where there is no room for more it waits."""
+    while True:
+        await trio.lowlevel.wait_readable(listening)
+        try:
+            connection, _ = listening.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                complain(f"{name}: cannot accept: {error.strerror}")
+                await trio.sleep(_BREATH)
+            continue
+        connection.setblocking(False)
+        yield connection
 
 
 class RuntimeDirectory:
     """A directory for sockets, locked for this process."""
 
-    def __init__(self, path: Path) -> None:
-        """Makes it where it is not there. SeccompdError where it cannot be had."""
+    def __init__(self, path: Path, given: Mapping[str, socket.socket] | None = None) -> None:
+        """Makes it where it is not there. SeccompdError where it cannot be had. `given`: sockets
+        that listen already, by name."""
         self.path = path
+        self._given = dict(given or {})
         self._sockets: list[tuple[socket.socket, Path]] = []
         try:
             # Root's is open to all: a door may be for everybody. Each socket has its own mode.
@@ -45,6 +77,8 @@ class RuntimeDirectory:
         """A listening socket, which does not block. What is left of an earlier daemon is removed:
         the lock says that it has gone."""
         path = self.path / name
+        if name in self._given:
+            return self._take_given(name, mode, kind)
         sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -61,6 +95,21 @@ class RuntimeDirectory:
                 f"cannot listen: {error.strerror or error}", where=str(path)
             ) from error
         self._sockets.append((sock, path))
+        return sock
+
+    def _take_given(self, name: str, mode: int, kind: int) -> socket.socket:
+        """A socket of the service manager's, which stays in its place when we end."""
+        sock = self._given.pop(name)
+        where = os.fsdecode(sock.getsockname())
+        if sock.type != kind or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise SeccompdError("a socket of another kind was given for it", where=name)
+        if os.path.isabs(where):
+            try:
+                os.chmod(where, mode)
+            except OSError as error:
+                raise SeccompdError(
+                    f"its mode cannot be set: {error.strerror}", where=where
+                ) from error
         return sock
 
     def close(self) -> None:

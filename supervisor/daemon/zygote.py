@@ -4,8 +4,13 @@ It has imported what a session needs and nothing else, holds what a session must
 privileges that makers are made with), and reads nothing of any target.
 
 Its orders are JSON objects, one a message, with descriptors: `policy` (a memfd with a compiled
-policy) and `forget`, each with a `key`, and `session`. A session's order says in `fds` which of its
-descriptors is what; it is answered by its `id`, with a pidfd or with an `error`.
+policy) and `forget`, each with a `key`, `session`, and `makers` (for a session that runs, under
+another policy). The last two say in `fds` which of their descriptors is what; they are answered by
+their `id`, with a pidfd or with sockets, or with an `error`.
+
+The zygote of a daemon has a second one beside it, which has read and opened nothing and waits: it
+takes the place of the first where that dies, and only then makes a second one of its own. The
+daemon could not fork a zygote any more, having given up what makers are made with.
 """
 
 from __future__ import annotations
@@ -18,7 +23,8 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from supervisor.engine.config import SessionConfig
@@ -29,6 +35,8 @@ from supervisor.observe.complaint import complain
 from supervisor.policy.compiled import CompiledPolicy
 
 MAKERS = 2
+# Makers under an earlier policy: how many seconds they have beyond what a mount may take.
+_LAST_WORK = 5.0
 _ORDER_MAX = 65536
 
 # What a session of root without a user namespace keeps, for the resolvers that it forks: to read
@@ -39,6 +47,10 @@ WITHOUT_NAMESPACE = (
 )  # fmt: skip
 
 
+# What a zygote keeps: for those, and for the makers.
+KEPT = (*WITHOUT_NAMESPACE, "mknod")
+
+
 def child(sock: socket.socket, config: SessionConfig | None, limits: Limits) -> NoReturn:
     """The whole life of the zygote, from its fork to its end.
 
@@ -46,9 +58,14 @@ def child(sock: socket.socket, config: SessionConfig | None, limits: Limits) -> 
     """
     status = 1
     try:
+        privileges.set_parent_death_signal(signal.SIGKILL)
         _settle()
         lib.sd_forget_callers()  # or it would close by their numbers what is ours by then
         _close_all_but({sock.fileno(), config.audit_fd if config else None})
+        from supervisor.engine import serve as _loaded  # noqa: F401  (the expensive import)
+
+        if config is None:
+            sock = _spared(sock)
         Zygote(sock, config, limits).serve()
         status = 0
     except BaseException as error:
@@ -64,8 +81,10 @@ def child(sock: socket.socket, config: SessionConfig | None, limits: Limits) -> 
 def _settle() -> None:
     """A process group out of the terminal's reach, and nothing of CMD's streams but stderr."""
     privileges.set_dumpable(False)  # an ordinary user's container may see the host's /proc
-    privileges.set_parent_death_signal(signal.SIGKILL)
     privileges.set_name("seccompd-zygote")
+    if os.geteuid() == 0:
+        privileges.limit_capabilities(KEPT)
+    privileges.set_no_new_privileges()
     os.setpgid(0, 0)
     for number in (signal.SIGTTOU, signal.SIGTTIN, signal.SIGTSTP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -81,11 +100,52 @@ def _settle() -> None:
 
 def _close_all_but(kept: set[int | None]) -> None:
     """What whoever forked us had open is none of our business."""
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if fd > 2 and fd not in kept:
-            with contextlib.suppress(OSError):  # the listing's own
-                os.close(fd)
+    first = 3
+    for fd in sorted(fd for fd in kept if fd is not None and fd >= first):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, 1 << 30)
+
+
+def _spared(sock: socket.socket) -> socket.socket:
+    """Has a second zygote wait beside this one, and tells the other side of its socket. Returns the
+    socket of whoever serves: of the second one, too, once the first has gone."""
+    while True:
+        gc.collect()
+        gc.freeze()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        first = os.getpid()
+        pid = os.fork()
+        if pid:
+            # Where nobody hears it any more the second one sees that its other side has gone.
+            with contextlib.suppress(OSError):
+                send_fds(sock.fileno(), json.dumps({"second": pid}).encode(), [ours.fileno()])
+            ours.close()
+            theirs.close()
+            return sock
+        sock.close()
+        ours.close()
+        sock = theirs
+        os.setpgid(0, 0)
+        privileges.set_dumpable(False)
+        privileges.set_name("seccompd-second")
+        # Nothing is said to it before it is needed. At the end of the other side it has to end too,
+        # and must not fork a second one, which would do the same.
+        select.select([sock], [], [])
+        if not _peek(sock):
+            os._exit(0)
+        while os.getppid() == first:  # which is dying: what follows is not about that
+            time.sleep(0.001)
+        privileges.set_parent_death_signal(signal.SIGKILL)  # the daemon's, who is our parent now
+        privileges.set_name("seccompd-zygote")
+
+
+def _peek(sock: socket.socket) -> bytes:
+    """b"" where the other side has gone."""
+    try:
+        return sock.recv(1, socket.MSG_PEEK)
+    except OSError:
+        return b""
 
 
 class Zygote:
@@ -96,25 +156,41 @@ class Zygote:
         self._config = config
         self._limits = limits
         self._policies: dict[str, CompiledPolicy] = {}
-        # Sessions that have not ended, to be ended with us: one may hang in the kernel.
-        self._sessions: set[int] = set()
+        # Sessions and makers that have not ended, to be ended with us: one may hang in the kernel.
+        self._children: set[int] = set()
+        self._makers_of: dict[int, list[int]] = {}  # of each keeper, under its newest policy
+        self._leaving: list[tuple[float, int]] = []
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
 
     def serve(self) -> None:
         """Until the other side closes its end."""
-        from supervisor.engine import serve as _loaded  # noqa: F401  (the expensive import)
-
         self._freeze()
         while True:
-            for fd, _ in self._poller.poll():
-                if fd in self._sessions:
-                    self._poller.unregister(fd)
-                    self._sessions.remove(fd)
-                    os.close(fd)
+            for fd, _ in self._poller.poll(self._timeout()):
+                if fd in self._children:
+                    self._ended(fd)
                 elif not self._hear():
                     self._goodbye()
                     return
+
+    def _timeout(self) -> float | None:
+        """Ends makers whose time is over; milliseconds until the next are to be ended."""
+        now = time.monotonic()
+        while self._leaving and self._leaving[0][0] <= now:
+            _, pidfd = self._leaving.pop(0)
+            if pidfd in self._children:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return (self._leaving[0][0] - now) * 1000 + 1 if self._leaving else None
+
+    def _ended(self, pidfd: int) -> None:
+        self._poller.unregister(pidfd)
+        self._children.remove(pidfd)
+        self._leaving = [one for one in self._leaving if one[1] != pidfd]
+        for number, makers in list(self._makers_of.items()):
+            if pidfd in makers:
+                del self._makers_of[number]
+        os.close(pidfd)
 
     def _hear(self) -> bool:
         """One order; False where the other side has gone."""
@@ -130,24 +206,38 @@ class Zygote:
     def _obey(self, order: Mapping[str, Any], fds: list[int]) -> None:
         match order["do"]:
             case "session":
-                try:
-                    pidfd = self._fork(order, dict(zip(order["fds"], fds, strict=True)))
-                except OSError as error:
-                    text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-                    self._reply({"id": order["id"], "error": text}, [])
-                    return
-                self._sessions.add(pidfd)
-                self._poller.register(pidfd, select.POLLIN)
-                self._reply({"id": order["id"]}, [pidfd])
+                self._answer(order, fds, self._fork)
+            case "makers":
+                self._answer(order, fds, self._other_makers)
             case "policy":
                 with open(fds[0], "rb", closefd=False) as file:
                     file.seek(0)
                     self._policies[order["key"]] = CompiledPolicy.from_json(json.load(file))
                 self._freeze()
+            case "begin":  # said to a second one, which it wakes
+                pass
             case "forget":
                 self._policies.pop(order["key"], None)
             case other:
                 raise RuntimeError(f"an order that nobody knows: {other!r}")
+
+    def _answer(
+        self, order: Mapping[str, Any], fds: list[int],
+        obey: Callable[[Mapping[str, Any], Mapping[str, int]], tuple[dict[str, Any], list[int]]],
+    ) -> None:
+        try:
+            answer, found = obey(order, dict(zip(order["fds"], fds, strict=True)))
+        except OSError as error:
+            text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            answer, found = {"error": text}, []
+        self._reply({"id": order["id"], **answer}, found)
+        if order["do"] == "makers":
+            for sock in found:
+                os.close(sock)
+
+    def _watch(self, pidfd: int) -> None:
+        self._children.add(pidfd)
+        self._poller.register(pidfd, select.POLLIN)
 
     def _reply(self, answer: Mapping[str, Any], fds: list[int]) -> None:
         send_fds(self._sock.fileno(), json.dumps(answer).encode(), fds)
@@ -160,7 +250,7 @@ class Zygote:
 
     def _goodbye(self) -> None:
         """Sessions end by themselves once nobody is left to serve; who does not, is ended."""
-        for pidfd in self._sessions:
+        for pidfd in self._children:
             poller = select.poll()
             poller.register(pidfd, select.POLLIN)
             if not poller.poll(self._limits.goodbye * 500):
@@ -168,14 +258,14 @@ class Zygote:
 
     # -- one session
 
-    def _fork(self, order: Mapping[str, Any], fds: Mapping[str, int]) -> int:
+    def _fork(
+        self, order: Mapping[str, Any], fds: Mapping[str, int]
+    ) -> tuple[dict[str, Any], list[int]]:
         config, limits = self._config, self._limits
         if config is None:
-            told = order["config"]
-            limits = Limits(**told["limits"])
-            policy = self._policies[told["policy"]]
-            config = SessionConfig.from_json(told, policy, audit_fd=fds.get("audit"))
-        makers = self._makers(config, fds.get("userns"))
+            limits = Limits(**order["config"]["limits"])
+            config = self._told(order, fds)
+        makers = self._makers(order["of"], config, fds.get("userns"))
         try:
             pid = os.fork()
             if pid == 0:
@@ -183,7 +273,24 @@ class Zygote:
         finally:
             for maker in makers:
                 os.close(maker)
-        return os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid)
+        self._watch(pidfd)
+        return {"pid": pid}, [pidfd]
+
+    def _told(self, order: Mapping[str, Any], fds: Mapping[str, int]) -> SessionConfig:
+        told = order["config"]
+        policy = self._policies[told["policy"]]
+        return SessionConfig.from_json(told, policy, audit_fd=fds.get("audit"))
+
+    def _other_makers(
+        self, order: Mapping[str, Any], fds: Mapping[str, int]
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Those of a session under another policy. The earlier ones would make what that had."""
+        config = self._told(order, fds)
+        until = time.monotonic() + order["config"]["limits"]["mount"] + _LAST_WORK
+        self._leaving += [(until, pidfd) for pidfd in self._makers_of.pop(order["of"], ())]
+        makers = self._makers(order["of"], config, fds.get("userns"))
+        return {}, makers
 
     def _session(
         self, config: SessionConfig, limits: Limits, fds: Mapping[str, int], makers: list[int],
@@ -194,6 +301,8 @@ class Zygote:
             privileges.set_parent_death_signal(signal.SIGKILL)
             privileges.set_name("seccompd-session")
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if config.foreign:
+                os.setsid()  # where the kernel shares processors by sessions, one for a container
             _close_all_but({*fds.values(), *makers, config.audit_fd, config.trace_fd})
             userns = fds.get("userns")
             if userns is not None:
@@ -213,10 +322,13 @@ class Zygote:
             privileges.set_dumpable(False)
             privileges.set_no_new_privileges()
             from supervisor.engine.serve import serve
+            from supervisor.kernel.spawn import spawn_resolver
 
+            # Now: whatever is written to before it is forked is there twice.
+            resolver = spawn_resolver()
             serve(
                 config, fds["channel"], fds["watch"], fds["timer"], makers, limits,
-                resumed=resumed,
+                resumed=resumed, resolver=resolver,
             )
             status = 0
         except BaseException as error:
@@ -226,27 +338,31 @@ class Zygote:
         finally:
             os._exit(status)
 
-    def _makers(self, config: SessionConfig, userns: int | None) -> list[int]:
+    def _makers(self, number: int, config: SessionConfig, userns: int | None) -> list[int]:
         """Sockets of fresh makers; none where we have no privileges to make nodes with."""
         if not config.as_root:
             return []
-        from supervisor.engine.helpers import spawn_maker
+        from supervisor.kernel.spawn import spawn_maker
 
         policy = config.policy
         devices = policy.ceiling
         if policy.fuse:  # what a FUSE program has to open
             devices = (*devices, ("c", 10, 10, 229, 229, False))
         makers: list[int] = []
+        known: list[int] = []
         try:
             while len(makers) < MAKERS:
-                makers.append(
-                    spawn_maker(
-                        devices, config.uids, config.gids, policy.mounts, userns,
-                        real_nodes=config.real_nodes,
-                    )
+                maker = spawn_maker(
+                    devices, config.uids or (), config.gids or (), policy.mounts, userns,
+                    real_nodes=config.real_nodes,
                 )
+                makers.append(maker.sock)
+                if maker.pidfd >= 0:
+                    known.append(maker.pidfd)
+                    self._watch(maker.pidfd)
         except BaseException:
-            for maker in makers:
-                os.close(maker)
+            for sock in makers:
+                os.close(sock)
             raise
+        self._makers_of[number] = known
         return makers

@@ -83,6 +83,7 @@ class Actor:
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
         report: Callable[..., None] | None = None, real_nodes: bool = True,
+        resolver: Helper | None = None,
     ) -> None:
         self._realiser = Realiser(
             may_bind=userns and traits.nodes != "none",
@@ -103,7 +104,14 @@ class Actor:
         )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)
         self.on_wait: Callable[[], None] = lambda: None
-        self._resolvers.prepare()
+        self._resolvers.prepare(resolver)
+
+    def take(self, policy: _Policy, maker_socks: list[int] | None) -> None:
+        """Goes by another policy from now on; with other makers, where there are any."""
+        self._on_error = policy.on_error
+        self._mounter.take(on_error=policy.on_error, most=policy.max_mounts)
+        if maker_socks is not None:
+            self._makers.replace(maker_socks)
 
     def concerned(self, spec: CallSpec) -> bool:
         """Whether a companion's call may concern us; where nothing of ours is there it does not."""

@@ -82,6 +82,10 @@ class Mounter:
         self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
         self.on_wait: Callable[[], None] = lambda: None
 
+    def take(self, *, on_error: int, most: int) -> None:
+        """Goes by another policy's settings from now on."""
+        self._on_error, self._most = on_error, most
+
     @property
     def any(self) -> bool:
         """Whether the kernel may have mounted something."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from supervisor.engine.limits import DEFAULT
+from supervisor.engine.limits import DEFAULT, Limits, Pace
 from supervisor.engine.works import Job
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot
@@ -71,26 +71,35 @@ class Crew:
     """What the loops of one container have to know of each other.
 
     `waiting` counts the calls of all of them that wait in trio for a helper. `alone`: there is one
-    loop. `linger_us`: how long an idle loop waits in the kernel, 0 where it could miss something.
+    loop, and nobody else in this process. `linger_us`: how long an idle loop waits in the kernel, 0
+    where it could miss something. `pace` holds all of them together to the container's rate.
     """
 
-    __slots__ = ("_members", "alone", "linger_us", "waiting")
+    __slots__ = ("_members", "_others", "linger_us", "pace", "waiting")
 
-    def __init__(self, linger_us: int = DEFAULT.linger_us) -> None:
+    def __init__(self, limits: Limits = DEFAULT) -> None:
         self._members: list[Member] = []
+        self._others = False
         self.waiting = 0
-        self.linger_us = linger_us
-        self.alone = True
+        self.linger_us = limits.linger_us
+        self.pace = Pace(limits.rate)
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody waits for his turn."""
+        return len(self._members) <= 1 and not self._others
+
+    def beside(self, others: bool) -> None:
+        """Whether there is somebody else in this process, who has to get his turn."""
+        self._others = others
 
     def join(self, member: Member) -> None:
         """One more."""
         self._members.append(member)
-        self.alone = len(self._members) == 1
 
     def leave(self, member: Member) -> None:
         """One less."""
         self._members.remove(member)
-        self.alone = len(self._members) <= 1
 
     @property
     def members(self) -> int:

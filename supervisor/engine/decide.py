@@ -93,6 +93,12 @@ class Judge:
         # For calls with one string: what is left of the policy once their registers are known.
         self._narrowed: dict[bytes, tuple[CallSpec, Callable[[bytes], Decision]]] = {}
 
+    def take(self, policy: CompiledPolicy) -> None:
+        """Goes by another policy from now on."""
+        self._policy = policy
+        for remembered in (self.memo, self._mounts, self._rulings, self._narrowed):
+            remembered.clear()
+
     def by_string(self, key: bytes, head: int) -> Ruling | None:
         """The ruling on a call that differs from earlier ones in its string alone.
 

@@ -65,10 +65,10 @@ class Resolvers:
         self._abandoned: list[Helper] = []
         self._lot = trio.lowlevel.ParkingLot()
 
-    def prepare(self) -> None:
-        """Forks the first one, before anybody waits for it."""
+    def prepare(self, first: Helper | None = None) -> None:
+        """Forks the first one, where it is not there yet, before anybody waits for it."""
         if not self._idle:
-            self._idle.append(spawn.spawn_resolver())
+            self._idle.append(first or spawn.spawn_resolver())
 
     def idle(self) -> Helper | None:
         """One for one work, where that takes no thought."""
@@ -188,6 +188,7 @@ class Makers:
     def __init__(self, socks: Sequence[int]) -> None:
         self.all = [Maker(sock) for sock in socks]
         self._given = len(self.all)
+        self._leaving: list[Maker] = []
         self._lot = trio.lowlevel.ParkingLot()
 
     @property
@@ -214,20 +215,40 @@ class Makers:
         while [maker for maker in self.all if not maker.tidied()]:
             await self.wait()
 
+    def replace(self, socks: Sequence[int]) -> None:
+        """Asks these from now on. Those that were there end, or are ended by whoever forked them;
+        one that owes an answer may still give it."""
+        before = self.all
+        self.all = [Maker(sock) for sock in socks]
+        self._given = len(self.all)
+        self._leaving = [maker for maker in (*self._leaving, *before) if not self._let_go(maker)]
+        self._lot.unpark_all()
+
+    @staticmethod
+    def _let_go(maker: Maker) -> bool:
+        if not maker.idle():
+            return False
+        os.close(maker.sock)
+        return True
+
     def done(self) -> None:
         """A work has ended: whoever waits looks again."""
+        if self._leaving:
+            self._leaving = [maker for maker in self._leaving if not self._let_go(maker)]
         if self._lot:
             self._lot.unpark_all()
 
     def lose(self, maker: Maker) -> None:
         """It did not answer in time, or has gone; without its socket it ends."""
-        if maker in self.all:
-            self.all.remove(maker)
-            os.close(maker.sock)
+        for those in (self.all, self._leaving):
+            if maker in those:
+                those.remove(maker)
+                os.close(maker.sock)
         self._lot.unpark_all()
 
     def close(self) -> None:
         """Ends them all."""
-        for maker in self.all:
+        for maker in (*self.all, *self._leaving):
             os.close(maker.sock)
         self.all.clear()
+        self._leaving.clear()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,8 @@ class Limits:
     back to sleep in trio, which takes longer to wake up. `drain`: how many calls are answered
     before other tasks of the session get their turn. `memo`: how many decisions are remembered.
     `restarts`: how many sessions may die within `restart_window` before calls are only refused.
+    `hang`: how long a session may leave a call unreceived before it is ended. `in_flight`: how many
+    calls of a session may wait for helpers at a time. `rate`: how many calls a second it takes.
     `path`: all path work of one call. `mount`: what a mount itself may take. A policy can change
     `snapshot` and those two: see `limits_of`.
     """
@@ -26,6 +29,9 @@ class Limits:
     restarts: int = 8
     restart_window: float = 10.0
     goodbye: float = 2.0
+    hang: float = 10.0
+    in_flight: int = 200
+    rate: int = 50_000
     path: float = 2.0
     mount: float = 20.0
 
@@ -37,3 +43,18 @@ def limits_of(said: Mapping[str, float], otherwise: Limits = DEFAULT) -> Limits:
     """The limits of a policy: `otherwise`, but for what `said`, its `limits`, says."""
     known: dict[str, Any] = {**said}
     return replace(otherwise, **known)
+
+
+class Pace:
+    """Holds whoever asks to `rate` a second, after as many as a second has at once."""
+
+    def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._each = 1.0 / rate
+        self._clock = clock
+        self._used = clock() - 1.0  # up to when the seconds that have passed are used up
+
+    def pause(self, count: int) -> float:
+        """How long (seconds, mostly 0) to wait after `count` more."""
+        now = self._clock()
+        self._used = max(self._used, now - 1.0) + count * self._each
+        return max(self._used - now, 0.0)

@@ -1,10 +1,17 @@
 """A session from its start to its end: puts the parts together and runs the loops.
 
 It serves one container: a listener for what was started with it, and one for each program that was
-executed in it later. They come through the channel, as JSON objects with a descriptor:
-`{"listener": SLOT, "runtime": [PID, START] or null}`; a second descriptor is the connection by
-which its calls come (LXC's proxy). Where the other side has closed the channel,
-the session ends with its last caller.
+executed in it later. They come through the channel, as all orders: JSON objects with descriptors.
+
+- `{"listener": SLOT, "runtime": [PID, START] or null}`, with the listener; a second descriptor is
+  the connection by which its calls come (LXC's proxy).
+- `{"policy": ..., "makers": bool}`: another policy (CompiledPolicy.to_json) in a memfd, and, where
+  `makers` says so, the sockets of makers with its ceiling.
+- `{"look_on": NUMBER, "syscalls": [...] or null, "verdicts": [...] or null}`, with a socket for
+  the records of such calls, from now on; `{"forget": NUMBER}` ends that.
+
+It says `{"released": SLOT}` of a listener whose callers have gone. Where the other side has closed
+the channel, the session ends with its last caller.
 """
 
 from __future__ import annotations
@@ -27,10 +34,13 @@ from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.session import Session
 from supervisor.engine.snapshot import Receiver
 from supervisor.kernel.shim import check, lib, receive_fds, send_fds
+from supervisor.kernel.spawn import Helper
 from supervisor.kernel.watch import Watches
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.complaint import complain
+from supervisor.observe.records import Onlooker, Records
 from supervisor.observe.trace import Tracer
+from supervisor.policy.compiled import CompiledPolicy
 
 
 def serve(
@@ -42,9 +52,13 @@ def serve(
     limits: Limits,
     *,
     resumed: bool,
+    resolver: Helper | None = None,
 ) -> None:
-    """Serves until no caller is left. `resumed`: another session did so before."""
-    container = _Container(config, channel, Watches(watch_fd), timer, makers, limits, resumed)
+    """Serves until no caller is left. `resumed`: another session did so before. `resolver`: the
+    first one, where it is there already."""
+    container = _Container(
+        config, channel, Watches(watch_fd), timer, makers, limits, resumed, resolver
+    )
     try:
         # The first listener is there already: it must not wait for trio's own start.
         message, fds = _next(channel)
@@ -67,7 +81,7 @@ class _Container:
 
     def __init__(
         self, config: SessionConfig, channel: int, watches: Watches, timer: int,
-        makers: list[int], limits: Limits, resumed: bool,
+        makers: list[int], limits: Limits, resumed: bool, resolver: Helper | None,
     ) -> None:
         policy = config.policy
         self._config = config
@@ -75,8 +89,10 @@ class _Container:
         self._watches = watches
         self._timer = timer
         self._limits = limits
-        self._crew = Crew(limits.linger_us)
+        self._policy = policy
+        self._crew = Crew(limits)
         self._receivers: dict[int, Receiver] = {}
+        self._loops: set[Session] = set()
         self._totals = Totals()
         self._audit = None
         if config.audit_fd is not None:
@@ -84,7 +100,8 @@ class _Container:
                 config.audit_fd, policy=policy.name, session=config.name,
                 by_pidfd=config.pidfd_info,
             )
-        self._tracer = Tracer(config.trace_fd) if config.trace_fd is not None else None
+        tracer = Tracer(config.trace_fd) if config.trace_fd is not None else None
+        self._records = Records(self._audit, tracer)
         self._missed = None if config.wait_killable else MissedAnswers()
         in_own_userns = config.uids is not None
         self._callers = Callers(policy.wants, config.uids, config.gids)
@@ -93,6 +110,7 @@ class _Container:
             traits=config.traits,
             policy=policy,
             maker_socks=makers,
+            resolver=resolver,
             limits=limits,
             resumed=resumed,
             uids=config.uids,
@@ -114,6 +132,7 @@ class _Container:
     # -- the channel
 
     async def _hear(self) -> None:
+        """A busy loop lets us have our turn now and then, an idle one looks at the channel."""
         while self._channel is not None:
             await trio.lowlevel.wait_readable(self._channel)
             message, fds = _next(self._channel)
@@ -126,10 +145,41 @@ class _Container:
 
     def _told(self, message: bytes, fds: list[int]) -> None:
         order = json.loads(message)
-        if "listener" not in order:
+        if "listener" in order:
+            listener, proxy = (*fds, -1)[:2]
+            self._nursery.start_soon(self._serve, listener, proxy, order)
+        elif "policy" in order:
+            self._take(fds, makers=order["makers"])
+        elif "look_on" in order:
+            self._look_on(order, fds)
+        elif "forget" in order:
+            self._records.forget(order["forget"])
+        else:
             raise RuntimeError(f"an order that nobody knows: {order!r}")
-        listener, proxy = (*fds, -1)[:2]
-        self._nursery.start_soon(self._serve, listener, proxy, order)
+
+    def _take(self, fds: list[int], *, makers: bool) -> None:
+        """Another policy: the next call is the first that it is about."""
+        with open(fds[0], "rb") as file:
+            file.seek(0)
+            policy = CompiledPolicy.from_json(json.load(file))
+        self._actor.take(policy, fds[1:] if makers else None)
+        self._judge.take(policy)
+        self._callers.wants = policy.wants
+        for loop in self._loops:
+            loop.take(policy)
+        self._policy = policy
+        if self._audit is not None:
+            self._audit.take(policy.name)
+
+    def _look_on(self, order: Mapping[str, Any], fds: list[int]) -> None:
+        try:
+            onlooker = Onlooker(
+                fds[0], policy=self._policy.name, session=self._config.name,
+                syscalls=order["syscalls"], verdicts=order["verdicts"],
+            )
+        finally:
+            os.close(fds[0])
+        self._records.look_on(order["look_on"], onlooker)
 
     def _release(self, slot: int) -> None:
         if self._channel is not None:
@@ -144,7 +194,7 @@ class _Container:
         slot = order["listener"]
         if self._config.sync_wake_up:
             check(lib.sd_set_sync_wake_up(listener), "NOTIF_SET_FLAGS")
-        policy = self._config.policy
+        policy = self._policy
         receiver = Receiver(
             listener, self._timer, self._watches[slot], policy.calls, self._limits, proxy
         )
@@ -153,8 +203,7 @@ class _Container:
             self._judge,
             self._actor,
             on_error=policy.on_error,
-            audit=self._audit,
-            tracer=self._tracer,
+            records=self._records,
             missed=self._missed,
             limits=self._limits,
             callers=self._callers,
@@ -163,11 +212,13 @@ class _Container:
             totals=self._totals,
         )
         self._receivers[slot] = receiver
+        self._loops.add(session)
         self._look_at_each_other()
         try:
             await session.run()
         finally:
             del self._receivers[slot]
+            self._loops.remove(session)
             self._look_at_each_other()
             os.close(listener)
             if proxy >= 0:
@@ -177,6 +228,7 @@ class _Container:
     def _look_at_each_other(self) -> None:
         """A loop that lingers in the kernel looks at the others' listeners, too."""
         channel = [self._channel] if self._channel is not None else []
+        self._crew.beside(bool(channel))
         crowd = len(channel) + len(self._receivers) - 1
         self._crew.linger_us = self._limits.linger_us if crowd <= lib.SD_ALSO else 0
         for receiver in self._receivers.values():
@@ -198,5 +250,4 @@ class _Container:
                 complain(
                     f"{self._config.name}: {self._audit.lost} audit records could not be written"
                 )
-        if self._tracer is not None:
-            self._tracer.close()
+        self._records.close()

@@ -29,9 +29,9 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import open_task, signals, thread_group
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
-from supervisor.observe.audit import AuditLog
 from supervisor.observe.complaint import complain
-from supervisor.observe.trace import Tracer
+from supervisor.observe.records import Records
+from supervisor.policy.compiled import CompiledPolicy
 
 _BACK_OFF = 0.01
 _LAST_WORK = 0.5
@@ -51,8 +51,7 @@ class Session:
         actor: PlanActor,
         *,
         on_error: int,
-        audit: AuditLog | None = None,
-        tracer: Tracer | None = None,
+        records: Records | None = None,
         missed: MissedAnswers | None = None,
         limits: Limits = DEFAULT,
         callers: Callers | None = None,
@@ -67,19 +66,22 @@ class Session:
         self._judge = judge
         self._actor = actor
         self._on_error = on_error
-        self._audit = audit
-        self._tracer = tracer
+        self._records = records or Records()
         self._missed = missed
         self._limits = limits
         self._callers = callers or Callers()
-        self._observed = audit is not None or tracer is not None
         self._leader: trio.lowlevel.Task | None = None
-        self._crew = crew or Crew(limits.linger_us)
+        self._crew = crew or Crew(limits)
         self._latch = latch
         self._nap = trio.CancelScope()
         self._said: set[type[Exception]] = set()
         self._acting: dict[int, trio.Event] = {}
         self.totals = totals or Totals()
+
+    def take(self, policy: CompiledPolicy) -> None:
+        """Goes by another policy from now on; the judge does so already."""
+        self._receiver.take(policy.calls)
+        self._on_error = policy.on_error
 
     async def run(self) -> None:
         """Returns once no caller is left; calls that still wait for a helper are dropped then."""
@@ -104,10 +106,14 @@ class Session:
 
     async def _lead(self) -> None:
         me = self._leader = trio.lowlevel.current_task()
-        receiver, memo, observed = self._receiver, self._judge.memo, self._observed
-        crew = self._crew
+        receiver, memo = self._receiver, self._judge.memo
+        crew, limits = self._crew, self._limits
         turns = 0
         while True:
+            if crew.waiting >= limits.in_flight:
+                receiver.alive()
+                await trio.sleep(_BACK_OFF)
+                continue
             try:
                 key = receiver.receive(0 if crew.waiting else crew.linger_us)
             except OSError as error:
@@ -138,16 +144,20 @@ class Session:
                         # to find that nobody calls.
                         self._nap.cancel()
                     return
-            elif observed:
+            elif self._records.wanted:
                 self._settle_and_record(key, ruling, reply)
             else:
                 self._settle(ruling, reply)
             turns += 1
-            if (crew.waiting or not crew.alone) and turns % self._limits.drain == 0:
-                await trio.lowlevel.checkpoint()
+            if turns % limits.drain == 0:
+                pause = crew.pace.pause(limits.drain)
+                if pause:
+                    await trio.sleep(pause)
+                elif crew.waiting or not crew.alone:
+                    await trio.lowlevel.checkpoint()
 
     async def _sleep(self) -> None:
-        until = self._audit.sweep() if self._audit else float("inf")
+        until = self._records.sweep()
         if not self._crew.waiting and not self._actor.rest():
             until = min(until, _REST)
         with trio.move_on_after(until) as self._nap:
@@ -165,34 +175,41 @@ class Session:
                 self._latch = None  # for good
             return False
         start = time.perf_counter_ns()
-        who = self._audit.who(tid) if self._audit is not None else ""
+        decision = Decision(Verdict.CONTINUE, "runtime", _REASON)
+        witness = self._records.witness(tid, decision, None)
         # What was read of the caller is the caller's only if it still waits.
         delivered = receiver.answer_last(PROCEED if receiver.valid(id_) else (0, -EPERM, 0))
-        if self._observed:
+        if witness is not None:
             snapshot = receiver.snapshot()
-            decision = Decision(Verdict.CONTINUE, "runtime", _REASON)
-            ruling = Ruling(decision, self._judge.spec(snapshot), PROCEED)
-            outcome = Outcome(0, left_alone=True)
-            self._record(snapshot, ruling, decision, outcome, start, delivered, who, None)
+            self._records.record(
+                snapshot, self._judge.spec(snapshot), decision, Outcome(0, left_alone=True), start,
+                witness, delivered=delivered,
+            )
         return True
+
+    def _count_refusal(self) -> None:
+        self.totals.refused += 1
+        self._receiver.refused()
 
     def _settle(self, ruling: Ruling, reply: Reply) -> bool:
         """Answers the call received last as its ruling says."""
         delivered = self._receiver.answer_last(reply)
         if ruling.refuses:
-            self.totals.refused += 1
+            self._count_refusal()
         if not delivered:
             self.totals.undelivered += 1
         return delivered
 
     def _settle_and_record(self, key: bytes, ruling: Ruling, reply: Reply) -> None:
         start = time.perf_counter_ns()
-        who = self._who(self._receiver.call.tid, key, ruling)
+        witness = self._records.witness(self._receiver.call.tid, ruling.decision, key)
         delivered = self._settle(ruling, reply)
-        if who is not None:
+        if witness is not None:
             outcome = Outcome(-reply[1], left_alone=bool(reply[2]))
-            snapshot = self._receiver.snapshot()
-            self._record(snapshot, ruling, ruling.decision, outcome, start, delivered, who, key)
+            self._records.record(
+                self._receiver.snapshot(), ruling.spec, ruling.decision, outcome, start, witness,
+                delivered=delivered, key=key,
+            )
 
     def _rule(self, key: bytes) -> Ruling:
         """The ruling on the call received last, which no earlier one was equal to."""
@@ -211,7 +228,7 @@ class Session:
         if ruling.companion and ruling.spec and not self._actor.concerned(ruling.spec):
             receiver.answer_last(PROCEED)
             return
-        who = self._who(call.tid, key, ruling) if self._observed else None
+        witness = self._records.witness(call.tid, ruling.decision, None)
         id_, slot = call.id, call.slot
         snapshot = receiver.snapshot()
         if self._missed is None:
@@ -224,13 +241,15 @@ class Session:
         before = signals(snapshot.tid) if self._missed is not None else (0, 0)
         delivered = receiver.answer(id_, slot, reply)
         if outcome.errno:
-            self.totals.refused += 1
+            self._count_refusal()
         if not delivered:
             self.totals.undelivered += 1
         elif self._missed is not None and not before[0] and signals(snapshot.tid) == before:
             self._missed.delivered(snapshot.tid, snapshot.ip, key)
-        if who is not None and not (ruling.companion and outcome.left_alone):
-            self._record(snapshot, ruling, decision, outcome, start, delivered, who, None)
+        if witness is not None and not (ruling.companion and outcome.left_alone):
+            self._records.record(
+                snapshot, ruling.spec, decision, outcome, start, witness, delivered=delivered
+            )
 
     @staticmethod
     def _reply(decision: Decision, outcome: Outcome) -> Reply:
@@ -239,16 +258,6 @@ class Session:
         if outcome.left_alone:
             return PROCEED
         return (decision.value if decision.verdict is Verdict.RETURN else 0, 0, 0)
-
-    def _who(self, tid: int, key: bytes, ruling: Ruling) -> str | None:
-        """The caller's identity for a record, taken while it waits; None: nothing is written."""
-        if ruling.decision.silent:
-            return None
-        if self._audit is None:
-            return ""
-        if ruling.reply is not None and self._audit.repeated(tid, key):
-            return "" if self._tracer is not None else None
-        return self._audit.who(tid)
 
     def _unread(self, tid: int) -> Decision:
         reason = (
@@ -275,8 +284,7 @@ class Session:
             if type(error) not in self._said:  # each kind once: a caller may provoke it for ever
                 self._said.add(type(error))
                 complain(f"{snapshot.name} refused: {type(error).__name__}: {error}")
-            if self._audit is not None:
-                self._audit.event("error", syscall=snapshot.name, error=repr(error))
+            self._records.event("error", syscall=snapshot.name, error=repr(error))
             return Outcome(self._on_error, f"error: {type(error).__name__}: {error}")
 
     def _unreadable(self, errno: int) -> int:
@@ -366,23 +374,3 @@ class Session:
             except OSError as error:
                 return Outcome(self._on_error, f"could not be killed: {error.strerror}")
         return Outcome(self._on_error, "the caller has gone")
-
-    def _record(
-        self,
-        snapshot: Snapshot,
-        ruling: Ruling,
-        decision: Decision,
-        outcome: Outcome,
-        start: int,
-        delivered: bool,
-        who: str,
-        key: bytes | None,
-    ) -> None:
-        if self._tracer is not None:
-            self._tracer.show(snapshot, ruling.spec, decision, outcome)
-        if self._audit is None or not who:
-            return
-        seconds = (time.perf_counter_ns() - start) / 1e9
-        self._audit.record(
-            snapshot, ruling.spec, decision, outcome, seconds, who=who, delivered=delivered, key=key
-        )

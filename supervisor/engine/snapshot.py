@@ -121,6 +121,20 @@ class Receiver:
             raise OSError("the kernel's notifications are larger than this version knows")
         self._pointer = ffi.gc(pointer, lib.sd_receiver_free)
 
+    def take(self, calls: Mapping[tuple[int, int], CallSpec]) -> None:
+        """From the next call on other arguments are read, of other calls. Raises MemoryError."""
+        if lib.sd_receiver_reads(self._pointer, reads_table(calls), len(calls)) < 0:
+            raise MemoryError
+        self._shapes = {_CALL.pack(*call): _Shape(spec) for call, spec in calls.items()}
+
+    def refused(self) -> None:
+        """Counts a call that does not get what it asked for, for whoever watches."""
+        self._watch.refused += 1
+
+    def alive(self) -> None:
+        """Says so to the watchdog, where no call is looked for."""
+        self._watch.turns += 1
+
     def receive(self, linger_us: int) -> bytes | None:
         """The key of the next call, None where none came within `linger_us`.
 

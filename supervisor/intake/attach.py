@@ -28,6 +28,7 @@ from supervisor.intake.handover import Malformed
 from supervisor.intake.identity import Peer, is_listener
 from supervisor.intake.reception import Reception, receive
 from supervisor.kernel import target as targets
+from supervisor.observe.complaint import complain
 from supervisor.policy.applies import Subject
 
 NAME: Final = "attach"
@@ -205,7 +206,7 @@ class AttachDoor:
             with trio.move_on_after(_GRACE):
                 await ended.wait()
         if container.keeper.listeners:
-            container.keeper.complain("who asked for it has gone: it ends here")
+            complain(f"{container.keeper.name}: who asked for it has gone: it ends here")
             self._containers.end(container)
         _send(connection, ended=True)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from supervisor.daemon.sockets import credentials
 from supervisor.kernel import features
 from supervisor.kernel.shim import check, lib
 from supervisor.kernel.target import has_ended, shares_our_pids
@@ -54,11 +54,8 @@ def peer_of(sock: socket.socket) -> Peer:
     What else is said of its process is that process's for certain where the kernel has
     SO_PEERPIDFD: nothing is said of one that has gone, whose number may be another's by now.
     """
-    ucred = struct.Struct("3i")
-    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
-    pid, uid, gid = ucred.unpack(data)
+    pid, uid, gid = credentials(sock)
     program = program_of(pid)
-    uid, gid = uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
     found = Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
     if features.available("peer_pidfd") and not peer_lives(sock):
         return Peer(pid, uid, gid, None, None, False)

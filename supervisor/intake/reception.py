@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Final
 import trio
 
 from supervisor.daemon.config import Config
+from supervisor.daemon.sockets import accepting
 from supervisor.intake.handover import Malformed
 from supervisor.intake.identity import Peer, peer_of
 from supervisor.observe.complaint import complain
@@ -20,7 +20,6 @@ from supervisor.observe.complaint import complain
 _PIECE: Final = 65536
 # SCM_MAX_FD: no message has more, so that none is ever lost.
 _FDS_MAX: Final = 253
-_BREATH: Final = 0.1
 
 # Gets a connection that does not block, which is closed afterwards, who connected, and a list of
 # descriptors, which are closed as well but for those that it takes out.
@@ -41,16 +40,7 @@ class Reception:
     async def serve(self) -> None:
         """Accepts, and never reads itself."""
         async with trio.open_nursery() as nursery:
-            while True:
-                await trio.lowlevel.wait_readable(self._socket)
-                try:
-                    connection, _ = self._socket.accept()
-                except OSError as error:
-                    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                        complain(f"{self._name}: cannot accept: {error.strerror}")
-                        await trio.sleep(_BREATH)
-                    continue
-                connection.setblocking(False)
+            async for connection in accepting(self._socket, self._name):
                 # At once: a runtime may go on and end before it has handed anything over.
                 nursery.start_soon(self._connection, connection, peer_of(connection))
 

@@ -16,7 +16,15 @@ from errno import EINVAL, EPERM, ESRCH
 from typing import Any
 
 from supervisor.kernel.shim import check, ffi, lib
-from supervisor.kernel.task import PROC, field, forked_only, open_task, start_time, status
+from supervisor.kernel.task import (
+    PROC,
+    field,
+    forked_only,
+    open_task,
+    start_time,
+    status,
+    thread_group,
+)  # fmt: skip
 
 IdMap = list[tuple[int, int, int]]
 _FILTERED = b"2"  # SECCOMP_MODE_FILTER
@@ -27,7 +35,8 @@ class Target:
     """`userns` is a descriptor of the user namespace; None: it is our own. `uids`, `gids` are its
     maps, as (inside, outside, count). `groups`: where nobody in it can change groups, those of the
     process, as we number them. `runtime`: the process is a runtime's that has executed nothing yet
-    (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy.
+    (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy. `pid`: the
+    process that said all this.
     """
 
     userns: int | None
@@ -36,6 +45,7 @@ class Target:
     groups: tuple[int, ...] = ()
     runtime: tuple[int, int] | None = None
     cgroups: tuple[str, ...] = ()
+    pid: int = 0
 
     def close(self) -> None:
         """Lets go of the namespace."""
@@ -65,6 +75,7 @@ def of_process(pid: int) -> Target:
         if began is not None and forked_only(pid):
             target.runtime = (pid, began)
         target.cgroups = cgroups(pid)
+        target.pid = pid
         if has_ended(pidfd):
             target.close()
             raise ProcessLookupError(ESRCH, "the process has gone", str(pid))
@@ -126,6 +137,7 @@ def of_first_caller(listener: int, watch: Any, on_error: int) -> Target | None:
             os.close(task)
         if target.userns is not None and not _made_in_ours(target.userns):
             raise PermissionError(EPERM, "a caller of a namespace below the container's")
+        target.pid = thread_group(tid[0]) or 0
         check(lib.sd_id_valid(listener, watch.carried), "ID_VALID")
         return target
     except OSError:

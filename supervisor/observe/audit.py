@@ -93,8 +93,8 @@ class AuditLog:
         by_pidfd: bool = False,
     ) -> None:
         self._writer = LineWriter(fd)
-        base = members({"v": SCHEMA, "session": session, "policy": policy})
-        self._start = f'{{{base},"time":"'
+        self._session = session
+        self.take(policy)
         self._by_pidfd = by_pidfd
         # The ends of records, with the decisions that they are about; there are few of both.
         self._ends: dict[tuple[int, int, bool], tuple[Decision, str]] = {}
@@ -102,6 +102,11 @@ class AuditLog:
         self._clock = clock
         self._next_sweep = float("inf")
         self._said_lost = 0
+
+    def take(self, policy: str) -> None:
+        """From now on the records say that they are about this policy."""
+        base = members({"v": SCHEMA, "session": self._session, "policy": policy})
+        self._start = f'{{{base},"time":"'
 
     @property
     def lost(self) -> int:
@@ -174,6 +179,10 @@ class AuditLog:
         """Sums up everything, and writes the session's last record."""
         self._sum_up_all()
         self.event("session_end", **totals, lost_records=self._writer.lost)
+        self._writer.close()
+
+    def let_go(self) -> None:
+        """Closes our own descriptor, without a last record."""
         self._writer.close()
 
     def _end(self, decision: Decision, outcome: Outcome) -> str:

@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.daemon import Daemon, serving
+from tests.support.handovers import POLICY, Caller, closed, connect, send, state
 from tests.support.inside import wait_for
-from tests.support.listener import Listened
 from tests.support.people import Person
-from tests.support.policies import policy
 from tests.support.scratch import scratch
-
-# Callers are on the host, without a container around them.
-POLICY = """
-version: 1
-on_error: ENOMEDIUM
-match: {door: oci, user_namespace: host}
-syscalls:
-  mknod:
-    - {do: {errno: ENODEV}}
-"""
-CALLER = """
-import os, sys
-while True:
-    try:
-        os.mknod("/none/x", 0o20666, 0x103)
-    except OSError as error:
-        print(error.errno, file=open(sys.argv[1], "a"), flush=True)
-    if os.path.exists(sys.argv[2]):
-        break
-    __import__("time").sleep(0.02)
-"""
-ENODEV = "19"
 
 
 @pytest.fixture(scope="module")
@@ -58,62 +32,11 @@ def daemon(root: Person, place: Path) -> Iterator[Daemon]:
         yield found
 
 
-class Caller:
-    """A process below a filter, whose listener nobody serves yet."""
-
-    def __init__(self, place: Path) -> None:
-        self.said, stop = place / f"said-{time.monotonic_ns()}", place / "stop"
-        words = [sys.executable, "-c", CALLER, str(self.said), str(stop)]
-        self._listened = Listened(policy(POLICY, "none"), words)
-        self.listener = self._listened.listener
-
-    def errnos(self) -> list[str]:
-        return self.said.read_text().split() if self.said.exists() else []
-
-    def served(self) -> None:
-        """Fails where its calls do not get what the policy says."""
-        wait_for(lambda: len(self.errnos()), bool)
-        assert set(self.errnos()) == {ENODEV}
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listened.close()
-
-
 @pytest.fixture
 def caller(place: Path) -> Iterator[Caller]:
     found = Caller(place)
     yield found
     found.close()
-
-
-def state(**change: Any) -> bytes:
-    found = {
-        "ociVersion": "1.0.2", "fds": ["seccompFd"], "pid": 0, "metadata": "",
-        "state": {"ociVersion": "1.0.2", "id": f"c{time.monotonic_ns()}", "status": "creating",
-                  "pid": 0, "bundle": "/b"},
-    }  # fmt: skip
-    return json.dumps(found | change).encode()
-
-
-def connect(daemon: Daemon) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(20)
-    sock.connect(str(daemon.socket))
-    return sock
-
-
-def send(sock: socket.socket, data: bytes, fds: Sequence[int] = ()) -> None:
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([data], rights)
-
-
-def closed(sock: socket.socket) -> bool:
-    """Waits until the daemon has let go of the connection."""
-    try:
-        return sock.recv(1) == b""
-    except ConnectionResetError:
-        return True
 
 
 def test_a_listener_is_served(daemon: Daemon, caller: Caller) -> None:

@@ -65,7 +65,7 @@ def test_a_container_makes_nodes(daemon: Daemon, box: Bundle) -> None:
     mode, uid, gid = outside(box.root / "tmp/b")
     assert (stat.S_ISCHR(mode), stat.S_IMODE(mode), uid, gid) == (True, 0o640, FIRST_ID, FIRST_ID)
     assert not (box.root / "tmp/d").exists()
-    calls = [record for record in daemon.records() if "syscall" in record]
+    calls = [record for record in daemon.all_records() if "syscall" in record]
     assert [(record["args"]["pathname"], record["verdict"]) for record in calls] == [
         ("/dev/a", "emulate"), ("/tmp/b", "emulate"), ("/tmp/c", "errno"), ("/tmp/d", "refuse"),
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def test_a_filter_that_asks_for_more(root: Person, place: Path, userns: bool) ->
             assert done.stderr == "mknod: /tmp/d: Operation not permitted\n"
             assert stat.S_ISFIFO(outside(box.root / "tmp/e")[0])
             assert stat.S_ISCHR(outside(box.root / "tmp/w")[0])
-        calls = [record for record in daemon.records() if "syscall" in record]
+        calls = [record for record in daemon.all_records() if "syscall" in record]
         assert [(one["verdict"], one["rule"].partition(":")[0]) for one in calls] == [
             ("continue", "filter"), ("continue", "filter"), ("refuse", "nodes.yaml"),
         ]  # fmt: skip
@@ -164,6 +164,20 @@ def test_without_a_user_namespace(root: Person, place: Path, runtime: str) -> No
             done = box.run("mknod /tmp/a c 1 3")
             assert "/tmp/a: Operation not permitted" in done.stderr
         assert "nodes: user_namespace is 'own', not host" in daemon.log()
+
+
+def test_a_daemon_in_a_container_of_its_own(root: Person, place: Path, runtime: str) -> None:
+    """With the host's processes and users, and else with namespaces of its own."""
+    own = ["unshare", "--mount", "--net", "--ipc", "--uts", "--cgroup", "sh", "-c"]
+    hide = 'mount -t tmpfs none /home && mount -t tmpfs none /var/lib && exec "$@"'
+    with serving(root, place, {"nodes": POLICY}, start=[*own, hide, "sh"]) as daemon:
+        assert os.stat(f"/proc/{daemon.pid}/ns/mnt").st_ino != os.stat("/proc/self/ns/mnt").st_ino
+        with bundle(place, daemon.profile("nodes"), runtime=runtime) as box:
+            done = box.run("mknod /dev/a c 1 3 && echo x >/dev/a && mknod /tmp/b c 1 5; echo $?")
+            assert done.stdout == "0\n", done.stderr
+            assert stat.S_ISCHR(outside(box.root / "tmp/b")[0])
+            name = box.start()
+            assert box.exec(name, "mknod /dev/a c 1 3 && rm /dev/a").returncode == 0
 
 
 def test_no_daemon(daemon: Daemon, box: Bundle) -> None:

@@ -147,7 +147,7 @@ def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
         attached.kill()
         attached.communicate()
     assert out == MADE, errors
-    assert "No medium found" in errors
+    assert "No medium found" in errors, (daemon.log(), daemon.records()[-4:])
     assert "No such device" in errors
     box.stop(name)
     served(daemon)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.bundles import Bundle, bundle, profile
 from tests.support.daemon import Daemon, run, serving
+from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.scratch import compile_c, scratch
 
@@ -60,6 +61,7 @@ def test_a_start_goes_on_and_the_program_does_not(daemon: Daemon, box: Bundle) -
     assert "No medium found" in done.stderr
     assert continued(daemon), "the runtime called"
     chdir, execve, prctl = 80, 59, 157
+    wait_for(lambda: daemon.ours("session"), lambda found: not found)
     assert set(refused(daemon)) == {f"syscall_{nr:#x}" for nr in (chdir, execve, prctl)}
 
 
@@ -75,7 +77,8 @@ def test_tasks_that_have_executed_nothing_are_no_runtimes(daemon: Daemon, box: B
     name = box.start()
     done = run(box.command("exec", name, "/bin/unexecuted"))
     expected = {"thread", "child", "childs_thread", "brother", "itself"}
-    assert set(done.stdout.splitlines()) == {f"{who} {ENOMEDIUM}" for who in expected}
+    said = f"{done} {daemon.log()}"
+    assert set(done.stdout.splitlines()) == {f"{who} {ENOMEDIUM}" for who in expected}, said
     done = box.run("", args=["/bin/unexecuted"])
     assert set(done.stdout.splitlines()) == {
         f"{who} {ENOMEDIUM}" for who in expected - {"brother"}

@@ -20,11 +20,18 @@ from tests.support.program import Started, marked, seccompd
 class Daemon:
     """One daemon; its policies are the files in `place`/policies."""
 
-    def __init__(self, person: Person, place: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, person: Person, place: Path, settings: Mapping[str, Any], *,
+        start: Sequence[str] = (), environ: Mapping[str, str] | None = None,
+        socket: Path | None = None,
+    ) -> None:
+        """`start`: words that come before the command; `socket`: where it listens then."""
         self.place = place
         self.runtime = place / "run"
         self.audit = place / "audit.json"
-        self.socket = self.runtime / "oci.sock"
+        self.socket = socket or self.runtime / "oci.sock"
+        self._lead = start
+        self._environ = {"SECCOMPD_TEST_TRACEBACK": "1", **(environ or {})}
         (place / "policies").mkdir(exist_ok=True)
         self._config = place / "seccompd.yaml"
         # JSON is YAML.
@@ -49,7 +56,8 @@ class Daemon:
                 self._person,
                 ["serve", "--config", str(self._config)],
                 stdout=log.fileno(), stderr=log.fileno(),
-                env={"SECCOMPD_TEST_TRACEBACK": "1"},
+                env=self._environ,
+                lead=self._lead,
             )
         wait_for(self._listens, bool)
 
@@ -69,6 +77,11 @@ class Daemon:
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.audit.read_text().splitlines()]
+
+    def all_records(self) -> list[dict[str, Any]]:
+        """All of containers that have ended: a record is written after its call was answered."""
+        wait_for(lambda: self.ours("session"), lambda found: not found)
+        return self.records()
 
     def ours(self, kind: str) -> list[int]:
         """The pids of this daemon's processes of a kind: zygote, session, path, make."""
@@ -106,6 +119,25 @@ class Daemon:
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
+    def ask(self, verb: str, *options: str, person: Person | None = None) -> Any:
+        """What `seccompd VERB -o json` says of this daemon."""
+        done = self.command(verb, *options, "-o", "json", person=person)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def command(
+        self, verb: str, *options: str, person: Person | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """`seccompd VERB` about this daemon, as somebody."""
+        person = person or self._person
+        words = seccompd(person, verb, "--socket", str(self.runtime / "control.sock"), *options)
+        return run(words, env=person.environ(), cwd="/")
+
+    def container(self, name: str) -> dict[str, Any]:
+        """What `ps` says of a container."""
+        (found,) = [one for one in self.ask("ps") if one["container"] == name]
+        return dict(found)
+
     def kill(self) -> None:
         """SIGKILL, as out of memory would."""
         os.kill(self.pid, signal.SIGKILL)
@@ -122,14 +154,16 @@ class Daemon:
 
 @contextlib.contextmanager
 def serving(
-    person: Person, place: Path, policies: Mapping[str, str], **settings: Any
+    person: Person, place: Path, policies: Mapping[str, str], *,
+    start: Sequence[str] = (), environ: Mapping[str, str] | None = None,
+    socket: Path | None = None, **settings: Any,
 ) -> Iterator[Daemon]:
     """A daemon under `policies`, texts by name. Nobody is left at the end, and nothing was wrong.
     """
     (place / "policies").mkdir(exist_ok=True)
     for name, text in policies.items():
         (place / "policies" / f"{name}.yaml").write_text(text)
-    daemon = Daemon(person, place, settings)
+    daemon = Daemon(person, place, settings, start=start, environ=environ, socket=socket)
     try:
         yield daemon
     finally:

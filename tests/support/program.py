@@ -48,10 +48,12 @@ class Started:
         stdout: int | None = subprocess.PIPE,
         stderr: int | None = subprocess.PIPE,
         own_group: bool = True,
+        lead: Sequence[str] = (),
     ) -> None:
+        """`lead`: words that come before the command."""
         self.mark = uuid.uuid4().hex
         self.process = subprocess.Popen(
-            seccompd(person, *words),
+            [*lead, *seccompd(person, *words)],
             env=person.environ({**(env or {}), MARK: self.mark}),
             cwd="/",
             stdin=stdin,

@@ -41,6 +41,12 @@ limits:
   snapshot: 0.5
   restarts: 3
   restart_window: 60
+  hang: 5
+  path: 3
+  mount: 30
+  in_flight: 7
+  rate: 800
+  descriptors: 900
 """
     assert {key.name.rpartition(".")[2] for key in config.KEYS} == {
         line.strip().partition(":")[0] for line in text.splitlines() if line
@@ -53,6 +59,8 @@ limits:
     assert found.attached == 9
     assert (found.hand_over, found.session.snapshot) == (1.5, 0.5)
     assert (found.session.restarts, found.session.restart_window) == (3, 60.0)
+    assert (found.session.hang, found.session.path, found.session.mount) == (5.0, 3.0, 30.0)
+    assert (found.session.in_flight, found.session.rate, found.descriptors) == (7, 800, 900)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def read(parts: Iterable[bytes], most: int = 1 << 20) -> bytes | None:
     return None
 
 
+@settings(deadline=None)
 @given(objects, spaces, spaces, st.lists(st.integers(0, 5000), max_size=8), st.booleans())
 def test_an_object_comes_out_however_it_is_cut(
     value: dict[str, Any], before: bytes, after: bytes, cuts: list[int], plain: bool
@@ -71,7 +72,7 @@ def test_an_object_comes_out_however_it_is_cut(
 
 
 @given(st.binary(max_size=60) | st.text('{}[]":\\,x 1', max_size=60).map(str.encode))
-@settings(max_examples=1000)
+@settings(max_examples=1000, deadline=None)
 def test_any_bytes_are_an_object_or_malformed_or_not_all(data: bytes) -> None:
     outcomes = []
     for cuts in ((), range(len(data))):
@@ -149,6 +150,7 @@ def test_states_that_are_none(change: dict[str, Any], why: str) -> None:
         parse_state(json.dumps(json.loads(RUNC) | change).encode())
 
 
+@settings(deadline=None)
 @given(objects)
 def test_any_object_is_a_state_or_malformed(value: dict[str, Any]) -> None:
     try:
@@ -158,6 +160,7 @@ def test_any_object_is_a_state_or_malformed(value: dict[str, Any]) -> None:
     assert state.container
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_state_or_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):

@@ -1,0 +1,195 @@
+"""Containers of runc under `seccompd serve`: what their start costs, and how busy ones share."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bench import peers
+from bench.peers import BenchError, Peer
+
+if TYPE_CHECKING:
+    from bench.run import Bench, Row
+
+POLICY: Final = """\
+version: 1
+name: containers
+match: {door: oci}
+syscalls:
+  mknod:
+    - {devices: ["null"], do: emulate}
+"""
+EPERM: Final = 1
+
+
+class Bundle:
+    """A bundle of runc's whose root is nobody's on the host, with one static program in it."""
+
+    def __init__(self, place: Path, profile: Mapping[str, Any], args: list[str]) -> None:
+        self.path = place / f"bundle-{uuid.uuid4().hex[:8]}"
+        root = self.path / "rootfs"
+        for name in ("dev", "proc", "sys", "tmp"):
+            (root / name).mkdir(parents=True)
+        shutil.copy(peers.BUILT / "caller-static", root / "caller")
+        subprocess.run(["chown", "-R", f"{peers.OUTSIDE}:{peers.OUTSIDE}", str(root)], check=True)
+        self.path.chmod(0o755)
+        subprocess.run(["runc", "spec", "-b", str(self.path)], check=True)
+        file = self.path / "config.json"
+        config = json.loads(file.read_text())
+        config["process"] |= {"terminal": False, "args": args}
+        held = ["CAP_MKNOD", "CAP_DAC_OVERRIDE", "CAP_FOWNER"]
+        kinds = ("bounding", "effective", "permitted")
+        config["process"]["capabilities"] = dict.fromkeys(kinds, held)
+        config["root"]["readonly"] = False
+        config["linux"]["namespaces"].append({"type": "user"})
+        for kind in ("uidMappings", "gidMappings"):
+            config["linux"][kind] = [{"containerID": 0, "hostID": peers.OUTSIDE, "size": 65536}]
+        config["linux"]["seccomp"] = profile
+        file.write_text(json.dumps(config))
+
+    def command(self) -> list[str]:
+        """A container of it, from its start to its end."""
+        name = f"bench-{uuid.uuid4().hex[:8]}"
+        return ["runc", "--root", str(self.path / "state"), "run", "-b", str(self.path), name]
+
+
+@contextlib.contextmanager
+def _agent(place: Path) -> Iterator[Path]:
+    sock = place / "agent.sock"
+    agent = subprocess.Popen(
+        [str(peers.BUILT / "agent"), str(sock), str(EPERM)], stdout=subprocess.PIPE
+    )
+    try:
+        assert agent.stdout is not None
+        if not agent.stdout.read(1):
+            raise BenchError("the agent does not listen")
+        yield sock
+    finally:
+        agent.kill()
+        agent.communicate()
+
+
+@contextlib.contextmanager
+def _daemon(bench: Bench, place: Path) -> Iterator[Path]:
+    (place / "policies").mkdir()
+    (place / "policies" / "containers.yaml").write_text(POLICY)
+    config = place / "seccompd.yaml"
+    config.write_text(
+        json.dumps({"runtime_directory": str(place / "run"), "policies": str(place / "policies")})
+    )
+    with (place / "log").open("wb") as log:
+        daemon = subprocess.Popen(
+            [*bench.command, "serve", "--config", str(config)], env=bench.env, stderr=log
+        )
+    sock = place / "run" / "oci.sock"
+    try:
+        for _ in range(500):
+            with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+                probe.connect(str(sock))
+                break
+            if daemon.poll() is not None:
+                raise BenchError((place / "log").read_text())
+            time.sleep(0.02)
+        yield sock
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        daemon.wait()
+
+
+def _profile(bench: Bench, place: Path, sock: Path) -> dict[str, Any]:
+    policy = str(place / "policies" / "containers.yaml")
+    words = [*bench.command, "profile", "--policy", policy, "--listener", str(sock)]
+    done = subprocess.run(words, env=bench.env, capture_output=True, text=True)
+    if done.returncode:
+        raise BenchError(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _build() -> None:
+    compiler = ["cc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
+    for name, source, more in (("agent", "agent", []), ("caller-static", "caller", ["-static"])):
+        built = [*compiler, *more, "-o", str(peers.BUILT / name), f"{peers.BENCH}/{source}.c"]
+        subprocess.run(built, check=True)
+
+
+def measure(bench: Bench) -> list[Callable[[], list[Row]]]:
+    """The rows of containers; none where they cannot be had."""
+    if not bench.root or shutil.which("runc") is None:
+        return []
+    return [lambda: _start(bench), lambda: _share(bench)]
+
+
+def _start(bench: Bench) -> list[Row]:
+    from bench.run import Row, quartiles
+
+    _build()
+    place = bench.place / "start"
+    place.mkdir(mode=0o755)
+    with _agent(place) as agent, _daemon(bench, place) as daemon:
+        sides = [
+            Bundle(place, _profile(bench, place, sock), ["/caller"]) for sock in (agent, daemon)
+        ]
+        taken: tuple[list[float], list[float]] = ([], [])
+        for number in range(max(5, round(25 * bench.scale)) + 1):
+            for which in (0, 1) if number % 2 else (1, 0):
+                begun = time.perf_counter()
+                done = subprocess.run(
+                    sides[which].command(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+                )
+                if done.returncode:
+                    raise BenchError(done.stderr)
+                if number:
+                    taken[which].append((time.perf_counter() - begun) * 1e3)
+    low, more, high = quartiles([b - a for a, b in zip(*taken, strict=True)])
+    medians = statistics.median(taken[0]), statistics.median(taken[1])
+    return [Row("container start, agent in C", *medians, "ms", more, low, high, 10.0)]
+
+
+class _Container(Peer):
+    """A caller in a container of its own."""
+
+    def __init__(self, bundle: Bundle, env: dict[str, str]) -> None:
+        super().__init__(bundle.command(), env, program=())
+
+
+def _share(bench: Bench) -> list[Row]:
+    """Calls a second of two busy containers to those of one; and of two callers below the floor."""
+    from bench.run import Row, quartiles
+
+    _build()
+    place = bench.place / "share"
+    place.mkdir(mode=0o755)
+    rows: list[Row] = []
+    with _daemon(bench, place) as daemon, contextlib.ExitStack() as stack:
+        profile = _profile(bench, place, daemon)
+        bundles = [Bundle(place, profile, ["/caller"]) for _ in range(2)]
+        ours = [stack.enter_context(_Container(bundle, bench.env)) for bundle in bundles]
+        floor = [stack.enter_context(Peer(peers.floor("refuse"), bench.env)) for _ in range(2)]
+        request = "same 4000 0 1 /none/x"
+        for what, pair, errno, bound in (
+            ("2 busy callers to 1, the floor", floor, EPERM, None),
+            ("2 busy containers to 1", ours, 2, 1.7),
+        ):
+            one, two = [], []
+            for _ in range(max(4, round(15 * bench.scale))):
+                one.append(pair[0].ask(request, errno).per_second)
+                for peer in pair:
+                    peer.tell(request)
+                two.append(sum(peer.hear(request, errno).per_second for peer in pair))
+            low, ratio, high = quartiles([b / a for a, b in zip(one, two, strict=True)])
+            medians = statistics.median(one), statistics.median(two)
+            rows.append(Row(what, *medians, "/s", ratio, low, high, bound, at_least=True))
+    assert os.geteuid() == 0
+    return rows

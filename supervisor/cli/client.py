@@ -1,0 +1,57 @@
+"""What the verbs that ask a daemon have in common: its control.sock, one line each way."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from supervisor.errors import SeccompdError
+
+_SYSTEM = Path("/run/seccompd/control.sock")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of all these verbs."""
+    parser.add_argument(
+        "--socket", metavar="PATH",
+        help="the daemon's control.sock (your own daemon's where there is one, else the system's)",
+    )
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+
+
+def ask(args: argparse.Namespace, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to a request. SeccompdError where there is none, or it is an error."""
+    for answer in stream(args, request):
+        return answer
+    raise SeccompdError("the daemon has closed the connection")
+
+
+def stream(args: argparse.Namespace, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """All answers to a request, until the daemon ends them."""
+    path = Path(args.socket) if args.socket else _default()
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.connect(str(path))
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            with sock.makefile("rb") as lines:
+                for line in lines:
+                    answer: dict[str, Any] = json.loads(line)
+                    if "error" in answer:
+                        raise SeccompdError(str(answer["error"]))
+                    yield answer
+        except OSError as error:
+            raise SeccompdError(
+                f"no daemon answers: {error.strerror or error}", where=str(path),
+                hint="is `seccompd serve` running? --socket names another one",
+            ) from None
+
+
+def _default() -> Path:
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    own = Path(base) / "seccompd" / _SYSTEM.name
+    return own if os.geteuid() and os.path.isabs(base) and own.exists() else _SYSTEM

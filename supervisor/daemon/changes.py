@@ -1,0 +1,70 @@
+"""Bringing another policy to a session that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from supervisor.daemon.forks import Forks
+from supervisor.daemon.keeper import Keeper
+from supervisor.policy.compiled import CompiledPolicy
+
+
+class Change:
+    """One policy on its way to the session of one keeper.
+
+    Makers cannot be told another ceiling: where it is another one, the session gets new makers, and
+    the zygote ends the old ones.
+    """
+
+    def __init__(self, keeper: Keeper, policy: CompiledPolicy) -> None:
+        self._keeper = keeper
+        self._policy = policy
+        self._details = keeper.details
+
+    def begin(self, forks: Forks, before: CompiledPolicy) -> None:
+        """A session that is started later has it anyhow."""
+        new = self._policy
+        if self._keeper.told is None:
+            return
+        same = (new.ceiling, new.mounts, new.fuse) == (before.ceiling, before.mounts, before.fuse)
+        if same:
+            self._tell([])
+        else:
+            forks.order(self)
+
+    def order(self) -> tuple[dict[str, Any], dict[str, int]] | None:
+        """As a customer of the zygote's."""
+        keeper = self._keeper
+        if not self._wanted():
+            return None
+        fds = {} if keeper.userns is None else {"userns": keeper.userns}
+        return {**self._details, "do": "makers", "of": keeper.number}, fds
+
+    def delivered(self, _: Mapping[str, Any], fds: list[int]) -> None:
+        """There are makers."""
+        try:
+            if self._wanted():
+                self._tell(fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def refused(self, why: str) -> None:
+        """Without makers nothing may go on as it was."""
+        if self._wanted():
+            self._keeper.give_up(f"no makers for another policy: {why}")
+
+    def _wanted(self) -> bool:
+        """Not where there is yet another policy, or a session that was started with this one."""
+        keeper = self._keeper
+        return keeper.details is self._details and keeper.told not in (None, self._details)
+
+    def _tell(self, makers: list[int]) -> None:
+        with os.fdopen(os.memfd_create("policy", os.MFD_CLOEXEC), "w+b") as file:
+            file.write(json.dumps(self._policy.to_json()).encode())
+            file.flush()
+            order = {"policy": self._policy.name, "makers": bool(makers)}
+            self._keeper.tell(order, [file.fileno(), *makers])

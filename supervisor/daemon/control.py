@@ -1,0 +1,244 @@
+"""control.sock: what serves whom, how much, and why; and the order to load policies again.
+
+A request is one line, a JSON object whose `do` says what is wanted; so is each answer.
+docs/control.md has them. Who asks is what SO_PEERCRED says: root and the daemon's own user see
+everything and may give orders, others see the containers that they have handed over themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import trio
+
+from supervisor.daemon.config import Config
+from supervisor.daemon.containers import Container, Containers, Looking
+from supervisor.daemon.sockets import RuntimeDirectory, accepting, credentials
+from supervisor.errors import SeccompdError
+from supervisor.observe.complaint import complain
+
+NAME: Final = "control.sock"
+_LINE_MAX: Final = 65536
+_REQUEST_TIME: Final = 10.0
+_ANSWER_TIME: Final = 10.0
+_BATCH: Final = 64  # records of a trace before others get their turn
+_RECORD_MAX: Final = 1 << 17
+
+Reload = Callable[[], Awaitable[str]]
+
+
+class Wrong(Exception):
+    """A request that cannot be met; the text says why."""
+
+
+class Control:
+    """The socket and its connections."""
+
+    def __init__(
+        self, place: RuntimeDirectory, containers: Containers, config: Config, reload: Reload
+    ) -> None:
+        """`reload` loads the policies again and says what came of it, or raises SeccompdError."""
+        self._containers = containers
+        self._config = config
+        self._reload = reload
+        self._began = time.monotonic()
+        self._connections: Counter[int] = Counter()
+        # For everybody: whoever has nothing here sees nothing.
+        self._socket = place.listen(NAME, 0o666 if os.geteuid() == 0 else 0o600)
+
+    async def serve(self) -> None:
+        """Accepts, and never reads itself."""
+        async with trio.open_nursery() as nursery:
+            async for connection in accepting(self._socket, "control"):
+                uid = credentials(connection)[1]
+                if self._connections[uid] >= self._config.connections:
+                    connection.close()
+                    continue
+                nursery.start_soon(self._connection, connection, uid)
+
+    async def _connection(self, connection: socket.socket, uid: int) -> None:
+        self._connections[uid] += 1
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+        try:
+            async with stream:
+                await self._talk(stream, uid)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            pass  # the client has gone
+        except Exception as error:  # a defect of ours costs this connection, and no other
+            complain(f"control: a request failed: {type(error).__name__}: {error}")
+        finally:
+            self._connections[uid] -= 1
+            if not self._connections[uid]:
+                del self._connections[uid]
+
+    async def _talk(self, stream: trio.SocketStream, uid: int) -> None:
+        data = b""
+        while True:
+            with trio.move_on_after(_REQUEST_TIME) as waiting:
+                while b"\n" not in data and len(data) <= _LINE_MAX:
+                    piece = await stream.receive_some(4096)
+                    if not piece:
+                        return
+                    data += piece
+            line, _, data = data.partition(b"\n")
+            try:
+                if waiting.cancelled_caught or len(line) > _LINE_MAX:
+                    raise Wrong("no request came, or one that is too long")
+                request = _request(line)
+                if request["do"] == "trace":
+                    await self._trace(stream, uid, request)
+                    return
+                answer = await self._answer(uid, request)
+            except (Wrong, SeccompdError) as error:
+                await _say(stream, {"error": str(error)})
+                return
+            await _say(stream, answer)
+
+    async def _answer(self, uid: int, request: Mapping[str, Any]) -> dict[str, Any]:
+        match request["do"]:
+            case "ps":
+                return {"containers": [_row(one) for one in self._seen_by(uid)]}
+            case "stats":
+                return self._stats(uid)
+            case "reload":
+                if not _may_do_all(uid):
+                    raise Wrong("only root and the daemon's own user may do that")
+                return {"done": await self._reload()}
+            case other:
+                raise Wrong(f"unknown: {other}; there are ps, stats, trace and reload")
+
+    def _seen_by(self, uid: int) -> list[Container]:
+        return [
+            one for one in self._containers.all()
+            if _may_do_all(uid) or one.subject.peer_uid == uid
+        ]  # fmt: skip
+
+    def _stats(self, uid: int) -> dict[str, Any]:
+        seen = self._seen_by(uid)
+        counts = [one.keeper.counts() for one in seen]
+        found: dict[str, Any] = {
+            "containers": len(seen),
+            "listeners": sum(one.keeper.listeners for one in seen),
+            "sessions": sum(one.keeper.session_pid is not None for one in seen),
+            "calls": sum(calls for calls, _ in counts),
+            "denials": sum(denials for _, denials in counts),
+        }
+        if _may_do_all(uid):
+            found |= {
+                "taken": self._containers.taken,
+                "policies": len(self._containers.policies.entries),
+                "uptime": round(time.monotonic() - self._began, 3),
+                "pid": os.getpid(),
+            }
+        return found
+
+    # -- trace
+
+    async def _trace(
+        self, stream: trio.SocketStream, uid: int, request: Mapping[str, Any]
+    ) -> None:
+        """Records until the client goes. One that reads slowly loses some, and is told how many."""
+        kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        with ours, theirs:
+            number = self._containers.look_on(
+                Looking(
+                    theirs.fileno(),
+                    None if _may_do_all(uid) else uid,
+                    _text(request, "container"),
+                    _texts(request, "syscalls"),
+                    _texts(request, "verdicts"),
+                )
+            )
+            try:
+                await stream.send_all(b'{"tracing":true}\n')
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_until_gone, stream, nursery.cancel_scope)
+                    await _pass_on(ours, stream)
+            finally:
+                self._containers.look_away(number)
+
+
+async def _pass_on(ours: socket.socket, stream: trio.SocketStream) -> None:
+    while True:
+        await trio.lowlevel.wait_readable(ours)
+        lines: list[bytes] = []
+        while len(lines) < _BATCH:
+            try:
+                line = ours.recv(_RECORD_MAX)
+            except BlockingIOError:
+                break
+            # Written by a session, which a container may have taken over: one line it has to be.
+            if line.count(b"\n") == 1 and line.endswith(b"\n") and line.startswith(b"{"):
+                lines.append(line)
+        await stream.send_all(b"".join(lines))
+        await trio.lowlevel.checkpoint()
+
+
+async def _until_gone(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    while await stream.receive_some(4096):
+        pass
+    scope.cancel()
+
+
+async def _say(stream: trio.SocketStream, answer: Mapping[str, Any]) -> None:
+    with trio.move_on_after(_ANSWER_TIME):
+        await stream.send_all(json.dumps(answer).encode() + b"\n")
+
+
+def _may_do_all(uid: int) -> bool:
+    return uid in (0, os.geteuid())
+
+
+def _request(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        raise Wrong("not JSON") from None
+    if not isinstance(request, dict) or not isinstance(request.get("do"), str):
+        raise Wrong('a request is an object with "do"')
+    return request
+
+
+def _text(request: Mapping[str, Any], name: str) -> str | None:
+    value = request.get(name)
+    if value is not None and not isinstance(value, str):
+        raise Wrong(f"{name} is a text")
+    return value
+
+
+def _texts(request: Mapping[str, Any], name: str) -> tuple[str, ...] | None:
+    value = request.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise Wrong(f"{name} is a list of texts")
+    return tuple(value)
+
+
+def _row(container: Container) -> dict[str, Any]:
+    """What `ps` shows of one container."""
+    keeper, subject = container.keeper, container.subject
+    calls, denials = keeper.counts()
+    return {
+        "container": subject.container,
+        "door": subject.door,
+        "runtime": subject.runtime,
+        "uid": subject.peer_uid,
+        "policy": container.entry.name if container.entry is not None else None,
+        "pid": container.target.pid if container.target is not None else None,
+        "session": keeper.session_pid,
+        "sessions": keeper.sessions,
+        "listeners": keeper.listeners,
+        "calls": calls,
+        "denials": denials,
+        "age": round(time.monotonic() - container.born, 3),
+        "refuses_all": keeper.failed,
+        "unnotified": container.unnotified,
+    }

@@ -1,0 +1,107 @@
+"""The listeners of one container: each in a slot, with the watch that its session shares."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from errno import ENOBUFS
+from typing import Any
+
+from supervisor.daemon.served import Served
+from supervisor.kernel.watch import SLOTS, Watches
+
+
+class Slots:
+    """Slots by their numbers. One that was let go is used again once no session looks at it."""
+
+    def __init__(self) -> None:
+        self._all: dict[int, Served] = {}
+        self._free = deque(range(SLOTS))
+        self._spent: list[int] = []  # a session may still look at them
+        self._top = 0  # slots from here on have never been used
+        self._calls = self._refused = 0  # of slots that have been used again since
+        self._watches = Watches.create()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[tuple[int, Served]]:
+        return iter(list(self._all.items()))
+
+    def __getitem__(self, slot: int) -> Served:
+        return self._all[slot]
+
+    def get(self, slot: int) -> Served | None:
+        """What is in a slot."""
+        return self._all.get(slot)
+
+    @property
+    def fd(self) -> int:
+        """The memfd of all watches."""
+        return self._watches.fd
+
+    def watch(self, slot: int) -> Any:
+        """The `struct sd_watch *` of a slot."""
+        return self._watches[slot]
+
+    def add(self, served: Served) -> int:
+        """Gives it a slot. OSError where there is none."""
+        if not self._free:
+            raise OSError(ENOBUFS, "too many listeners of one container")
+        slot = self._free.popleft()
+        self._top = max(self._top, slot + 1)
+        self._calls += self.watch(slot).calls
+        self._refused += self.watch(slot).refused
+        self._watches.clear(slot)
+        self._all[slot] = served
+        return slot
+
+    def remove(self, slot: int) -> Served:
+        """Nobody calls there any more, but a session may still look at it."""
+        self._spent.append(slot)
+        return self._all.pop(slot)
+
+    def released(self, slot: Any) -> None:
+        """The session says that it does not."""
+        if slot in self._spent:
+            self._spent.remove(slot)
+            self._free.append(slot)
+
+    def recycle(self) -> None:
+        """There is no session."""
+        self._free.extend(self._spent)
+        self._spent.clear()
+
+    def hang(self) -> bool:
+        """Whether a call that waits has been left unreceived since the last time that we looked."""
+        found = False
+        for slot, served in self:
+            before, served.turns = served.turns, None
+            if served.state() == 1:
+                served.turns = self.watch(slot).turns
+                found = found or served.turns == before
+        return found
+
+    def refuse_pending(self, errno: int) -> int:
+        """Answers what a session has received and left; how many calls that were."""
+        return sum(
+            served.refuse_pending(self._watches[slot], errno)
+            for slot, served in self._all.items()
+        )
+
+    def counts(self) -> tuple[int, int]:
+        """How many calls sessions have received, and how many of them did not get what they asked
+        for: their own word."""
+        watches = [self._watches[slot] for slot in range(self._top)]
+        calls = self._calls + sum(watch.calls for watch in watches)
+        return calls, self._refused + sum(watch.refused for watch in watches)
+
+    def clear(self) -> list[Served]:
+        """Forgets all listeners, and gives them back."""
+        those = list(self._all.values())
+        self._all.clear()
+        return those
+
+    def close(self) -> None:
+        """Lets go of the watches."""
+        self._watches.close()

@@ -1,0 +1,85 @@
+"""What runc's own integration suite asks of an agent (tests/integration/seccomp-notify.bats there),
+as far as a policy can say it: nothing makes directories, and nothing continues openat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundles import NOTIFY_MKNOD, Bundle, bundle, profile
+from tests.support.daemon import Daemon, serving
+from tests.support.inside import links, wait_for
+from tests.support.people import Person
+from tests.support.scratch import scratch
+
+POLICY = """
+version: 1
+on_error: ENOMEDIUM
+match: {door: oci, metadata: bar}
+syscalls:
+  mknod:
+    - {devices: ["null"], do: emulate}
+"""
+CHMOD = [{"names": ["chmod", "fchmod", "fchmodat"], "action": "SCMP_ACT_NOTIFY"}]
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch(0o755) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def daemon(root: Person, place: Path) -> Iterator[Daemon]:
+    with serving(root, place, {"bar": POLICY}) as found:
+        yield found
+
+
+@pytest.fixture(params=["runc", "crun"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=[True, False], ids=["no new privileges", "new privileges"])
+def no_new_privileges(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def test_it_does_the_callers_work(
+    daemon: Daemon, place: Path, runtime: str, no_new_privileges: bool
+) -> None:
+    """In run and in exec, and what notifies mknod stops nothing else."""
+    with bundle(place, profile(daemon.socket, NOTIFY_MKNOD), runtime=runtime) as box:
+        box.config["process"]["noNewPrivileges"] = no_new_privileges
+        done = box.run("mknod /dev/a c 1 3 && chmod 600 /dev/a && ls -l /dev/a && mkdir /tmp/d")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("crw-------")
+        name = box.start()
+        done = box.exec(name, "mknod /dev/b c 1 3 && echo x >/dev/b && echo made")
+        assert done.stdout == "made\n", done.stderr
+
+
+def test_an_errno_of_its_choice(daemon: Daemon, place: Path, runtime: str) -> None:
+    with bundle(place, profile(daemon.socket, CHMOD), runtime=runtime) as box:
+        done = box.run("touch /tmp/a; chmod 777 /tmp/a; echo $?; chmod 777 /tmp; echo still here")
+        assert done.stderr.count("No medium found") == 2
+        assert done.stdout == "1\nstill here\n"
+        name = box.start()
+        assert "No medium found" in box.exec(name, "chmod 777 /tmp/a").stderr
+
+
+def test_nothing_is_notified(daemon: Daemon, place: Path, runtime: str) -> None:
+    """runc does not connect then, crun hands over a listener on which nobody ever calls."""
+    with bundle(place, profile(daemon.socket, []), runtime=runtime) as box:
+        assert box.run("mkdir /tmp/d && echo made").stdout == "made\n"
+        assert daemon.ours("session") == []
+        wait_for(lambda: "anon_inode:seccomp notify" in links(daemon.pid), lambda held: not held)
+
+
+def test_an_agent_that_is_not_this_policys(daemon: Daemon, place: Path, runtime: str) -> None:
+    with bundle(place, profile(daemon.socket, metadata="foo"), runtime=runtime) as box:
+        assert "not permitted" in box.run("mknod /dev/a c 1 3").stderr
+    assert isinstance(box, Bundle)

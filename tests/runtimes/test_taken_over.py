@@ -1,0 +1,142 @@
+"""A container's session that has been taken over: what its makers do for it, and what it is."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.test_maker_ceiling import ask
+from tests.support.bundles import FIRST_ID, Bundle, bundle
+from tests.support.daemon import Daemon, serving
+from tests.support.people import Person
+from tests.support.scratch import scratch
+
+POLICY = """
+version: 1
+match: {door: oci}
+syscalls:
+  mknod:
+    - {devices: ["null"], do: emulate}
+    - {devices: [full], do: {emulate: {realise: closed}}}
+"""
+PIDFD_GETFD = 438
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch(0o755) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def daemon(root: Person, place: Path) -> Iterator[Daemon]:
+    with serving(root, place, {"nodes": POLICY}) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def box(daemon: Daemon, place: Path) -> Iterator[Bundle]:
+    with bundle(place, daemon.profile("nodes")) as found:
+        name = found.start()
+        assert found.exec(name, "mknod /dev/a c 1 3").returncode == 0
+        yield found
+
+
+@pytest.fixture(scope="module")
+def session(daemon: Daemon, box: Bundle) -> int:
+    assert box
+    (pid,) = daemon.ours("session")
+    return pid
+
+
+@pytest.fixture
+def makers(daemon: Daemon, session: int) -> Iterator[list[socket.socket]]:
+    """The session's own ends of its makers' sockets: those that the zygote has made."""
+    zygotes = daemon.ours("zygote")
+    pidfd = os.pidfd_open(session)
+    found = []
+    for entry in os.listdir(f"/proc/{session}/fd"):
+        if os.readlink(f"/proc/{session}/fd/{entry}").startswith("socket:"):
+            fd = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, int(entry), 0)
+            assert fd >= 0
+            sock = socket.socket(fileno=fd)
+            cred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            if struct.unpack("3i", cred)[0] in zygotes:
+                found.append(sock)
+            else:
+                sock.close()
+    os.close(pidfd)
+    assert len(found) == 2
+    yield found
+    for sock in found:
+        sock.close()
+
+
+@pytest.fixture
+def folder(place: Path) -> Iterator[Path]:
+    """On the host, and a user's of the container's."""
+    made = place / "folder"
+    made.mkdir()
+    os.chown(made, FIRST_ID, FIRST_ID)
+    yield made
+    for name in os.listdir(made):
+        (made / name).unlink()
+    made.rmdir()
+
+
+def test_it_has_no_privileges_outside(session: int) -> None:
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{session}/status").read_text().splitlines()
+        if ":\t" in line
+    )  # fmt: skip
+    assert status["Uid"].split() == [str(FIRST_ID)] * 4
+    assert status["Gid"].split() == [str(FIRST_ID)] * 4
+    assert status["Groups"].split() == []
+    own, theirs = (os.stat(f"/proc/{pid}/ns/user").st_ino for pid in ("self", session))
+    assert own != theirs, "its capabilities are those of the container's user namespace"
+    assert status["NoNewPrivs"] == "1"
+
+
+def test_what_the_policy_grants(makers: list[socket.socket], folder: Path) -> None:
+    for number, maker in enumerate(makers):
+        assert ask(maker, folder, name=b"n%d" % number) == 0
+        made = (folder / f"n{number}").lstat()
+        assert (made.st_rdev, made.st_uid) == (os.makedev(1, 3), FIRST_ID)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"device": (1, 5)},
+        {"device": (8, 0)},
+        {"device": (1, 7)},  # only where nobody can open it
+        {"mode": stat.S_IFBLK | 0o600},
+        {"mode": stat.S_IFREG | 0o4755},
+        {"uid": 65536},
+        {"gid": 65536},
+        {"uid": 2**32 - FIRST_ID},
+        {"name": b"../n"},
+        {"op": 77},
+    ],
+)
+def test_what_it_does_not(
+    makers: list[socket.socket], folder: Path, change: dict[str, object]
+) -> None:
+    for maker in makers:
+        assert ask(maker, folder, **change) not in (0, 1000)  # type: ignore[arg-type]
+    assert os.listdir(folder) == []
+
+
+def test_nor_where_the_container_is_nobody(makers: list[socket.socket], place: Path) -> None:
+    """A directory of the host's root."""
+    with scratch(0o777) as other:
+        assert ask(makers[0], other) != 0
+        assert os.listdir(other) == []
+    assert place.exists()
