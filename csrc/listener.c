@@ -22,8 +22,6 @@
 const uint32_t SD_ARCH_X86_64 = AUDIT_ARCH_X86_64;
 const uint32_t SD_ARCH_I386 = AUDIT_ARCH_I386;
 
-enum { LOWEST_ERRNO = -4095 };
-
 struct sd_receiver {
 	int listener;
 	int proxy;            /* -1: calls come from the listener itself */

@@ -163,6 +163,8 @@ int sd_proxy_answer(int proxy, struct sd_watch *watch, const struct seccomp_noti
 int sd_proxy_refuse_pending(int proxy, struct sd_watch *watch, int error)
 {
 	struct seccomp_notif last;
+	if (error >= 0 || error < LOWEST_ERRNO)
+		return -EINVAL;
 	memcpy(&last, watch->received, sizeof last);
 	struct seccomp_notif_resp answer = {.id = last.id, .error = error};
 	int refused = 0;
@@ -179,6 +181,8 @@ int sd_proxy_refuse_pending(int proxy, struct sd_watch *watch, int error)
 int sd_proxy_refuse_next(int proxy, int error)
 {
 	static struct sd_watch watch;
+	if (error >= 0 || error < LOWEST_ERRNO)
+		return -EINVAL;
 	int state = sd_proxy_state(proxy);
 	if (state <= 0)
 		return state;

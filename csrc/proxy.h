@@ -6,6 +6,8 @@
 
 #include <linux/seccomp.h>
 
+enum { LOWEST_ERRNO = -4095 };
+
 /* The next request, its notification in the watch. Its listener, where one came, takes the place of
  * `listener`. 0: there; -EAGAIN: none; -ENOTCONN: nobody is there, or it is none of the protocol's */
 int sd_proxy_receive(int proxy, int listener, struct sd_watch *watch);

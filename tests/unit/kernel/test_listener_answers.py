@@ -37,3 +37,5 @@ def test_a_refusal_is_a_refusal(error: int) -> None:
     watch = ffi.new("struct sd_watch *")
     assert lib.sd_refuse_pending(-1, watch, error) == -EINVAL
     assert lib.sd_refuse_next(-1, error) == -EINVAL
+    assert lib.sd_proxy_refuse_pending(-1, watch, error) == -EINVAL
+    assert lib.sd_proxy_refuse_next(-1, error) == -EINVAL
