@@ -42,7 +42,7 @@ venv: packages-build
 	@$(PY) -c 'import cffi, prctl, pydantic, pyseccomp, trio, yaml' 2>/dev/null || rm -f $(VENV)/.runtime
 	@$(MAKE) -s --no-print-directory $(VENV)/.runtime
 venv-test: venv packages-test
-	@$(PY) -c 'import hypothesis, mypy, pytest, pytest_timeout, xdist' 2>/dev/null || rm -f $(VENV)/.test
+	@$(PY) -c 'import hypothesis, jsonschema, mypy, pytest, pytest_timeout, xdist' 2>/dev/null || rm -f $(VENV)/.test
 	@$(MAKE) -s --no-print-directory $(VENV)/.test
 
 $(SHIM): $(wildcard csrc/*.c csrc/*.h) csrc/build_shim.py
@@ -74,17 +74,17 @@ doctor: setup ## what works on this machine, and what is missing
 
 .PHONY: test test-fast attack soak fuzz
 test: venv-test build ## all tests but the long attacks and the soak (some minutes; as root all of them run)
-	@$(PYTEST) -q $(AT_ONCE) -m "not attack and not soak" $(ARGS)
+	@$(PYTEST) -q $(AT_ONCE) -m "not attack and not soak and not fuzz" $(ARGS)
 test-fast: venv-test build ## the tests that take no time
-	@$(PYTEST) -q -m "not slow and not attack and not soak" $(ARGS)
+	@$(PYTEST) -q -m "not slow and not attack and not soak and not fuzz" $(ARGS)
 attack: venv-test build ## the long attacks: races, stalls, storms
 	@$(PYTEST) -q -m attack $(ARGS)
-soak: venv-test build ## minutes of load, then a count of what is left behind
-	@$(PYTEST) -q -m soak --timeout 3600 $(ARGS)
-
-fuzz: venv-test build ## a million messages to what parses hand-overs and requests
+fuzz: venv-test build ## 100,000 documents for the policy reader, a million messages for the daemon's doors
+	@$(PYTEST) -q -s -m fuzz $(ARGS)
 	@$(PY) -m tests.support.fuzzing $(or $(COUNT),1000000)
 	@SECCOMPD_TEST_FUZZ=100000 $(PYTEST) -q --timeout 3600 tests/unit/intake/test_fuzz.py
+soak: venv-test build ## minutes of load, then a count of what is left behind
+	@$(PYTEST) -q -m soak --timeout 3600 $(ARGS)
 
 .PHONY: test-pythons test-sanitize bare-debian
 test-pythons: venv-test build ## the unit tests under each of Python 3.11 to 3.14 that is in PATH or in pyenv

@@ -41,7 +41,7 @@ def build() -> None:
     """Compile the C programs where they are older than their sources."""
     BUILT.mkdir(parents=True, exist_ok=True)
     compiler = shlex.split(os.environ.get("CC", "cc"))
-    for name in ("floor", "caller"):
+    for name in ("floor", "caller", "lxc_proxy"):
         program, sources = BUILT / name, sorted(BENCH.glob(f"{name}*.[ch]"))
         newest = max(source.stat().st_mtime for source in sources)
         if program.exists() and program.stat().st_mtime > newest:

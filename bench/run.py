@@ -26,10 +26,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import containers, mounts, peers
+from bench import containers, lxc, mounts, peers
 from bench.peers import BenchError, Peer, Sample
 
 EPERM, EEXIST = 1, 17
+FEW, MANY = 5, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def items(bench: Bench) -> list[Item]:
     refused = (peers.floor("refuse"), plain)
     logged = (peers.floor("refuse"), audited)
     passed = (peers.floor("filter"), plain)  # in many short rounds: the clock frequency changes
-    few, many = (bench.policy(f"rules-{n}", bench.many_rules(n, "mixed")) for n in (5, 1000))
+    few, many = (bench.policy(f"rules-{n}", bench.many_rules(n, "mixed")) for n in (FEW, MANY))
     rules = (peers.seccompd(bench.command, few), peers.seccompd(bench.command, many))
     path, node = f"{bench.place}/errno/x", f"{bench.place}/nodes/n"
     found = [
@@ -188,16 +189,16 @@ def items(bench: Bench) -> list[Item]:
     return found + [
         Item("passed by the filter: getppid", passed, "getppid 10 0 1 -", 1.1, 0, rounds=99),
         Item("passed by the filter: fifo", passed, "fifo 5 0 1 .", 1.1, EEXIST, rounds=99),
-        Item("1,000 rules to 5, one path", rules, f"same 2000 0 1 {path}", 1.3),
-        Item("1,000 rules to 5, another path each", rules, f"new 2000 0 1 {path}", 1.3),
+        Item("10,000 rules to 5, one path", rules, f"same 2000 0 1 {path}", 1.3),
+        Item("10,000 rules to 5, another path each", rules, f"new 2000 0 1 {path}", 1.3),
     ]
 
 
 def decisions(bench: Bench) -> list[Row]:
-    """Decisions of 1,000 rules to those of 5, in one process and without a kernel."""
+    """Decisions of 10,000 rules to those of 5, in one process and without a kernel."""
     rows = []
     for shape in ("devices", "paths", "mixed"):
-        files = [bench.policy(f"{shape}-{n}", bench.many_rules(n, shape)) for n in (5, 1000)]
+        files = [bench.policy(f"{shape}-{n}", bench.many_rules(n, shape)) for n in (FEW, MANY)]
         paths = [f"{bench.place}/errno/x", "/tmp/x", "x"]
         result = subprocess.run(
             [sys.executable, "-m", "bench.decisions", *map(str, files)],
@@ -213,6 +214,36 @@ def decisions(bench: Bench) -> list[Row]:
             ratio, what = many[path] / few[path], f"decide alone: {shape}, {fate}"
             rows.append(Row(what, few[path], many[path], "ns", ratio, ratio, ratio, 1.3))
     return rows
+
+
+def loading(bench: Bench) -> list[Row]:
+    """How long a policy takes that was never read before: YAML, proofs, filter, cache."""
+    found: list[list[float]] = [[], []]
+    files = [bench.policy(f"load-{n}", bench.many_rules(n, "mixed")) for n in (FEW, MANY)]
+    for number in range(max(3, round(5 * bench.scale))):
+        for file, taken in zip(files, found, strict=True):
+            file.write_text(f"# {number} {time.time_ns()}\n{file.read_text()}")
+            result = subprocess.run(
+                [sys.executable, "-c", _LOAD, str(file)],
+                capture_output=True, env=bench.env, text=True,
+            )  # fmt: skip
+            if result.returncode:
+                raise BenchError(result.stderr.strip())
+            taken.append(float(result.stdout) * 1e3)
+    few, many = map(statistics.median, found)
+    low, _, high = quartiles(found[1])
+    return [Row("load a policy of 10,000 rules", few, many, "ms", many, low, high, 2000.0)]
+
+
+_LOAD = """
+import sys, time
+from supervisor.handlers.registry import FAMILIES
+from supervisor.policy.families import Traits
+from supervisor.policy.store import load
+start = time.perf_counter()
+load(sys.argv[1], Traits("private"), families=FAMILIES)
+print(time.perf_counter() - start)
+"""
 
 
 def start_up(bench: Bench) -> list[Row]:
@@ -319,9 +350,15 @@ def main() -> int:
         for item in items(bench):
             if wanted(item.what):
                 attempt(partial(bench.compare, item))
-        for name, group in (("decide alone", decisions), ("run -- true", start_up)):
+        for name, group in (
+            ("decide alone", decisions), ("load a policy", loading), ("run -- true", start_up),
+        ):  # fmt: skip
             if wanted(name):
                 attempt(partial(group, bench))
+        if wanted("LXC's door") and bench.root and shutil.which("lxc-start"):
+            both = lxc.sides(bench, stack)
+            for item in lxc.items(both):
+                attempt(partial(bench.compare, item))
         if wanted("container"):
             for one in containers.measure(bench):
                 attempt(one)

@@ -5,7 +5,7 @@
  * leaves nobody without an answer. */
 #include "compat.h"
 #include "memory.h"
-#include "shim.h"
+#include "proxy.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +17,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 
 const uint32_t SD_ARCH_X86_64 = AUDIT_ARCH_X86_64;
@@ -27,6 +26,9 @@ enum { LOWEST_ERRNO = -4095 };
 
 struct sd_receiver {
 	int listener;
+	int proxy;            /* -1: calls come from the listener itself */
+	int outstanding;      /* from a proxy, and not answered */
+	uint64_t received_at; /* that one */
 	int timer;
 	struct sd_watch *watch;
 	struct sd_reads *reads;
@@ -53,13 +55,6 @@ void sd_watches_unmap(char *watches)
 	munmap(watches, SD_WATCHES * SD_WATCH_SIZE);
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static int by_call(const void *a, const void *b)
 {
 	const struct sd_reads *x = a, *y = b;
@@ -68,7 +63,7 @@ static int by_call(const void *a, const void *b)
 	return (x->nr > y->nr) - (x->nr < y->nr);
 }
 
-struct sd_receiver *sd_receiver_new(int listener, int timer, struct sd_watch *watch,
+struct sd_receiver *sd_receiver_new(int listener, int proxy, int timer, struct sd_watch *watch,
 				    const struct sd_reads *reads, size_t count, uint64_t deadline_ns)
 {
 	struct seccomp_notif_sizes sizes;
@@ -79,7 +74,7 @@ struct sd_receiver *sd_receiver_new(int listener, int timer, struct sd_watch *wa
 	if (!receiver)
 		return NULL;
 	*receiver = (struct sd_receiver){
-		.listener = listener, .timer = timer, .watch = watch,
+		.listener = listener, .proxy = proxy, .timer = timer, .watch = watch,
 		.deadline_ns = deadline_ns,
 	};
 	if (sd_receiver_reads(receiver, reads, count)) {
@@ -132,11 +127,13 @@ int sd_set_sync_wake_up(int listener)
 }
 
 /* 1: the listener has a call; 0: it has not */
-static int wait_for_call(int listener, int linger_us, const int *also, size_t also_count)
+static int wait_for_call(const struct sd_receiver *receiver, int linger_us, const int *also,
+			 size_t also_count)
 {
 	struct pollfd polled[SD_ALSO + 1];
 	nfds_t count = 1;
-	polled[0] = (struct pollfd){listener, POLLIN, 0};
+	int fd = receiver->proxy >= 0 ? receiver->proxy : receiver->listener;
+	polled[0] = (struct pollfd){fd, POLLIN, 0};
 	for (size_t i = 0; i < also_count && count <= SD_ALSO; i++)
 		polled[count++] = (struct pollfd){also[i], POLLIN, 0};
 	struct timespec limit = {linger_us / 1000000, (long)(linger_us % 1000000) * 1000};
@@ -217,7 +214,7 @@ int sd_arm_timer(int timer, uint64_t in_ns)
 static void begin_reading(struct sd_receiver *receiver, uint64_t id, uint32_t tid)
 {
 	struct sd_watch *watch = receiver->watch;
-	uint64_t now = now_ns();
+	uint64_t now = sd_now_ns();
 	watch->reading_id = id;
 	watch->reading_tid = tid;
 	__atomic_store_n(&watch->reading_since, now, __ATOMIC_RELEASE);
@@ -319,6 +316,34 @@ static int carried_slot(struct sd_watch *watch)
 	return -1;
 }
 
+/* 0, -EAGAIN: there is none after all; or another errno. The notification is in the watch then. */
+static int next_call(struct sd_receiver *receiver)
+{
+	if (receiver->proxy >= 0) {
+		receiver->received_at = sd_now_ns();
+		/* a monitor that does not wait for the answer any more would take it for the next one's */
+		if (receiver->outstanding) {
+			shutdown(receiver->proxy, SHUT_RDWR);
+			return -ENOTCONN;
+		}
+		return sd_proxy_receive(receiver->proxy, receiver->listener, receiver->watch);
+	}
+	memset(receiver->watch->received, 0, sizeof receiver->watch->received);
+	if (!ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, receiver->watch->received))
+		return 0;
+	return errno == ENOENT || errno == EINTR ? -EAGAIN : -errno;
+}
+
+/* The caller has gone. A proxy's client waits for an answer all the same. */
+static void abandon(struct sd_receiver *receiver, uint64_t id, int slot)
+{
+	struct seccomp_notif_resp answer = {.id = id, .error = -EPERM};
+	if (receiver->proxy >= 0)
+		sd_proxy_answer(receiver->proxy, receiver->watch, &answer, receiver->received_at);
+	receiver->outstanding = 0;
+	forget(receiver, slot);
+}
+
 int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
 	       size_t also_count)
 {
@@ -327,21 +352,23 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 	__atomic_store_n(&watch->turns, watch->turns + 1, __ATOMIC_RELAXED);
 	for (;;) {
 		int slot = watch->carried ? carried_slot(watch) : -1;
-		if (slot < 0) {
+		if (slot >= 0) {
+			receiver->received_at = watch->carried_at;
+		} else {
 			slot = free_slot(receiver);
 			if (slot < 0)
 				return slot;
-			int ready = wait_for_call(receiver->listener, linger_us, also, also_count);
+			int ready = wait_for_call(receiver, linger_us, also, also_count);
 			if (ready <= 0)
 				return ready;
-			memset(watch->received, 0, sizeof watch->received);
-			if (ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, notif)) {
-				if (errno == ENOENT || errno == EINTR)
-					continue; /* aborted between poll and RECV: routine */
-				return -errno;
-			}
+			int error = next_call(receiver);
+			if (error == -EAGAIN)
+				continue; /* aborted between poll and RECV: routine */
+			if (error)
+				return error;
 			watch->pending[slot] = notif->id;
 		}
+		receiver->outstanding = 1;
 		call->id = notif->id;
 		call->ip = notif->data.instruction_pointer;
 		call->tid = notif->pid;
@@ -353,7 +380,7 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 		take_arguments(receiver, call, reads_of(receiver, call->arch, call->nr),
 			       notif->data.args, unread);
 		if (!unread && sd_id_valid(receiver->listener, call->id)) {
-			forget(receiver, slot);
+			abandon(receiver, call->id, slot);
 			linger_us = 0;
 			continue;
 		}
@@ -364,10 +391,15 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 	}
 }
 
-static int send_answer(int listener, uint64_t id, int64_t value, int error, uint32_t flags)
+static int send_answer(int listener, struct seccomp_notif_resp *answer)
 {
-	struct seccomp_notif_resp answer = {.id = id, .val = value, .error = error, .flags = flags};
-	return ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer) ? -errno : 0;
+	return ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, answer) ? -errno : 0;
+}
+
+static int send_error(int listener, uint64_t id, int error)
+{
+	struct seccomp_notif_resp answer = {.id = id, .error = error};
+	return send_answer(listener, &answer);
 }
 
 int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value, int error,
@@ -378,8 +410,13 @@ int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value
 	/* The kernel would take an error of any size and sign, and 1 would look like success. */
 	if (error > 0 || error < LOWEST_ERRNO || (error && value) || (proceed && (error || value)))
 		return -EINVAL;
-	int result = send_answer(receiver->listener, id, value, error,
-				 proceed ? SECCOMP_USER_NOTIF_FLAG_CONTINUE : 0);
+	uint32_t flags = proceed ? SECCOMP_USER_NOTIF_FLAG_CONTINUE : 0;
+	struct seccomp_notif_resp answer = {.id = id, .val = value, .error = error, .flags = flags};
+	int result = receiver->proxy >= 0
+			     ? sd_proxy_answer(receiver->proxy, receiver->watch, &answer,
+					       receiver->received_at)
+			     : send_answer(receiver->listener, &answer);
+	receiver->outstanding = 0;
 	forget(receiver, slot);
 	return result;
 }
@@ -396,11 +433,11 @@ int sd_refuse_pending(int listener, struct sd_watch *watch, int error)
 	int refused = 0;
 	struct seccomp_notif last;
 	memcpy(&last, watch->received, sizeof last);
-	if (last.id && !send_answer(listener, last.id, 0, error, 0))
+	if (last.id && !send_error(listener, last.id, error))
 		refused++;
 	memset(watch->received, 0, sizeof watch->received);
 	for (int i = 0; i < SD_PENDING; i++) {
-		if (watch->pending[i] && !send_answer(listener, watch->pending[i], 0, error, 0))
+		if (watch->pending[i] && !send_error(listener, watch->pending[i], error))
 			refused++;
 		watch->pending[i] = 0;
 	}
@@ -437,6 +474,6 @@ int sd_refuse_next(int listener, int error)
 	memset(&received, 0, sizeof received);
 	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &received))
 		return errno == ENOENT || errno == EINTR ? 0 : -errno;
-	send_answer(listener, received.notif.id, 0, error, 0);
+	send_error(listener, received.notif.id, error);
 	return 1;
 }

@@ -56,6 +56,12 @@ int sd_user_namespace_of(int ns)
 	return owner < 0 ? -errno : owner;
 }
 
+int sd_take_descriptor(int pidfd, int number)
+{
+	int fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0U);
+	return fd < 0 ? -errno : fd;
+}
+
 int sd_peer_pidfd(int sock)
 {
 	int pidfd = -1;

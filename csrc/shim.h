@@ -70,6 +70,8 @@ struct sd_watch { /* a memfd that a session writes and its watchdog reads: it ou
 	uint64_t reading_id;
 	uint64_t armed_at;            /* when the deadline timer was last armed */
 	uint64_t carried;             /* id of a call that the watchdog received; 0: none */
+	uint64_t carried_at;          /* CLOCK_MONOTONIC, ns; of a proxy's client */
+	uint64_t answering;           /* id of a call whose answer may be on its way to a proxy's client */
 	uint32_t reading_tid;
 	uint32_t stalls;              /* written by the watchdog, as the next line */
 	struct sd_stall stalled[SD_STALLS];
@@ -88,7 +90,8 @@ void sd_watches_unmap(char *watches);
 extern const uint32_t SD_ARCH_X86_64;
 extern const uint32_t SD_ARCH_I386;
 
-struct sd_receiver *sd_receiver_new(int listener, int timer, struct sd_watch *watch,
+/* `proxy`: a connection of LXC's monitor, see proxy.c, to which `listener` becomes one of our own; -1 */
+struct sd_receiver *sd_receiver_new(int listener, int proxy, int timer, struct sd_watch *watch,
 				    const struct sd_reads *reads, size_t count, uint64_t deadline_ns);
 void sd_receiver_free(struct sd_receiver *receiver);
 /* Other arguments are read from now on, of other calls. 0, or -ENOMEM and nothing has changed */
@@ -116,6 +119,30 @@ int sd_deadline_timer(void); /* a timerfd that does not block */
 int sd_arm_timer(int timer, uint64_t in_ns);
 int sd_task_start(int tid, uint32_t *tgid, uint64_t *start_time);
 
+/* ---- proxy.c: calls that LXC's monitor has received, and passes on ---- */
+
+enum {
+	SD_PROXY_SIZE = 136,     /* of a request without its cookie, and of an answer */
+	SD_PROXY_SECONDS = 25,   /* the monitor waits 30, and takes a late answer for that of the next */
+	SD_PROXY_COOKIE = 4096,  /* most bytes of a cookie */
+};
+
+struct sd_proxy_request {
+	int32_t monitor, init;   /* their pids */
+	uint32_t cookie_length;  /* after the SD_PROXY_SIZE bytes */
+	uint32_t tid;
+	uint64_t id;
+};
+
+/* What stands in a request; 0 or -EINVAL */
+int sd_proxy_parse(const void *data, size_t size, struct sd_proxy_request *request);
+/* Before there is a session: a request that was received for it */
+void sd_proxy_carry(struct sd_watch *watch, const void *data);
+/* as their namesakes in listener.c, for such a connection */
+int sd_proxy_state(int proxy);
+int sd_proxy_refuse_pending(int proxy, struct sd_watch *watch, int error);
+int sd_proxy_refuse_next(int proxy, int error);
+
 /* ---- callers.c: who calls ---- */
 
 struct sd_identity { /* all zero but what is said */
@@ -140,6 +167,8 @@ int sd_parent_user_namespace(int userns);
 int sd_owner_of_user_namespace(int userns, uint32_t *uid);
 /* a descriptor of the user namespace that another namespace belongs to */
 int sd_user_namespace_of(int ns);
+/* a descriptor of another process's, as one of ours */
+int sd_take_descriptor(int pidfd, int number);
 /* a pidfd of who connected (SO_PEERPIDFD); -ENOPROTOOPT: this kernel has none */
 int sd_peer_pidfd(int sock);
 int sd_send_fds(int sock, const void *data, size_t size, const int *fds, size_t count);

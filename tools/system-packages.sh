@@ -68,9 +68,11 @@ for goal in "$@"; do
 		need procps command_there ps
 		need runc command_there runc
 		need crun command_there crun
+		need lxc command_there lxc-start
 		need "podman conmon golang-github-containers-common uidmap" command_there podman
 		;;
 	bench)
+		need lxc command_there lxc-start
 		need e2fsprogs command_there mkfs.ext4
 		need fuse2fs command_there fuse2fs
 		need util-linux command_there unshare

@@ -33,8 +33,8 @@ class HandOver:
     """A listener as a door got it. `target` None: who the callers are will be seen by the first.
 
     `runtime`: the process that calls for the runtime first (its id, its start). Without
-    `real_nodes` no node that can be opened outlives the container. What is in here belongs to
-    whoever takes it.
+    `real_nodes` no node that can be opened outlives the container. `proxy`, `first`: see
+    Keeper.add. What is in here belongs to whoever takes it.
     """
 
     subject: Subject
@@ -42,10 +42,14 @@ class HandOver:
     target: Target | None = None
     runtime: tuple[int, int] | None = None
     real_nodes: bool = True
+    proxy: int | None = None
+    first: bytes = b""
 
     def close(self) -> None:
         """Lets go of everything: the kernel answers the callers with ENOSYS then."""
         os.close(self.listener)
+        if self.proxy is not None:
+            os.close(self.proxy)
         if self.target is not None:
             self.target.close()
 
@@ -159,10 +163,15 @@ class Containers:
         elif target is not None:
             target.close()
         try:
-            container.keeper.add(hand_over.listener, hand_over.runtime)
+            container.keeper.add(
+                hand_over.listener, hand_over.runtime,
+                proxy=hand_over.proxy, first=hand_over.first,
+            )  # fmt: skip
         except OSError as error:
             _complain(container, f"a listener is let go of: {error.strerror}")
             os.close(hand_over.listener)
+            if hand_over.proxy is not None:
+                os.close(hand_over.proxy)
             if not container.keeper.listeners:
                 self._ended(key, container)
             return None

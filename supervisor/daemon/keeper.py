@@ -14,15 +14,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from errno import ENOTCONN
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
 from supervisor.daemon.channel import Channel
 from supervisor.daemon.events import IN, Events
 from supervisor.daemon.forks import Forks
-from supervisor.daemon.slots import Served, Slots
+from supervisor.daemon.served import Served
+from supervisor.daemon.slots import Slots
 from supervisor.engine.limits import DEFAULT, Limits
-from supervisor.kernel.shim import check, ffi, lib
+from supervisor.kernel.shim import check, lib
 from supervisor.observe.complaint import complain
 
 _numbers = count(1)
@@ -77,7 +79,7 @@ class Keeper:
         self._session: int | None = None
         self._channel: Channel | None = None
         self._ordered = False
-        self._closed = False
+        self._closed = self._ending = False  # ending: the session knows that nobody is left
         self.sessions = 0
         self.refused_here = 0
         self.failed: str | None = None
@@ -93,29 +95,42 @@ class Keeper:
 
     def first(self, slot: int) -> tuple[int, Any]:
         """The listener in a slot, and its watch, for whoever receives its first call."""
-        return self._slots[slot].listener, self._slots.watch(slot)
+        return self._slots[slot].fds[0], self._slots.watch(slot)
 
-    def add(self, listener: int, runtime: tuple[int, int] | None = None) -> None:
+    def add(
+        self, listener: int, runtime: tuple[int, int] | None = None, *,
+        proxy: int | None = None, first: bytes = b"",
+    ) -> None:
         """Serves one more listener, which becomes the keeper's; on OSError it stays the caller's.
 
         `runtime` is a process (its id, and its start in ticks since boot) whose calls go on until
-        it executes its first program.
+        it executes its first program. `proxy` is a connection by which its calls come, of which
+        `first` is one that was received already.
         """
-        served = Served(listener, runtime)
+        served = Served(listener, runtime, proxy)
         slot = self._slots.add(served)
-        self._events.add(listener, 0, lambda events: self._on_listener(slot, events))
-        if self._channel is not None:
+        if first:
+            lib.sd_proxy_carry(self._slots.watch(slot), first)
+        self._events.add(served.fd, 0, lambda events: self._on_listener(slot, events))
+        if self._ending:
+            pass  # the next session's
+        elif self._channel is not None:
             self._tell(slot, served)
+        elif first and self.failed is not None:
+            self.refused_here += served.refuse_pending(self._slots.watch(slot), self.on_error)
+            self._wait_for_call(served)
+        elif first:
+            self.start()
         else:
-            self._wait_for_call(listener)
+            self._wait_for_call(served)
 
-    def _wait_for_call(self, listener: int) -> None:
+    def _wait_for_call(self, served: Served) -> None:
         if (self._lasting and not self._ordered and self._session is None) or self.failed:
-            self._events.change(listener, IN)
+            self._events.change(served.fd, IN)
 
     def _on_listener(self, slot: int, events: int) -> None:
         served = self._slots[slot]
-        if not events & IN:
+        if not served.is_call(events):
             self._hung_up(slot)
         elif self.failed is not None:
             self._refuse(slot, served)
@@ -125,29 +140,29 @@ class Keeper:
             self.start()
 
     def _hung_up(self, slot: int) -> None:
-        self._let_go(self._slots.remove(slot).listener)
+        self._let_go(self._slots.remove(slot))
         if self._session is None and not self._ordered:
             self._slots.recycle()
         if not self._slots and self._lasting:
             self._no_more()
 
-    def _let_go(self, listener: int) -> None:
-        self._events.drop(listener)
-        os.close(listener)
+    def _let_go(self, served: Served) -> None:
+        self._events.drop(served.fd)
+        served.close()
 
     def _refuse(self, slot: int, served: Served) -> None:
-        found = lib.sd_refuse_next(served.listener, -self.on_error)
+        found = served.refuse_next(self.on_error)
         if found == -ENOTCONN:
             self._hung_up(slot)
             return
         self.refused_here += found > 0
         if self._pace:
-            self._events.change(served.listener, 0)
+            self._events.change(served.fd, 0)
             self._events.later(self._pace, lambda: self._go_on(slot, served))
 
     def _go_on(self, slot: int, served: Served) -> None:
         if self._slots.get(slot) is served:
-            self._events.change(served.listener, IN)
+            self._events.change(served.fd, IN)
 
     def counts(self) -> tuple[int, int]:
         """How many calls there were, and how many of them did not get what they asked for. What a
@@ -164,7 +179,7 @@ class Keeper:
         self._ordered = True
         self._channel = Channel(self._events, self._heard if self._lasting else None, self._kill)
         for slot, served in self._slots:
-            self._events.change(served.listener, 0)
+            self._events.change(served.fd, 0)
             self._tell(slot, served)
         if self.on_start is not None:
             self.on_start()
@@ -220,7 +235,7 @@ class Keeper:
     def _tell(self, slot: int, served: Served) -> None:
         """Gives the session a listener."""
         assert self._channel is not None
-        self._channel.tell({"listener": slot, "runtime": served.runtime}, [served.listener])
+        self._channel.tell({"listener": slot, "runtime": served.runtime}, served.fds)
 
     def _heard(self, said: Mapping[str, Any]) -> None:
         """The session has let go of a slot."""
@@ -236,29 +251,33 @@ class Keeper:
             self._events.drop(self._session)
             os.close(self._session)
             self._session = self.session_pid = None
+        self._ending = False
         self._close_channel()
         self._slots.recycle()
 
     def _close_channel(self) -> None:
         if self._channel is not None:
             self._channel.close()
-            self._channel = self.told = None
+        self._channel = self.told = None
 
     def _session_ended(self, _: int) -> None:
+        ended = self._ending
         self._forget_session()
         for slot, served in self._slots:
-            if lib.sd_listener_state(served.listener) == -ENOTCONN:
-                self._let_go(self._slots.remove(slot).listener)
+            if served.state() == -ENOTCONN:
+                self._let_go(self._slots.remove(slot))
         self._slots.recycle()
         if not self._slots:
             self._no_more()
-            return
-        self._lost("has died")
+        elif ended:
+            self._again()
+        else:
+            self._lost("has died")
 
     def _lost(self, how: str) -> None:
         """There is no session any more: another one comes, if they do not all go that way."""
         now = time.monotonic()
-        refused = self._refuse_pending()
+        refused = self._slots.refuse_pending(self.on_error)
         self._deaths.append(now)
         if (
             len(self._deaths) == self.limits.restarts
@@ -271,41 +290,29 @@ class Keeper:
 
     def look(self) -> None:
         """Ends a session that has left a call unreceived since the last time that we looked."""
-        if self._session is None:
-            return
-        for slot, served in self._slots:
-            turns = self._slots.watch(slot).turns
-            if lib.sd_listener_state(served.listener) != 1:
-                served.turns = None
-            elif served.turns != turns:
-                served.turns = turns
-            else:
-                self._kill()
-                self._forget_session()
-                self._lost("hangs, and is ended")
-                return
+        if self._session is not None and self._slots.hang():
+            self._kill()
+            self._forget_session()
+            self._lost("hangs, and is ended")
 
     def _again(self) -> None:
-        if not self._lasting:
+        if not self._lasting or any(self._slots.watch(slot).carried for slot, _ in self._slots):
             self.start()
             return
         for _, served in self._slots:
-            self._wait_for_call(served.listener)
-
-    def _refuse_pending(self) -> int:
-        return self._slots.refuse_pending(self.on_error)
+            self._wait_for_call(served)
 
     def give_up(self, why: str) -> None:
         """From here on all is refused: better than to let callers wait, or to let them go."""
         if self.failed is None:
             self.failed = why
-            self._refuse_pending()
+            self._slots.refuse_pending(self.on_error)
             self._complain(f"{why}; every supervised call is refused from now on")
             if self._lasting:
                 self._kill()
                 self._forget_session()
         for _, served in self._slots:
-            self._events.change(served.listener, IN)
+            self._events.change(served.fd, IN)
 
     def take_up(self) -> None:
         """After all there is a policy: calls are decided again."""
@@ -313,8 +320,8 @@ class Keeper:
             self.failed = None
             self._deaths.clear()
             for _, served in self._slots:
-                self._events.change(served.listener, 0)
-                self._wait_for_call(served.listener)
+                self._events.change(served.fd, 0)
+                self._wait_for_call(served)
 
     def tell(self, order: Mapping[str, Any], fds: Sequence[int] = ()) -> bool:
         """Tells the session something, as supervisor.engine.serve has it; False: there is none."""
@@ -327,14 +334,14 @@ class Keeper:
         """No listener is left: the session ends by itself, or is ended."""
         if self._session is not None and self._lasting:
             if self._channel is not None:
+                self._ending = True
                 self._channel.end()
-            session = self._session
-            self._events.later(self.limits.goodbye, lambda: self._end_hung(session))
+            self._events.later(self.limits.goodbye, partial(self._end_hung, self._session))
         elif not self._ordered and not self._closed and self.on_end is not None:
             self.on_end()
 
     def _end_hung(self, session: int) -> None:
-        if self._session == session and not self._slots:
+        if self._session == session and (self._ending or not self._slots):
             self._kill()
 
     # -- the deadline of a snapshot
@@ -360,19 +367,11 @@ class Keeper:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""
         watch = self._slots.watch(slot)
         tid = watch.reading_tid
-        place = served.stalls
-        if place < lib.SD_STALLS:
-            tgid = ffi.new("uint32_t *")
-            start = ffi.new("uint64_t *")
-            if lib.sd_task_start(tid, tgid, start) == 0:
-                watch.stalled[place].tgid = tgid[0]
-                watch.stalled[place].start_time = start[0]
-            served.stalls += 1
-        watch.stalls = served.stalls
+        served.stalled(watch)
         # It may hang in the kernel for as long as the caller wants; it will never answer again.
         self._kill()
         self._forget_session()
-        refused = self._refuse_pending()
+        refused = self._slots.refuse_pending(self.on_error)
         more = "" if served.stalls < lib.SD_STALLS else "; no caller's memory will be read any more"
         watch.armed_at = 0
         self._again()
@@ -389,9 +388,9 @@ class Keeper:
         self._closed = True
         if refuse:
             self._kill()
-            self._refuse_pending()
+            self._slots.refuse_pending(self.on_error)
         for served in self._slots.clear():
-            self._let_go(served.listener)
+            self._let_go(served)
         self._forget_session()
         self._events.drop(self._timer)
         for fd in (self.userns, self._timer):

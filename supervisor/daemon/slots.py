@@ -7,22 +7,8 @@ from collections.abc import Iterator
 from errno import ENOBUFS
 from typing import Any
 
-from supervisor.kernel.shim import lib
+from supervisor.daemon.served import Served
 from supervisor.kernel.watch import SLOTS, Watches
-
-
-class Served:
-    """One listener, and how often the reading of one of its callers' memory has hung. `runtime`:
-    as in Keeper.add. `turns`: how far its session was when a call was last seen to wait.
-    """
-
-    __slots__ = ("listener", "runtime", "stalls", "turns")
-
-    def __init__(self, listener: int, runtime: tuple[int, int] | None) -> None:
-        self.listener = listener
-        self.runtime = runtime
-        self.stalls = 0
-        self.turns: int | None = None
 
 
 class Slots:
@@ -86,10 +72,20 @@ class Slots:
         self._free.extend(self._spent)
         self._spent.clear()
 
+    def hang(self) -> bool:
+        """Whether a call that waits has been left unreceived since the last time that we looked."""
+        found = False
+        for slot, served in self:
+            before, served.turns = served.turns, None
+            if served.state() == 1:
+                served.turns = self.watch(slot).turns
+                found = found or served.turns == before
+        return found
+
     def refuse_pending(self, errno: int) -> int:
         """Answers what a session has received and left; how many calls that were."""
         return sum(
-            lib.sd_refuse_pending(served.listener, self._watches[slot], -errno)
+            served.refuse_pending(self._watches[slot], errno)
             for slot, served in self._all.items()
         )
 

@@ -3,7 +3,8 @@
 It serves one container: a listener for what was started with it, and one for each program that was
 executed in it later. They come through the channel, as all orders: JSON objects with descriptors.
 
-- `{"listener": SLOT, "runtime": [PID, START] or null}`, with the listener.
+- `{"listener": SLOT, "runtime": [PID, START] or null}`, with the listener; a second descriptor is
+  the connection by which its calls come (LXC's proxy).
 - `{"policy": ..., "makers": bool}`: another policy (CompiledPolicy.to_json) in a memfd, and, where
   `makers` says so, the sockets of makers with its ceiling.
 - `{"look_on": NUMBER, "syscalls": [...] or null, "verdicts": [...] or null}`, with a socket for
@@ -145,8 +146,8 @@ class _Container:
     def _told(self, message: bytes, fds: list[int]) -> None:
         order = json.loads(message)
         if "listener" in order:
-            (listener,) = fds
-            self._nursery.start_soon(self._serve, listener, order)
+            listener, proxy = (*fds, -1)[:2]
+            self._nursery.start_soon(self._serve, listener, proxy, order)
         elif "policy" in order:
             self._take(fds, makers=order["makers"])
         elif "look_on" in order:
@@ -189,13 +190,13 @@ class _Container:
 
     # -- the loops
 
-    async def _serve(self, listener: int, order: Mapping[str, Any]) -> None:
+    async def _serve(self, listener: int, proxy: int, order: Mapping[str, Any]) -> None:
         slot = order["listener"]
         if self._config.sync_wake_up:
             check(lib.sd_set_sync_wake_up(listener), "NOTIF_SET_FLAGS")
         policy = self._policy
         receiver = Receiver(
-            listener, self._timer, self._watches[slot], policy.calls, self._limits
+            listener, self._timer, self._watches[slot], policy.calls, self._limits, proxy
         )
         session = Session(
             receiver,
@@ -220,6 +221,8 @@ class _Container:
             self._loops.remove(session)
             self._look_at_each_other()
             os.close(listener)
+            if proxy >= 0:
+                os.close(proxy)
             self._release(slot)
 
     def _look_at_each_other(self) -> None:
@@ -229,7 +232,7 @@ class _Container:
         crowd = len(channel) + len(self._receivers) - 1
         self._crew.linger_us = self._limits.linger_us if crowd <= lib.SD_ALSO else 0
         for receiver in self._receivers.values():
-            others = [other.listener for other in self._receivers.values() if other is not receiver]
+            others = [other.fd for other in self._receivers.values() if other is not receiver]
             receiver.watch_also([*channel, *others][: lib.SD_ALSO])
 
     def close(self) -> None:

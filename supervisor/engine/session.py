@@ -26,6 +26,7 @@ from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.shim import lib
 from supervisor.kernel.task import open_task, signals, thread_group
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe.complaint import complain
@@ -35,6 +36,8 @@ from supervisor.policy.compiled import CompiledPolicy
 _BACK_OFF = 0.01
 _LAST_WORK = 0.5
 _REST = 0.5
+# A little before SD_PROXY_SECONDS: then no answer would be taken any more.
+PROXY_DEADLINE = lib.SD_PROXY_SECONDS - 1.0
 _REASON = "the runtime's own, before it executes the container's program"
 
 
@@ -158,7 +161,7 @@ class Session:
         if not self._crew.waiting and not self._actor.rest():
             until = min(until, _REST)
         with trio.move_on_after(until) as self._nap:
-            await trio.lowlevel.wait_readable(self._receiver.listener)
+            await trio.lowlevel.wait_readable(self._receiver.fd)
 
     # -- one call
 
@@ -269,7 +272,11 @@ class Session:
     async def _act(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
         """Carries a call out. Every error is a refusal."""
         try:
-            return await self._perform(snapshot, ruling)
+            if not self._receiver.proxied:
+                return await self._perform(snapshot, ruling)
+            with trio.move_on_after(PROXY_DEADLINE):
+                return await self._perform(snapshot, ruling)
+            return Outcome(self._on_error, "who passed the call on does not wait any longer")
         except UnreadableArgument as error:
             return Outcome(self._unreadable(error.errno))
         except Exception as error:  # fail closed, and say so

@@ -98,8 +98,13 @@ class Receiver:
         watch: Any,
         calls: Mapping[tuple[int, int], CallSpec],
         limits: Limits = DEFAULT,
+        proxy: int = -1,
     ) -> None:
+        """`proxy`: calls come by this connection of LXC's monitor, and `listener`, which becomes
+        that of each call, is only asked whether its caller still waits."""
         self.listener = listener
+        self.proxied = proxy >= 0
+        self.fd = proxy if self.proxied else listener
         self.call = ffi.new("struct sd_call *")
         self.unread = False
         self._also = _NULL
@@ -109,8 +114,9 @@ class Receiver:
         self._shapes = {_CALL.pack(*call): _Shape(spec) for call, spec in calls.items()}
         self._watch = watch
         pointer = lib.sd_receiver_new(
-            listener, timer, watch, reads_table(calls), len(calls), int(limits.snapshot * 1e9)
-        )
+            listener, proxy, timer, watch, reads_table(calls), len(calls),
+            int(limits.snapshot * 1e9),
+        )  # fmt: skip
         if pointer == ffi.NULL:
             raise OSError("the kernel's notifications are larger than this version knows")
         self._pointer = ffi.gc(pointer, lib.sd_receiver_free)

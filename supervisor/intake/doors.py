@@ -7,6 +7,7 @@ from typing import Final
 
 from supervisor.daemon.main import DoorMaker
 from supervisor.intake.attach import AttachDoor
+from supervisor.intake.lxc import LxcDoor
 from supervisor.intake.oci import OciDoor
 
-DOORS: Final[Mapping[str, DoorMaker]] = {"oci": OciDoor, "attach": AttachDoor}
+DOORS: Final[Mapping[str, DoorMaker]] = {"oci": OciDoor, "lxc": LxcDoor, "attach": AttachDoor}

@@ -56,19 +56,22 @@ def peer_of(sock: socket.socket) -> Peer:
     SO_PEERPIDFD: nothing is said of one that has gone, whose number may be another's by now.
     """
     pid, uid, gid = credentials(sock)
-    program = None
-    try:
-        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            program = file.read().rstrip("\n")
-    except OSError:
-        pass
-    start, shares = start_time(pid), shares_our_pids(pid)
+    program, start, shares = program_of(pid), start_time(pid), shares_our_pids(pid)
     gone = start is None
     if features.available("peer_pidfd"):
         gone = not peer_lives(sock)
     if gone:
         return Peer(pid, uid, gid, None, None, None if pid else False)
     return Peer(pid, uid, gid, program, start, shares)
+
+
+def program_of(pid: int) -> str | None:
+    """The name of a process, which it chooses itself; None where it has gone."""
+    try:
+        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return None
 
 
 def peer_lives(sock: socket.socket) -> bool:

@@ -39,10 +39,28 @@ def less(box: Box, hole: Box) -> Iterator[Box]:
         rest[number] = (first, last)
 
 
-def without(boxes: Iterable[Box], holes: Iterable[Box]) -> list[Box]:
-    """What is in `boxes` and in none of `holes`."""
+class TooMany(Exception):
+    """The rules are too many for each to be held against each."""
+
+
+class Budget:
+    """So many steps a proof may take: there are policies for which each would take for ever."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def spend(self, steps: int) -> None:
+        """Raises TooMany where there are not so many left."""
+        self.left -= steps
+        if self.left < 0:
+            raise TooMany
+
+
+def without(boxes: Iterable[Box], holes: Iterable[Box], budget: Budget) -> list[Box]:
+    """What is in `boxes` and in none of `holes`. Raises TooMany."""
     left = list(boxes)
     for hole in holes:
+        budget.spend(len(left))
         left = [piece for box in left for piece in less(box, hole)]
         if not left:
             break
@@ -61,7 +79,7 @@ class Index:
         for boxes in sets:
             for box in boxes:
                 shared.update((at, low) for at, (low, high) in enumerate(box) if low == high)
-        points: dict[int, list[tuple[int, int]]] = {}
+        points: dict[int, dict[tuple[int, int], None]] = {}
         wide: dict[int, None] = {}
         for owner, boxes in enumerate(sets):
             for box in boxes:
@@ -69,7 +87,7 @@ class Index:
                           if low == high]  # fmt: skip
                 if single:
                     _, at, value = min(single)
-                    points.setdefault(at, []).append((value, owner))
+                    points.setdefault(at, {})[value, owner] = None
                 else:
                     wide[owner] = None
         self._wide = list(wide)
@@ -78,10 +96,16 @@ class Index:
             for at, pairs in points.items()
         }
 
-    def near(self, box: Box) -> list[int]:
-        """The numbers of all sets that may have something in common with `box`, in order."""
+    def near(self, box: Box, budget: Budget) -> list[int]:
+        """The numbers of all sets that may have something in common with `box`, in order.
+
+        Raises TooMany.
+        """
         found = set(self._wide)
+        budget.spend(1 + len(found))
         for at, (values, owners) in self._points.items():
             low, high = box[at]
-            found.update(owners[bisect_left(values, low) : bisect_right(values, high)])
+            start, end = bisect_left(values, low), bisect_right(values, high)
+            budget.spend(end - start)
+            found.update(owners[start:end])
         return sorted(found)

@@ -9,30 +9,19 @@ import errno
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from supervisor.kernel import bpf
+from supervisor.kernel.mounts import MS_REMOUNT
 from supervisor.kernel.syscalls import NATIVE_ARCHES, CallSpec, Condition, Match, number
 from supervisor.model import Verdict
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.cubes import (
-    FILE_TYPES,
-    S_IFMT,
-    UNIVERSE,
-    Cube,
-    cubes,
-    disjoint,
-    overlap,
-    subtract,
-)
+from supervisor.policy.cubes import FILE_TYPES, S_IFMT, Cube
 from supervisor.policy.draft import Draft, Sets, read_draft
 from supervisor.policy.families import FamilySpec, NodeMatch, Traits
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import MountRules
-from supervisor.policy.rules import Rule, RuleSet
-
-# Past so many tests of device numbers the filter notifies more and the session decides.
-_CUBES_MAX: Final = 128
+from supervisor.policy.rules import RuleSet
+from supervisor.policy.settle import settle_mounts, settle_nodes
 
 
 def compile_policy(
@@ -144,7 +133,7 @@ def filter_rules(
 ) -> list[bpf.FilterRule]:
     """What the filter does for each call that is served, and for the doors that lead around one."""
     out: list[bpf.FilterRule] = []
-    settled = {name: _settle(rules) for name, rules in _node_sets(sets).items()}
+    settled = {name: settle_nodes(rules) for name, rules in _node_sets(sets).items()}
     for spec in served:
         family = families[spec.family]
         if family.keys is None:
@@ -153,13 +142,15 @@ def filter_rules(
                 for match in family.always(spec, None)
             ]
             continue
-        nodes = next((key for key in family.keys.values() if isinstance(key, NodeMatch)), None)
-        if nodes is None:
-            out += [
-                bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match)
-                for match in family.always(spec, sets[spec.family])
-            ]
+        rules = sets[spec.family]
+        if isinstance(rules, MountRules):
+            every = family.always(spec, rules)
+            again = [match for match in every if match[0].value & MS_REMOUNT]
+            out += [bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match) for match in again]
+            new = settle_mounts(rules, [match for match in every if match not in again])
+            out += [bpf.FilterRule(spec.name, action, match) for action, match in new]
             continue
+        nodes = next(key for key in family.keys.values() if isinstance(key, NodeMatch))
         for action, those in settled[spec.family].items():
             out += [bpf.FilterRule(spec.name, action, _match(spec, nodes, cube)) for cube in those]
     by_path = any(
@@ -185,51 +176,3 @@ def _match(spec: CallSpec, nodes: NodeMatch, cube: Cube) -> Match:
         raise TypeError(f"{spec.name} has no device")
     match = (Condition(mode, S_IFMT, FILE_TYPES[cube.kind]),)
     return match if not cube.mask else (*match, Condition(dev, cube.mask, cube.value))
-
-
-def _settle(rules: RuleSet) -> dict[int, list[Cube]]:
-    """What the filter does with each device: the cubes of each action but "allow".
-
-    A rule whose verdict the registers settle is answered by the filter where nobody wants to know
-    of it: a `continue`, and what is `silent`. All else that a rule or `otherwise` could refuse,
-    grant or look into notifies.
-    """
-    earlier: list[Cube] = []
-    allowed: list[Cube] = []
-    out: dict[int, list[Cube]] = {}
-    wanted: list[Cube] = []
-    quick = len(rules.rules) > _CUBES_MAX
-    for rule in rules.rules:
-        action = None if quick or rule.needs_facts else _action(rule)
-        region = cubes(rule.nodes)
-        if action is None:
-            wanted += region
-        else:
-            mine = disjoint(subtract(region, [cube for cube in earlier if _meets(cube, region)]))
-            if action == bpf.RET_ALLOW:
-                allowed += mine
-            else:
-                out.setdefault(action, []).extend(mine)
-        earlier += region
-    silent = [cube for those in out.values() for cube in those]
-    if rules.otherwise.verdict is Verdict.REFUSE or len(set(wanted)) > _CUBES_MAX:
-        wanted = list(UNIVERSE)
-    notified = subtract(dict.fromkeys(wanted), silent + allowed)
-    if len(notified) + len(silent) > _CUBES_MAX:
-        return {bpf.RET_USER_NOTIF: list(UNIVERSE)}
-    out[bpf.RET_USER_NOTIF] = notified
-    return out
-
-
-def _meets(cube: Cube, region: Sequence[Cube]) -> bool:
-    return any(overlap(cube, other) for other in region)
-
-
-def _action(rule: Rule) -> int | None:
-    if rule.verdict is Verdict.CONTINUE:
-        return bpf.RET_ALLOW
-    if not rule.silent:
-        return None
-    if rule.verdict is Verdict.KILL:
-        return bpf.RET_KILL_PROCESS
-    return bpf.ret_errno(rule.value if rule.verdict is Verdict.ERRNO else errno.EPERM)

@@ -78,6 +78,16 @@ def overlap(one: Cube, other: Cube) -> bool:
     return one.kind == other.kind and not (one.mask & other.mask & (one.value ^ other.value))
 
 
+def common(those: Iterable[Cube], these: Sequence[Cube]) -> list[Cube]:
+    """The devices in both."""
+    return [
+        Cube(one.kind, one.mask | other.mask, one.value | other.value)
+        for one in those
+        for other in these
+        if overlap(one, other)
+    ]
+
+
 def subtract(those: Iterable[Cube], these: Iterable[Cube]) -> list[Cube]:
     """The devices in `those` and not in `these`, as cubes that do not overlap if `those` do not."""
     out = list(those)

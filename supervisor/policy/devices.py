@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from supervisor.policy.match import MAJOR_MAX, MINOR_MAX, NodeRange, node_matches
@@ -82,6 +83,7 @@ class DeviceError(ValueError):
     """Not a device; the text says why, and what may have been meant."""
 
 
+@lru_cache(maxsize=4096)
 def parse_device(text: str) -> NodeRange:
     """The devices that one entry of a policy stands for. Raises DeviceError."""
     known = NAMES.get(text)

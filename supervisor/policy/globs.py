@@ -7,18 +7,24 @@ is claimed. That a star takes at most 255 bytes is left out: no name in a file s
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from supervisor.policy.boxes import Budget
 from supervisor.policy.match import glob_regex, glob_tokens, literal_prefix
 
 _EVERY: Final = (1 << 256) - 1
 _SLASH: Final = 1 << ord("/")
 _NO_SLASH: Final = _EVERY & ~_SLASH
-_PAIRS_MAX: Final = 4096
+_WORK_MAX: Final = 50_000
+_LONG: Final = 512
+# What a match, whose pattern may have to be compiled, and a proof cost in steps of a Budget.
+_MATCH: Final = 100
+_PROOF: Final = 1000
 _WILD: Final = re.compile(r"[*?\[\\]")
 
 
@@ -60,7 +66,7 @@ def _masks(kind: str, text: str) -> list[int]:
     return [1 << byte for byte in plain.encode("utf-8", "surrogateescape")]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _automaton(glob: str) -> _Automaton:
     steps: list[list[tuple[int, int]]] = [[]]
     free: list[int | None] = [None]
@@ -114,36 +120,41 @@ def _example(glob: str) -> bytes:
     return bytes(out)
 
 
-@lru_cache(maxsize=65536)
-def includes(outer: str, inner: str) -> bool:
+def includes(outer: str, inner: str, budget: Budget | None = None) -> bool:
     """Whether every path that `inner` matches is matched by `outer`.
 
-    False where that is not so, and where it would take too long to tell.
+    False where that is not so, and where it would take too long to tell. Raises TooMany.
     """
     if outer == inner or outer in ("/**", "**"):
         return True
-    if not _WILD.search(inner):
-        return glob_regex(outer).fullmatch(inner.encode("utf-8", "surrogateescape")) is not None
-    if not _WILD.search(outer) or not _may(outer, inner):
+    if not _WILD.search(outer):
         return False
-    return _proved(_automaton(outer), _automaton(inner))
-
-
-def _may(outer: str, inner: str) -> bool:
     start, other = literal_prefix(outer), literal_prefix(inner)
     if not (other + b"/").startswith(start + b"/"):
         return False
-    return glob_regex(outer).fullmatch(_example(inner)) is not None
+    if budget is not None:
+        budget.spend(_MATCH)
+    if not _WILD.search(inner):
+        return glob_regex(outer).fullmatch(inner.encode("utf-8", "surrogateescape")) is not None
+    if len(outer) + len(inner) > _LONG or not glob_regex(outer).fullmatch(_example(inner)):
+        return False
+    if budget is not None:
+        budget.spend(_PROOF)
+    return _proved(outer, inner)
 
 
-def _proved(outer: _Automaton, inner: _Automaton) -> bool:
+@lru_cache(maxsize=4096)
+def _proved(outer_glob: str, inner_glob: str) -> bool:
+    outer, inner = _automaton(outer_glob), _automaton(inner_glob)
     letters = list(
         _letters(mask for one in (outer, inner) for row in one.steps for mask, _ in row)
     )
     todo = [(state, outer.starts) for state in inner.starts]
     seen = set(todo)
+    work = 0
     while todo:
         state, others = todo.pop()
+        work += len(letters) * len(others)
         if state == len(inner.steps) - 1 and len(outer.steps) - 1 not in others:
             return False
         for letter in letters:
@@ -157,20 +168,23 @@ def _proved(outer: _Automaton, inner: _Automaton) -> bool:
                 if (following, reached) not in seen:
                     seen.add((following, reached))
                     todo.append((following, reached))
-        if len(seen) > _PAIRS_MAX:
+        if work > _WORK_MAX:
             return False
     return True
 
 
-def text_includes(outer: str, inner: str) -> bool:
+def text_includes(outer: str, inner: str, budget: Budget | None = None) -> bool:
     """The same for globs over texts (options, sources that are no path), where `*` takes anything.
 
-    Only what is plain to see: equal globs, and stars alone.
+    Only what is plain to see: equal globs, and stars alone. Raises TooMany.
     """
     if outer in ("*", inner):
         return True
+    if "*" not in outer or len(outer) + len(inner) > _LONG:
+        return False
+    if budget is not None:
+        budget.spend(_MATCH)
     if re.search(r"[?\[]", outer + inner):
         return False
-    stars = ".*".join(re.escape(part) for part in outer.split("*"))
     # A star of the inner one can only be taken by a star: as a letter that stands in neither.
-    return re.fullmatch(stars, inner.replace("*", "\0"), re.DOTALL) is not None
+    return fnmatch.fnmatchcase(inner.replace("*", "\0"), outer)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from supervisor.kernel.capabilities import NAMES as CAPABILITIES
 from supervisor.kernel.fuse_programs import PROGRAMS
@@ -53,6 +54,7 @@ from supervisor.policy.values import (
 )
 
 Schema = dict[str, Any]
+_LONG, _MISTAKES = 1000, 100
 
 LIST_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 _LIST: Schema = {"type": "string", "pattern": rf"^\${LIST_NAME}$", "description": "a named list"}
@@ -69,16 +71,31 @@ def one_or_many(entry: Schema) -> WithJsonSchema:
 
 def _many(kind: Any, parse: Callable[[Any], Any], *schemas: Schema) -> Any:
     """A list of values, or a single one of them."""
+
+    def entries(value: object) -> object:
+        """The list, and of a long one no more than its first mistakes: each costs a search."""
+        value = filled(value)
+        if isinstance(value, list) and len(value) > _LONG:
+            wrong = 0
+            for number, one in enumerate(value):
+                try:
+                    parse(one)
+                except PydanticCustomError:
+                    wrong += 1
+                if wrong == _MISTAKES:
+                    return value[: number + 1]
+        return value
+
     return Annotated[
         list.__class_getitem__(Annotated[kind, BeforeValidator(parse)]),
-        BeforeValidator(filled),
+        BeforeValidator(entries),
         one_or_many(_entry(*schemas)),
     ]
 
 
 _DEVICE: Schema = {
     "type": "string",
-    "pattern": rf"^((char|block) +[0-9*-]+:[0-9*-]+|({'|'.join(SERIES)})([0-9]+(-[0-9]+)?|\\*))$",
+    "pattern": rf"^((char|block) +[0-9*-]+:[0-9*-]+|({'|'.join(SERIES)})([0-9]+(-[0-9]+)?|\*))$",
     "examples": ["char 10:229", "block 7:0-7", "loop*"],
 }
 GLOB: Schema = {"type": "string", "pattern": r"^(/|\*\*)", "examples": ["/srv/**", "/dev/*"]}

@@ -80,7 +80,10 @@ def _unreachable(draft: Draft, family: str, rules: RuleSet | MountRules) -> None
 
 
 def _accepted_races(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
-    found = {race.index: race for race in races(rules)}
+    try:
+        found = {race.index: race for race in races(rules)}
+    except TooMany:
+        return  # that is an error already
     section = getattr(draft.document.syscalls, family)
     for index, raw in enumerate(section.rules):
         if not raw.accept_race:

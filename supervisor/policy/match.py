@@ -137,7 +137,7 @@ def glob_pattern(glob: str) -> bytes:
     return out.encode("utf-8", "surrogateescape")
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)
 def glob_regex(*globs: str) -> re.Pattern[bytes]:
     """What any of the globs matches; to be used with fullmatch(). Raises GlobError."""
     return re.compile(b"|".join(b"(?:%s)" % glob_pattern(glob) for glob in globs), re.DOTALL)

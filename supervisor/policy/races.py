@@ -13,15 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from supervisor.model import Decision, Verdict
-from supervisor.policy.boxes import Box, Index, meet, without
+from supervisor.policy.boxes import Box, Budget, Index, TooMany, meet, without
 from supervisor.policy.mounts import MountRule, MountRules
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.shapes import Shape, shapes_of
 from supervisor.policy.source import Source, rule_node
 from supervisor.policy.values import REFUSALS
+
+# More than policies of ten thousand rules need that somebody has written.
+_STEPS_MAX: Final = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +50,25 @@ def refuses(rule: Rule | MountRule | Decision) -> bool:
 
 
 def races(rules: RuleSet | MountRules) -> Iterator[Race]:
-    """Each rule that continues, with the first one found that it races with."""
+    """Each rule that continues, with the first one found that it races with.
+
+    Raises TooMany where that cannot be told of all of them.
+    """
     every: list[Rule | MountRule | Decision] = [*rules.rules, rules.otherwise]
     last = len(every) - 1
     going = [number for number, rule in enumerate(every) if continues(rule)]
     refusing = [number for number, rule in enumerate(every) if refuses(rule)]
     if not going or not refusing:
         return
-    shapes = shapes_of(rules)
+    budget = Budget(_STEPS_MAX)
+    shapes = shapes_of(rules, budget)
     if all(shape.free for shape in shapes):
         return
     free = Index([shape.boxes if shape.free else () for shape in shapes])
     refused = Index([shapes[one].boxes if one in set(refusing) else () for one in range(last)])
     for one in going:
-        found = _race(shapes, free, refused, one, last if refuses(rules.otherwise) else None)
+        otherwise = last if refuses(rules.otherwise) else None
+        found = _race(shapes, free, refused, one, otherwise, budget)
         if found is not None:
             texts = {
                 text.name for number in (one, found) for text in shapes[number].texts
@@ -76,41 +84,61 @@ def races(rules: RuleSet | MountRules) -> Iterator[Race]:
 
 
 def _race(
-    shapes: list[Shape], free: Index, refused: Index, one: int, last: int | None
+    shapes: list[Shape], free: Index, refused: Index, one: int, last: int | None, budget: Budget
 ) -> int | None:
     """The number of a rule that refuses some of what `one` continues, if only memory changes."""
-    if last is not None and _meet(shapes, free, one, last):
+    if last is not None and _meet(shapes, free, one, last, budget):
         return last
     others = dict.fromkeys(
-        other for box in shapes[one].boxes for other in refused.near(box) if other != one
+        other for box in shapes[one].boxes for other in refused.near(box, budget) if other != one
     )
-    return next((other for other in others if _meet(shapes, free, one, other)), None)
+    return next((other for other in others if _meet(shapes, free, one, other, budget)), None)
 
 
-def _meet(shapes: list[Shape], free: Index, one: int, other: int) -> bool:
-    """Whether some call, but for its memory, can be decided by either rule."""
+def _meet(shapes: list[Shape], free: Index, one: int, other: int, budget: Budget) -> bool:
+    """Whether some call, but for its memory, can be decided by either rule; `one` lets it go on."""
+    mine = shapes[one]
+    if other > one and mine.exact and all(text.any for text in mine.texts):
+        return False  # whoever it lets go on is never asked for anything in memory
     later = max(one, other)
-    for mine in shapes[one].boxes:
+    for box in mine.boxes:
+        budget.spend(len(shapes[other].boxes))
         for theirs in shapes[other].boxes:
-            both = meet(mine, theirs)
-            if both is not None and _reached(shapes, free, both, later):
+            both = meet(box, theirs)
+            if both is not None and _reached(shapes, free, both, later, budget):
                 return True
     return False
 
 
-def _reached(shapes: list[Shape], free: Index, box: Box, number: int) -> bool:
+def _reached(shapes: list[Shape], free: Index, box: Box, number: int, budget: Budget) -> bool:
     """Whether some of `box` comes as far as rule `number`, where memory can let it pass."""
     holes = [
-        hole for earlier in free.near(box) if earlier < number for hole in shapes[earlier].boxes
+        hole
+        for earlier in free.near(box, budget)
+        if earlier < number
+        for hole in shapes[earlier].boxes
     ]
-    return bool(without([box], holes))
+    return bool(without([box], holes, budget))
 
 
 def report_races(source: Source, family: str, section: Any, rules: RuleSet | MountRules) -> None:
     """Makes errors of the races that no rule accepts."""
+    try:
+        _report(source, family, section, rules)
+    except TooMany:
+        source.at(
+            rule_node(source, family, -1),
+            "so many rules cannot be held against each other, and a `continue` or `mode: audit` "
+            "may race with a refusal: have fewer of them, or of ranges and ids that overlap",
+        )
+
+
+def _report(source: Source, family: str, section: Any, rules: RuleSet | MountRules) -> None:
     for race in races(rules):
         if race.index >= 0 and section.rules[race.index].accept_race:
             continue
+        if source.full:
+            return
         node = rule_node(source, family, race.index)
         if race.index < 0:
             what = "`otherwise: kernel`"
@@ -119,7 +147,7 @@ def report_races(source: Source, family: str, section: Any, rules: RuleSet | Mou
         else:
             what = "`continue`"
             node = node.at(("do",))
-        texts = " and ".join(race.texts)
+        texts = " and ".join(race.texts) or "program"
         source.at(
             node,
             f"{what} beside a refusal by {texts} is a race with {place_against(race, rules)}: the "

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from supervisor.model import Verdict
-from supervisor.policy.boxes import Box, Range, less
+from supervisor.policy.boxes import Box, Budget, Range, less
 from supervisor.policy.globs import includes, text_includes
 from supervisor.policy.match import MAJOR_MAX, MINOR_MAX, NodeRange
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, MountRule, MountRules
@@ -22,6 +22,8 @@ from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.values import ID_MAX
 
 _BOXES_MAX: Final = 256
+_TESTS_MAX: Final = 32
+_NODES_MAX: Final = 4096
 _KINDS: Final = {"c": 0, "b": 1}
 _IDS: Final = (0, ID_MAX)
 _WHITEOUT: Final = ((0, 0), (0, 0), (0, 0))
@@ -44,8 +46,11 @@ class Texts(Protocol):
         """The same as alternatives."""
         ...
 
-    def covers(self, other: Any) -> bool:
-        """Whether all that one part of another rule's texts matches is matched here."""
+    def covers(self, other: Any, budget: Budget) -> bool:
+        """Whether all that one part of another rule's texts matches is matched here.
+
+        Raises TooMany.
+        """
         ...
 
 
@@ -55,7 +60,7 @@ class Globs:
 
     name: str
     globs: tuple[str, ...] | None
-    inside: Callable[[str, str], bool] = includes
+    inside: Callable[[str, str, Budget], bool] = includes
 
     @property
     def any(self) -> bool:
@@ -66,16 +71,16 @@ class Globs:
         """One glob each."""
         return [self] if self.globs is None else [Globs(self.name, (one,)) for one in self.globs]
 
-    def covers(self, other: Globs) -> bool:
+    def covers(self, other: Globs, budget: Budget) -> bool:
         """Whether the one glob of `other` is inside of one of these."""
         if self.globs is None:
             return True
         return other.globs is not None and all(
-            any(self.inside(outer, inner) for outer in self.globs) for inner in other.globs
+            any(self.inside(outer, inner, budget) for outer in self.globs) for inner in other.globs
         )
 
 
-def _same(outer: str, inner: str) -> bool:
+def _same(outer: str, inner: str, budget: Budget) -> bool:  # noqa: ARG001
     return outer == inner
 
 
@@ -101,14 +106,14 @@ class Origin:
             *(Origin(None, (one,)) for one in self.devices),
         ]
 
-    def covers(self, other: Origin) -> bool:
+    def covers(self, other: Origin, budget: Budget) -> bool:
         """Whether the one source of `other` is inside of one of these."""
         if self.any:
             return True
         if other.any:
             return False
         return all(
-            any(_inside(outer, inner) for outer in self.globs or ())
+            any(_inside(outer, inner, budget) for outer in self.globs or ())
             for inner in other.globs or ()
         ) and all(
             any(
@@ -120,11 +125,11 @@ class Origin:
         )  # fmt: skip
 
 
-def _inside(outer: str, inner: str) -> bool:
+def _inside(outer: str, inner: str, budget: Budget) -> bool:
     paths = outer.startswith(("/", "**")), inner.startswith(("/", "**"))
     if paths == (True, True):
-        return includes(outer, inner)
-    return paths == (False, False) and text_includes(outer, inner)
+        return includes(outer, inner, budget)
+    return paths == (False, False) and text_includes(outer, inner, budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +148,13 @@ class Allowed:
         """Itself: they are no alternatives."""
         return [self]
 
-    def covers(self, other: Allowed) -> bool:
+    def covers(self, other: Allowed, budget: Budget) -> bool:
         """Whether every option that `other` allows is allowed here."""
         if self.globs is None:
             return True
         return other.globs is not None and all(
-            any(text_includes(outer, inner) for outer in self.globs) for inner in other.globs
+            any(text_includes(outer, inner, budget) for outer in self.globs)
+            for inner in other.globs
         )
 
 
@@ -190,7 +196,7 @@ def _tests(rule: Rule | MountRule) -> list[Hashable]:
     return out
 
 
-def _implies(one: Any, other: Any) -> bool:
+def _implies(one: Any, other: Any, budget: Budget) -> bool:
     """Whether a call for which test `one` holds passes test `other` as well."""
     (kind, mine), (another, theirs) = one, other
     if kind != another:
@@ -199,16 +205,23 @@ def _implies(one: Any, other: Any) -> bool:
         return not mine & ~theirs
     if kind == "capabilities":
         return set(mine) <= set(theirs)
-    return all(any(includes(outer, inner) for outer in theirs) for inner in mine)
+    return all(any(includes(outer, inner, budget) for outer in theirs) for inner in mine)
 
 
-def _nodes(ranges: Sequence[NodeRange] | None) -> list[Box]:
-    """Boxes of (type, major, minor), without the whiteout, which the filter never notifies."""
+def _nodes(ranges: Sequence[NodeRange] | None) -> tuple[list[Box], bool]:
+    """Boxes of (type, major, minor), without the whiteout, which the filter never notifies; False:
+    they are so many that here is a little more than those.
+    """
     every = ranges or (("c", 0, MAJOR_MAX, 0, MINOR_MAX), ("b", 0, MAJOR_MAX, 0, MINOR_MAX))
     boxes: list[Box] = [
         ((_KINDS[kind],) * 2, (low, high), (first, last)) for kind, low, high, first, last in every
     ]
-    return [piece for box in boxes for piece in less(box, _WHITEOUT)]
+    pieces = [piece for box in dict.fromkeys(boxes) for piece in less(box, _WHITEOUT)]
+    if len(pieces) <= _NODES_MAX:
+        return pieces, True
+    low = [min(piece[at][0] for piece in pieces) for at in range(3)]
+    high = [max(piece[at][1] for piece in pieces) for at in range(3)]
+    return [tuple(zip(low, high, strict=True))], False
 
 
 def _texts(rule: Rule | MountRule) -> tuple[Texts, ...]:
@@ -223,11 +236,15 @@ def _texts(rule: Rule | MountRule) -> tuple[Texts, ...]:
     )
 
 
-def shapes_of(rules: RuleSet | MountRules) -> list[Shape]:
-    """The shape of each rule, and last that of `otherwise`, which matches everything."""
+def shapes_of(rules: RuleSet | MountRules, budget: Budget) -> list[Shape]:
+    """The shape of each rule, and last that of `otherwise`, which matches everything.
+
+    Raises TooMany.
+    """
     every: list[Hashable] = list(
         dict.fromkeys(test for rule in rules.rules for test in _tests(rule))
-    )
+    )[:_TESTS_MAX]
+    known = set(every)
     nodes = isinstance(rules, RuleSet)
 
     def shape(rule: Rule | MountRule | None) -> Shape:
@@ -238,12 +255,14 @@ def shapes_of(rules: RuleSet | MountRules) -> list[Shape]:
         ]
         mine = _tests(rule) if rule is not None else []
         ranges += [
-            ((1, 1),) if any(_implies(one, test) for one in mine) else ((0, 1),) for test in every
+            ((1, 1),) if any(_implies(one, test, budget) for one in mine) else ((0, 1),)
+            for test in every
         ]
-        exact = True
+        exact = known.issuperset(mine)
         start: list[Box] = [()]
         if nodes:
-            start = _nodes(rule.nodes if isinstance(rule, Rule) else None)
+            start, whole = _nodes(rule.nodes if isinstance(rule, Rule) else None)
+            exact = exact and whole
         count = len(start)
         for number, one in enumerate(ranges):
             count *= len(one)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any, Final
 
 import yaml
@@ -19,9 +20,14 @@ from supervisor.errors import PolicyError
 
 SIZE_MAX: Final = 1 << 20
 _DEPTH_MAX: Final = 32
-NODES_MAX: Final = 200_000
+NODES_MAX: Final = 100_000
+# So many findings of one file are kept, and so many are shown: what comes later is mostly the same.
+NOTED_MAX: Final = 1000
 _FINDINGS_MAX: Final = 100
 _EXCERPT_MAX: Final = 100
+_MESSAGE_MAX: Final = 600
+_KEYS_MAX: Final = 1000
+_COLUMN_BITS: Final = SIZE_MAX.bit_length()
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -36,13 +42,17 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing wrong with a policy, or worth a warning."""
+    """One thing wrong with a policy, or worth a warning.
+
+    `excerpt` is the line, or of a long one the part around the place, from column `shift` on.
+    """
 
     file: str
     mark: Mark
     message: str
     severity: str = "error"
     excerpt: str = ""
+    shift: int = 0
 
     def text(self) -> str:
         """FILE:LINE:COLUMN: what is wrong, then the line with a caret below it."""
@@ -50,11 +60,9 @@ class Finding:
         if not self.excerpt:
             return out
         number = str(self.mark.line)
-        start = max(self.mark.column - 1 - _EXCERPT_MAX // 2, 0)
-        shown = self.excerpt[start : start + _EXCERPT_MAX]
-        lead = "".join("\t" if char == "\t" else " " for char in shown)
-        caret = (lead + " ")[: self.mark.column - 1 - start]
-        return f"{out}\n  {number} | {shown}\n  {' ' * len(number)} | {caret}^"
+        lead = "".join("\t" if char == "\t" else " " for char in self.excerpt)
+        caret = (lead + " ")[: self.mark.column - 1 - self.shift]
+        return f"{out}\n  {number} | {self.excerpt}\n  {' ' * len(number)} | {caret}^"
 
 
 class PolicyFindings(PolicyError):
@@ -73,20 +81,40 @@ def in_order(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(dict.fromkeys(findings), key=lambda found: (order[found.file], found.mark))
 
 
-@dataclass(slots=True)
+_NONE: Final[Any] = MappingProxyType({})
+
+
 class Node:
     """A value with its place: a scalar, a list or a mapping of keys (nodes) to values.
 
-    `source` is the file that it stands in: a policy can be put together from several.
+    `source` is the file that it stands in: a policy can be put together from several. A policy has
+    very many of them: they are small, and only lists and mappings can be changed.
     """
 
-    mark: Mark
-    source: Source = field(compare=False, repr=False)
-    scalar: str | None = None
-    plain: bool = False
-    items: list[Node] = field(default_factory=list)
-    pairs: dict[str, tuple[Node, Node]] = field(default_factory=dict)
-    kind: str = "scalar"
+    __slots__ = ("_place", "items", "kind", "pairs", "plain", "scalar", "source")
+
+    def __init__(
+        self,
+        mark: Mark,
+        source: Source,
+        scalar: str | None = None,
+        *,
+        plain: bool = False,
+        items: list[Node] | None = None,
+        kind: str = "scalar",
+    ) -> None:
+        self._place = mark.line << _COLUMN_BITS | mark.column
+        self.source = source
+        self.scalar = scalar
+        self.plain = plain
+        self.items: list[Node] = ([] if items is None else items) if kind == "list" else _NONE
+        self.pairs: dict[str, tuple[Node, Node]] = {} if kind == "mapping" else _NONE
+        self.kind = kind
+
+    @property
+    def mark(self) -> Mark:
+        """Where it begins."""
+        return Mark(self._place >> _COLUMN_BITS, self._place & (1 << _COLUMN_BITS) - 1)
 
     def value(self) -> Any:
         """The value in Python's types."""
@@ -128,6 +156,13 @@ def rule_node(source: Source, family: str, index: int) -> Node:
     return source.root.at(("syscalls", family), key=True)
 
 
+def _shown(text: str) -> str:
+    """What a file says is shown, never sent to the terminal as it is."""
+    return "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
+
+
+# What YAML counts as the end of a line.
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _INT = re.compile(r"[-+]?[0-9]{1,19}|0o[0-7]{1,21}|0x[0-9a-fA-F]{1,16}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _INF = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -174,15 +209,25 @@ class Source:
             column = len(content[start : error.start].decode("utf-8", "replace")) + 1
             self.add(Mark(line, column), "not UTF-8")
             self.fail()
-        self._lines = re.split(r"\r\n|\r|\n", text)
+        self._lines = _BREAK.split(text)
         self.root = self._tree(text)
 
     def add(self, mark: Mark, message: str, severity: str = "error") -> None:
-        """Notes a finding."""
-        excerpt = self._lines[mark.line - 1] if mark.line <= len(self._lines) else ""
-        # What a file says is shown, never sent to the terminal as it is.
-        shown = "".join(char if char.isprintable() or char == "\t" else "?" for char in excerpt)
-        self.findings.append(Finding(self.file, mark, message, severity, shown))
+        """Notes a finding, unless there are very many already."""
+        if self.full:
+            return
+        line = self._lines[mark.line - 1] if mark.line <= len(self._lines) else ""
+        start = max(mark.column - 1 - _EXCERPT_MAX // 2, 0)
+        if len(message) > _MESSAGE_MAX:
+            half = _MESSAGE_MAX // 2
+            message = f"{message[:half]} ... {message[-half:]}"
+        excerpt = _shown(line[start : start + _EXCERPT_MAX])
+        self.findings.append(Finding(self.file, mark, _shown(message), severity, excerpt, start))
+
+    @property
+    def full(self) -> bool:
+        """Whether so much was found that nothing more is noted."""
+        return len(self.findings) >= NOTED_MAX
 
     @staticmethod
     def at(node: Node, message: str, severity: str = "error") -> None:
@@ -240,7 +285,7 @@ class Source:
         )
         if found is None:
             return Mark(1, 1)
-        before = re.split(r"\r\n|\r|\n", text[: found.start()])
+        before = _BREAK.split(text[: found.start()])
         return Mark(len(before), len(before[-1]) + 1)
 
     def _document(self, events: Iterator[Any]) -> Node | None:
@@ -248,6 +293,7 @@ class Source:
         stack: list[Node] = []
         keys: list[Node | None] = []
         count = documents = 0
+        words: dict[str, str] = {}  # the same few again and again
         for event in events:
             mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
             if isinstance(event, yaml.DocumentStartEvent):
@@ -258,7 +304,7 @@ class Source:
                 continue
             if isinstance(event, yaml.AliasEvent):
                 self.add(mark, "aliases (*name) are not allowed in a policy")
-                node = Node(mark, self, "", plain=False)
+                node = Node(mark, self, "")
             elif isinstance(event, yaml.NodeEvent):
                 if event.anchor is not None:
                     self.add(mark, "anchors (&name) are not allowed in a policy")
@@ -266,7 +312,8 @@ class Source:
                 if tag is not None:
                     self.add(mark, f"tags ({tag}) are not allowed in a policy")
                 if isinstance(event, yaml.ScalarEvent):
-                    node = Node(mark, self, event.value, event.style is None or event.style == "")
+                    text = words.setdefault(event.value, event.value)
+                    node = Node(mark, self, text, plain=not event.style)
                 else:
                     kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
                     node = Node(mark, self, kind=kind)
@@ -309,6 +356,9 @@ class Source:
             first = parent.pairs[key.scalar][0].mark.line
             self.add(key.mark, f"the key {key.scalar} is here twice (first in line {first})")
         else:
+            if len(parent.pairs) >= _KEYS_MAX:
+                self.add(key.mark, f"more than {_KEYS_MAX} keys")
+                self.fail()
             parent.pairs[key.scalar] = (key, node)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from supervisor.policy.source import Node
 from supervisor.policy.values import near
+
+Where = tuple[int | str, ...]
 
 
 def validate(root: Node, model: type[BaseModel]) -> Any:
@@ -23,28 +25,103 @@ def validate(root: Node, model: type[BaseModel]) -> Any:
         source.at(root, "a policy is a mapping: version, name, syscalls ...")
         source.fail()
     known = {(finding.file, finding.mark) for finding in source.everything()}
-    wrong: list[tuple[int | str, ...]] = []
-    try:
-        return model.model_validate(root.value())
-    except ValidationError as error:
+
+    def note(error: ValidationError, prefix: Where) -> list[Where]:
+        wrong: list[Where] = []
         for found in error.errors(include_url=False, include_context=True, include_input=False):
-            where = tuple(found["loc"])
+            where = (*prefix, *found["loc"])
             kind = found["type"]
             node = root.at(where, key=kind in ("extra_forbidden", "policy_key"))
             wrong.append(where)
             # An alias, say, is wrong already: that it is no list either is no news.
             if kind == "missing" or (node.source.file, node.mark) not in known:
                 source.at(node, _message(kind, where, found, model, node))
+        return wrong
+
+    wrong: list[Where] = []
     try:
-        return model.model_validate(_mended(root.value(), wrong))
-    except ValidationError:
-        source.fail()
-        raise
+        document: Any = model.model_validate(_without_rules(root))
+    except ValidationError as error:
+        wrong = note(error, ())
+    if wrong:
+        try:
+            document = model.model_validate(_mended(_without_rules(root), wrong))
+        except ValidationError:
+            source.fail()
+            raise
+    for family, nodes in _rules(root).items():
+        section = getattr(document.syscalls, family, None)
+        if section is not None and not _rules_of(section, nodes, ("syscalls", family), note):
+            setattr(document.syscalls, family, None)
+    return document
+
+
+def _rules(root: Node) -> dict[str, list[Node]]:
+    """The rules of each family, where they are a list."""
+    families = root.pairs["syscalls"][1].pairs if "syscalls" in root.pairs else {}
+    out = {}
+    for family, (_, section) in families.items():
+        rules = section.pairs["rules"][1] if "rules" in section.pairs else section
+        if rules.kind == "list":
+            out[family] = rules.items
+    return out
+
+
+def _without_rules(root: Node) -> dict[str, Any]:
+    """The values of a policy, its rules left out: there may be very many of them."""
+    out = {key: value.value() for key, (_, value) in root.pairs.items() if key != "syscalls"}
+    if "syscalls" not in root.pairs:
+        return out
+    families = root.pairs["syscalls"][1]
+    if families.kind != "mapping":
+        return out | {"syscalls": families.value()}
+    rules = _rules(root)
+    out["syscalls"] = {
+        family: [] if section.kind == "list" else (
+            {
+                key: [] if key == "rules" and family in rules else value.value()
+                for key, (_, value) in section.pairs.items()
+            }
+            if section.kind == "mapping"
+            else section.value()
+        )
+        for family, (_, section) in families.pairs.items()
+    }  # fmt: skip
+    return out
+
+
+def _rules_of(
+    section: Any, nodes: Sequence[Node], where: Where,
+    note: Callable[[ValidationError, Where], list[Where]],
+) -> bool:
+    """Reads the rules of a section into it, one after the other. False: too much is wrong."""
+    model: type[BaseModel] = _model_at(type(section), ("rules",))
+    rules: list[Any] = []
+    whole = True
+    for index, node in enumerate(nodes):
+        prefix = (*where, "rules", index)
+        value = node.value()
+        try:
+            rules.append(model.model_validate(value))
+        except ValidationError as error:
+            keys = {one[len(prefix)] for one in note(error, prefix) if len(one) > len(prefix)}
+            if not keys or not keys <= _STAND_INS.keys():
+                whole = False
+            elif whole:
+                mended = {**value, **{key: _STAND_INS[key] for key in keys}}
+                try:
+                    rules.append(model.model_validate(mended))
+                except ValidationError:
+                    whole = False
+            if node.source.full:
+                return False
+    section.rules = rules
+    return whole
 
 
 # What a key of a rule becomes where it cannot be read, so that no race is found by it: a path is a
 # path, whatever it says. Without its devices or its action nothing can be said of a rule.
-_STAND_INS: Mapping[str, object] = {
+_STAND_INS: Mapping[int | str, object] = {
     "path": "/**",
     "uid": 0,
     "gid": 0,
@@ -59,15 +136,10 @@ _STAND_INS: Mapping[str, object] = {
 }
 
 
-def _mended(value: Any, wrong: list[tuple[int | str, ...]]) -> Any:
+def _mended(value: Any, wrong: Sequence[Where]) -> Any:
     """The values of a policy without what is wrong in them."""
     for where in wrong:
         match where:
-            case ("syscalls", family, "rules", int(index), str(key), *_) if key in _STAND_INS:
-                section = value["syscalls"].get(family)
-                if section is not None:
-                    rules = section["rules"] if isinstance(section, dict) else section
-                    rules[index][key] = _STAND_INS[key]
             case ("syscalls", family, *_):
                 value["syscalls"].pop(family, None)
             case ("version",):
@@ -81,7 +153,7 @@ def _mended(value: Any, wrong: list[tuple[int | str, ...]]) -> Any:
 
 def _message(
     kind: str,
-    where: tuple[int | str, ...],
+    where: Where,
     found: Mapping[str, Any],
     model: type[BaseModel],
     node: Node,
@@ -111,7 +183,7 @@ def _message(
     return f"{name} should be {text}"
 
 
-def _model_at(model: type[BaseModel], where: tuple[int | str, ...]) -> type[BaseModel]:
+def _model_at(model: type[BaseModel], where: Where) -> type[BaseModel]:
     for step in where:
         if isinstance(step, str) and step in model.model_fields:
             inner = _inner(model.model_fields[step].annotation)

@@ -40,13 +40,15 @@ def place() -> Iterator[Path]:
         yield folder
 
 
-def attack(person: Person, programs: Path, place: Path, how: str, rounds: int) -> list[list[str]]:
+def attack(
+    person: Person, programs: Path, place: Path, how: str, rounds: int, policy: str = "build"
+) -> list[list[str]]:
     if how == "userfault" and not _has_userfault_device():
         pytest.skip("this kernel has no /dev/userfaultfd (6.1)")
     stall = [str(programs / "stall"), how, str(person.given(place)), str(rounds)]
     started = Started(
         person,
-        ["run", "--policy", "build", "--", *stall],
+        ["run", "--policy", policy, "--", *stall],
         env={
             "FUSE_DEVICE": str(programs / "fuse"),
             "USERFAULT_DEVICE": str(programs / "userfaultfd"),
@@ -96,6 +98,21 @@ def test_a_path_that_never_ends(
     assert int(calls) > 100
     assert int(failed) == 0
     assert float(worst) < LOOKUP * 1e3 * 0.9, "nobody waits behind it"
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "seconds"), [("page", "snapshot: 500ms", 0.5), ("lookup", "path: 4s", 4.0)]
+)
+def test_a_policy_sets_the_deadlines(
+    person: Person, programs: Path, place: Path, how: str, said: str, seconds: float
+) -> None:
+    """`limits`: longer than what they are by themselves, so that it shows."""
+    file = place / "patient.yaml"
+    file.write_text(f"version: 1\ninclude: build\nlimits: {{{said}}}\n")
+    lines = attack(person, programs, place, how, 1, policy=str(file))
+    (line,) = [line for line in lines if line[0] == "attacker"]
+    assert line[1] == "EPERM"
+    assert seconds * 1e3 * 0.9 <= float(line[2]) < (seconds + MARGIN) * 1e3
 
 
 def test_many_stalled_readers_end_all_reading(

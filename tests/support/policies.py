@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from supervisor.handlers.registry import FAMILIES
-from supervisor.kernel.syscalls import X86_64, number
+from supervisor.kernel.syscalls import NATIVE_ARCHES, X86_64, number
 from supervisor.model import Arg, Snapshot
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
@@ -15,16 +16,21 @@ from supervisor.policy.rules import RuleSet
 CHAR, BLOCK = 0o020000, 0o060000
 
 
-def policy(text: str, nodes: Nodes = "host") -> CompiledPolicy:
+def policy(
+    text: str, nodes: Nodes = "host", arches: Sequence[int] = NATIVE_ARCHES
+) -> CompiledPolicy:
     """The policy of a YAML text; its rules stand in "p.yaml"."""
-    return compile_policy(Path("p.yaml"), text.encode(), Traits(nodes), FAMILIES)
+    return compile_policy(Path("p.yaml"), text.encode(), Traits(nodes), FAMILIES, arches=arches)
 
 
-def mknod(*rules: str, otherwise: str = "refuse", nodes: Nodes = "host") -> CompiledPolicy:
+def mknod(
+    *rules: str, otherwise: str = "refuse", nodes: Nodes = "host",
+    arches: Sequence[int] = NATIVE_ARCHES,
+) -> CompiledPolicy:
     """A policy of mknod rules, each in YAML's flow style; the first stands in line 5."""
     lines = "".join(f"\n    - {rule}" for rule in rules) or " []"
     text = f"version: 1\nsyscalls:\n  mknod:\n    otherwise: {otherwise}\n    rules:{lines}\n"
-    return policy(text, nodes)
+    return policy(text, nodes, arches)
 
 
 def node_rules(policy: CompiledPolicy) -> RuleSet:
@@ -34,12 +40,13 @@ def node_rules(policy: CompiledPolicy) -> RuleSet:
     return rules
 
 
-def mounts(*rules: str, otherwise: str = "kernel") -> CompiledPolicy:
+def mounts(
+    *rules: str, otherwise: str = "kernel", arches: Sequence[int] = NATIVE_ARCHES
+) -> CompiledPolicy:
     """A policy of mount rules, each in YAML's flow style; the first stands in line 6."""
     lines = "".join(f"\n      - {rule}" for rule in rules) or " []"
-    return policy(
-        f"version: 1\nsyscalls:\n  mount:\n    otherwise: {otherwise}\n    rules:{lines}\n"
-    )
+    text = f"version: 1\nsyscalls:\n  mount:\n    otherwise: {otherwise}\n    rules:{lines}\n"
+    return policy(text, arches=arches)
 
 
 def mount_call(

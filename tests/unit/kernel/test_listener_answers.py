@@ -22,7 +22,7 @@ def test_an_answer_that_the_kernel_would_misread_is_not_sent(
     value: int, error: int, proceed: int
 ) -> None:
     watch = ffi.new("struct sd_watch *")
-    receiver = lib.sd_receiver_new(-1, -1, watch, ffi.new("struct sd_reads[1]"), 0, 10**8)
+    receiver = lib.sd_receiver_new(-1, -1, -1, watch, ffi.new("struct sd_reads[1]"), 0, 10**8)
     assert receiver != ffi.NULL
     try:
         assert lib.sd_answer(receiver, 1, 0, value, error, proceed) == -EINVAL

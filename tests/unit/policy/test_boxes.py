@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from supervisor.policy.boxes import Box, Index, meet, without
+from supervisor.policy.boxes import Box, Budget, Index, meet, without
 
 SIZE = 5
 POINTS = list(itertools.product(range(SIZE), repeat=3))
@@ -29,7 +29,7 @@ def box(rnd: random.Random) -> Box:
 def test_they_are_the_sets_of_their_points(seed: int) -> None:
     rnd = random.Random(seed)
     some, holes = [box(rnd) for _ in range(3)], [box(rnd) for _ in range(rnd.randrange(4))]
-    left = without(some, holes)
+    left = without(some, holes, Budget(10**9))
     for point in POINTS:
         wanted = any(inside(one, point) for one in some) and not any(
             inside(hole, point) for hole in holes
@@ -48,7 +48,7 @@ def test_the_index_forgets_nobody(seed: int) -> None:
     index = Index(sets)
     for _ in range(20):
         asked = box(rnd)
-        near = index.near(asked)
+        near = index.near(asked, Budget(10**9))
         assert near == sorted(set(near))
         wanted = {n for n, one in enumerate(sets) if any(meet(asked, part) for part in one)}
         assert wanted <= set(near)
@@ -56,4 +56,4 @@ def test_the_index_forgets_nobody(seed: int) -> None:
 
 def test_the_index_looks_at_few() -> None:
     sets = [[((0, 0), (n, n), (0, 9))] for n in range(1000)]
-    assert Index(sets).near(((0, 0), (5, 5), (0, 9))) == [5]
+    assert Index(sets).near(((0, 0), (5, 5), (0, 9)), Budget(99)) == [5]

@@ -1,0 +1,45 @@
+"""`seccompd lxc-hook`: what `lxc.hook.start-host` runs where a container has no notify proxy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+from pathlib import Path
+
+from supervisor.errors import SeccompdError
+
+_PATIENCE = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the verb, and what LXC gives every hook."""
+    parser.add_argument(
+        "--socket", type=Path, metavar="PATH", help="the daemon's lxc.sock (where it usually is)"
+    )
+    parser.add_argument(
+        "--lxcpath", default="/var/lib/lxc", metavar="PATH",
+        help="where the container is, as lxc-start -P says (%(default)s)",
+    )
+    parser.add_argument("--cookie", metavar="TEXT", help="what `match: {cookie: ...}` sees")
+    parser.add_argument("container", help="its name; LXC says it, and two words more")
+    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Tells the daemon that the container starts. Where it does not hear it, LXC gives up."""
+    from supervisor.daemon.config import default_runtime_directory
+    from supervisor.intake.lxc_commands import Announced, announcement
+
+    path = args.socket or default_runtime_directory() / "lxc.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(_PATIENCE)
+        try:
+            sock.connect(str(path))
+            sock.send(announcement(Announced(args.container, args.lxcpath, args.cookie)))
+            answer = sock.recv(4096)
+        except OSError as error:
+            raise SeccompdError(f"no daemon hears: {error}", where=str(path)) from error
+    if not answer or "announced" not in json.loads(answer):
+        raise SeccompdError("the daemon does not take it; its log says why", where=str(path))
+    return 0

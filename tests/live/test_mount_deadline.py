@@ -1,0 +1,50 @@
+"""`limits: {mount: ...}` of a policy, with a FUSE program that never mounts anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from errno import ETIMEDOUT
+from pathlib import Path
+
+import pytest
+
+from supervisor.engine.limits import DEFAULT
+from tests.support.people import Person
+from tests.support.program import run
+from tests.support.scratch import scratch
+
+POLICY = """version: 1
+limits: {mount: 1s}
+syscalls:
+  mount:
+    - fstype: ext4
+      do: {emulate: {via: fuse, program: [/bin/sh, -c, "sleep 97", "{source}", "{target}"]}}
+"""
+# mount(8) wants a loop device for a file.
+CALL = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mount(b"image", b"m", b"ext4", 0, None)
+print(ctypes.get_errno())
+"""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with scratch(0o777, "/var/tmp") as folder:
+        yield folder
+
+
+def test_a_program_that_never_mounts(person: Person, place: Path) -> None:
+    (place / "p.yaml").write_text(POLICY)
+    image = place / "image"
+    image.write_bytes(bytes(1 << 16))
+    image.chmod(0o666)
+    start = time.monotonic()
+    done = run(
+        person, "sh", "-c", f"cd {person.given(place)}; mkdir m; python3 -c '{CALL}'",
+        options=["--policy", str(place / "p.yaml")],
+    )  # fmt: skip
+    assert done.stdout == f"{ETIMEDOUT}\n", done.stderr
+    assert time.monotonic() - start < DEFAULT.mount / 2

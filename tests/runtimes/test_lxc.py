@@ -1,0 +1,274 @@
+"""Plain LXC: its monitor passes the calls of its containers on to lxc.sock."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.test_mount_kernel import make_image
+from tests.support.daemon import Daemon, serving
+from tests.support.inside import wait_for
+from tests.support.lxc import FIRST_ID, Lxc, there
+from tests.support.mounting import loops
+from tests.support.people import Person, python
+from tests.support.program import seccompd
+from tests.support.scratch import compile_c, scratch
+
+pytestmark = pytest.mark.skipif(bool(there()), reason="no LXC, or not root")
+
+POLICY = """
+version: 1
+match: {door: lxc, cookie: given}
+on_error: ENOMEDIUM
+syscalls:
+  mknod:
+    - {devices: ["null"], do: emulate}
+    - {devices: [zero], do: {errno: ENODEV}}
+  mount:
+    otherwise: kernel
+    rules:
+      - {fstype: ext4, source: "/by-fuse", options: {allow: ["*"]}, do: {emulate: {via: fuse}}}
+      - {fstype: ext4, source: "/by-kernel", options: {allow: ["*"]}, do: {emulate: {via: kernel}}}
+"""
+NODE = "mknod /tmp/n c 1 3 && echo hello >/tmp/n && stat -c '%F %t:%T %u' /tmp/n; rm /tmp/n"
+MADE = "character special file 1:3 0\n"
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch(0o755) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def daemon(root: Person, place: Path) -> Iterator[Daemon]:
+    with serving(root, place, {"given": POLICY}, doors=["oci", "lxc"]) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def box(daemon: Daemon, place: Path) -> Iterator[Lxc]:
+    found = Lxc(place, daemon, "given", "given")
+    yield found
+    found.close()
+
+
+def served(daemon: Daemon) -> None:
+    """Nobody is left that served a container."""
+    wait_for(lambda: daemon.ours("session"), lambda found: not found)
+
+
+def test_a_node(daemon: Daemon, box: Lxc) -> None:
+    done = box.run(f"{NODE}; mknod /kept c 1 3; mknod /tmp/z c 1 5; mknod /tmp/f c 1 7")
+    assert done.stdout == MADE, done.stderr
+    assert "No such device" in done.stderr
+    assert "Operation not permitted" in done.stderr
+    found = os.lstat(box.root / "kept")
+    assert (stat.S_ISCHR(found.st_mode), found.st_uid) == (True, FIRST_ID)
+    served(daemon)
+
+
+def test_mounts(daemon: Daemon, box: Lxc, place: Path) -> None:
+    image = make_image(place)
+    for name in ("by-fuse", "by-kernel"):
+        shutil.copy(image, box.root / name)
+        os.chown(box.root / name, FIRST_ID, FIRST_ID)
+    shutil.copy(compile_c("plain_mount", place, "-static"), box.root / "bin")
+    script = """for how in fuse kernel; do
+        mkdir /tmp/$how && plain_mount /by-$how /tmp/$how ext4 && cat /tmp/$how/file && echo
+        stat -c %u /tmp/$how/file; echo new >/tmp/$how/new; umount /tmp/$how; done
+        mount -t tmpfs none /tmp && echo tmpfs"""
+    done = box.run(script)
+    assert done.stdout.split() == ["text", "0", "text", "0", "tmpfs"], done.stderr
+    for name in ("by-fuse", "by-kernel"):
+        shown = ["debugfs", "-R", "cat new", str(box.root / name)]
+        assert subprocess.run(shown, capture_output=True, check=True).stdout == b"new\n"
+    assert loops(box.root) == []
+    served(daemon)
+
+
+def test_calls_of_many_at_once_and_of_an_attach(daemon: Daemon, box: Lxc) -> None:
+    """The monitor sends one after the other, those of two listeners over one connection."""
+    many = "for i in $(seq 20); do (mknod /tmp/m$i c 1 3 && echo OK) & done; wait; rm /tmp/m*"
+    name = box.start("/bin/sh", "-c", f"while true; do {NODE}; sleep 0.1; done")
+    assert box.attach(name, many).stdout.split() == ["OK"] * 20
+    assert box.attach(name, NODE.replace("/tmp/n", "/tmp/other")).stdout == MADE
+    assert len(daemon.ours("session")) == 1
+    box.stop(name)
+    served(daemon)
+    calls = [one for one in daemon.records() if one["session"] == f"lxc:{name}"]
+    assert not [one for one in calls if one.get("errno") not in (None, "EEXIST")]
+
+
+def test_another_cookie(daemon: Daemon, place: Path) -> None:
+    for cookie in ("other", None):
+        box = Lxc(place, daemon, "given", cookie)
+        done = box.run(NODE)
+        assert done.stdout == ""
+        assert "Operation not permitted" in done.stderr
+    assert "cookie is 'other', not given" in daemon.log()
+    assert "cookie is not known" in daemon.log()
+
+
+def test_without_a_user_namespace(daemon: Daemon, place: Path) -> None:
+    """Nobody said that this policy is for the host's root."""
+    done = Lxc(place, daemon, "given", "given", userns=False).run(NODE)
+    assert "Operation not permitted" in done.stderr
+    assert "user_namespace is 'host', not own" in daemon.log()
+
+
+def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
+    """Its call gets the policy's errno, and the next one its own answer, not an earlier one's."""
+    name = box.start()
+    assert box.attach(name, NODE).stdout == MADE
+    (session,) = daemon.ours("session")
+    init = box.pid(name)  # the monitor has an ear for nobody while a call is under way
+    for pid in daemon.ours("make") + daemon.ours("path"):
+        os.kill(pid, signal.SIGSTOP)
+    script = f"mknod /tmp/a c 1 3; mknod /tmp/z c 1 5; {NODE}"
+    attached = subprocess.Popen(
+        [shutil.which("lxc-attach") or "", "-P", str(box.path), "-n", name, "--clear-env", "--",
+         "/bin/sh", "-c", script],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: _calls_mknod(init), bool, 2)
+        os.kill(session, signal.SIGKILL)
+        out, errors = attached.communicate(timeout=30)
+    finally:
+        attached.kill()
+        attached.communicate()
+    assert out == MADE, errors
+    assert "No medium found" in errors, (daemon.log(), daemon.records()[-4:])
+    assert "No such device" in errors
+    box.stop(name)
+    served(daemon)
+
+
+def _calls_mknod(init: int) -> bool:
+    """Whether some process of the container waits in mknod."""
+    own = os.readlink(f"/proc/{init}/ns/user")
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(entry / "ns/user") == own and (
+                (entry / "syscall").read_text().split()[0] in ("133", "259")
+            ):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def test_a_daemon_that_is_not_there_yet_and_one_that_comes_again(
+    root: Person, place: Path
+) -> None:
+    """LXC refuses to start without it; later it finds the new one by itself, if it did not look for
+    it before: from then on LXC 5 answers ENOSYS."""
+    with scratch(0o755) as own:
+        with serving(root, own, {"given": POLICY}, doors=["oci", "lxc"]) as daemon:
+            box = Lxc(own, daemon, "given", "given")
+            try:
+                name = box.start()
+                assert box.attach(name, NODE).stdout == MADE
+                daemon.kill()
+                assert box.run("true").returncode != 0
+                daemon.start()
+                assert box.attach(name, NODE).stdout == MADE
+                daemon.kill()
+                assert "not implemented" in box.attach(name, "mknod /tmp/n c 1 3").stderr
+                daemon.start()
+                box.stop(name)
+                served(daemon)
+            finally:
+                box.close()
+
+
+# -- the listener itself, by the command socket
+
+
+@pytest.fixture
+def direct(root: Person, place: Path) -> Iterator[tuple[Daemon, Lxc]]:
+    with (
+        scratch(0o755) as own,
+        serving(root, own, {"given": POLICY}, doors=["oci", "lxc"]) as daemon,
+    ):
+        hook = own / "hook"
+        words = seccompd(root, "lxc-hook", "--socket", str(daemon.runtime / "lxc.sock"))
+        environ = " ".join(f"{key}={value}" for key, value in root.environ().items())
+        box = Lxc(
+            own, daemon, "given", None, f"lxc.hook.start-host = {hook}", proxy=False
+        )
+        hook.write_text(
+            f"#!/bin/sh\nexport {environ}\nexec {shlex.join(words)} --cookie given "
+            f'--lxcpath {box.path} "$@"\n'
+        )
+        hook.chmod(0o755)
+        try:
+            yield daemon, box
+        finally:
+            box.close()
+
+
+def test_without_a_proxy(direct: tuple[Daemon, Lxc]) -> None:
+    """In parallel, while the monitor has an ear for others; and by a daemon that comes later."""
+    daemon, box = direct
+    many = "for i in $(seq 20); do (mknod /tmp/m$i c 1 3 && echo OK) & done; wait; rm /tmp/m*"
+    done = box.run(f"{NODE}; {many}; mknod /tmp/z c 1 5")
+    assert done.stdout == MADE + "OK\n" * 20, done.stderr
+    assert "No such device" in done.stderr
+    served(daemon)
+    wait_for((daemon.runtime / "lxc.containers").read_text, lambda text: text == "")
+    name = box.start("/bin/sh", "-c", f"while sleep 0.05; do {NODE}; done >/said 2>&1")
+    said = box.root / "said"
+    wait_for(lambda: MADE in said.read_text() if said.exists() else False, bool)
+    daemon.stop()
+    said.write_text("")
+    daemon.start()
+    wait_for(said.read_text, lambda text: MADE in text)
+    assert (daemon.runtime / "lxc.containers").read_text().count(name) == 1
+    # Announced twice, it is still read once: another reader would wait for ever.
+    hook = [str(box.path.parent / "hook"), name, "lxc", "start-host"]
+    subprocess.run(hook, check=True)
+    wait_for(daemon.log, lambda text: "it is served already" in text)
+    said.write_text("")
+    wait_for(said.read_text, lambda text: text.count(MADE) > 3)
+    box.stop(name)
+    served(daemon)
+
+
+def test_a_command_socket_that_is_nobodys(direct: tuple[Daemon, Lxc], user: Person) -> None:
+    """Its name is anybody's to take, and a hook may name what there is not."""
+    daemon, box = direct
+    hook = [str(box.path.parent / "hook"), "nobody", "lxc", "start-host"]
+    subprocess.run(hook, check=True)
+    wait_for(daemon.log, lambda text: "nobody cannot be had: Connection refused" in text)
+    name = f"\\0{box.path}/nobody/command"
+    code = (
+        "import socket; s = socket.socket(1);"
+        f"s.bind('{name}'); s.listen(); print(flush=True); s.accept()"
+    )
+    other = subprocess.Popen(
+        user.argv([python(user), "-c", code]), stdout=subprocess.PIPE, cwd="/"
+    )
+    try:
+        assert other.stdout
+        other.stdout.readline()
+        subprocess.run(hook, check=True)
+        wait_for(daemon.log, lambda text: "its command socket is another user's" in text)
+    finally:
+        other.kill()
+        other.communicate()
+    daemon.stop()
+    done = subprocess.run(hook, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no daemon hears" in done.stderr
+    assert box.run("true").returncode != 0
+    daemon.start()
