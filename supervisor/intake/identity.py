@@ -37,7 +37,8 @@ class Peer:
 
     `pid` is 0 where that is in a pid namespace which is not below ours. `program` is the name of
     its process, `start` when that began (in ticks since boot); None where it went before it could
-    be looked at. `shares_pids`: it numbers processes as we do.
+    be looked at. `shares_pids`: whether it numbers processes as we do; None where that cannot be
+    said any more.
     """
 
     pid: int
@@ -45,7 +46,7 @@ class Peer:
     gid: int
     program: str | None
     start: int | None
-    shares_pids: bool
+    shares_pids: bool | None
 
 
 def peer_of(sock: socket.socket) -> Peer:
@@ -55,11 +56,13 @@ def peer_of(sock: socket.socket) -> Peer:
     SO_PEERPIDFD: nothing is said of one that has gone, whose number may be another's by now.
     """
     pid, uid, gid = credentials(sock)
-    program = program_of(pid)
-    found = Peer(pid, uid, gid, program, start_time(pid), shares_our_pids(pid))
-    if features.available("peer_pidfd") and not peer_lives(sock):
-        return Peer(pid, uid, gid, None, None, False)
-    return found
+    program, start, shares = program_of(pid), start_time(pid), shares_our_pids(pid)
+    gone = start is None
+    if features.available("peer_pidfd"):
+        gone = not peer_lives(sock)
+    if gone:
+        return Peer(pid, uid, gid, None, None, None if pid else False)
+    return Peer(pid, uid, gid, program, start, shares)
 
 
 def program_of(pid: int) -> str | None:

@@ -106,12 +106,18 @@ def _target(
     state: State, peer: Peer
 ) -> tuple[targets.Target | None, tuple[int, int] | None]:
     """Whose calls come, and which process is still the runtime's; as far as it can be known now."""
-    if not peer.shares_pids:
+    if peer.shares_pids is False:
         return None, None  # its numbers of processes are not ours
     if not state.pid:
         return None, targets.of_children(peer.pid, peer.start)
     try:
         target = targets.of_process(state.pid)
     except OSError:
+        return None, None
+    if peer.shares_pids is None and target.runtime is None:
+        # A runtime that has ended before it could be looked at, as runc does after `create`. What
+        # it named is a runtime's process, or the number was none of ours. (A wrong one gives
+        # nothing but refusals: calls are held against its namespace, and the latch is for callers.)
+        target.close()
         return None, None
     return target, target.runtime

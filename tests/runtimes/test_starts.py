@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from errno import ENOMEDIUM
 from pathlib import Path
@@ -83,6 +85,20 @@ def test_tasks_that_have_executed_nothing_are_no_runtimes(daemon: Daemon, box: B
     assert set(done.stdout.splitlines()) == {
         f"{who} {ENOMEDIUM}" for who in expected - {"brother"}
     }
+
+
+def test_a_runtime_that_has_gone_before_it_is_looked_at(daemon: Daemon, place: Path) -> None:
+    """As under load: `runc create` has ended when the daemon accepts."""
+    notify = [{"names": ["execve"], "action": "SCMP_ACT_NOTIFY"}]
+    with bundle(place, profile(daemon.socket, notify)) as box:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            name = box.create("/bin/sh", "-c", "echo started >/tmp/said; sleep 1000")
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        wait_for(lambda: "policy strict" in daemon.log(), bool)
+        assert run(box.command("start", name)).returncode == 0
+        wait_for((box.root / "tmp/said").exists, bool)
 
 
 def test_without_a_runtime_that_can_be_told_nothing_goes_on(daemon: Daemon, box: Bundle) -> None:

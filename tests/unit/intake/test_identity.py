@@ -37,7 +37,7 @@ def test_who_has_gone(tmp_path: Path) -> None:
             assert not peer_lives(connection)
             found = peer_of(connection)
             assert (found.pid, found.uid) == (pid, os.geteuid())
-            assert (found.program, found.start, found.shares_pids) == (None, None, False)
+            assert (found.program, found.start, found.shares_pids) == (None, None, None)
             os.waitpid(pid, 0)
 
 
