@@ -480,16 +480,20 @@ def test_nothing_outlives(
 
 def _end_command(started: Started) -> None:
     """Ends the shell that is CMD, and then, since it leaves others, the rest as Ctrl-C does."""
-    for pid in started.processes():
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text() == "sh\n":
-                os.kill(pid, signal.SIGKILL)
+    for pid in _shells(started):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     wait_for(lambda: _shells(started), lambda found: not found)
     os.kill(started.process.pid, signal.SIGTERM)
 
 
 def _shells(started: Started) -> list[int]:
-    return [pid for pid in started.processes() if Path(f"/proc/{pid}/comm").read_text() == "sh\n"]
+    found = []
+    for pid in started.processes():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if Path(f"/proc/{pid}/comm").read_text() == "sh\n":
+                found.append(pid)
+    return found
 
 
 def _programs(folder: Path) -> list[str]:

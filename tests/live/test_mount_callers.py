@@ -64,11 +64,10 @@ def inside(person: Person, programs: Path, place: Path, kind: str, script: str) 
     fails() {{ want=$1; shift; s=0; "$@" || s=$?; test $s = $want || {{ echo $s; exit 9; }}; }}
     there() {{ grep -q " {place}/m " /proc/self/mountinfo; test -d m/lost+found; }}
     """
-    done = run(
-        person, "sh", "-eu", "-c", begin + script,
-        options=("--policy", str(place / "rules.yaml")), timeout=60,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    options = ("--policy", str(place / "rules.yaml"), "--audit", str(place / "audit"))
+    done = run(person, "sh", "-eu", "-c", begin + script, options=options, timeout=60)
+    why = (place / "audit").read_text() if done.returncode else ""
+    assert (done.returncode, done.stderr) == (0, ""), (done.stdout, why)
     return done.stdout
 
 
