@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
 # Most tests wait for processes: two at a time, whole files, in the order of their folders.
-AT_ONCE := -n 2 --dist loadgroup --no-loadscope-reorder
+AT_ONCE := -n 2 --dist loadscope --no-loadscope-reorder
 SHIM := supervisor/_shim.abi3.so
 C_SHIM := $(wildcard csrc/*.c)
 C_PROGRAMS := $(wildcard bench/*.c tests/programs/*.c)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,16 +16,21 @@ if str(ROOT) not in sys.path:
 
 from tests.support import people  # noqa: E402
 
+# Loop devices are counted in these, programs looked for by name, and the mode of /dev/fuse changed.
+_ONE_AFTER_THE_OTHER = re.compile(r"/test_(\w*mount\w*|node_life|attach)\.py$")
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files go to workers as a whole, since their tests share containers. All that mounts goes to
-    one: loop devices are counted, and the mode of /dev/fuse is changed.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group"):
-            continue
-        group = "mounts" if "mount" in item.path.name else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files go to workers as a whole, since their tests share containers; what mounts to one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "mounts" if _ONE_AFTER_THE_OTHER.search(file) else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

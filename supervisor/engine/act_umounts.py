@@ -12,10 +12,10 @@ from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import Makers
 from supervisor.engine.works import gone_of, put
+from supervisor.kernel.mounts import MNT_DETACH, MNT_FORCE
 from supervisor.kernel.shim import lib
 from supervisor.model import Place, Unmount
 
-MNT_FORCE: Final = 1
 _TIDYING: Final = 2.0
 
 
@@ -66,5 +66,5 @@ class Umounts:
     ) -> None:
         """After one that succeeded: waits for the program's last writes."""
         if work.fs_dev:
-            force = bool(plan.flags & MNT_FORCE)
-            await self._servers.written(work.fs_dev, valid, on_wait, force=force)
+            hangs = bool(plan.flags & (MNT_FORCE | MNT_DETACH))  # is what these are for
+            await self._servers.written(work.fs_dev, valid, on_wait, force=hangs)

@@ -24,12 +24,9 @@ from supervisor.handlers.base import (
     number,
     place,
 )
+from supervisor.kernel.mounts import MNT_DETACH, MNT_EXPIRE, MNT_FORCE, UMOUNT_NOFOLLOW
 from supervisor.model import Decision, Plan, Snapshot, Unmount
 
-MNT_FORCE: Final = 1
-MNT_DETACH: Final = 2
-MNT_EXPIRE: Final = 4
-UMOUNT_NOFOLLOW: Final = 8
 _KNOWN: Final = MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW
 _TARGET: Final = ("target", Kind.PATH)
 

@@ -49,6 +49,12 @@ _TABLE: Final[Mapping[str, tuple[int, int]]] = {
     "lazytime": (1 << 25, 0),
 }
 
+# Flags of umount2(2).
+MNT_FORCE: Final = 1
+MNT_DETACH: Final = 2
+MNT_EXPIRE: Final = 4
+UMOUNT_NOFOLLOW: Final = 8
+
 # What the kernel lets root of a user namespace mount by itself (FS_USERNS_MOUNT), and since when.
 USERNS_TYPES: Final[Mapping[str, tuple[int, int]]] = {
     "proc": (3, 8), "sysfs": (3, 8), "tmpfs": (3, 9), "ramfs": (3, 9), "devpts": (3, 8),

@@ -200,7 +200,6 @@ def test_no_placeholder_where_there_is_no_node(user: Person, place: Path) -> Non
     assert "Operation not permitted" in done.stderr
 
 
-@pytest.mark.xdist_group("mounts")  # others wait until no fuse2fs is left
 def test_a_fuse_directory(root: Person, place: Path) -> None:
     """The maker never waits for a FUSE server: there a node is a bind mount."""
     if shutil.which("fuse2fs") is None or not os.path.exists("/dev/fuse"):
