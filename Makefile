@@ -5,6 +5,8 @@ PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
 # Most tests wait for processes: two at a time, whole files, in the order of their folders.
 AT_ONCE := -n 2 --dist loadscope --no-loadscope-reorder
+# As an installed package is: without the finder that other ways put before every import.
+EDITABLE := --config-settings editable_mode=compat -e
 SHIM := supervisor/_shim.abi3.so
 C_SHIM := $(wildcard csrc/*.c)
 C_PROGRAMS := $(wildcard bench/*.c tests/programs/*.c)
@@ -29,12 +31,12 @@ $(VENV)/.runtime: pyproject.toml setup.py tools/find-python.sh | packages-build
 	@$(PY) -c '' 2>/dev/null || { rm -rf $(VENV) && "$$(tools/find-python.sh)" -m venv $(VENV); }
 	@echo "Installing Python packages into $(VENV)"
 	@$(PY) -m pip install -qq --disable-pip-version-check 'setuptools>=77' wheel 'cffi>=1.16'
-	@$(PY) -m pip install -qq --disable-pip-version-check --no-build-isolation -e .
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-build-isolation $(EDITABLE) .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.runtime
 	@echo "Installing the test tools into $(VENV)"
-	@$(PY) -m pip install -qq --disable-pip-version-check --no-build-isolation -e '.[test]'
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-build-isolation $(EDITABLE) '.[test]'
 	@touch $@
 
 .PHONY: venv venv-test
@@ -52,8 +54,9 @@ $(SHIM): $(wildcard csrc/*.c csrc/*.h) csrc/build_shim.py
 
 .PHONY: setup build
 setup: venv build ## system packages, virtual environment, C module: all a first use needs
-build: venv ## the C module, in place
+build: venv ## the C module, in place, and the bytecode that an installed package has
 	@$(MAKE) -s --no-print-directory $(SHIM)
+	@$(PY) -m compileall -q supervisor
 
 .PHONY: wheel
 wheel: venv ## one abi3 wheel in dist/

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from supervisor.handlers.registry import FAMILIES
 from supervisor.model import Snapshot
-from supervisor.policy.families import Traits
 from supervisor.policy.store import load
+from supervisor.policy.traits import Traits
 
 AUDIT_ARCH_X86_64, MKNOD, S_IFCHR, NULL = 0xC000003E, 133, 0o020000, 0x103
 CALLS, ROUNDS = 1000, 15

@@ -238,7 +238,7 @@ def loading(bench: Bench) -> list[Row]:
 _LOAD = """
 import sys, time
 from supervisor.handlers.registry import FAMILIES
-from supervisor.policy.families import Traits
+from supervisor.policy.traits import Traits
 from supervisor.policy.store import load
 start = time.perf_counter()
 load(sys.argv[1], Traits("private"), families=FAMILIES)

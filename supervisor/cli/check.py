@@ -18,10 +18,10 @@ from supervisor.kernel.simulate import disassemble
 from supervisor.policy import machine, runtimes, selftest, store
 from supervisor.policy.compile import compile_draft
 from supervisor.policy.draft import read_draft
-from supervisor.policy.families import Traits
 from supervisor.policy.hot import hot_path, named_paths
 from supervisor.policy.lint import lint
 from supervisor.policy.source import Finding, PolicyFindings, Source, in_order
+from supervisor.policy.traits import Traits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -301,19 +301,19 @@ def _ids(ranges: Sequence[Range]) -> str:
     """ "1000, 100000-165535 (65537)": the ids outside, and how many those are."""
     most = 4
     spans = [
-        str(r.outside) if r.count == 1 else f"{r.outside}-{r.outside + r.count - 1}"
+        str(r.outside) if r.length == 1 else f"{r.outside}-{r.outside + r.length - 1}"
         for r in ranges[:most]
     ]
     if len(ranges) > most:
         spans.append("...")
-    return f"{', '.join(spans)} ({sum(r.count for r in ranges)})"
+    return f"{', '.join(spans)} ({sum(r.length for r in ranges)})"
 
 
 def cache() -> Iterator[Finding]:
     """The place of compiled policies: only its user may write there. Without it starts are slow."""
-    from supervisor.policy import store
+    from supervisor.policy.cache import directory
 
-    folder = store.cache_directory()
+    folder = directory()
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     found = existing.stat()
     if existing == folder and (found.st_uid != os.geteuid() or found.st_mode & 0o022):

@@ -18,7 +18,7 @@ from supervisor.policy.asked import CALLER, Asked, parse
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import Explanation, explain
-from supervisor.policy.families import Traits
+from supervisor.policy.traits import Traits
 
 _ARCHES = {ARCH_NAMES[arch]: arch for arch in NATIVE_ARCHES}
 _NUMBERS = ("uid", "gid", "host_uid", "host_gid")

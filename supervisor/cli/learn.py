@@ -15,10 +15,10 @@ from supervisor.errors import PolicyError, UsageError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import store
 from supervisor.policy.compile import compile_policy
-from supervisor.policy.families import Traits
 from supervisor.policy.learn import Learned, missing, new_policy, only_new, rules_for
 from supervisor.policy.merge import merged
 from supervisor.policy.records import Log
+from supervisor.policy.traits import Traits
 
 _TRAITS: Final = Traits("host")
 

@@ -13,7 +13,7 @@ from supervisor.errors import SeccompdError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import profile, store
 from supervisor.policy.compile import rules_of
-from supervisor.policy.families import Traits
+from supervisor.policy.traits import Traits
 
 _BASE_MAX = 1 << 24
 # From this version on it takes the flag and does not say so (`features` came later).

@@ -11,9 +11,9 @@ from typing import Any
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import store
 from supervisor.policy.compile import compile_policy
-from supervisor.policy.families import Traits
 from supervisor.policy.records import Log
 from supervisor.policy.replay import Replay, replay
+from supervisor.policy.traits import Traits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -108,7 +108,6 @@ def _learning(options: Options, out: str, merge: str | None) -> int:
     import os
     import sys
     import tempfile
-    from dataclasses import replace
 
     from supervisor.cli.learn import check_goal, learn
     from supervisor.intake.command import run
@@ -122,7 +121,7 @@ def _learning(options: Options, out: str, merge: str | None) -> int:
     fd, log = tempfile.mkstemp(prefix="seccompd-learn-", suffix=".jsonl")
     os.close(fd)
     try:
-        status = run(replace(options, audit=log))
+        status = run(options._replace(audit=log))
         learn([Path(log)], out, merge=merge, show=sys.stderr)  # stdout was the command's
         return status
     finally:

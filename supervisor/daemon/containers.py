@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from errno import EPERM
 from itertools import count
 
@@ -22,7 +22,7 @@ from supervisor.kernel.target import Target, of_first_caller
 from supervisor.observe.complaint import complain
 from supervisor.observe.text import printable
 from supervisor.policy.applies import Subject
-from supervisor.policy.families import Traits
+from supervisor.policy.traits import Traits
 
 # Door, uid of the peer, name of the container.
 Key = tuple[str, int, str]
@@ -267,7 +267,7 @@ class Containers:
         )
         limits = limits_of(entry.policy.limits, self._config.session)
         keeper.limits = limits
-        keeper.details = {"config": {**config.to_json(entry.key), "limits": asdict(limits)}}
+        keeper.details = {"config": {**config.to_json(entry.key), "limits": limits._asdict()}}
         keeper.take_up()
         if before is not None:
             Change(keeper, entry.policy).begin(self._forks, before.policy)

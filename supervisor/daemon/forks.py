@@ -11,15 +11,17 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from supervisor.daemon.events import IN, Events
-from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.kernel.shim import receive_fds, send_fds
 from supervisor.observe.complaint import complain
+
+if TYPE_CHECKING:
+    from supervisor.engine.config import SessionConfig
 
 # So many orders fit into the socket, whatever the zygote does: to send one never waits.
 _MOST_ORDERED: Final = 8
@@ -52,9 +54,11 @@ class Forks:
     """
 
     def __init__(
-        self, events: Events, config: SessionConfig | None = None, limits: Limits = DEFAULT
+        self, events: Events, config: Callable[[], SessionConfig] | None = None,
+        limits: Limits = DEFAULT, *, streams: Collection[int] = (),
     ) -> None:
-        """`config` is that of all sessions. Without one each order says its own."""
+        """`config` is called in the zygote, and gives that of all sessions; without it each order
+        says its own. `streams` are the descriptors that the zygote has to keep for it."""
         self._events = events
         self._limits = limits
         self._numbers = count()
@@ -77,7 +81,7 @@ class Forks:
             from supervisor.daemon.zygote import child
 
             ours.close()
-            child(theirs, config, limits)
+            child(theirs, config, limits, streams)
         theirs.close()
         self._pidfd = os.pidfd_open(self.pid)
         self._sock = ours

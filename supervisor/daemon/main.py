@@ -28,7 +28,8 @@ from supervisor.daemon.systemd import Notifier, given_sockets
 from supervisor.errors import SeccompdError
 from supervisor.kernel import features, idmap, privileges
 from supervisor.observe.complaint import complain
-from supervisor.policy.families import FamilySpec, Traits
+from supervisor.policy.families import FamilySpec
+from supervisor.policy.traits import Traits
 
 
 class Door(Protocol):

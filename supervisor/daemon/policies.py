@@ -12,7 +12,8 @@ from supervisor.errors import PolicyError
 from supervisor.policy import store
 from supervisor.policy.applies import Applies, Subject
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.families import FamilySpec, Traits
+from supervisor.policy.families import FamilySpec
+from supervisor.policy.traits import Traits
 
 _keys = count(1)
 

@@ -24,7 +24,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
 from supervisor.engine.config import SessionConfig
@@ -51,22 +51,26 @@ WITHOUT_NAMESPACE = (
 KEPT = (*WITHOUT_NAMESPACE, "mknod")
 
 
-def child(sock: socket.socket, config: SessionConfig | None, limits: Limits) -> NoReturn:
+def child(
+    sock: socket.socket, config: Callable[[], SessionConfig] | None, limits: Limits,
+    streams: Collection[int],
+) -> NoReturn:
     """The whole life of the zygote, from its fork to its end.
 
-    `config` is that of all its sessions, whose orders then have none.
+    `config` gives that of all its sessions, whose orders then have none; `streams` are the
+    descriptors that sessions have by that.
     """
     status = 1
     try:
         privileges.set_parent_death_signal(signal.SIGKILL)
         _settle()
         lib.sd_forget_callers()  # or it would close by their numbers what is ours by then
-        _close_all_but({sock.fileno(), config.audit_fd if config else None})
+        _close_all_but({sock.fileno(), *streams})
         from supervisor.engine import serve as _loaded  # noqa: F401  (the expensive import)
 
         if config is None:
             sock = _spared(sock)
-        Zygote(sock, config, limits).serve()
+        Zygote(sock, config() if config else None, limits).serve()
         status = 0
     except BaseException as error:
         reason = f"the zygote failed: {type(error).__name__}: {error}"

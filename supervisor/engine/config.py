@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.families import Traits
+from supervisor.policy.traits import Traits
 
 IdMap = Sequence[tuple[int, int, int]]
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """`snapshot`: how long reading one caller's memory may take before the watchdog steps in.
 
     `linger_us`: how long an idle session waits inside the kernel for the next call before it goes
@@ -42,7 +40,7 @@ DEFAULT = Limits()
 def limits_of(said: Mapping[str, float], otherwise: Limits = DEFAULT) -> Limits:
     """The limits of a policy: `otherwise`, but for what `said`, its `limits`, says."""
     known: dict[str, Any] = {**said}
-    return replace(otherwise, **known)
+    return otherwise._replace(**known)
 
 
 class Pace:

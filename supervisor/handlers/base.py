@@ -20,10 +20,10 @@ from supervisor.policy.families import (
     OptionMatch,
     PathMatch,
     SourceMatch,
-    Traits,
     TypeMatch,
     may_bind,
 )
+from supervisor.policy.traits import Traits
 
 __all__ = [
     "AT_FDCWD",

@@ -12,18 +12,14 @@ import errno
 import os
 import select
 import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.keeper import Keeper
-from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import limits_of
 from supervisor.errors import KernelError, SeccompdError
-from supervisor.handlers.registry import FAMILIES
 from supervisor.intake import refusals
 from supervisor.intake.terminal import Terminal
 from supervisor.kernel import features, idmap, privileges
@@ -41,14 +37,19 @@ from supervisor.kernel.launch import (
     stop_self,
 )
 from supervisor.policy import store
-from supervisor.policy.families import Traits
+from supervisor.policy.traits import Traits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from supervisor.engine.config import SessionConfig
+    from supervisor.policy.families import FamilySpec
 
 _DEFAULT_NAMESPACES = Namespace.USER | Namespace.MOUNT | Namespace.PID
 _ENDING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What `seccompd run` was asked for. `maps` is ("auto",), ("none",) or the SPECs.
 
     `attach` is the daemon's socket, whose policy it is then; None: a session of our own. `policy`
@@ -87,36 +88,56 @@ def run(options: Options) -> int:
         and privileges.holds("sys_admin")
     )
     traits = Traits("none" if maps is None else "private" if as_root else "host")
-    policy = store.load(options.policy or "default", traits, families=FAMILIES)
+    policy = store.keep(options.policy or "default", traits, families=_families)
     with contextlib.ExitStack() as stack:
         audit = None
         if options.audit is not None:
             audit = _open_audit(options.audit)
             stack.callback(os.close, audit)
-        config = SessionConfig(
-            name=f"run-{os.getpid()}",
-            policy=policy,
-            traits=traits,
-            uids=None if maps is None else _rows(maps.uids),
-            gids=None if maps is None else _rows(maps.gids),
-            as_root=as_root,
-            trace_fd=2 if options.trace else None,
-            audit_fd=audit,
-            wait_killable=features.available("wait_killable"),
-            sync_wake_up=features.available("sync_wake_up"),
-            pidfd_info=audit is not None and features.available("pidfd_info"),
-        )
         events = Events()
         stack.callback(events.close)
         # Before the launch: the modules of a session load meanwhile.
         limits = limits_of(policy.limits)
-        forks = Forks(events, config, limits)
+        name = f"run-{os.getpid()}"
+
+        def config() -> SessionConfig:
+            return _config(options, policy, traits, maps, name, audit, as_root=as_root)
+
+        forks = Forks(events, config, limits, streams=() if audit is None else (audit,))
         stack.callback(forks.close)
         keeper = Keeper(
-            events, forks, name=config.name, on_error=policy.on_error, lasting=False, limits=limits
+            events, forks, name=name, on_error=policy.on_error, lasting=False, limits=limits
         )
         stack.callback(keeper.close)
         return _supervise(stack, options, maps, policy.filter, _Own(events, keeper))
+
+
+def _families() -> Mapping[str, FamilySpec]:
+    from supervisor.handlers.registry import FAMILIES
+
+    return FAMILIES
+
+
+def _config(
+    options: Options, policy: store.Kept, traits: Traits, maps: IdMaps | None, name: str,
+    audit: int | None, *, as_root: bool,
+) -> SessionConfig:
+    """What the session is told; made in the zygote, which has all of the policy."""
+    from supervisor.engine.config import SessionConfig
+
+    return SessionConfig(
+        name=name,
+        policy=policy.policy(),
+        traits=traits,
+        uids=None if maps is None else _rows(maps.uids),
+        gids=None if maps is None else _rows(maps.gids),
+        as_root=as_root,
+        trace_fd=2 if options.trace else None,
+        audit_fd=audit,
+        wait_killable=features.available("wait_killable"),
+        sync_wake_up=features.available("sync_wake_up"),
+        pidfd_info=audit is not None and features.available("pidfd_info"),
+    )
 
 
 def _attached(options: Options, maps: IdMaps | None, path: Path) -> int:
@@ -195,7 +216,7 @@ def _maps(options: Options) -> IdMaps | None:
 
 
 def _rows(ranges: Sequence[Range]) -> list[tuple[int, int, int]]:
-    return [(r.inside, r.outside, r.count) for r in ranges]
+    return [(r.inside, r.outside, r.length) for r in ranges]
 
 
 def _open_audit(path: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from supervisor.errors import KernelError
 from supervisor.kernel import shim
@@ -18,8 +18,7 @@ HIDE = "SECCOMPD_TEST_HIDE"
 OLDEST = (5, 14)
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(NamedTuple):
     """One thing a kernel may have: `since` is the version that brought it.
 
     `required` features have no fallback. `purpose` says in a few words what it is good for, and

@@ -11,9 +11,8 @@ import errno
 import os
 import pwd
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from supervisor.errors import KernelError, SeccompdError, UsageError
 
@@ -26,21 +25,19 @@ DEFAULT_START: Final = 1879048192
 DEFAULT_COUNT: Final = 65536
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """`count` ids, from `inside` on in the namespace and from `outside` on in ours."""
+class Range(NamedTuple):
+    """`length` ids, from `inside` on in the namespace and from `outside` on in ours."""
 
     inside: int
     outside: int
-    count: int
+    length: int
 
     def words(self) -> list[str]:
         """As a line of /proc/PID/uid_map and as three arguments of newuidmap."""
-        return [str(self.inside), str(self.outside), str(self.count)]
+        return [str(self.inside), str(self.outside), str(self.length)]
 
 
-@dataclass(frozen=True, slots=True)
-class IdMaps:
+class IdMaps(NamedTuple):
     """The two maps of a user namespace. `helpers`: newuidmap and newgidmap have to write them."""
 
     uids: tuple[Range, ...]
@@ -171,7 +168,7 @@ def automatic() -> tuple[IdMaps, str | None]:
     uids, gids = subordinate("/etc/subuid", uid), subordinate("/etc/subgid", uid)
     if uid == 0:
         if not in_initial_namespace():
-            everything = tuple(Range(r.inside, r.inside, r.count) for r in own_namespace())
+            everything = tuple(Range(r.inside, r.inside, r.length) for r in own_namespace())
             return IdMaps(everything, everything), None
         if not uids or not gids:
             uids = gids = [(DEFAULT_START, DEFAULT_COUNT)]
@@ -207,7 +204,7 @@ def parse(specs: Sequence[str]) -> IdMaps:
                 hint="auto, none, or INSIDE:OUTSIDE:COUNT, as in 0:100000:65536",
             )
         found = Range(*(int(word) for word in words))
-        if not found.count or max(found.inside, found.outside) + found.count > MOST_IDS:
+        if not found.length or max(found.inside, found.outside) + found.length > MOST_IDS:
             raise UsageError(f"--map {spec}: ids go from 0 to {MOST_IDS - 1}, and COUNT from 1")
         if kind != "g":
             uids.append(found)
@@ -220,7 +217,7 @@ def parse(specs: Sequence[str]) -> IdMaps:
     maps = IdMaps(tuple(uids), tuple(gids))
     own = single(os.geteuid(), os.getegid())
     alone = all(
-        len(ranges) == 1 and ranges[0].count == 1 and ranges[0].outside == mine[0].outside
+        len(ranges) == 1 and ranges[0].length == 1 and ranges[0].outside == mine[0].outside
         for ranges, mine in ((maps.uids, own.uids), (maps.gids, own.gids))
     )
     return IdMaps(maps.uids, maps.gids, helpers=os.geteuid() != 0 and not alone)
@@ -228,7 +225,7 @@ def parse(specs: Sequence[str]) -> IdMaps:
 
 def _no_overlap(name: str, ranges: Sequence[Range]) -> None:
     for side in ("inside", "outside"):
-        rows = sorted((getattr(r, side), r.count) for r in ranges)
+        rows = sorted((getattr(r, side), r.length) for r in ranges)
         for (start, count), (following, _) in pairwise(rows):
             if start + count > following:
                 raise UsageError(f"--map: {name} id {following} is mapped twice {side}")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import Any
+from typing import Any, NamedTuple
 
 from supervisor.kernel import features
 from supervisor.kernel.shim import check, ffi, lib
@@ -56,8 +55,7 @@ class Kind(IntEnum):
     EXITED = lib.SD_EVENT_EXITED
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A message of init. `value` is an errno, a signal or an exit status, by its kind."""
 
     kind: Kind
@@ -66,8 +64,7 @@ class Event:
     listener: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(NamedTuple):
     """A signal that the front got: number, si_code, and the sender's pid as the front sees it."""
 
     number: int
@@ -75,8 +72,7 @@ class Signal:
     sender: int
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(NamedTuple):
     """What to launch, and how. `filter` is an array of struct sock_filter.
 
     `identity` is (uid, gid) of the command in its new user namespace, None without one. `held`: it

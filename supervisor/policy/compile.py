@@ -17,11 +17,12 @@ from supervisor.model import Verdict
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.cubes import FILE_TYPES, S_IFMT, Cube
 from supervisor.policy.draft import Draft, Sets, read_draft
-from supervisor.policy.families import FamilySpec, NodeMatch, Traits
+from supervisor.policy.families import FamilySpec, NodeMatch
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.settle import settle_mounts, settle_nodes
+from supervisor.policy.traits import Traits
 
 
 def compile_policy(

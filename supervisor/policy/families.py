@@ -9,26 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final
 
 from supervisor.kernel.syscalls import CallSpec, Match
 from supervisor.model import Verdict
-
-Nodes = Literal["none", "private", "host"]
-
-
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """What of the session a compiled policy depends on.
-
-    `nodes`: where a device node comes from that could not be opened where it was asked for:
-    "host" (an ordinary user: bind mounts of the host's own nodes), "private" (root: bind mounts of
-    nodes in a tmpfs of ours), "none" (no namespace of our own, `--map none`: real nodes alone).
-    `features`: names of kernel features the filter was built for; part of the cache's key.
-    """
-
-    nodes: Nodes
-    features: tuple[str, ...] = ()
+from supervisor.policy.traits import Traits
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from supervisor.policy.asked import Asked
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.devices import device_text, protected
 from supervisor.policy.explain import device_of
-from supervisor.policy.families import FamilySpec, Traits
+from supervisor.policy.families import FamilySpec
 from supervisor.policy.generalise import globs_for
 from supervisor.policy.match import lexical
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
+from supervisor.policy.traits import Traits
 
 _REFUSED_SHOWN: Final = 40
 _CALLS_MAX: Final = 100_000

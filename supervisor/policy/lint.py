@@ -13,13 +13,13 @@ from supervisor.model import Verdict
 from supervisor.policy.cubes import cubes
 from supervisor.policy.devices import PROTECTED, device_text
 from supervisor.policy.draft import Draft
-from supervisor.policy.families import Nodes
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
 from supervisor.policy.races import place_against, races
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.shadows import TooMany, shadows
 from supervisor.policy.source import Node, Source
+from supervisor.policy.traits import Nodes
 
 # Keys on what a container chooses for itself, and why that is no protection.
 _CHOSEN: Final[Mapping[str, str]] = {

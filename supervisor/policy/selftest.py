@@ -20,8 +20,9 @@ from supervisor.policy.asked import CALLER, Asked, named
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain
-from supervisor.policy.families import FamilySpec, Nodes, Traits
+from supervisor.policy.families import FamilySpec
 from supervisor.policy.source import Source
+from supervisor.policy.traits import Nodes, Traits
 from supervisor.policy.values import ERRNOS, near
 
 SUFFIX: Final = ".test.yaml"

@@ -13,7 +13,7 @@ from supervisor.policy.asked import Asked
 from supervisor.policy.devices import device_text, protected
 from supervisor.policy.draft import read_draft
 from supervisor.policy.explain import device_of
-from supervisor.policy.families import FamilySpec, Nodes
+from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
 from supervisor.policy.mount_values import USUAL_PROGRAMS
 from supervisor.policy.mounts import (
@@ -24,6 +24,7 @@ from supervisor.policy.mounts import (
     split_options,
 )
 from supervisor.policy.rules import RuleSet
+from supervisor.policy.traits import Nodes
 
 
 def node_rule(asked: Asked, facts: Facts | None) -> str:

@@ -1,25 +1,25 @@
 """Finds a policy, and compiles it, or takes it from the cache.
 
-A start from the cache imports neither YAML nor pydantic nor libseccomp. The cache is JSON in a
-directory that only its user can write; ownership and mode are checked on the open descriptors, and
-whatever looks odd is compiled afresh.
+A start from the cache imports neither YAML nor pydantic nor libseccomp, nor what decides calls: a
+front has no need of that.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from binascii import a2b_base64
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from supervisor.errors import PolicyError
-from supervisor.kernel.syscalls import NATIVE_ARCHES
-from supervisor.policy.compiled import FORMAT, CompiledPolicy, Included
-from supervisor.policy.families import FamilySpec, Traits
+from supervisor.policy import cache
+from supervisor.policy.traits import Traits
+
+if TYPE_CHECKING:
+    from supervisor.policy.compiled import CompiledPolicy
+    from supervisor.policy.families import FamilySpec
 
 SEARCH: Final = (
     Path("/run/seccompd/policies.d"),
@@ -27,8 +27,6 @@ SEARCH: Final = (
     Path("/usr/lib/seccompd/policies.d"),
 )
 SIZE_MAX: Final = 1 << 20
-_CACHED_SIZE_MAX: Final = 64 << 20
-_CACHED_MOST: Final = 64
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
 
@@ -102,6 +100,8 @@ def read(file: Path, given: str | None = None) -> bytes:
 
 def digest(content: bytes) -> str:
     """The sha256 of a file's content, in hexadecimal."""
+    import hashlib  # which loads OpenSSL
+
     return hashlib.sha256(content).hexdigest()
 
 
@@ -115,13 +115,42 @@ def included_file(given: str, folder: Path, search: Sequence[Path] | None = None
     return find(given, search)
 
 
-def _unchanged(included: Included, search: Sequence[Path] | None) -> bool:
-    """Whether what a policy includes is what it was when that was compiled."""
-    try:
-        file = included_file(included.given, Path(included.folder), search)
-        return str(file) == included.file and digest(read(file)) == included.digest
-    except PolicyError:
-        return False
+class Kept(NamedTuple):
+    """A compiled policy, as far as a front needs it, and a function that has all of it.
+
+    `filter`, `on_error` and `limits` are as in CompiledPolicy.
+    """
+
+    filter: bytes
+    on_error: int
+    limits: Mapping[str, float]
+    policy: Callable[[], CompiledPolicy]
+
+
+def keep(
+    name_or_path: str,
+    traits: Traits,
+    *,
+    search: Sequence[Path] | None = None,
+    families: Callable[[], Mapping[str, FamilySpec]],
+) -> Kept:
+    """The policy that `name_or_path` means, compiled for `traits`.
+
+    `families` has supervisor.handlers.registry.FAMILIES, for the policy that is to be compiled:
+    this room is given it, for it lies above. Raises PolicyError (PolicyFindings with every error
+    of the file), KernelError.
+    """
+    file = find(name_or_path, search)
+    content = read(file, name_or_path if "/" in name_or_path else None)
+    origin = cache.made_from(file, content, traits.nodes, list(traits.features))
+    cached = cache.get(origin)
+    if cached is not None and all(_unchanged(one, search) for one in cached["included"]):
+        return _from_json(cached)
+    from supervisor.policy.compile import compile_policy
+
+    policy = compile_policy(file, content, traits, families(), search=search)
+    cache.put(origin, policy.to_json())
+    return Kept(policy.filter, policy.on_error, policy.limits, lambda: policy)
 
 
 def load(
@@ -131,124 +160,26 @@ def load(
     search: Sequence[Path] | None = None,
     families: Mapping[str, FamilySpec],
 ) -> CompiledPolicy:
-    """The policy that `name_or_path` means, compiled for `traits`.
-
-    `families` is supervisor.handlers.registry.FAMILIES: policy is given it, for it lies above.
-    Raises PolicyError (PolicyFindings with every error of the file), KernelError.
-    """
-    file = find(name_or_path, search)
-    content = read(file, name_or_path if "/" in name_or_path else None)
-    key = _key(file, content, traits)
-    cached = _from_cache(key)
-    if cached is not None and all(_unchanged(one, search) for one in cached.included):
-        return cached
-    from supervisor.policy.compile import compile_policy
-
-    policy = compile_policy(file, content, traits, families, search=search)
-    _to_cache(key, policy)
-    return policy
+    """All of the policy that `keep` finds."""
+    return keep(name_or_path, traits, search=search, families=lambda: families).policy()
 
 
-def _key(file: Path, content: bytes, traits: Traits) -> str:
-    """Everything that a compiled policy depends on, this program's own code included."""
-    digest = hashlib.sha256()
-    code = []
-    for room in ("policy", "handlers", "kernel"):
-        with os.scandir(_PACKAGE / room) as entries:
-            for entry in entries:
-                if entry.name.endswith(".py"):
-                    status = entry.stat()
-                    code.append((room, entry.name, status.st_size, status.st_mtime_ns))
-    about = (FORMAT, sorted(code), traits.nodes, traits.features, NATIVE_ARCHES, str(file))
-    digest.update(json.dumps(about).encode())
-    digest.update(content)
-    return digest.hexdigest()
-
-
-def cache_directory() -> Path:
-    """Where compiled policies are kept for this user."""
-    if os.geteuid() == 0:
-        return Path("/var/cache/seccompd")
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()) / "seccompd"
-
-
-def _safe(status: os.stat_result) -> bool:
-    return status.st_uid == os.geteuid() and not status.st_mode & 0o022
-
-
-def _open_cache(*, create: bool) -> int:
-    directory = cache_directory()
-    if create:
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            os.mkdir(directory, 0o700)
-        except FileExistsError:
-            pass
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not _safe(os.fstat(fd)):
-        os.close(fd)
-        raise PermissionError(errno.EPERM, "others could write there", str(directory))
-    return fd
-
-
-def _from_cache(key: str) -> CompiledPolicy | None:
+def _unchanged(included: Sequence[str], search: Sequence[Path] | None) -> bool:
+    """Whether what a policy includes (the fields of an Included) is what it was then."""
+    given, folder, file, content = included
     try:
-        directory = _open_cache(create=False)
-    except (OSError, RuntimeError):
-        return None
-    try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(f"{key}.json", flags, dir_fd=directory)
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not (
-                stat.S_ISREG(status.st_mode)
-                and _safe(status)
-                and status.st_nlink == 1
-                and status.st_size <= _CACHED_SIZE_MAX
-            ):
-                return None
-            data: Any = json.loads(file.read(_CACHED_SIZE_MAX))
-        return CompiledPolicy.from_json(data["policy"]) if data["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    finally:
-        os.close(directory)
+        found = included_file(given, Path(folder), search)
+        return str(found) == file and digest(read(found)) == content
+    except PolicyError:
+        return False
 
 
-def _to_cache(key: str, policy: CompiledPolicy) -> None:
-    """Keeps a compiled policy for the next time. That it cannot is no error."""
-    try:
-        directory = _open_cache(create=True)
-    except (OSError, RuntimeError):
-        return
-    temporary = f".{key}.{os.getpid()}"
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o600, dir_fd=directory)
-        try:
-            with open(fd, "w", encoding="utf-8") as file:
-                # dumps() is in C, dump() is not
-                kept = {"key": key, "policy": policy.to_json()}
-                file.write(json.dumps(kept, separators=(",", ":")))
-            os.rename(temporary, f"{key}.json", src_dir_fd=directory, dst_dir_fd=directory)
-        except OSError:
-            os.unlink(temporary, dir_fd=directory)
-            return
-        _prune(directory)
-    except OSError:
-        pass
-    finally:
-        os.close(directory)
+def _from_json(data: Mapping[str, Any]) -> Kept:
+    """What CompiledPolicy.to_json() gave."""
 
+    def policy() -> CompiledPolicy:
+        from supervisor.policy.compiled import CompiledPolicy
 
-def _prune(directory: int) -> None:
-    with os.scandir(directory) as entries:
-        kept = [
-            (entry.stat(follow_symlinks=False).st_mtime_ns, entry.name)
-            for entry in entries
-            if entry.name.endswith(".json")
-        ]
-    for _, name in sorted(kept, reverse=True)[_CACHED_MOST:]:
-        os.unlink(name, dir_fd=directory)
+        return CompiledPolicy.from_json(data)
+
+    return Kept(a2b_base64(data["filter"]), data["on_error"], data["limits"], policy)

@@ -24,9 +24,9 @@ from supervisor.policy import selftest, store
 from supervisor.policy.compile import compile_draft
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.draft import read_draft
-from supervisor.policy.families import Traits
 from supervisor.policy.lint import lint
 from supervisor.policy.source import Finding, PolicyFindings
+from supervisor.policy.traits import Traits
 from tests.fuzz.documents import document
 
 SECONDS = 30.0

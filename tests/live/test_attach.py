@@ -17,7 +17,7 @@ import pytest
 
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import store
-from supervisor.policy.families import Traits
+from supervisor.policy.traits import Traits
 from tests.live.test_mount_kernel import make_image
 from tests.support import people
 from tests.support.daemon import Daemon, serving

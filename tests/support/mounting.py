@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +197,7 @@ def _serve(config: dict[str, Any]) -> None:
         userns=True, traits=Said(), policy=Said(), maker_socks=makers,
         uids=MAP, gids=MAP,
         report=lambda *a, **k: print(a, k, file=sys.stderr),
-        limits=replace(DEFAULT, mount=config["deadline"]),
+        limits=DEFAULT._replace(mount=config["deadline"]),
     )  # fmt: skip
     actor._servers.patience = config["patience"]
 

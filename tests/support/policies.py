@@ -10,8 +10,8 @@ from supervisor.kernel.syscalls import NATIVE_ARCHES, X86_64, number
 from supervisor.model import Arg, Snapshot
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.families import Nodes, Traits
 from supervisor.policy.rules import RuleSet
+from supervisor.policy.traits import Nodes, Traits
 
 CHAR, BLOCK = 0o020000, 0o060000
 

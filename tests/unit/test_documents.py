@@ -22,10 +22,10 @@ from supervisor.observe import audit
 from supervisor.observe.identity import identity
 from supervisor.policy import store
 from supervisor.policy.applies import Applies
-from supervisor.policy.families import Traits
 from supervisor.policy.mount_values import FLAG_NAMES, SETTINGS, VIAS
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 from supervisor.policy.schema import json_schema
+from supervisor.policy.traits import Traits
 
 TOP = Path(__file__).resolve().parents[2]
 PAGES = [*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")]

@@ -18,7 +18,7 @@ from supervisor.daemon.forks import Forks
 from supervisor.daemon.keeper import Keeper
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import Limits
-from supervisor.policy.families import Traits
+from supervisor.policy.traits import Traits
 from tests.support.listener import Listened
 from tests.support.policies import policy
 
@@ -48,7 +48,7 @@ class Kept:
         os.mkfifo(asked)
         os.mkfifo(said)
         self.events = Events()
-        self.forks = Forks(self.events, CONFIG, limits)
+        self.forks = Forks(self.events, lambda: CONFIG, limits)
         self.keeper = Keeper(
             self.events, self.forks, name="test", on_error=ENOMEDIUM, limits=limits, lasting=False
         )
@@ -161,7 +161,7 @@ def test_nobody_to_serve(tmp_path: Path) -> None:
     """A launch that failed: the zygote has nothing to wait for."""
     before = set(os.listdir("/proc/self/fd"))
     events = Events()
-    forks = Forks(events, CONFIG)
+    forks = Forks(events, lambda: CONFIG)
     keeper = Keeper(events, forks, name="test", on_error=ENOMEDIUM)
     keeper.close()
     forks.close()

@@ -18,9 +18,9 @@ from supervisor.kernel.simulate import action_text, disassemble, run
 from supervisor.kernel.syscalls import AARCH64, I386, NATIVE_ARCHES, X32_BIT, X86_64, number
 from supervisor.model import Verdict
 from supervisor.policy.compile import filter_rules
-from supervisor.policy.families import Nodes
 from supervisor.policy.match import node_matches
 from supervisor.policy.rules import RuleSet
+from supervisor.policy.traits import Nodes
 from tests.support.policies import BLOCK, CHAR, device, mknod, mounts, node_rules, policy
 
 ENOSYS = bpf.ret_errno(errno.ENOSYS)

@@ -15,9 +15,9 @@ from supervisor.errors import PolicyError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy.applies import Applies, Subject
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.families import Traits
 from supervisor.policy.match import GlobError, text_matches, text_pattern
 from supervisor.policy.source import PolicyFindings
+from supervisor.policy.traits import Traits
 from tests.support.policies import policy
 
 BASE: dict[str, Any] = {

@@ -13,8 +13,8 @@ from supervisor.model import Verdict
 from supervisor.policy import store
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.families import Traits
 from supervisor.policy.source import PolicyFindings
+from supervisor.policy.traits import Traits
 from tests.support.policies import call, device
 
 MAIN = "version: 1\ninclude: [%s]\nsyscalls:\n  mknod:\n    - {devices: [$harmless], do: emulate}\n"
@@ -197,7 +197,7 @@ def test_lists_stand_for_values_of_every_key(tmp_path: Path, key: str) -> None:
 def test_the_cache_notices_what_was_included(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "cache_directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr("supervisor.policy.cache.directory", lambda: tmp_path / "cache")
     first, second = tmp_path / "one", tmp_path / "two"
     for folder in (first, second):
         folder.mkdir()
@@ -213,7 +213,7 @@ def test_the_cache_notices_what_was_included(
     monkeypatch.setattr("supervisor.policy.compile.compile_policy", None)
     assert ceiling() == 2, "from the cache"
     monkeypatch.undo()
-    monkeypatch.setattr(store, "cache_directory", lambda: tmp_path / "cache")
+    monkeypatch.setattr("supervisor.policy.cache.directory", lambda: tmp_path / "cache")
     (second / "base.yaml").write_text(BASE.replace("[\"null\", zero]", "[zero]"))
     assert ceiling() == 1, "it changed"
     (first / "base.yaml").write_text(BASE.replace("zero]", "zero, tty]"))

@@ -14,10 +14,10 @@ from supervisor.model import Decision, Facts, Source, Verdict
 from supervisor.policy import store
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.draft import read_draft
-from supervisor.policy.families import Nodes
 from supervisor.policy.lint import lint
 from supervisor.policy.shadows import shadows
 from supervisor.policy.source import PolicyFindings
+from supervisor.policy.traits import Nodes
 from tests.support.policies import call, device, mknod, mount_call, mounts
 
 HEAD = "version: 1\nsyscalls:\n  mknod:\n"

@@ -18,8 +18,8 @@ from supervisor.kernel import bpf
 from supervisor.kernel.simulate import run
 from supervisor.kernel.syscalls import I386, X86_64, number
 from supervisor.policy.compile import rules_of
-from supervisor.policy.families import Traits
 from supervisor.policy.profile import WAIT_KILLABLE, lxc, oci
+from supervisor.policy.traits import Traits
 from tests.support.policies import policy
 
 POLICIES = {
