@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from tests.support import people  # noqa: E402
+
+# nohup and some CI runners ignore it, which every program under test would inherit.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Loop devices are counted in these, programs looked for by name, and the mode of /dev/fuse changed.
 _ONE_AFTER_THE_OTHER = re.compile(r"/test_(\w*mount\w*|node_life|attach)\.py$")
