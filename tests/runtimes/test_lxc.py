@@ -128,7 +128,8 @@ def test_without_a_user_namespace(daemon: Daemon, place: Path) -> None:
 def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
     """Its call gets the policy's errno, and the next one its own answer, not an earlier one's."""
     name = box.start()
-    assert box.attach(name, NODE).stdout == MADE
+    first = box.attach(name, NODE)
+    assert first.stdout == MADE, (first.stderr, daemon.log(), daemon.records()[-4:])
     (session,) = daemon.ours("session")
     init = box.pid(name)  # the monitor has an ear for nobody while a call is under way
     for pid in daemon.ours("make") + daemon.ours("path"):
