@@ -13,11 +13,11 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.syscalls import ARCH_NAMES, NATIVE_ARCHES, arch_name
 from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Decision, Facts, Verdict
-from supervisor.policy import smallest, store
+from supervisor.policy import smallest
 from supervisor.policy.asked import CALLER, Asked, parse
-from supervisor.policy.compile import compile_policy
+from supervisor.policy.compile import compile_named
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.explain import Explanation, explain
+from supervisor.policy.explain import Explanation, explain, verdict_text
 from supervisor.policy.traits import Traits
 
 _ARCHES = {ARCH_NAMES[arch]: arch for arch in NATIVE_ARCHES}
@@ -63,9 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """0, whatever the policy says: it was a question."""
-    file = store.find(args.policy)
-    content = store.read(file, args.policy if "/" in args.policy else None)
-    policy = compile_policy(file, content, Traits(args.nodes), FAMILIES)
+    policy = compile_named(args.policy, Traits(args.nodes), FAMILIES)
     said = {key: value for key in CALLER if (value := getattr(args, key)) is not None}
     out = []
     for number, text in enumerate(_calls(args.call)):
@@ -186,11 +184,6 @@ def _text(found: Explanation, row: dict[str, Any]) -> str:
 
 
 def _verdict(decision: Decision) -> str:
-    word = decision.verdict.value
-    if decision.verdict is Verdict.ERRNO:
-        word = f"errno {errno_name(decision.value)}"
-    elif decision.verdict is Verdict.RETURN:
-        word = f"return {decision.value}"
     note = f" ({decision.reason})" if decision.reason else ""
     audit = "; only recorded, the call goes on (mode: audit)" if decision.audit else ""
-    return f"{word}, by {decision.rule}{note}{audit}"
+    return f"{verdict_text(decision)}, by {decision.rule}{note}{audit}"

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.handlers.registry import FAMILIES
-from supervisor.policy import store
-from supervisor.policy.compile import compile_policy
+from supervisor.policy.compile import compile_named
 from supervisor.policy.records import Log
 from supervisor.policy.replay import Replay, replay
 from supervisor.policy.traits import Traits
@@ -31,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """0: nothing comes out otherwise; 1: something does."""
-    file = store.find(args.policy)
-    content = store.read(file, args.policy if "/" in args.policy else None)
-    policy = compile_policy(file, content, Traits(args.nodes), FAMILIES)
+    policy = compile_named(args.policy, Traits(args.nodes), FAMILIES)
     log = Log(FAMILIES, args.session)
     found = replay(policy, log.calls(map(Path, args.log)))
     if args.output == "json":

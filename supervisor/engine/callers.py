@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from supervisor.kernel.capabilities import NAMES
-from supervisor.kernel.task import field
+from supervisor.kernel.task import field, read
 from supervisor.model import Decision, Facts, Outcome, Verdict
 
 _DELETED = b" (deleted)"
@@ -38,7 +38,7 @@ class Callers:
         found: dict[str, Any] = {}
         status = b""
         if self.wants & {"host_uid", "host_gid", "capabilities"}:
-            status = _read(task, "status")
+            status = read("status", task)
         if "host_uid" in self.wants:
             found["host_uid"] = _outside(_last_id(status, b"Uid"), self._uids)
         if "host_gid" in self.wants:
@@ -52,21 +52,8 @@ class Callers:
         if "executable" in self.wants:
             found["executable"] = _executable(task)
         if "cgroup" in self.wants:
-            found["cgroup"] = _cgroup(_read(task, "cgroup"))
+            found["cgroup"] = _cgroup(read("cgroup", task))
         return replace(facts, **found)
-
-
-def _read(task: int, name: str) -> bytes:
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
-    except OSError:
-        return b""
-    try:
-        return os.read(fd, 16384)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
 
 
 def _last_id(status: bytes, name: bytes) -> int | None:

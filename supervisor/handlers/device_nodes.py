@@ -21,12 +21,8 @@ from supervisor.handlers.base import (
     UnreadableArgument,
     call,
 )
+from supervisor.kernel.device_numbers import split_device
 from supervisor.model import Decision, MakeNode, Place, Settings, Snapshot, Verdict
-
-
-def split_device(dev: int) -> tuple[int, int]:
-    """(major, minor) of the 32-bit number that mknod(2) takes (new_decode_dev in the kernel)."""
-    return (dev & 0xFFF00) >> 8, (dev & 0xFF) | ((dev >> 12) & 0xFFF00)
 
 
 class DeviceNodes(Family):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from errno import errorcode
 from typing import Final
 
+from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.mounts import MS, MS_MGC_MSK, MS_MGC_VAL, names_of, without_magic
 from supervisor.kernel.syscalls import AT_FDCWD, Kind
 from supervisor.kernel.text import errno_name, printable
@@ -115,8 +116,7 @@ def read_argument(text: str, kind: Kind) -> Arg:
             raise ValueError(f"{text} was cut off: strace -s 4096 shows whole strings")
         return _unescaped(text[1:-1])
     if kind is Kind.DEV and (found := _DEVICE.fullmatch(text)):
-        major, minor = _number(found[1]), _number(found[2])
-        return (minor & 0xFF) | major << 8 | (minor & 0xFFF00) << 12
+        return join_device(_number(found[1]), _number(found[2]))
     return sum_of(text)
 
 

@@ -45,16 +45,21 @@ def open_task(tid: int) -> int:
 
 
 def status(tid: int) -> bytes:
-    """/proc/TID/status as it is; empty where the task has gone.
+    """/proc/TID/status as it is; empty where the task has gone."""
+    return read(f"{PROC}/{tid}/status")
+
+
+def read(name: str, task: int | None = None) -> bytes:
+    """A file of /proc/TID, whose descriptor `task` is; empty where the task has gone.
 
     Never read here: cmdline and environ, which are the task's own memory and may stall us.
     """
     try:
-        fd = os.open(f"{PROC}/{tid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
     except OSError:
         return b""
     try:
-        return os.read(fd, 8192)
+        return os.read(fd, 1 << 16)
     except OSError:
         return b""
     finally:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.capabilities import NUMBERS
+from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.mounts import MS
 from supervisor.kernel.simulate import Run
 from supervisor.kernel.simulate import run as run_filter
@@ -23,7 +24,6 @@ from supervisor.kernel.syscalls import ARCH_NAMES, AT_FDCWD, X86_64, CallSpec, K
 from supervisor.kernel.text import unprintable
 from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Source, Verdict
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.cubes import encode
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
 from supervisor.policy.values import ERRNOS
@@ -203,6 +203,8 @@ def _asked(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
     nr = number(spec.name, arch)
     if nr is None:
         raise ValueError(f"{ARCH_NAMES.get(arch, hex(arch))} has no {spec.name}")
+    if any(isinstance(value, bytes) and b"\0" in value for value in values):
+        raise ValueError("no argument has a NUL in it: the kernel would read no further")
     args = tuple(
         value if isinstance(value, bytes) or (param.kind.is_string and value <= 0)
         else cut(value, param.kind)
@@ -230,7 +232,7 @@ def _value(kind: Kind, value: object) -> Arg:
         return _MODES[str(value)] | 0o666
     if kind is Kind.DEV and isinstance(value, str) and ":" in value:
         major, _, minor = value.partition(":")
-        return encode(int(major), int(minor))
+        return join_device(int(major), int(minor))
     if isinstance(value, str):
         return sum_of(value)
     raise ValueError(f"{value!r} is no {kind.value}")

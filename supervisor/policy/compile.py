@@ -14,6 +14,7 @@ from supervisor.kernel import bpf
 from supervisor.kernel.mounts import MS_REMOUNT
 from supervisor.kernel.syscalls import NATIVE_ARCHES, CallSpec, Condition, Match, number
 from supervisor.model import Verdict
+from supervisor.policy import store
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.cubes import FILE_TYPES, S_IFMT, Cube
 from supervisor.policy.draft import Draft, Sets, read_draft
@@ -41,6 +42,15 @@ def compile_policy(
     draft = read_draft(file, content, families, search=search)
     draft.source.fail()
     return compile_draft(draft, content, traits, families, arches=arches)
+
+
+def compile_named(
+    name_or_path: str, traits: Traits, families: Mapping[str, FamilySpec]
+) -> CompiledPolicy:
+    """The policy that `name_or_path` means (store.find), compiled afresh. Raises as above."""
+    file = store.find(name_or_path)
+    content = store.read(file, name_or_path if "/" in name_or_path else None)
+    return compile_policy(file, content, traits, families)
 
 
 def compile_draft(

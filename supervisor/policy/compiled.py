@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from supervisor.kernel.device_numbers import split_device
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
 from supervisor.model import Decision, Facts, MountCeiling, Snapshot, Verdict
 from supervisor.policy.mounts import MountRules
@@ -142,8 +143,7 @@ class CompiledPolicy:
         kind = _TYPES.get(stat.S_IFMT(mode))
         if kind is None:
             return _NO_DEVICE
-        # new_decode_dev of the kernel: 12 bits of major between two parts of the minor.
-        return kind, (dev >> 8) & 0xFFF, (dev & 0xFF) | ((dev >> 12) & 0xFFF00)
+        return kind, *split_device(dev)
 
     def to_json(self) -> dict[str, Any]:
         """The policy as JSON's types."""

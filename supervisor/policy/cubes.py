@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from supervisor.kernel.device_numbers import join_device
 from supervisor.policy.match import NodeRange
 
 _ALL: Final = 0xFFFFFFFF
@@ -42,11 +43,6 @@ UNIVERSE: Final = (
 )
 
 
-def encode(major: int, minor: int) -> int:
-    """The 32-bit number that mknod(2) takes (new_encode_dev in the kernel)."""
-    return (minor & 0xFF) | major << 8 | (minor & 0xFFF00) << 12
-
-
 def _blocks(low: int, high: int, bits: int) -> Iterable[tuple[int, int]]:
     """low..high as (mask, value) pairs over `bits` bits."""
     full = (1 << bits) - 1
@@ -65,7 +61,7 @@ def cubes(nodes: Sequence[NodeRange] | None) -> list[Cube]:
     out: list[Cube] = []
     for kind, low, high, first, last in nodes:
         found = [
-            Cube(kind, encode(major_mask, minor_mask), encode(major, minor))
+            Cube(kind, join_device(major_mask, minor_mask), join_device(major, minor))
             for major_mask, major in _blocks(low, high, 12)
             for minor_mask, minor in _blocks(first, last, 20)
         ]

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
-from supervisor.policy.match import MAJOR_MAX, MINOR_MAX, NodeRange, node_matches
+from supervisor.kernel.device_numbers import MAJOR_MAX, MINOR_MAX
+from supervisor.policy.match import NodeRange, node_matches
 
 # name: (type, major, minor)
 NAMES: Final[Mapping[str, tuple[str, int, int]]] = {

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from supervisor.kernel.device_numbers import split_device
 from supervisor.kernel.mounts import without_magic
 from supervisor.kernel.simulate import Run, action_text
 from supervisor.kernel.strace import argument
 from supervisor.kernel.syscalls import Kind
-from supervisor.kernel.text import printable
-from supervisor.model import Decision, Facts
+from supervisor.kernel.text import errno_name, printable
+from supervisor.model import Decision, Facts, Verdict
 from supervisor.policy.asked import Asked
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import device_text
@@ -51,6 +52,15 @@ class Explanation:
     def filtered(self) -> str:
         """What the filter does: "notify", "allow", "errno EPERM" ..."""
         return action_text(self.run.action)
+
+
+def verdict_text(decision: Decision) -> str:
+    """A verdict in words, with the errno or the number that comes with it."""
+    if decision.verdict is Verdict.ERRNO:
+        return f"errno {errno_name(decision.value)}"
+    if decision.verdict is Verdict.RETURN:
+        return f"return {decision.value}"
+    return decision.verdict.value
 
 
 def explain(policy: CompiledPolicy, asked: Asked) -> Explanation:
@@ -96,7 +106,7 @@ def device_of(asked: Asked) -> tuple[str, int, int]:
     if not isinstance(mode, int) or not isinstance(dev, int):
         raise TypeError("mode and dev are numbers")
     kind = {0o020000: "c", 0o060000: "b"}[mode & 0o170000]
-    return kind, dev >> 8 & 0xFFF, (dev & 0xFF) | (dev >> 12 & 0xFFF00)
+    return kind, *split_device(dev)
 
 
 def _of_node(rule: Rule, asked: Asked, facts: Facts | None) -> tuple[str, str]:

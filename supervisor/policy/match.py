@@ -13,8 +13,6 @@ from functools import lru_cache
 NodeRange = tuple[str, int, int, int, int]
 IdRange = tuple[int, int]
 
-MAJOR_MAX = 0xFFF
-MINOR_MAX = 0xFFFFF
 NAME_MAX = 255
 
 _CLASS = re.compile(r"\[(!|\^)?(\]?[^\]]*)\]")

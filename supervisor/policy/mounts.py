@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from errno import E2BIG, EFAULT, EINVAL
 from typing import Any, Final
 
+from supervisor.kernel.device_numbers import MAJOR_MAX, MINOR_MAX
 from supervisor.kernel.mounts import (
     MS,
     MS_BIND,
@@ -31,13 +32,7 @@ from supervisor.model import (
     Verdict,
 )
 from supervisor.policy.callers import CallerMatch
-from supervisor.policy.match import (
-    MAJOR_MAX,
-    MINOR_MAX,
-    NodeRange,
-    glob_matches,
-    node_matches,
-)
+from supervisor.policy.match import NodeRange, glob_matches, node_matches
 from supervisor.policy.rules import otherwise_from_json, otherwise_to_json
 
 # What says how much the kernel talks, and what it does anyway: never worth a word in a policy.

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from supervisor.kernel.simulate import action_text
-from supervisor.kernel.text import errno_name
 from supervisor.model import Decision, Facts, Verdict
 from supervisor.policy.asked import Asked
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.explain import verdict_text
 from supervisor.policy.match import lexical
 
 _KERNEL: Final = "the kernel decides"
@@ -96,13 +96,7 @@ def _is_plain(path: bytes | None) -> bool:
 
 
 def _text(decision: Decision) -> str:
-    text = decision.verdict.value
-    if decision.verdict is Verdict.ERRNO:
-        text = f"errno {errno_name(decision.value)}"
-    elif decision.verdict is Verdict.RETURN:
-        text = f"return {decision.value}"
-    elif decision.verdict is Verdict.CONTINUE:
-        text = _KERNEL
+    text = _KERNEL if decision.verdict is Verdict.CONTINUE else verdict_text(decision)
     return text + (" (only recorded)" if decision.audit else "")
 
 

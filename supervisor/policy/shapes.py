@@ -13,10 +13,11 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from supervisor.kernel.device_numbers import MAJOR_MAX, MINOR_MAX
 from supervisor.model import Verdict
 from supervisor.policy.boxes import Box, Budget, Range, less
 from supervisor.policy.globs import includes, text_includes
-from supervisor.policy.match import MAJOR_MAX, MINOR_MAX, NodeRange
+from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, MountRule, MountRules
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.values import ID_MAX

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.handlers.device_nodes import split_device
-from supervisor.policy.cubes import UNIVERSE, Cube, cubes, encode, overlap, subtract
+from supervisor.kernel.device_numbers import join_device, split_device
+from supervisor.policy.cubes import UNIVERSE, Cube, cubes, overlap, subtract
 from supervisor.policy.devices import NAMES, DeviceError, device_text, parse_device
 
 
@@ -78,9 +78,9 @@ def test_names_are_those_of_this_machine(name: str) -> None:
     assert found == NAMES[name] or name in OWN_TO_CONTAINERS
 
 
-def test_encode_and_split_are_inverse() -> None:
+def test_join_and_split_are_inverse() -> None:
     for dev in (0, 0x103, 0xFFFFFFFF, 0x12345678):
-        assert encode(*split_device(dev)) == dev
+        assert join_device(*split_device(dev)) == dev
 
 
 def test_the_universe_is_all_but_the_whiteout() -> None:
@@ -94,6 +94,6 @@ def test_a_range_has_just_its_devices() -> None:
     found = cubes([("c", 0, 2, 0, 300)])
     for major in range(5):
         for minor in (0, 1, 255, 256, 299, 300, 301, 511, 512):
-            one = Cube("c", 0xFFFFFFFF, encode(major, minor))
+            one = Cube("c", 0xFFFFFFFF, join_device(major, minor))
             inside = major <= 2 and minor <= 300 and (major, minor) != (0, 0)
             assert any(overlap(one, cube) for cube in found) == inside
