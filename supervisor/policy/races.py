@@ -98,8 +98,8 @@ def _race(
 def _meet(shapes: list[Shape], free: Index, one: int, other: int, budget: Budget) -> bool:
     """Whether some call, but for its memory, can be decided by either rule; `one` lets it go on."""
     mine = shapes[one]
-    if other > one and mine.exact and all(text.any for text in mine.texts):
-        return False  # whoever it lets go on is never asked for anything in memory
+    if other > one and mine.blind:
+        return False  # whoever it lets go on comes no further, whatever is in memory
     later = max(one, other)
     for box in mine.boxes:
         budget.spend(len(shapes[other].boxes))

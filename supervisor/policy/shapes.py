@@ -164,7 +164,8 @@ class Shape:
     """What one rule matches. `exact`: the boxes are not more than that, either.
 
     `sure`: nothing that it looks at can be unknown. Where something is, a rule that grants does not
-    match, and one that refuses does.
+    match, and one that refuses does. `late`: it lets a call go on, but decides at the second look
+    alone: at the first, which knows no caller, a later rule may refuse what this one matches.
     """
 
     boxes: tuple[Box, ...]
@@ -172,11 +173,17 @@ class Shape:
     exact: bool
     grants: bool
     sure: bool
+    late: bool = False
 
     @property
     def free(self) -> bool:
-        """Whether it matches whatever is in the caller's memory, and its boxes say all of it."""
-        return self.exact and all(text.any for text in self.texts) and self.surely(self)
+        """Whether it decides whatever is in the caller's memory, and its boxes say all of it."""
+        return self.blind and self.surely(self)
+
+    @property
+    def blind(self) -> bool:
+        """The same, where what it asks of the caller is known."""
+        return self.exact and not self.late and all(text.any for text in self.texts)
 
     def surely(self, other: Shape) -> bool:
         """Whether it matches, where something is unknown, whenever `other` does."""
@@ -274,7 +281,9 @@ def shapes_of(rules: RuleSet | MountRules, budget: Budget) -> list[Shape]:
         if rule is None:
             return Shape(boxes, (), exact=True, grants=rules.otherwise.verdict.grants, sure=True)
         texts = _texts(rule)
+        grants = rule.verdict.grants
         sure = all(text.any for text in texts) and (caller is None or not caller.wants)
-        return Shape(boxes, texts, exact, rule.verdict.grants, sure)
+        late = nodes and rule.audit and not grants and caller is not None
+        return Shape(boxes, texts, exact, grants, sure, late)
 
     return [*map(shape, rules.rules), shape(None)]

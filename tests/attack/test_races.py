@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.people import Person
-from tests.support.program import Started
+from tests.support.racing import race_numbers
 from tests.support.scratch import compile_c, scratch
 
 SHORT, LONG = 1.2, 40
@@ -53,20 +53,9 @@ def race(
     person: Person, programs: Path, place: Path, rules: str, how: str, seconds: float, make: str
 ) -> None:
     """A race between place/allowed and place/refused: nothing may appear in the latter."""
-    policy = place / "rules.yaml"
-    policy.write_text(rules)
     names = f"{place}/allowed {place}/refused" if how == "string" else "allowed refused"
-    script = f"cd {place}; {make}; {programs}/path_race {how} {seconds} {names}"
-    started = Started(person, ["run", "--policy", str(policy), "--", "sh", "-ec", script])
-    try:
-        done = started.finish(timeout=seconds * 3 + 60)
-        assert done.returncode == 0, done.stderr
-        assert started.wait_gone() == []
-    finally:
-        started.kill()
-    word, *numbers = done.stdout.split()
-    assert word == "done", done.stdout
-    made, refused, turns, appeared = map(int, numbers)
+    script = f"{make}; {programs}/path_race {how} {seconds} {names}"
+    made, refused, turns, appeared = race_numbers(person, place, rules, script, seconds)
     assert appeared == 0
     assert min(made, refused) > 5, "one side always won"
     assert turns > 50

@@ -12,7 +12,7 @@ import pytest
 from supervisor.policy.source import PolicyFindings
 from tests.support.people import Person
 from tests.support.policies import policy
-from tests.support.program import Started
+from tests.support.racing import race_numbers
 from tests.support.scratch import compile_c, scratch
 
 SHORT, LONG, PATIENCE = 1.0, 20, 60
@@ -21,9 +21,21 @@ EVERY_LENGTH = pytest.mark.parametrize(
 )
 NODES = "version: 1\nsyscalls:\n  mknod:\n    otherwise: {otherwise}\n    rules:\n{rules}"
 MOUNTS = NODES.replace("mknod", "mount")
-RACY_NODES = '    - {devices: ["null"], path: "PLACE/allowed/*", do: continue}\n'
+RACY_NODES = {
+    "a path": '    - {devices: ["null"], path: "PLACE/allowed/*", do: continue}\n',
+    # Nothing here is in memory. But who calls is not looked at before a path lets the call come
+    # that far, and where it does not, it is refused.
+    "who calls, after a path":
+        '    - {devices: ["null"], uid: 0, mode: audit, do: {errno: EACCES}}\n'
+        '    - {devices: ["null"], path: "PLACE/allowed/*", do: emulate}\n',
+}  # fmt: skip
 RACY_MOUNTS = "    - {fstype: tmpfs, do: continue}\n"
-ACCEPTED = ("do: continue}", "do: continue, accept_race: true}")
+
+
+def accepted(rules: str) -> str:
+    """The same with its race accepted."""
+    first, newline, rest = rules.partition("}\n")
+    return f"{first}, accept_race: true{newline}{rest}"
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +52,6 @@ def place() -> Iterator[Path]:
         yield folder
 
 
-def numbers(
-    person: Person, place: Path, text: str, script: str, seconds: float, *options: str
-) -> list[int]:
-    """The numbers that a race prints, run under a policy."""
-    file = place / "rules.yaml"
-    file.write_text(text.replace("PLACE", str(place)))
-    started = Started(
-        person,
-        ["run", "--policy", str(file), *options, "--", "sh", "-ec", f"cd {place}; {script}"],
-    )
-    try:
-        done = started.finish(timeout=seconds * 3 + 60)
-        assert done.returncode == 0, done.stderr
-        assert started.wait_gone() == []
-    finally:
-        started.kill()
-    word, *found = done.stdout.split()
-    assert word == "done", done.stdout
-    return [int(number) for number in found]
-
-
 def node_race(
     person: Person, programs: Path, place: Path, text: str, seconds: float, *options: str
 ) -> tuple[int, int]:
@@ -69,7 +60,9 @@ def node_race(
         f"mkdir -p allowed refused; {programs}/path_race string {seconds} "
         f"{place}/allowed {place}/refused"
     )
-    made, failed, turns, appeared = numbers(person, place, text, script, seconds, *options)
+    made, failed, turns, appeared = race_numbers(
+        person, place, text.replace("PLACE", str(place)), script, seconds, *options
+    )
     assert turns > 50
     return made + failed, appeared
 
@@ -79,13 +72,13 @@ def mount_race(
 ) -> tuple[int, int, int]:
     """Mounts of the first type, of the second, and calls that failed."""
     script = f"{programs}/mount_race {seconds} {types}"
-    first, second, failed, turns = numbers(person, place, text, script, seconds)
+    first, second, failed, turns = race_numbers(person, place, text, script, seconds)
     assert turns > 50
     return first, second, failed
 
 
 @pytest.mark.parametrize("text", [
-    NODES.format(otherwise="refuse", rules=RACY_NODES),
+    *(NODES.format(otherwise="refuse", rules=rules) for rules in RACY_NODES.values()),
     MOUNTS.format(otherwise="refuse", rules=RACY_MOUNTS),
 ])  # fmt: skip
 def test_such_a_policy_does_not_load(text: str) -> None:
@@ -94,9 +87,12 @@ def test_such_a_policy_does_not_load(text: str) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_a_thread_wins_against_a_continued_mknod(root: Person, programs: Path, place: Path) -> None:
+@pytest.mark.parametrize("rules", RACY_NODES.values(), ids=RACY_NODES)
+def test_a_thread_wins_against_a_continued_mknod(
+    root: Person, programs: Path, place: Path, rules: str
+) -> None:
     """Real root without namespaces: the kernel itself refuses nothing there."""
-    text = NODES.format(otherwise="refuse", rules=RACY_NODES.replace(*ACCEPTED))
+    text = NODES.format(otherwise="refuse", rules=accepted(rules))
     _, refused = node_race(root, programs, place, text, PATIENCE / 10, "--map", "none")
     if not refused:
         _, refused = node_race(root, programs, place, text, PATIENCE, "--map", "none")
@@ -107,7 +103,7 @@ def test_a_thread_wins_against_a_continued_mknod(root: Person, programs: Path, p
 def test_a_thread_wins_against_a_continued_mount(
     person: Person, programs: Path, place: Path
 ) -> None:
-    text = MOUNTS.format(otherwise="refuse", rules=RACY_MOUNTS.replace(*ACCEPTED))
+    text = MOUNTS.format(otherwise="refuse", rules=accepted(RACY_MOUNTS))
     _, refused, _ = mount_race(person, programs, place, text, PATIENCE, "tmpfs ramfs")
     assert refused > 0
 
@@ -120,6 +116,12 @@ LOAD_NODES = [
                '    - {devices: ["null"], do: emulate}\n'),
     ("refuse", '    - {devices: [zero], do: continue}\n'
                '    - {devices: ["null"], path: "PLACE/refused/*", do: {return: 0}}\n'
+               '    - {devices: ["null"], path: "PLACE/allowed/*", do: emulate}\n'),
+    # Whoever the first rule lets go on never comes as far as the second one.
+    ("refuse", '    - {devices: ["null"], uid: 1, do: continue}\n'
+               '    - {devices: ["null"], path: "PLACE/refused/*", do: {errno: EACCES}}\n'
+               '    - {devices: ["null"], do: emulate}\n'),
+    ("refuse", '    - {devices: ["null"], uid: 1-4294967294, mode: audit, do: emulate}\n'
                '    - {devices: ["null"], path: "PLACE/allowed/*", do: emulate}\n'),
     ("kernel", '    - {devices: ["char 1:0-4"], path: "PLACE/refused/*", do: refuse}\n'
                '    - {devices: ["null"], do: emulate}\n'
