@@ -15,6 +15,7 @@ IdRange = tuple[int, int]
 
 NAME_MAX = 255
 
+_PLAIN = re.compile(r"[^*?\[\\]+")
 _CLASS = re.compile(r"\[(!|\^)?(\]?[^\]]*)\]")
 
 
@@ -43,7 +44,8 @@ def _bracket(text: str) -> str:
 
 
 def glob_tokens(glob: str, *, path: bool = True) -> list[tuple[str, str]]:
-    """A glob as ("one", regex), ("star", ""), ("any", "") and ("under", "") for `**/`.
+    """A glob as ("one", regex), ("star", ""), ("any", "") and ("under", "") for `**/`. Characters
+    that stand for themselves may share a regex.
 
     In what is no path a slash is a character like others, and there are stars only.
     """
@@ -51,7 +53,10 @@ def glob_tokens(glob: str, *, path: bool = True) -> list[tuple[str, str]]:
     position = 0
     while position < len(glob):
         char = glob[position]
-        if char == "*":
+        if plain := _PLAIN.match(glob, position):
+            out.append(("one", re.escape(plain[0])))
+            position = plain.end()
+        elif char == "*":
             end = position
             while end < len(glob) and glob[end] == "*":
                 end += 1
@@ -77,14 +82,11 @@ def glob_tokens(glob: str, *, path: bool = True) -> list[tuple[str, str]]:
             else:
                 out.append(("one", f"[{'^' if found[1] else ''}{inside}]"))
             position = found.end()
-        elif char == "\\":
+        else:
             if position + 1 == len(glob):
                 raise GlobError("a backslash at the end")
             out.append(("one", re.escape(glob[position + 1])))
             position += 2
-        else:
-            out.append(("one", re.escape(char)))
-            position += 1
     return out
 
 
@@ -184,7 +186,7 @@ def literal_prefix(glob: str) -> bytes:
     return glob[: max(glob.rfind("/", 0, found.start()), 0)].encode("utf-8", "surrogateescape")
 
 
-_PLAIN = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[^/]+)+")
+_CLEAN = re.compile(rb"(?:/(?!\.{1,2}(?:/|\Z))[^/]+)+")
 
 
 def lexical(path: bytes) -> bytes | None:
@@ -192,7 +194,7 @@ def lexical(path: bytes) -> bytes | None:
 
     That is: where it is relative, or has a ".." in it.
     """
-    if _PLAIN.fullmatch(path):
+    if _CLEAN.fullmatch(path):
         return path
     if not path.startswith(b"/"):
         return None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import yaml
 
@@ -32,8 +32,7 @@ _COLUMN_BITS: Final = SIZE_MAX.bit_length()
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Mark:
+class Mark(NamedTuple):
     """A place in a file; both count from 1, columns in characters."""
 
     line: int
@@ -161,6 +160,8 @@ def _shown(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
 
 
+# How what is no text by the core schema begins: a number, null, true, false.
+_NO_WORD: Final = frozenset(("", *"0123456789+-.~nNtTfF"))
 # What YAML counts as the end of a line.
 _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _INT = re.compile(r"[-+]?[0-9]{1,19}|0o[0-7]{1,21}|0x[0-9a-fA-F]{1,16}")
@@ -170,6 +171,8 @@ _INF = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 def core_scalar(text: str) -> bool | int | float | str | None:
     """A plain scalar by the core schema of YAML 1.2."""
+    if text[:1] not in _NO_WORD:
+        return text
     if text in ("", "~", "null", "Null", "NULL"):
         return None
     if text in ("true", "True", "TRUE"):
@@ -296,33 +299,28 @@ class Source:
         count = documents = 0
         words: dict[str, str] = {}  # the same few again and again
         for event in events:
-            mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
-            if isinstance(event, yaml.DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    self.add(mark, "one file holds one policy: a second document begins here")
-                    return root
-                continue
-            if isinstance(event, yaml.AliasEvent):
-                self.add(mark, "aliases (*name) are not allowed in a policy")
-                node = Node(mark, self, "")
-            elif isinstance(event, yaml.NodeEvent):
-                if event.anchor is not None:
-                    self.add(mark, "anchors (&name) are not allowed in a policy")
-                tag = getattr(event, "tag", None)
-                if tag is not None:
-                    self.add(mark, f"tags ({tag}) are not allowed in a policy")
-                if isinstance(event, yaml.ScalarEvent):
-                    text = words.setdefault(event.value, event.value)
-                    node = Node(mark, self, text, plain=not event.style)
-                else:
-                    kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
-                    node = Node(mark, self, kind=kind)
-            elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+            start = event.start_mark
+            mark = Mark(start.line + 1, start.column + 1)
+            if isinstance(event, yaml.ScalarEvent):
+                text = words.setdefault(event.value, event.value)
+                node = Node(mark, self, text, plain=not event.style)
+                self._undecorated(event, mark)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
+                node = Node(mark, self, kind=kind)
+                self._undecorated(event, mark)
+            elif isinstance(event, yaml.CollectionEndEvent):
                 stack.pop()
                 keys.pop()
                 continue
+            elif isinstance(event, yaml.AliasEvent):
+                self.add(mark, "aliases (*name) are not allowed in a policy")
+                node = Node(mark, self, "")
             else:
+                documents += isinstance(event, yaml.DocumentStartEvent)
+                if documents > 1:
+                    self.add(mark, "one file holds one policy: a second document begins here")
+                    return root
                 continue
             count += 1
             if count > NODES_MAX:
@@ -339,6 +337,12 @@ class Source:
                 stack.append(node)
                 keys.append(None)
         return root
+
+    def _undecorated(self, event: Any, mark: Mark) -> None:
+        if event.anchor is not None:
+            self.add(mark, "anchors (&name) are not allowed in a policy")
+        if event.tag is not None:
+            self.add(mark, f"tags ({event.tag}) are not allowed in a policy")
 
     def _attach(self, parent: Node, keys: list[Node | None], node: Node) -> None:
         if parent.kind == "list":
@@ -364,5 +368,5 @@ class Source:
 
 
 def _events(loader: Any) -> Iterator[Any]:
-    while loader.check_event():
-        yield loader.get_event()
+    while not isinstance(event := loader.get_event(), yaml.StreamEndEvent):
+        yield event

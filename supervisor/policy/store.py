@@ -146,10 +146,18 @@ def keep(
     cached = cache.get(origin)
     if cached is not None and all(_unchanged(one, search) for one in cached["included"]):
         return _from_json(cached)
+    import gc
+
     from supervisor.policy.compile import compile_policy
 
-    policy = compile_policy(file, content, traits, families(), search=search)
-    cache.put(origin, policy.to_json())
+    collecting = gc.isenabled()
+    gc.disable()  # a third of the time would go into looking for garbage, of which there is little
+    try:
+        policy = compile_policy(file, content, traits, families(), search=search)
+        cache.put(origin, policy.to_json())
+    finally:
+        if collecting:
+            gc.enable()
     return Kept(policy.filter, policy.on_error, policy.limits, lambda: policy)
 
 
