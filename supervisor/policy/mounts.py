@@ -33,6 +33,7 @@ from supervisor.model import (
 )
 from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import NodeRange, glob_matches, node_matches
+from supervisor.policy.mount_index import Met, MountIndex
 from supervisor.policy.rules import otherwise_from_json, otherwise_to_json
 
 # What says how much the kernel talks, and what it does anyway: never worth a word in a policy.
@@ -106,6 +107,14 @@ class MountRule:
             or self.caller is not None
         )
 
+    @property
+    def allowance(self) -> tuple[int | None, tuple[str, ...] | None] | None:
+        """What `objection` goes by: rules where this is the same have the same objections."""
+        if self.verdict is not Verdict.EMULATE and self.options is None:
+            return None
+        # What is forced is there anyway; a remount has to repeat it.
+        return None if self.flags is None else self.flags | self.settings.force, self.options
+
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
         return Decision(
@@ -115,16 +124,15 @@ class MountRule:
 
     def objection(self, flags: int, options: Sequence[str]) -> str:
         """The first flag or option that the rule does not allow; "" where it allows all."""
-        if self.verdict is not Verdict.EMULATE and self.options is None:
+        if self.allowance is None:
             return ""
-        if self.flags is not None:
-            # What is forced is there anyway; a remount has to repeat it.
-            allowed = self.flags | self.settings.force
+        allowed, globs = self.allowance
+        if allowed is not None:
             names = names_of(flags & ~(allowed | ALWAYS_ALLOWED | OPERATIONS))
             if names:
                 return names[0]
         for option in options:
-            if not any(fnmatch.fnmatchcase(option, glob) for glob in self.options or ()):
+            if not any(fnmatch.fnmatchcase(option, glob) for glob in globs or ()):
                 return option
         return ""
 
@@ -158,7 +166,8 @@ class MountRule:
         if source.kind == "text":
             text = source.name.decode("utf-8", "surrogateescape")
             return any(fnmatch.fnmatchcase(text, glob) for glob in self.sources or ())
-        return any(glob_matches(glob, source.name) for glob in self.sources or ())
+        paths = (glob for glob in self.sources or () if glob.startswith(("/", "**")))
+        return any(glob_matches(glob, source.name) for glob in paths)
 
     def ceilings(self) -> list[MountCeiling]:
         """What a maker can be asked for with this rule."""
@@ -237,6 +246,7 @@ class MountRules:
         compare=False,
         repr=False,
     )
+    _index: MountIndex | None = field(default=None, init=False, compare=False, repr=False)
 
     def decide(self, args: Sequence[Arg], facts: Facts | None) -> Decision:
         """The decision on mount(source, target, filesystemtype, mountflags, data)."""
@@ -255,37 +265,27 @@ class MountRules:
             return self._of_remount(flags, data)
         name = fstype.decode("utf-8", "surrogateescape") if isinstance(fstype, bytes) else ""
         options = split_options(data) if isinstance(data, bytes) else []
-        rules, reason = self._about(name, flags, options)
         cut = data == -E2BIG  # the kernel would take some of the options
         if facts is not None:
-            found = next((rule.decision() for rule in rules if rule.matches(facts)), None)
             if cut:
                 why = "options longer than the kernel takes"
                 return replace(self._of_ours(Verdict.ERRNO, why, EINVAL), rule="on_error")
-            return found or self._otherwise(reason)
-        decision = self._first(rules, reason)
+            found = self._rule_index.second_look(name, flags, options, facts)
+            if found is not None:
+                return found.decision()
+            return self._otherwise(self._rule_index.first_look(name, flags, options).reason)
+        decision = self._first(self._rule_index.first_look(name, flags, options))
         if cut and decision.verdict is Verdict.EMULATE:
             # It is refused, but only after what is wrong with the target.
             return replace(decision, settings=MountSettings(text=True))
         return decision
 
-    def _about(
-        self, name: str, flags: int, options: Sequence[str]
-    ) -> tuple[list[MountRule], str]:
-        """The rules that may decide, up to the first that surely does; and why others do not."""
-        out: list[MountRule] = []
-        reason = ""
-        for rule in self.rules:
-            if rule.types is not None and name not in rule.types:
-                continue
-            objection = rule.objection(flags, options)
-            if objection:
-                reason = reason or f"{objection} is not allowed by {rule.place}"
-                continue
-            out.append(rule)
-            if not rule.needs_facts:
-                break
-        return out, reason
+    @property
+    def _rule_index(self) -> MountIndex:
+        if self._index is None:
+            object.__setattr__(self, "_index", MountIndex(self.rules))
+        assert self._index is not None
+        return self._index
 
     def _of_ours(self, verdict: Verdict, reason: str, value: int = 0) -> Decision:
         """What no rule decides, but the call's own arguments do."""
@@ -295,20 +295,18 @@ class MountRules:
     def _otherwise(self, reason: str) -> Decision:
         return replace(self.otherwise, reason=reason) if reason else self.otherwise
 
-    def _first(self, rules: Sequence[MountRule], reason: str) -> Decision:
-        emulated = [rule for rule in rules if rule.verdict is Verdict.EMULATE]
-        if emulated:
-            decision = replace(emulated[0].decision(), needs_facts=True)
+    def _first(self, met: Met) -> Decision:
+        if met.emulates is not None:
+            decision = replace(met.emulates.decision(), needs_facts=True)
             # A FUSE program is given a device's descriptor, and that has to be opened.
-            fuse = next((rule for rule in emulated if rule.settings.via == "fuse"), emulated[0])
-            return replace(decision, settings=fuse.settings)
-        if not rules or not rules[-1].needs_facts:
-            last = rules[-1].decision() if rules else self._otherwise(reason)
-            if len(rules) < 2:
-                return last
+            return replace(decision, settings=(met.by_program or met.emulates).settings)
+        if met.first is None:
+            return self._otherwise(met.reason)
+        if met.first is met.last:
+            return met.first.decision()
         # Only refusals that may apply or not: where the call leads to has to be seen.
         return Decision(
-            Verdict.EMULATE, rules[0].place, settings=MountSettings(text=True), needs_facts=True,
+            Verdict.EMULATE, met.first.place, settings=MountSettings(text=True), needs_facts=True,
             audit=self.otherwise.audit,
         )  # fmt: skip
 
@@ -320,12 +318,11 @@ class MountRules:
         options = [option for option in options if option not in _HANDED_BACK]
         if data == -E2BIG:
             return replace(self._remount, reason="options longer than the kernel takes")
-        for rule in self.rules:
-            if rule.verdict is Verdict.EMULATE and rule.settings.via == "kernel":
-                objection = rule.objection(flags, options)
-                if objection:
-                    reason = f"{objection} is not allowed by {rule.place}"
-                    return replace(self._remount, reason=reason)
+        for rule in self._rule_index.by_kernel:
+            objection = rule.objection(flags, options)
+            if objection:
+                reason = f"{objection} is not allowed by {rule.place}"
+                return replace(self._remount, reason=reason)
         return self._remount
 
     @property
