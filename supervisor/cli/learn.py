@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -15,7 +16,7 @@ from supervisor.errors import PolicyError, UsageError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import store
 from supervisor.policy.compile import compile_policy
-from supervisor.policy.learn import Learned, missing, new_policy, only_new, rules_for
+from supervisor.policy.learn import Learned, new_policy, rules_for
 from supervisor.policy.merge import merged
 from supervisor.policy.records import Log
 from supervisor.policy.traits import Traits
@@ -105,14 +106,18 @@ def _merge(name: str, learned: Learned, show: TextIO) -> str:
     file = store.find(name)
     content = store.read(file, name if "/" in name else None)
     policy = compile_policy(file, content, _TRAITS, FAMILIES)
-    new = only_new(learned, policy)
+    new = replace(learned, granted=learned.missing(policy))
+    before = learned.beyond(policy)
     old = content.decode("utf-8-sig")
     for general in (True, False):
         text = merged(str(file), old, rules_for(new, FAMILIES, general=general))
-        if not (left := missing(text, learned, FAMILIES, _TRAITS, file)):
+        policy = compile_policy(file, text.encode(), _TRAITS, FAMILIES)
+        left = learned.missing(policy)
+        if not left and not (general and learned.beyond(policy) - before):
             break
     else:
-        raise PolicyError(f"{left[0]} is not granted by it either way", where=str(file))
+        text = next(iter(left.values())).text()
+        raise PolicyError(f"{text} is not granted by it either way", where=str(file))
     shown = difflib.unified_diff(
         old.splitlines(keepends=True), text.splitlines(keepends=True), str(file), "learned"
     )

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from supervisor.kernel.capabilities import NAMES as CAPABILITIES
+from supervisor.kernel.filesystems import KNOWN
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.model import Verdict
 from supervisor.policy.devices import NAMES, SERIES
@@ -32,7 +33,6 @@ from supervisor.policy.mount_values import (
     FLAG_NAMES,
     FORCE_NAMES,
     SHIFTS,
-    USUAL_PROGRAMS,
     VIAS,
     Options,
     parse_emulate,
@@ -40,7 +40,6 @@ from supervisor.policy.mount_values import (
     parse_source,
     parse_type,
 )
-from supervisor.policy.mounts import TEXT_TYPES
 from supervisor.policy.values import (
     ERRNOS,
     REALISE,
@@ -108,8 +107,7 @@ DEVICES = _many(NodeRange, parse_node, {"enum": list(NAMES)}, _DEVICE)
 GLOBS = _many(str, parse_glob, GLOB)
 IDS = _many(IdRange, parse_ids, *ID)
 CAPABILITY = _many(str, parse_capability, {"enum": list(CAPABILITIES)})
-_TYPES = sorted({*USUAL_PROGRAMS, *TEXT_TYPES, "xfs", "btrfs", "erofs", "vfat", "iso9660"})
-TYPES = _many(str, parse_type, {"enum": _TYPES}, {"type": "string"})
+TYPES = _many(str, parse_type, {"enum": sorted(KNOWN)}, {"type": "string"})
 SOURCES = _many(
     NodeRange | str,
     parse_source,

@@ -5,9 +5,9 @@ did. What is the host's own (devices.py: PROTECTED) is never learned, whatever w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from supervisor.errors import PolicyError
 from supervisor.kernel.mounts import names_of, without_magic
@@ -15,11 +15,13 @@ from supervisor.model import Source
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
 from supervisor.policy.compile import compile_policy
+from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import device_text, protected
 from supervisor.policy.explain import device_of
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.generalise import globs_for
 from supervisor.policy.match import lexical
+from supervisor.policy.mount_values import option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
 from supervisor.policy.traits import Traits
 
@@ -48,6 +50,14 @@ class Learned:
             self.refused[key] = (asked, known[1] + weight)
         if len(self.granted) + len(self.refused) > _CALLS_MAX:
             raise PolicyError(f"more than {_CALLS_MAX} different calls: learn from less at a time")
+
+    def missing(self, policy: CompiledPolicy) -> dict[str, Asked]:
+        """The granted calls that a policy does not grant."""
+        return {key: one for key, one in self.granted.items() if not one.granted(policy)}
+
+    def beyond(self, policy: CompiledPolicy) -> set[str]:
+        """The refused calls that a policy grants, by their keys."""
+        return {key for key, (one, _) in self.refused.items() if one.granted(policy)}
 
     @staticmethod
     def protects(asked: Asked) -> str:
@@ -134,7 +144,7 @@ def _words(calls: Sequence[Asked]) -> list[str]:
         for name in names_of(without_magic(flags) & ~(ALWAYS_ALLOWED | OPERATIONS)):
             words[name] = None
         for option in split_options(data) if isinstance(data, bytes) else ():
-            words[write.text_glob_of(option.encode("utf-8", "surrogateescape"))] = None
+            words[option_entry(option)] = None
     return list(words)
 
 
@@ -173,8 +183,13 @@ def new_policy(
     for general in (True, False):
         rules = rules_for(learned, families, general=general)
         text = _text(learned, rules, name, notes)
-        if not missing(text, learned, families, traits):
-            return text
+        policy = compile_policy(Path("learned.yaml"), text.encode(), traits, families)
+        beyond = learned.beyond(policy)
+        if learned.missing(policy) or (general and beyond):
+            continue
+        # What was refused at one time and granted at another is not said to be refused.
+        refused = {key: what for key, what in learned.refused.items() if key not in beyond}
+        return _text(replace(learned, refused=refused), rules, name, notes) if beyond else text
     raise PolicyError("no policy grants all of these calls: this is a mistake of seccompd's")
 
 
@@ -204,33 +219,7 @@ def _text(
             indent = "      "
         calls = [asked for asked in learned.granted.values() if asked.spec.family == family]
         if calls:
-            more = f", and {len(calls) - 1} others" if len(calls) > 1 else ""
+            more = f", and {len(calls) - 1} more" if len(calls) > 1 else ""
             lines.append(f"{indent}# {calls[0].text()}{more}")
         lines += [f"{indent}- {rule}" for rule in some]
     return "\n".join(lines) + "\n"
-
-
-def missing(
-    text: str, learned: Learned, families: Mapping[str, FamilySpec], traits: Traits,
-    file: Path = Path("learned.yaml"),
-) -> list[str]:
-    """The calls that a policy's text does not grant. PolicyFindings where it does not load."""
-    policy = compile_policy(file, text.encode(), traits, families)
-    return [
-        asked.text()
-        for asked in learned.granted.values()
-        if not asked.granted(policy)
-    ]
-
-
-def only_new(learned: Learned, policy: Any) -> Learned:
-    """What of it a policy does not grant already."""
-    return Learned(
-        {
-            key: asked
-            for key, asked in learned.granted.items()
-            if not asked.granted(policy)
-        },
-        learned.refused,
-        learned.calls,
-    )

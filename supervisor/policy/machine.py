@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from supervisor.kernel import features
+from supervisor.kernel.filesystems import registered
 from supervisor.kernel.mounts import USERNS_TYPES
 from supervisor.model import Verdict
 from supervisor.policy.draft import Draft
@@ -29,7 +29,7 @@ def warn(draft: Draft) -> None:
                 Source.at(node.at(("do",)), text, "warning")
             if rule.settings.via == "kernel":
                 for number, fstype in enumerate(rule.types or ()):
-                    if fstype not in _filesystems():
+                    if fstype not in registered():
                         entry = node.at(("fstype", number))
                         text = f"{fstype} is not in /proc/filesystems: its module is not loaded"
                         Source.at(entry, text, "warning")
@@ -54,11 +54,3 @@ def _program(program: tuple[str, ...], *, inside: bool) -> Iterator[str]:
         yield f"{program[0]} is not there, or cannot be executed"
     if not os.path.exists("/dev/fuse"):
         yield "this machine has no /dev/fuse"
-
-
-def _filesystems() -> set[str]:
-    try:
-        lines = Path("/proc/filesystems").read_text().splitlines()
-    except OSError:
-        return set()
-    return {line.rpartition("\t")[2] for line in lines}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from supervisor.model import Decision, MountSettings, Verdict
 from supervisor.policy.callers import caller_match
+from supervisor.policy.match import NodeRange
 from supervisor.policy.mount_values import MountAction, program_for
 from supervisor.policy.mounts import OF_THE_MOUNTER, TEXT_TYPES, MountRule, MountRules
 from supervisor.policy.source import Source, place_of
@@ -37,6 +39,8 @@ def _add(source: Source, where: Where, message: str) -> None:
 
 def _rule(source: Source, where: Where, raw: Any, *, audit: bool) -> MountRule:
     sources = raw.source or ()
+    if raw.fstype is not None and TEXT_TYPES.isdisjoint(raw.fstype):
+        _need_paths(source, where, sources)
     return MountRule(
         place=place_of(source.root.at(where)),
         verdict=raw.do.verdict,
@@ -52,6 +56,13 @@ def _rule(source: Source, where: Where, raw: Any, *, audit: bool) -> MountRule:
         caller=caller_match(raw),
         audit=audit,
     )
+
+
+def _need_paths(source: Source, where: Where, sources: Sequence[NodeRange | str]) -> None:
+    for number, one in enumerate(sources):
+        if isinstance(one, str) and not one.startswith(("/", "**")):
+            at = (*where, "source", number) if len(sources) > 1 else (*where, "source")
+            _add(source, at, f"{one!r} is no path: a path glob begins with / or **")
 
 
 def _settings(source: Source, where: Where, raw: Any) -> MountSettings:
@@ -82,15 +93,10 @@ def _settings(source: Source, where: Where, raw: Any) -> MountSettings:
             program = program_for(how, raw.fstype)
         except ValueError as error:
             _add(source, (*where, "do"), str(error))
-    elif False in text:
-        if raw.source is None:
-            _add(
-                source, (*where, "do"),
-                "via: kernel needs source: without one the host's disks could be mounted. "
-                'Write source: "**" where that is meant',
-            )  # fmt: skip
-        for number, one in enumerate(raw.source or ()):
-            if isinstance(one, str) and not one.startswith(("/", "**")):
-                at = (*where, "source", number) if len(raw.source) > 1 else (*where, "source")
-                _add(source, at, f"{one!r} is no path: a path glob begins with / or **")
+    elif False in text and raw.source is None:
+        _add(
+            source, (*where, "do"),
+            "via: kernel needs source: without one the host's disks could be mounted. "
+            'Write source: "**" where that is meant',
+        )  # fmt: skip
     return MountSettings(how.via, program, how.inside, how.shift, how.force, True in text)

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from supervisor.kernel.filesystems import KNOWN, registered, slip_of
 from supervisor.kernel.fuse_programs import PROGRAMS, argv
 from supervisor.kernel.mounts import LOCKABLE, MS
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import OPERATIONS
 from supervisor.policy.values import near, parse_glob, parse_node, wrong
+from supervisor.policy.write import text_glob_of
 
 FLAG_NAMES: Final = tuple(name for name, bits in MS.items() if not bits & OPERATIONS)
 # What can be locked, and so cannot be taken away again.
@@ -55,6 +57,8 @@ def parse_type(value: object) -> str:
     """The type of a filesystem."""
     if not isinstance(value, str) or not _TYPE.fullmatch(value):
         raise wrong(f"{value!r} is no type of a filesystem, such as ext4")
+    if value not in KNOWN and (meant := slip_of(value)) and value not in registered():
+        raise wrong(f"unknown filesystem {value!r}: did you mean {meant}?")
     return value
 
 
@@ -87,6 +91,13 @@ def parse_options(value: object) -> Options:
         if word not in _UNSET:
             globs.append(word)
     return Options(flags, tuple(globs))
+
+
+def option_entry(option: str) -> str:
+    """The entry of `allow` that stands for this very option of a data string."""
+    glob = text_glob_of(option.encode("utf-8", "surrogateescape"))
+    # Plainly written such a word would be a flag.
+    return f"[{glob[0]}]{glob[1:]}" if glob in MS or glob in _UNSET else glob
 
 
 def parse_emulate(setting: Any) -> MountAction:

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from supervisor.kernel.simulate import action_text
 from supervisor.kernel.syscalls import ARCH_NAMES, NATIVE_ARCHES
-from supervisor.kernel.text import errno_name
+from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Decision, Verdict
 from supervisor.policy import store
 from supervisor.policy.asked import CALLER, Asked, named
@@ -29,6 +29,9 @@ SUFFIX: Final = ".test.yaml"
 _ARCHES: Final = {ARCH_NAMES[arch]: arch for arch in NATIVE_ARCHES}
 _CASE: Final = (
     "name", "call", "args", "arch", "caller", "verdict", "rule", "errno", "return", "audit",
+)  # fmt: skip
+_VERDICTS: Final = (
+    *(verdict.value for verdict in Verdict if verdict is not Verdict.INJECT), "allow",
 )  # fmt: skip
 # What a case may expect beside the verdict.
 _MORE: Final = ("rule", "errno", "return", "audit")
@@ -128,6 +131,7 @@ def _case(
         if key not in _CASE:
             raise ValueError(f"unknown key {key}" + near(str(key), list(_CASE)))
     asked = _asked(families, case)
+    _check_words(case)
     expected = {"verdict": str(case["verdict"])} | {
         key: _plain(case[key]) for key in _MORE if key in case
     }
@@ -146,8 +150,18 @@ def _case(
         tried = [f"the filter: {action_text(found_all.run.action)}"]
     elif found_all.decision.reason:
         tried.append(f"{rule}: {found_all.decision.reason}")
-    name = str(case.get("name", ""))
+    name = printable(str(case.get("name", "")).encode())
     return Result(place, name, asked.text(), wrong, tuple(tried) if wrong else (), rule)
+
+
+def _check_words(case: Mapping[str, Any]) -> None:
+    """ValueError for a verdict or an errno that nothing could ever come to."""
+    verdict, _, errno = str(case["verdict"]).partition(" ")
+    if verdict not in _VERDICTS:
+        raise ValueError(f"unknown verdict {verdict}" + near(verdict, list(_VERDICTS)))
+    for name in filter(None, (errno, case.get("errno"))):
+        if name not in ERRNOS:
+            raise ValueError(f"unknown errno {name}" + near(str(name), list(ERRNOS)))
 
 
 def _asked(families: Mapping[str, FamilySpec], case: Mapping[str, Any]) -> Asked:

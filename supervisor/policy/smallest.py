@@ -15,7 +15,7 @@ from supervisor.policy.draft import read_draft
 from supervisor.policy.explain import device_of
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
-from supervisor.policy.mount_values import USUAL_PROGRAMS
+from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import (
     ALWAYS_ALLOWED,
     OPERATIONS,
@@ -68,7 +68,7 @@ def mount_rule(asked: Asked, facts: Facts | None, nodes: Nodes) -> str:
         pairs.append(("target", write.quoted(write.glob_of(facts.path))))
     options = split_options(data) if isinstance(data, bytes) else []
     words = names_of(without_magic(flags) & ~(ALWAYS_ALLOWED | OPERATIONS))
-    words += [write.text_glob_of(option.encode("utf-8", "surrogateescape")) for option in options]
+    words += [option_entry(option) for option in options]
     pairs.append(("options", f"{{allow: {write.listed(words)}}}"))
     fuse = name in USUAL_PROGRAMS and (nodes == "host" or source is None or source.kind == "image")
     return write.rule([*pairs, ("do", "{emulate: {via: fuse}}" if fuse else "emulate")])
