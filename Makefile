@@ -70,6 +70,10 @@ demo: packages-demo setup ## what programs cannot do in a user namespace, and wh
 .PHONY: edit-image
 edit-image: packages-demo setup ## an ordinary user edits a disk image
 	@$(PY) examples/edit-image.py
+.PHONY: examples
+EXAMPLES := $(filter-out examples/demo.py examples/edit-image.py,$(wildcard examples/*.py))
+examples: demo edit-image ## every example, one after the other
+	@for example in $(EXAMPLES); do echo; echo "== $$example"; $(PY) $$example || exit 1; done
 doctor: setup ## what works on this machine, and what is missing
 	@$(VENV)/bin/seccompd doctor
 

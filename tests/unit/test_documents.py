@@ -28,7 +28,7 @@ from supervisor.policy.schema import json_schema
 from supervisor.policy.traits import Traits
 
 TOP = Path(__file__).resolve().parents[2]
-PAGES = [*TOP.glob("*.md"), *(TOP / "docs").glob("*.md")]
+PAGES = [*TOP.glob("*.md"), *(TOP / "docs").rglob("*.md")]
 
 
 def blocks(page: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,26 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import selftest, store
 from supervisor.policy.source import PolicyFindings
 
+TOP = Path(__file__).resolve().parents[3]
 SHIPPED = sorted(store.available([store.shipped()]).values())
 
 
 def test_they_are_there() -> None:
-    assert {file.stem for file in SHIPPED} >= {"build", "default", "deny-all"}
+    assert {file.stem for file in SHIPPED} == {
+        "build", "default", "deny-all", "docker", "learn", "loop-images",
+    }  # fmt: skip
     assert [selftest.test_file(file).exists() for file in SHIPPED] == [True] * len(SHIPPED)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_each_has_a_page_that_others_lead_to_and_an_example(file: Path) -> None:
+    """tests/live/test_examples.py runs the examples."""
+    page = (TOP / f"docs/shipped/{file.stem}.md").read_text()
+    for other in ("README.md", "docs/policies.md"):
+        assert f"shipped/{file.stem}.md)" in (TOP / other).read_text()
+    (example,) = re.findall(r"\*\*Example:\*\* \[(examples/[a-z-]+\.py)\]", page)
+    names_it = re.search(rf"\b{file.stem}\b", (TOP / example).read_text())
+    assert names_it, example
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)

@@ -1,0 +1,72 @@
+"""Every example runs as it stands, as root and as an ordinary user, and says that all went well.
+
+test_demo.py has the demo, test_mount_programs.py the one that edits an image.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.people import Person, python, tree
+
+ELSEWHERE = {"demo.py", "edit-image.py"}
+
+
+def example(person: Person, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """An example, run to its end by `person`."""
+    return subprocess.run(
+        person.argv([python(person), str(tree(person) / "examples" / name), *words]),
+        env=person.environ(), cwd="/", capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_no_example_is_left_out() -> None:
+    folder = Path(__file__).resolve().parents[2] / "examples"
+    tests = {name.replace("test_", "", 1) for name in globals() if name.startswith("test_")}
+    for file in folder.glob("*.py"):
+        assert file.name in ELSEWHERE or file.stem.replace("-", "_") in tests, file
+
+
+@pytest.mark.slow
+def test_pack_rootfs(person: Person, tmp_path: Path) -> None:
+    done = example(person, "pack-rootfs.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All as it should be." in done.stdout
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("c") and line.endswith("  dev/null") for line in lines) == 1
+    if person.uid == 0:
+        assert "b0660   7,  0  dev/loop0" in lines
+        assert "left out" not in done.stdout
+
+
+@pytest.mark.slow
+def test_list_requests(person: Person) -> None:
+    done = example(person, "list-requests.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a fifo is made" in done.stdout
+    asked = [line.split() for line in done.stdout.splitlines() if line.endswith("refuse")]
+    assert [words[0] for words in asked] == ["3", "1"]
+    assert [words[4] for words in asked] == ["1:3", "8:0"]
+
+
+@pytest.mark.slow
+def test_learn_policy(person: Person) -> None:
+    done = example(person, "learn-policy.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All as it should be." in done.stdout
+    assert 'path: ["/tmp/learn-*/dev/null", "/tmp/learn-*/dev/zero"], do: emulate}' in done.stdout
+
+
+@pytest.mark.slow
+def test_nest_docker(person: Person) -> None:
+    if shutil.which("runc", path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
+        pytest.skip("no runc")
+    done = example(person, "nest-docker.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All as it should be." in done.stdout
+    assert "[emulated: docker.yaml:" in done.stderr
