@@ -73,16 +73,16 @@ struct sd_receiver *sd_receiver_new(int listener, int proxy, int timer, struct s
 		return NULL;
 	*receiver = (struct sd_receiver){
 		.listener = listener, .proxy = proxy, .timer = timer, .watch = watch,
-		.deadline_ns = deadline_ns,
 	};
-	if (sd_receiver_reads(receiver, reads, count)) {
+	if (sd_receiver_reads(receiver, reads, count, deadline_ns)) {
 		free(receiver);
 		return NULL;
 	}
 	return receiver;
 }
 
-int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count)
+int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count,
+		      uint64_t deadline_ns)
 {
 	struct sd_reads *table = calloc(count ? count : 1, sizeof *table);
 	if (!table)
@@ -92,6 +92,7 @@ int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads
 	free(receiver->reads);
 	receiver->reads = table;
 	receiver->count = count;
+	receiver->deadline_ns = deadline_ns;
 	return 0;
 }
 

@@ -108,6 +108,13 @@ struct sd_made {
 	int32_t error;
 };
 
+/* ---- forget.c ---- */
+
+/* /proc/self/maps as a descriptor, or -errno */
+SD_HIDDEN int sd_own_maps(void);
+/* In a helper: unmaps what is its parent's alone. Closes `maps`, which may be an error */
+SD_HIDDEN void sd_forget_parent(int maps);
+
 /* ---- ceiling.c ---- */
 
 enum sd_allowed { SD_NOT_ALLOWED, SD_CLOSED, SD_OPEN };

@@ -109,6 +109,7 @@ int sd_spare_spawn(struct sd_child *child)
 	int pid = sd_fork_helper(child, "seccompd-fuse");
 	if (pid)
 		return pid;
+	sd_forget_parent(sd_own_maps());
 	serve();
 	_exit(0);
 }

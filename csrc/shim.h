@@ -64,7 +64,9 @@ struct sd_stall {
 	uint64_t start_time; /* clock ticks since boot, as in /proc/PID/stat */
 };
 
-struct sd_watch { /* a memfd that a session writes and its watchdog reads: it outlives the session */
+/* A memfd that a session writes and its watchdog reads: it outlives the session, and a daemon may
+ * leave it to the next one (another layout is another FORMAT in supervisor/daemon/kept.py). */
+struct sd_watch {
 	uint8_t received[256];        /* NOTIF_RECV writes here, so that no id can be lost in between */
 	uint64_t reading_since;       /* CLOCK_MONOTONIC, ns; 0: no memory is being read */
 	uint64_t reading_id;
@@ -94,8 +96,10 @@ extern const uint32_t SD_ARCH_I386;
 struct sd_receiver *sd_receiver_new(int listener, int proxy, int timer, struct sd_watch *watch,
 				    const struct sd_reads *reads, size_t count, uint64_t deadline_ns);
 void sd_receiver_free(struct sd_receiver *receiver);
-/* Other arguments are read from now on, of other calls. 0, or -ENOMEM and nothing has changed */
-int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count);
+/* Other arguments are read from now on, of other calls, within another deadline. 0, or -ENOMEM and
+ * nothing has changed */
+int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count,
+		      uint64_t deadline_ns);
 /* > 0: a call, the length of its key, plus SD_UNREAD where the caller stalled before and nothing of
  * its memory was read; 0: none came within linger_us, or one of `also` is readable; -ENOTCONN: no
  * caller is left; -ENOBUFS: SD_PENDING calls wait for their answers */

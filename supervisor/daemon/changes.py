@@ -66,5 +66,9 @@ class Change:
         with os.fdopen(os.memfd_create("policy", os.MFD_CLOEXEC), "w+b") as file:
             file.write(json.dumps(self._policy.to_json()).encode())
             file.flush()
-            order = {"policy": self._policy.name, "makers": bool(makers)}
+            order = {
+                "policy": self._policy.name,
+                "limits": self._details["config"]["limits"],
+                "makers": bool(makers),
+            }
             self._keeper.tell(order, [file.fileno(), *makers])

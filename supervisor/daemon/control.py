@@ -18,8 +18,10 @@ from typing import Any, Final
 import trio
 
 from supervisor.daemon.config import Config
-from supervisor.daemon.containers import Container, Containers, Looking
-from supervisor.daemon.sockets import RuntimeDirectory, accepting, credentials
+from supervisor.daemon.container import Container, Looking
+from supervisor.daemon.containers import Containers
+from supervisor.daemon.rates import Rates
+from supervisor.daemon.sockets import RuntimeDirectory, accepting, admitted, credentials
 from supervisor.errors import SeccompdError
 from supervisor.observe.complaint import complain
 
@@ -49,6 +51,7 @@ class Control:
         self._reload = reload
         self._began = time.monotonic()
         self._connections: Counter[int] = Counter()
+        self._rates = Rates(config.connects, config.connects_at_once)
         # For everybody: whoever has nothing here sees nothing.
         self._socket = place.listen(NAME, 0o666 if os.geteuid() == 0 else 0o600)
 
@@ -56,8 +59,11 @@ class Control:
         """Accepts, and never reads itself."""
         async with trio.open_nursery() as nursery:
             async for connection in accepting(self._socket, "control"):
+                if not admitted(connection, self._rates):
+                    continue
                 uid = credentials(connection)[1]
-                if self._connections[uid] >= self._config.connections:
+                most = self._config.connections
+                if self._connections[uid] >= most or self._connections.total() >= 2 * most:
                     connection.close()
                     continue
                 nursery.start_soon(self._connection, connection, uid)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from supervisor.daemon.rates import Rates
 from supervisor.errors import SeccompdError
 from supervisor.observe.complaint import complain
 
@@ -42,6 +43,16 @@ async def accepting(listening: socket.socket, name: str) -> AsyncIterator[socket
             continue
         connection.setblocking(False)
         yield connection
+
+
+def admitted(connection: socket.socket, rates: Rates) -> bool:
+    """Whether a user's connection is to be heard (root's always is); one that is not is closed."""
+    uid = credentials(connection)[1]
+    if uid == 0 or rates.allows(uid):
+        return True
+    with connection, contextlib.suppress(OSError):
+        connection.send(b'{"error": "too many connections of yours in a short time"}\n')
+    return False
 
 
 class RuntimeDirectory:
@@ -111,6 +122,12 @@ class RuntimeDirectory:
                     f"its mode cannot be set: {error.strerror}", where=where
                 ) from error
         return sock
+
+    def nobody_serves_the_rest(self) -> None:
+        """Says so of sockets that were given and not asked for: who connects there waits."""
+        for name in sorted(self._given):
+            complain(f"nobody serves {name}, on which the service manager listens: no door is open")
+            self._given.pop(name).close()
 
     def close(self) -> None:
         """Removes the sockets, and lets others in."""

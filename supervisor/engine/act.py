@@ -106,10 +106,11 @@ class Actor:
         self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare(resolver)
 
-    def take(self, policy: _Policy, maker_socks: list[int] | None) -> None:
+    def take(self, policy: _Policy, maker_socks: list[int] | None, limits: Limits) -> None:
         """Goes by another policy from now on; with other makers, where there are any."""
         self._on_error = policy.on_error
-        self._mounter.take(on_error=policy.on_error, most=policy.max_mounts)
+        self._deadline = limits.path
+        self._mounter.take(on_error=policy.on_error, most=policy.max_mounts, limits=limits)
         if maker_socks is not None:
             self._makers.replace(maker_socks)
 

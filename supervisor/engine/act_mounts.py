@@ -82,9 +82,9 @@ class Mounter:
         self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
         self.on_wait: Callable[[], None] = lambda: None
 
-    def take(self, *, on_error: int, most: int) -> None:
+    def take(self, *, on_error: int, most: int, limits: Limits) -> None:
         """Goes by another policy's settings from now on."""
-        self._on_error, self._most = on_error, most
+        self._on_error, self._most, self._limits = on_error, most, limits
 
     @property
     def any(self) -> bool:

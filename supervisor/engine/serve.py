@@ -5,8 +5,8 @@ executed in it later. They come through the channel, as all orders: JSON objects
 
 - `{"listener": SLOT, "runtime": [PID, START] or null}`, with the listener; a second descriptor is
   the connection by which its calls come (LXC's proxy).
-- `{"policy": ..., "makers": bool}`: another policy (CompiledPolicy.to_json) in a memfd, and, where
-  `makers` says so, the sockets of makers with its ceiling.
+- `{"policy": ..., "limits": {...}, "makers": bool}`: another policy (CompiledPolicy.to_json) in a
+  memfd, with its Limits, and, where `makers` says so, the sockets of makers with its ceiling.
 - `{"look_on": NUMBER, "syscalls": [...] or null, "verdicts": [...] or null}`, with a socket for
   the records of such calls, from now on; `{"forget": NUMBER}` ends that.
 
@@ -149,7 +149,7 @@ class _Container:
             listener, proxy = (*fds, -1)[:2]
             self._nursery.start_soon(self._serve, listener, proxy, order)
         elif "policy" in order:
-            self._take(fds, makers=order["makers"])
+            self._take(fds, Limits(**order["limits"]), makers=order["makers"])
         elif "look_on" in order:
             self._look_on(order, fds)
         elif "forget" in order:
@@ -157,17 +157,17 @@ class _Container:
         else:
             raise RuntimeError(f"an order that nobody knows: {order!r}")
 
-    def _take(self, fds: list[int], *, makers: bool) -> None:
+    def _take(self, fds: list[int], limits: Limits, *, makers: bool) -> None:
         """Another policy: the next call is the first that it is about."""
         with open(fds[0], "rb") as file:
             file.seek(0)
             policy = CompiledPolicy.from_json(json.load(file))
-        self._actor.take(policy, fds[1:] if makers else None)
+        self._actor.take(policy, fds[1:] if makers else None, limits)
         self._judge.take(policy)
         self._callers.wants = policy.wants
         for loop in self._loops:
-            loop.take(policy)
-        self._policy = policy
+            loop.take(policy, limits)
+        self._policy, self._limits = policy, limits
         if self._audit is not None:
             self._audit.take(policy.name)
 

@@ -78,9 +78,9 @@ class Session:
         self._acting: dict[int, trio.Event] = {}
         self.totals = totals or Totals()
 
-    def take(self, policy: CompiledPolicy) -> None:
+    def take(self, policy: CompiledPolicy, limits: Limits) -> None:
         """Goes by another policy from now on; the judge does so already."""
-        self._receiver.take(policy.calls)
+        self._receiver.take(policy.calls, limits)
         self._on_error = policy.on_error
 
     async def run(self) -> None:

@@ -121,9 +121,10 @@ class Receiver:
             raise OSError("the kernel's notifications are larger than this version knows")
         self._pointer = ffi.gc(pointer, lib.sd_receiver_free)
 
-    def take(self, calls: Mapping[tuple[int, int], CallSpec]) -> None:
+    def take(self, calls: Mapping[tuple[int, int], CallSpec], limits: Limits) -> None:
         """From the next call on other arguments are read, of other calls. Raises MemoryError."""
-        if lib.sd_receiver_reads(self._pointer, reads_table(calls), len(calls)) < 0:
+        deadline = int(limits.snapshot * 1e9)
+        if lib.sd_receiver_reads(self._pointer, reads_table(calls), len(calls), deadline) < 0:
             raise MemoryError
         self._shapes = {_CALL.pack(*call): _Shape(spec) for call, spec in calls.items()}
 

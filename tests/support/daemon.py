@@ -30,7 +30,7 @@ class Daemon:
         self.runtime = place / "run"
         self.audit = place / "audit.json"
         self.socket = socket or self.runtime / "oci.sock"
-        self._lead = start
+        self.lead = start
         self._environ = {"SECCOMPD_TEST_TRACEBACK": "1", **(environ or {})}
         (place / "policies").mkdir(exist_ok=True)
         self._config = place / "seccompd.yaml"
@@ -57,7 +57,7 @@ class Daemon:
                 ["serve", "--config", str(self._config)],
                 stdout=log.fileno(), stderr=log.fileno(),
                 env=self._environ,
-                lead=self._lead,
+                lead=self.lead,
             )
         wait_for(self._listens, bool)
 
