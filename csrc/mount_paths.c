@@ -219,12 +219,27 @@ static int receive(int channel)
 	return tree < 0 ? -ECANCELED : tree;
 }
 
+static int swap(int mount_ns, int tree)
+{
+	return setns(mount_ns, CLONE_NEWNS) ? -errno : sd_swap(tree);
+}
+
+/* What is to be replaced, and whether it can be. */
+static int before_swap(const struct sd_ask *ask, const int *held)
+{
+	if (setns(held[0], CLONE_NEWNS))
+		return -errno;
+	return ask->op == SD_ASK_MOUNT_MARK ? sd_swap_mark(held[1], held[2]) : sd_swap_idle();
+}
+
 static int attach_sent(const struct sd_ask *ask, const int *held, int listener)
 {
-	int tree = receive(held[2]);
+	int tree = receive(held[1]);
 	if (tree < 0)
 		return tree;
-	int error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
+	int error = sd_id_valid(listener, ask->id) ? -ESRCH
+		    : ask->op == SD_ASK_MOUNT_SWAP ? swap(held[0], tree)
+						   : attach(held[0], held[2], tree);
 	close(tree);
 	return error;
 }
@@ -243,13 +258,13 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 {
 	struct statx found;
 	uint64_t force = ask->device, set = ask->mode;
+	struct sd_fuse_terms terms = {force, ask->call_flags, sd_ask_text(ask, 0)};
 	/* once in our life, and the program has not begun yet */
 	if (home->lock_ns < 0)
 		home->lock_ns = lock_namespace(held[2]);
 	if (home->lock_ns < 0)
 		return -EPERM;
-	int error = sd_fuse_mount(held[5], held[3], held[4], force, ask->call_flags,
-				  &attached->watch);
+	int error = sd_fuse_mount(held[5], held[3], held[4], &terms, &attached->watch);
 	if (error)
 		return error;
 	int tree = sd_copy_stage(force ? home->lock_ns : -1, home->mount_ns);
@@ -280,6 +295,24 @@ static int change(const struct sd_ask *ask, const int *held)
 	return error;
 }
 
+static int carry_out(struct sd_home *home, const struct sd_ask *ask, const int *held, int listener,
+		     struct sd_attached *attached)
+{
+	switch (ask->op) {
+	case SD_ASK_MOUNT_ATTACH:
+	case SD_ASK_MOUNT_SWAP:
+		return attach_sent(ask, held, listener);
+	case SD_ASK_MOUNT_ADOPT:
+		return adopt(home, ask, held, listener, attached);
+	case SD_ASK_MOUNT_CHANGE:
+		return change(ask, held);
+	case SD_ASK_MOUNT_MARK:
+	case SD_ASK_MOUNT_IDLE:
+		return before_swap(ask, held);
+	}
+	return -EINVAL;
+}
+
 int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 {
 	struct sd_attached attached = {-EPERM, -1, 0};
@@ -288,18 +321,14 @@ int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 		result = answer_look(home, ask, held);
 	} else {
 		int listener = take_listener(ask, held);
-		if (home->plain || held[0] < 0 || held[1] < 0)
+		if (home->plain || held[0] < 0 || (held[1] < 0 && ask->op != SD_ASK_MOUNT_IDLE))
 			attached.error = -EBADF;
 		else if (sd_id_valid(listener, ask->id))
 			attached.error = -ESRCH;
 		else
 			attached.error = sd_act_as_self(home);
-		if (!attached.error && ask->op == SD_ASK_MOUNT_ATTACH)
-			attached.error = attach_sent(ask, held, listener);
-		else if (!attached.error && ask->op == SD_ASK_MOUNT_ADOPT)
-			attached.error = adopt(home, ask, held, listener, &attached);
-		else if (!attached.error && ask->op == SD_ASK_MOUNT_CHANGE)
-			attached.error = change(ask, held);
+		if (!attached.error)
+			attached.error = carry_out(home, ask, held, listener, &attached);
 		/* one that cannot come home is of no use, and would hold what it stands on */
 		if (!home->plain && setns(home->mount_ns, CLONE_NEWNS))
 			_exit(1);

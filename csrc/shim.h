@@ -11,7 +11,7 @@
 
 /* cdef begin */
 
-/* ---- listener.c, memory.c: one notification at a time ---- */
+/* ---- listener.c, receiver.c, arguments.c, memory.c: one notification at a time ---- */
 
 struct sd_reads { /* which arguments of one system call are what */
 	uint32_t arch;
@@ -280,13 +280,16 @@ struct sd_devices {
 	uint32_t closed; /* made only where nobody can open them, if there is a user namespace */
 };
 
-struct sd_mount_rule {  /* one fstype, and what it may be mounted from */
+struct sd_mount_rule { /* one fstype, what it may be mounted from, and how */
 	const char *fstype;
 	uint64_t force;             /* MOUNT_ATTR_* that it always gets */
-	const char *const *names;   /* globs for the kernel's names of block devices */
+	uint64_t flags;             /* MS_* that may be asked for */
+	const char *const *names;   /* globs for the kernel's names of block devices, or for texts */
+	const char *const *options; /* globs for the words of the data string */
 	const struct sd_devices *devices;
-	uint32_t name_count, device_count;
+	uint32_t name_count, option_count, device_count;
 	uint32_t images, text;      /* may be mounted from a file, from what is no path */
+	uint32_t shift;             /* may be idmapped */
 };
 
 struct sd_ceiling { /* all that a maker can ever be asked for */
@@ -297,6 +300,9 @@ struct sd_ceiling { /* all that a maker can ever be asked for */
 	uint32_t most_private; /* nodes in its own tmpfs; 0: 65536 */
 	const struct sd_mount_rule *mounts;
 	uint32_t mount_count;
+	/* options that hand over more than the source: only a glob that begins with `NAME=` allows one */
+	const char *const *named_options;
+	uint32_t named_count;
 	int32_t userns;        /* of the target, for idmapped mounts; -1: none */
 	int32_t no_real_nodes; /* that could be opened: only such as are mounted, and end with that */
 };
@@ -462,13 +468,18 @@ int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
 struct sd_program;
 /* Makes the mount that `program`, whose /proc/PID `task` is, asks for, and moves it to its place.
- * `force` is locked, `set` is not. */
+ * `force` is locked, `set` is not. `source` is what the caller calls the image. */
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
 		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set,
-		   uint32_t flags);
+		   uint32_t flags, const char *source);
 /* `only_try`: whether it could be done; nothing is changed */
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
 		    uint64_t set, uint64_t clear, int only_try);
+/* The mount at `target` is to be replaced: the resolver remembers it, and nobody may hold it then.
+ * `task` is some /proc/PID. */
+int sd_mount_mark(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task);
+/* Whether nobody uses the one that was marked; else its answer is -EBUSY. */
+int sd_mount_idle(int resolver, const struct sd_waiting *call, int mount_ns);
 struct sd_attached {
 	int32_t error; /* 0 or -errno; -ECANCELED: the maker sent nothing */
 	int32_t watch; /* of an adopted mount, in `inotify`; -1: it could not be watched */
@@ -481,15 +492,21 @@ int sd_mount_answer(int resolver, struct sd_attached *attached);
 int sd_watch_new(void);
 int sd_watch_next(int inotify);
 
-enum sd_new_kind { SD_NEW_DEVICE = 1, SD_NEW_IMAGE = 2, SD_NEW_TEXT = 3, SD_NEW_AGAIN = 4 };
+enum sd_new_kind {
+	SD_NEW_DEVICE = 1,
+	SD_NEW_IMAGE = 2,
+	SD_NEW_TEXT = 3,
+	SD_NEW_AGAIN = 4, /* the superblock of a mount of ours gets other flags and data */
+	SD_NEW_COPY = 5,  /* one more mount of a filesystem of ours, `major` and `minor` */
+};
 enum sd_new_shift { SD_SHIFT_FALSE = 0, SD_SHIFT_AUTO = 1, SD_SHIFT_TRUE = 2 };
 
 struct sd_new_mount {
 	uint32_t op, cpu;     /* filled in when it is sent */
-	uint32_t kind;        /* AGAIN: the superblock of a mount of ours gets other flags and data */
+	uint32_t kind;
 	uint32_t shift;
 	uint32_t major, minor;
-	int32_t data_length;  /* -1: a NULL pointer */
+	int32_t data_length;  /* -1: a NULL pointer, and `data` is empty */
 	uint32_t most;        /* of filesystems from here that may be mounted at a time, this one too */
 	uint64_t flags;       /* MS_*, for the superblock and its atime */
 	uint64_t force, set;  /* MOUNT_ATTR_*: locked, and not locked */
@@ -504,8 +521,9 @@ enum sd_mounted_flag {
 	SD_MOUNTED_CEILING = 4,  /* it is beyond the ceiling */
 	SD_MOUNTED_LOOP = 8,     /* there is no loop device to be had */
 	SD_MOUNTED_LOCK = 16,    /* its flags could not be locked */
+	SD_MOUNTED_STRANGER = 32, /* of AGAIN and COPY: it did not come from here, or that one has gone */
 	SD_MOUNTED_FULL = 64,    /* it is one too many */
-	SD_MOUNTED_STRANGER = 32, /* of AGAIN: it did not come from here, or that one has gone */
+	SD_MOUNTED_JOURNAL = 128, /* it names another device as its journal */
 };
 
 struct sd_mounted {
@@ -515,7 +533,8 @@ struct sd_mounted {
 };
 
 /* Asks the maker for a mount (of an image: its descriptor), and the resolver to bring it to its
- * place as soon as the maker has it. Both answer: sd_mount_made, sd_mount_answer. */
+ * place as soon as the maker has it. Both answer: sd_mount_made, sd_mount_answer. `target` -1: it
+ * takes the place of the mount that was marked. */
 int sd_mount_begin(int maker, struct sd_new_mount *make, int image, int resolver,
 		   const struct sd_waiting *call, int mount_ns, int target);
 /* AGAIN, of the mount at `target`; the maker alone answers */
@@ -546,7 +565,8 @@ struct sd_program {
 	int32_t fuse;      /* a detached mount of a node for /dev/fuse; -1: the host's */
 	int32_t mount_ns;  /* the caller's, where the image comes from */
 	int32_t root;      /* the caller's root directory: the program is the container's own; or -1 */
-	uint64_t memory;   /* most address space in bytes; 0: no limit */
+	uint64_t memory;   /* most address space of each process in bytes; 0: no limit */
+	uint32_t alone;    /* it makes no other process */
 	/* of a program of the container's: who it is, and the most that it may do */
 	uint64_t caps;
 	uint32_t uid, gid;

@@ -119,14 +119,19 @@ class MountSettings:
 @dataclass(frozen=True, slots=True)
 class MountCeiling:
     """All that a maker can be asked to mount with one rule of `via: kernel`: one fstype, what it
-    may be mounted from, and the MS_* flags that it always gets.
+    may be mounted from, the MS_* flags that it always gets (`force`) and those that may be asked
+    for (`flags`, which has all of `force`), globs for its options, and whether it may be idmapped.
 
-    `names` are globs for the kernel's names of block devices, `devices` their numbers as (lowest
-    major, highest major, lowest minor, highest minor). A device has to match either.
+    `names` are globs for the kernel's names of block devices, or for texts; `devices` numbers of
+    block devices as (lowest major, highest major, lowest minor, highest minor). A device has to
+    match either.
     """
 
     fstype: bytes
     force: int
+    flags: int = 0xFFFFFFFF
+    options: tuple[bytes, ...] = ()
+    shift: bool = True
     names: tuple[bytes, ...] = ()
     devices: tuple[tuple[int, int, int, int], ...] = ()
     images: bool = False

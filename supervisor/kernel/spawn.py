@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor.kernel.mounts import attr_of
+from supervisor.kernel.mounts import NAMED_OPTIONS, attr_of
 from supervisor.kernel.shim import check, ffi, lib
 from supervisor.model import MountCeiling
 
@@ -77,6 +77,8 @@ def spawn_maker(
     bounds.uid_count, bounds.gid_count, bounds.device_count = map(len, keep)
     rules, kept = _mount_rules(mounts)
     bounds.mounts, bounds.mount_count = rules, len(mounts)
+    bounds.named_options = _strings(kept, [name.encode() for name in NAMED_OPTIONS])
+    bounds.named_count = len(NAMED_OPTIONS)
     bounds.userns = -1 if userns is None else userns
     bounds.no_real_nodes = not real_nodes
     child = ffi.new("struct sd_child *")
@@ -85,19 +87,25 @@ def spawn_maker(
     return _ready(child, "a maker could not be set up")
 
 
+def _strings(kept: list[Any], texts: Sequence[bytes]) -> Any:
+    """A C array of them; what has to live as long as it does is added to `kept`."""
+    strings = [ffi.new("char[]", text) for text in texts]
+    kept += strings
+    kept.append(array := ffi.new("char *[]", strings))
+    return array
+
+
 def _mount_rules(mounts: Sequence[MountCeiling]) -> tuple[Any, list[Any]]:
     """The array, and what has to live as long as it does."""
     rules = ffi.new("struct sd_mount_rule[]", len(mounts))
     kept: list[Any] = []
     for rule, mount in zip(rules, mounts, strict=True):
-        names = [ffi.new("char[]", name) for name in mount.names]
-        devices = [(ord("b"), *numbers) for numbers in mount.devices]
-        kept += names
         kept.append(fstype := ffi.new("char[]", mount.fstype))
-        kept.append(name_list := ffi.new("char *[]", names))
+        devices = [(ord("b"), *numbers) for numbers in mount.devices]
         kept.append(device_list := ffi.new("struct sd_devices[]", devices))
-        rule.fstype, rule.names, rule.devices = fstype, name_list, device_list
-        rule.name_count, rule.device_count = len(names), len(devices)
-        rule.force = attr_of(mount.force)
-        rule.images, rule.text = mount.images, mount.text
+        rule.fstype, rule.devices, rule.device_count = fstype, device_list, len(devices)
+        rule.names, rule.name_count = _strings(kept, mount.names), len(mount.names)
+        rule.options, rule.option_count = _strings(kept, mount.options), len(mount.options)
+        rule.force, rule.flags = attr_of(mount.force), mount.flags
+        rule.images, rule.text, rule.shift = mount.images, mount.text, mount.shift
     return rules, kept

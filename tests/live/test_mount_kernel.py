@@ -120,6 +120,47 @@ def test_remount(both: tuple[Target, Actor], place: Path) -> None:
     assert actor.last["left_alone"], "what is none of ours is the kernel's"
 
 
+def test_a_remount_of_atime_beside_what_is_forced(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    """The kernel has locked it with the others: another mount takes the place of the old one."""
+    target, actor = both
+    again = {"remount": True, "target": str(place / "mp")}
+    grep = f"grep {place}/mp /proc/self/mountinfo"
+    assert mount(actor, place, flags=MS["noexec"])[0] == 0
+    for flags, shown in (
+        (MS["noatime"], "rw,nosuid,nodev,noatime"),
+        (MS["noatime"] | MS["nodiratime"] | MS["ro"], "ro,nosuid,nodev,noatime,nodiratime"),
+        (MS["relatime"] | MS["noexec"], "rw,nosuid,nodev,noexec,relatime"),
+        (MS["strictatime"], "rw,nosuid,nodev"),
+    ):
+        assert actor.mount(**again, flags=FORCE | flags) == (0, "remounted")
+        status, text = target.run(grep)
+        assert (status, text.count("\n")) == (0, 0), text
+        assert text.split()[5].removesuffix(",idmapped") == shown, text
+        # and all that was so before is so still
+        assert target.run(f"stat -c %u {place}/mp/file")[1] == "0"
+        assert target.run(f"mount -o remount,bind,dev,suid {place}/mp")[0] != 0
+        assert target.run(f"touch {place}/mp/x")[0] == (1 if "ro" in shown else 0)
+    # nothing happens under somebody's feet
+    assert actor.mount(**again, flags=FORCE | MS["noatime"] | MS["noexec"])[0] == 0
+    before = target.run(grep)[1]
+    for use, leave in (
+        (f"exec 5>{place}/mp/open", "exec 5>&-"),
+        (f"cd {place}/mp", "cd /"),
+        (f"mkdir {place}/mp/d; mount -t tmpfs t {place}/mp/d", f"umount {place}/mp/d"),
+    ):
+        assert target.run(use)[0] == 0
+        errno, how = actor.mount(**again, flags=FORCE | MS["strictatime"] | MS["ro"])
+        assert (errno, "in use" in how) == (EBUSY, True), how
+        assert target.run(f"touch {place}/mp/y")[0] == 0
+        assert target.run(leave)[0] == 0
+        assert target.run(grep)[1] == before
+    assert actor.mount(**again, flags=MS["nosuid"] | MS["relatime"])[0] == EPERM, "against force"
+    assert target.run(f"umount {place}/mp") == (0, "")
+    assert target.run(grep)[0] == 1, "there is one mount, not two"
+
+
 @pytest.mark.parametrize(
     ("change", "errno"),
     [
