@@ -304,6 +304,10 @@ def test_what_is_forced_may_be_asked_for() -> None:
         ("{fstype: xfs, do: {emulate: {via: fuse}}}", "via: fuse needs a program for xfs"),
         ("{fstype: [ext4, squashfs], do: {emulate: {via: fuse}}}", "needs a program for"),
         ("{fstype: ext4, source: images/*, do: emulate}", "'images/*' is no path"),
+        ("{fstype: ext4, source: images/*, do: {emulate: {via: fuse}}}", "'images/*' is no path"),
+        ("{fstype: ext4, source: a, do: refuse}", "'a' is no path"),
+        ("{fstype: ext5, source: /x, do: emulate}", "unknown filesystem 'ext5': did you mean ext4"),
+        ("{fstype: [tmpfs, sqaushfs], do: refuse}", "did you mean squashfs?"),
         ("{fstype: ext4, source: char 1:3, do: emulate}", "no character device is a source"),
         ("{fstype: a/b, do: refuse}", "is no type of a filesystem"),
         ("{fstype: ext4, options: [ro], do: refuse}", "options is a mapping with allow"),
@@ -345,6 +349,22 @@ def test_a_continue_beside_a_refusal_has_to_be_meant() -> None:
     assert first(meant, mount_call(fstype=b"tmpfs")).verdict is Verdict.CONTINUE
     assert first(meant, mount_call(fstype=b"ramfs")).verdict is Verdict.REFUSE
     assert first(mounts(rule), mount_call(fstype=b"tmpfs")).rule == "p.yaml:6"
+
+
+def test_types_that_nobody_here_has_heard_of_may_be_named() -> None:
+    """Of a kernel that has more than Linux, or of a FUSE program."""
+    for name in ("acmefs", "fuse.sshfs", "fuse.ext5", "x"):
+        rule = f"{{fstype: {name}, do: refuse}}"
+        assert first(mounts(rule, otherwise="refuse"), mount_call(fstype=name.encode())).rule
+
+
+def test_a_rule_about_texts_does_not_match_an_image() -> None:
+    """A source that is no path is a text of nfs or cifs: no image is called that."""
+    rules = ("{source: 'nas:*', do: {errno: EIO}}", "{do: {errno: EACCES}}")
+    policy = mounts(*rules, otherwise="refuse")
+    assert second(policy, mount_call()).value == errno.EACCES
+    nas = Source("text", b"nas:/x")
+    assert second(policy, mount_call(b"nas:/x", fstype=b"nfs"), nas).value == errno.EIO
 
 
 def test_how_many_mounts_there_may_be() -> None:
