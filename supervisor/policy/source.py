@@ -20,7 +20,7 @@ from supervisor.errors import PolicyError
 
 SIZE_MAX: Final = 1 << 20
 _DEPTH_MAX: Final = 32
-NODES_MAX: Final = 100_000
+NODES_MAX: Final = 120_000
 # So many findings of one file are kept, and so many are shown: what comes later is mostly the same.
 NOTED_MAX: Final = 1000
 _FINDINGS_MAX: Final = 100
