@@ -68,6 +68,7 @@ for goal in "$@"; do
 		need procps command_there ps
 		need runc command_there runc
 		need crun command_there crun
+		need systemd command_there systemd-analyze
 		need lxc command_there lxc-start
 		need "podman conmon golang-github-containers-common uidmap" command_there podman
 		;;
