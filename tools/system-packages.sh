@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that what a goal needs from the system is there, and installs with apt what is missing.
 #
-#   tools/system-packages.sh GOAL...      goals: build demo test bench
+#   tools/system-packages.sh GOAL...      goals: build demo examples test bench
 #
 # What is there is found out by looking (a command, a header), never by asking a package database,
 # so that a compiler or a Python of one's own counts. Prints nothing where nothing is missing.
@@ -38,6 +38,9 @@ for goal in "$@"; do
 		need cpio command_there cpio
 		need e2fsprogs command_there mkfs.ext4
 		need fuse2fs command_there fuse2fs
+		;;
+	examples)
+		need runc command_there runc
 		;;
 	test)
 		need tar command_there tar

@@ -59,8 +59,10 @@ class Change:
 
     def _wanted(self) -> bool:
         """Not where there is yet another policy, or a session that was started with this one."""
-        keeper = self._keeper
-        return keeper.details is self._details and keeper.told not in (None, self._details)
+        keeper, mine = self._keeper, self._details
+        # The very same, not equal ones: the policy may be the one that the session began with, and
+        # have had another one in between.
+        return keeper.details is mine and keeper.told is not None and keeper.told is not mine
 
     def _tell(self, makers: list[int]) -> None:
         with os.fdopen(os.memfd_create("policy", os.MFD_CLOEXEC), "w+b") as file:
