@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,13 +13,9 @@
 /* Python's arenas are larger; what the dynamic linker made (stacks, thread-local storage) is not. */
 enum { ARENA = 256 * 1024 };
 
-static int holds(uintptr_t from, uintptr_t to, const void *what)
-{
-	return from <= (uintptr_t)what && (uintptr_t)what < to;
-}
-
-/* Memory without a file or a name that belongs neither to this module nor to the thread. The heap of
- * malloc() has a name, and stays: helpers use it. */
+/* Memory that belongs neither to this module nor to libc, by a line of the maps. What libc keeps in an
+ * interpreter's own .bss (its copies of environ and the standard streams) stays. The heap of malloc()
+ * has a name in brackets, and stays: helpers use it. */
 static void let_go(const char *line)
 {
 	static char ours;
@@ -27,10 +24,46 @@ static void let_go(const char *line)
 	char mode[8], name[8] = "";
 	if (sscanf(line, "%lx-%lx %7s %*x %*x:%*x %lu %7s", &from, &to, mode, &inode, name) < 4)
 		return;
-	if (inode || *name || strcmp(mode, "rw-p") || to - from < ARENA)
+	if (strcmp(mode, "rw-p") || to - from < ARENA || *name == '[')
 		return;
-	if (!holds(from, to, &ours) && !holds(from, to, &errno) && !holds(from, to, &from))
-		munmap((void *)from, to - from);
+	if (inode) { /* the interpreter's .data: as in its file; .bss may begin on the last page */
+		madvise((void *)from, to - from - (uintptr_t)getpagesize(), MADV_DONTNEED);
+		return;
+	}
+	const void *const needed[] = {&ours, &errno, &environ, &stdout, line};
+	for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
+		if (from <= (uintptr_t)needed[i] && (uintptr_t)needed[i] < to)
+			return;
+	munmap((void *)from, to - from);
+}
+
+/* What a helper goes by is made in memory that it keeps: small pieces on the heap, large ones in
+ * mappings that are no arena. */
+struct piece {
+	size_t mapped; /* 0: on the heap */
+	_Alignas(16) char data[];
+};
+
+void *sd_kept_new(size_t size)
+{
+	size_t whole = size + sizeof(struct piece);
+	int large = whole >= ARENA / 4;
+	struct piece *piece = !large ? malloc(whole)
+				     : mmap(NULL, whole, PROT_READ | PROT_WRITE,
+					    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (!piece || piece == MAP_FAILED)
+		return NULL;
+	piece->mapped = large ? whole : 0;
+	return piece->data;
+}
+
+void sd_kept_free(void *data)
+{
+	struct piece *piece = data ? (void *)((char *)data - offsetof(struct piece, data)) : NULL;
+	if (piece && piece->mapped)
+		munmap(piece, piece->mapped);
+	else
+		free(piece);
 }
 
 int sd_own_maps(void)

@@ -134,7 +134,7 @@ static int make_home(struct maker *maker)
 	return error;
 }
 
-/* Forks a maker below `ceiling`, which has to stay as it is in this process until then. Its first
+/* Forks a maker below `ceiling`, which is made of sd_kept_new() and has to stay as it is until then. Its first
  * message says whether it is ready: 0 or -errno. Needs real root. */
 int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 {
@@ -150,9 +150,11 @@ int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 	maker.mounting.userns = -1;
 	if (ceiling->mount_count)
 		sd_receive_fds(0, &word, 1, &maker.mounting.userns, 1);
+	int maps = sd_own_maps();
 	int32_t ready = make_home(&maker);
 	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready)
 		_exit(1);
+	sd_forget_parent(maps);
 	serve(&maker);
 	_exit(0);
 }

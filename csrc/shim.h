@@ -307,6 +307,10 @@ struct sd_ceiling { /* all that a maker can ever be asked for */
 	int32_t no_real_nodes; /* that could be opened: only such as are mounted, and end with that */
 };
 
+/* Memory that helpers keep, see forget.c: all that a ceiling is made of. NULL: there is none */
+void *sd_kept_new(size_t size);
+void sd_kept_free(void *data);
+
 /* Both return the pid. The helper's first message, an int32_t, is 0 or -errno (sd_helper_ready). */
 int sd_resolver_spawn(struct sd_child *child);
 int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child);

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import trio
 
 from supervisor.daemon import config as configuration
+from supervisor.daemon.beginning import Beginning
 from supervisor.daemon.config import Config
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.control import Control
@@ -25,9 +26,9 @@ from supervisor.daemon.forks import Forks
 from supervisor.daemon.kept import Store
 from supervisor.daemon.policies import PolicySet
 from supervisor.daemon.sockets import RuntimeDirectory
-from supervisor.daemon.systemd import Notifier, given
+from supervisor.daemon.systemd import Notifier
 from supervisor.errors import SeccompdError
-from supervisor.kernel import features, idmap, privileges
+from supervisor.kernel import idmap, privileges
 from supervisor.observe.complaint import complain
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.traits import Traits
@@ -77,30 +78,21 @@ def _load(
 
 
 def serve(
-    file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec]
+    file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec],
+    beginning: Beginning,
 ) -> int:
     """Runs until SIGTERM or SIGINT; the exit status. SeccompdError where it cannot start."""
-    was_given, notifier = given(), Notifier()
-    features.demand(namespaces=False)
-    privileges.set_dumpable(False)
-    # A second zygote is the first one's child, and its sessions are ours when it has died.
-    privileges.set_subreaper(True)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # reaped by nobody; each is watched by a pidfd
+    events, forks, notifier = beginning.events, beginning.forks, beginning.notifier
     with contextlib.ExitStack() as stack:
-        events = Events()
-        stack.callback(events.close)
-        store = Store(events, notifier, was_given.kept)
+        store = Store(events, notifier, beginning.given.kept)
         stack.callback(store.close)
-        # First, for it shall have nothing of what is imported and read from here on.
-        forks = Forks(events)
-        stack.callback(forks.close)
         found, as_root = traits()
         if os.geteuid() == 0:
             privileges.limit_capabilities(KEPT)
         privileges.set_no_new_privileges()
         config, policies = _load(file, doors, families, found)
         _more_descriptors(config.descriptors)
-        place = RuntimeDirectory(config.runtime_directory, was_given.sockets)
+        place = RuntimeDirectory(config.runtime_directory, beginning.given.sockets)
         stack.callback(place.close)
         audit = None
         if config.audit is not None:

@@ -38,6 +38,7 @@ MAKERS = 2
 # Makers under an earlier policy: how many seconds they have beyond what a mount may take.
 _LAST_WORK = 5.0
 _ORDER_MAX = 65536
+_WARM = 16
 
 # What a session of root without a user namespace keeps, for the resolvers that it forks: to read
 # callers, to become them in their root directory and mount namespace, and to kill them.
@@ -69,6 +70,7 @@ def child(
         from supervisor.engine import serve as _loaded  # noqa: F401  (the expensive import)
 
         if config is None:
+            _warm_up()
             sock = _spared(sock)
         Zygote(sock, config() if config else None, limits).serve()
         status = 0
@@ -80,6 +82,21 @@ def child(
             complain(reason)
     finally:
         os._exit(status)
+
+
+def _warm_up() -> None:
+    """Runs trio for a moment. What it writes to when it runs for the first times (the interpreter
+    adapts code to what it sees) is shared by all sessions then, and not written by each."""
+    import trio
+
+    async def turn() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 0)
+            with trio.move_on_after(0.0001):
+                await trio.sleep_forever()
+
+    for _ in range(_WARM):
+        trio.run(turn)
 
 
 def _settle() -> None:

@@ -12,6 +12,8 @@ from supervisor.kernel.shim import check, ffi, lib
 from supervisor.model import MountCeiling
 
 _READY_MS = 5000
+# What a maker goes by, which is all of its parent's memory that it does not let go of.
+_kept = ffi.new_allocator(lib.sd_kept_new, lib.sd_kept_free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,11 @@ def spawn_maker(
     `real_nodes` it makes those that can be opened only to be mounted, so that none of them stays.
     """
     keep = (
-        ffi.new("struct sd_range[]", [tuple(r) for r in uids]),
-        ffi.new("struct sd_range[]", [tuple(r) for r in gids]),
-        ffi.new("struct sd_devices[]", [(ord(kind), *numbers) for kind, *numbers in ceiling]),
+        _kept("struct sd_range[]", [tuple(r) for r in uids]),
+        _kept("struct sd_range[]", [tuple(r) for r in gids]),
+        _kept("struct sd_devices[]", [(ord(kind), *numbers) for kind, *numbers in ceiling]),
     )
-    bounds = ffi.new("struct sd_ceiling *")
+    bounds = _kept("struct sd_ceiling *")
     bounds.uids, bounds.gids, bounds.devices = keep
     bounds.uid_count, bounds.gid_count, bounds.device_count = map(len, keep)
     rules, kept = _mount_rules(mounts)
@@ -89,20 +91,20 @@ def spawn_maker(
 
 def _strings(kept: list[Any], texts: Sequence[bytes]) -> Any:
     """A C array of them; what has to live as long as it does is added to `kept`."""
-    strings = [ffi.new("char[]", text) for text in texts]
+    strings = [_kept("char[]", text) for text in texts]
     kept += strings
-    kept.append(array := ffi.new("char *[]", strings))
+    kept.append(array := _kept("char *[]", strings))
     return array
 
 
 def _mount_rules(mounts: Sequence[MountCeiling]) -> tuple[Any, list[Any]]:
     """The array, and what has to live as long as it does."""
-    rules = ffi.new("struct sd_mount_rule[]", len(mounts))
+    rules = _kept("struct sd_mount_rule[]", len(mounts))
     kept: list[Any] = []
     for rule, mount in zip(rules, mounts, strict=True):
-        kept.append(fstype := ffi.new("char[]", mount.fstype))
+        kept.append(fstype := _kept("char[]", mount.fstype))
         devices = [(ord("b"), *numbers) for numbers in mount.devices]
-        kept.append(device_list := ffi.new("struct sd_devices[]", devices))
+        kept.append(device_list := _kept("struct sd_devices[]", devices))
         rule.fstype, rule.devices, rule.device_count = fstype, device_list, len(devices)
         rule.names, rule.name_count = _strings(kept, mount.names), len(mount.names)
         rule.options, rule.option_count = _strings(kept, mount.options), len(mount.options)
