@@ -51,8 +51,8 @@ class PlanActor(Protocol):
 
 @dataclass(slots=True)
 class Totals:
-    """What a session has done, for its last record: what was answered while nobody wanted any is not
-    counted.
+    """What a session has done, for its last record. What was answered while nobody wanted one is
+    not counted.
     """
 
     calls: int = 0
