@@ -10,6 +10,7 @@ from errno import EACCES, EBUSY, EFAULT, ENAMETOOLONG, ENODEV, ENOTCONN
 
 import pytest
 
+from supervisor.engine.limits import DEFAULT
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
 from supervisor.kernel.shim import lib
 from supervisor.kernel.syscalls import I386, X86_64
@@ -166,7 +167,7 @@ def test_what_is_settled_is_forgotten(received: Start) -> None:
     forget: Callable[[], None]
     for errno, forget in (
         (ENODEV, receiver.settle_no_more),
-        (EBUSY, lambda: receiver.take(POLICY.calls)),
+        (EBUSY, lambda: receiver.take(POLICY.calls, DEFAULT)),
         (EACCES, lambda: None),
     ):
         assert first(receiver)[1].args[0] == b"a"
