@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { AT = 1024, SIZE = 1024 };
+enum { AT = 1024, SIZE = 1024, BLOCK = 4096 };
 /* as struct ext4_super_block has it */
 enum { MAGIC = 56, ERRORS = 60, COMPAT = 92, JOURNAL_DEVICE = 228 };
 enum { EXT_MAGIC = 0xef53, ERRORS_REMOUNT_RO = 2, HAS_JOURNAL = 4 };
@@ -86,15 +86,32 @@ static int journal_granted(const struct sd_mounting *mounting, const struct sd_n
 	       sd_mount_granted(mounting->ceiling, new, name, words[1]);
 }
 
-int sd_tame_ext(struct sd_mounting *mounting, struct sd_new_mount *new, const char *name,
-		const char *device, struct sd_mounted *mounted)
+/* Past the cache where that can be done: what the device has there of ours, the mount of it would
+ * throw away at some cost, on all processors. What cannot be read is all zero. */
+static const uint8_t *read_superblock(struct sd_mounting *mounting, const char *device, int image)
 {
-	uint8_t superblock[SIZE];
+	static uint8_t begin[AT + BLOCK] __attribute__((aligned(BLOCK)));
+	memset(begin, 0, sizeof begin);
+	if (image >= 0) {
+		pread(image, begin, AT + SIZE, 0);
+		return begin + AT;
+	}
 	/* kept until it is mounted: the last one to close a device waits for what it holds */
-	if (mounting->loop < 0)
-		mounting->loop = open(device, O_RDONLY | O_CLOEXEC);
-	if (mounting->loop < 0 || pread(mounting->loop, superblock, SIZE, AT) != SIZE)
-		memset(superblock, 0, sizeof superblock);
+	mounting->loop = open(device, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	if (mounting->loop >= 0 && pread(mounting->loop, begin, BLOCK, 0) == BLOCK)
+		return begin + AT;
+	if (mounting->loop >= 0)
+		close(mounting->loop);
+	mounting->loop = open(device, O_RDONLY | O_CLOEXEC);
+	if (mounting->loop >= 0)
+		pread(mounting->loop, begin, AT + SIZE, 0);
+	return begin + AT;
+}
+
+int sd_tame_ext(struct sd_mounting *mounting, struct sd_new_mount *new, const char *name,
+		const char *device, int image, struct sd_mounted *mounted)
+{
+	const uint8_t *superblock = read_superblock(mounting, device, image);
 	if (!journal_granted(mounting, new, name, superblock)) {
 		mounted->flags |= SD_MOUNTED_JOURNAL;
 		return -EPERM;

@@ -319,7 +319,8 @@ int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, 
 		if (error)
 			return error;
 	}
-	int error = sd_is_ext(new) ? sd_tame_ext(mounting, new, name, path, mounted) : 0;
+	int image = new->kind == SD_NEW_IMAGE ? fd : -1;
+	int error = sd_is_ext(new) ? sd_tame_ext(mounting, new, name, path, image, mounted) : 0;
 	if (error)
 		return error;
 	int tree = mount_here(mounting, new, mounted, *path ? path : new->source);

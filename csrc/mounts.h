@@ -159,10 +159,10 @@ SD_HIDDEN int sd_change_granted(const struct sd_ceiling *ceiling, const struct s
 #define SD_TAME_ERRORS "errors=continue"
 
 SD_HIDDEN int sd_is_ext(const struct sd_new_mount *new);
-/* Looks at what is on `device`, whose name by the kernel is `name`, and changes the options so that
+/* Looks at what is on `device`, whose name by the kernel is `name` (or in its `image`), and changes the options so that
  * it cannot halt the host. 0; -EPERM: its journal is elsewhere, and no rule grants that; -EINVAL. */
 SD_HIDDEN int sd_tame_ext(struct sd_mounting *mounting, struct sd_new_mount *new, const char *name,
-			  const char *device, struct sd_mounted *mounted);
+			  const char *device, int image, struct sd_mounted *mounted);
 
 /* ---- superblocks.c ---- */
 

@@ -23,6 +23,7 @@ struct sd_receiver {
 	int next_slot;
 	uint64_t last_id;
 	int last_slot;
+	struct sd_settled settled;
 };
 
 static int by_call(const void *a, const void *b)
@@ -61,6 +62,7 @@ int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads
 		return -ENOMEM;
 	memcpy(table, reads, count * sizeof *table);
 	qsort(table, count, sizeof *table, by_call);
+	sd_settled_clear(&receiver->settled);
 	free(receiver->reads);
 	receiver->reads = table;
 	receiver->count = count;
@@ -72,6 +74,7 @@ void sd_receiver_free(struct sd_receiver *receiver)
 {
 	if (!receiver)
 		return;
+	sd_settled_clear(&receiver->settled);
 	free(receiver->reads);
 	free(receiver);
 }
@@ -211,13 +214,14 @@ static void abandon(struct sd_receiver *receiver, uint64_t id, int slot)
 	forget(receiver, slot);
 }
 
-int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
+/* One call: see sd_receive. */
+static int receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
 	       size_t also_count)
 {
 	struct sd_watch *watch = receiver->watch;
 	struct seccomp_notif *notif = (void *)watch->received;
-	__atomic_store_n(&watch->turns, watch->turns + 1, __ATOMIC_RELAXED);
 	for (;;) {
+		__atomic_store_n(&watch->turns, watch->turns + 1, __ATOMIC_RELAXED);
 		int slot = watch->carried ? carried_slot(watch) : -1;
 		if (slot >= 0) {
 			receiver->received_at = watch->carried_at;
@@ -255,6 +259,44 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 		receiver->last_slot = slot;
 		return call->key_length | (unread ? SD_UNREAD : 0);
 	}
+}
+
+/* Answers the call received last, where an equal one was settled before. */
+static int settle(struct sd_receiver *receiver, const struct sd_call *call)
+{
+	const struct sd_reply *reply =
+		sd_settled_find(&receiver->settled, call->key, (size_t)call->key_length);
+	if (!reply)
+		return 0;
+	/* that the caller has gone is routine; any other error would be here again with the next one */
+	sd_answer_last(receiver, reply->value, reply->error, reply->proceed);
+	receiver->watch->refused += reply->refuses != 0;
+	return 1;
+}
+
+int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
+	       size_t also_count)
+{
+	int found;
+	call->settled = 0;
+	do {
+		found = receive(receiver, call, linger_us, also, also_count);
+		if (found <= 0 || found & SD_UNREAD || !settle(receiver, call))
+			return found;
+	} while (++call->settled < SD_AT_ONCE);
+	return 0;
+}
+
+void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
+	       int proceed, int refuses)
+{
+	const struct sd_reply reply = {value, error, proceed, refuses};
+	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);
+}
+
+void sd_settle_no_more(struct sd_receiver *receiver)
+{
+	sd_settled_clear(&receiver->settled);
 }
 
 int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value, int error,

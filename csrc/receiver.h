@@ -1,4 +1,4 @@
-/* What the files that receive calls share: receiver.c, arguments.c, listener.c. */
+/* What the files that receive calls share: receiver.c, arguments.c, settled.c, listener.c. */
 #ifndef SECCOMPD_RECEIVER_H
 #define SECCOMPD_RECEIVER_H
 
@@ -14,6 +14,26 @@ int sd_has_strings(const struct sd_reads *reads);
  * `reads` NULL: nothing is known of the call. `unread`: no memory is to be read. */
 void sd_take_arguments(struct sd_call *call, const struct sd_reads *reads, const uint64_t *args,
 		       int unread);
+
+/* ---- settled.c ---- */
+
+enum { SD_SETTLED = 256 };
+
+struct sd_reply {
+	int64_t value;
+	int32_t error, proceed, refuses;
+};
+
+struct settled;
+struct sd_settled {
+	struct settled *at[SD_SETTLED];
+	size_t count;
+};
+
+const struct sd_reply *sd_settled_find(const struct sd_settled *all, const char *key, size_t length);
+void sd_settled_add(struct sd_settled *all, const char *key, size_t length,
+		    const struct sd_reply *reply);
+void sd_settled_clear(struct sd_settled *all);
 
 /* ---- listener.c ---- */
 

@@ -34,6 +34,7 @@ enum {
 	SD_PATH_MAX = 4096, /* PATH_MAX, the NUL included */
 	SD_PENDING = 256,   /* most calls received and not yet answered, in one session */
 	SD_UNREAD = 1 << 20,
+	SD_AT_ONCE = 64,    /* most calls that sd_receive answers by itself before it returns */
 	SD_STALLS = 8,      /* most stalled readers a session may leave behind */
 	SD_WATCHES = 256,   /* most listeners of a session: each has a watch in the memfd */
 	SD_WATCH_SIZE = 4096,
@@ -52,6 +53,7 @@ struct sd_call {
 	int32_t length[SD_STRINGS];   /* of each string without its NUL, SD_NULL, or -errno */
 	int32_t key_length;
 	int32_t head_length;          /* how much of the key comes before its strings */
+	int32_t settled;              /* how many calls before this one sd_receive answered by itself */
 	char text[SD_STRINGS][SD_PATH_MAX];
 	/* what a decision may depend on, for a cache: arch, nr, the other arguments, then the strings,
 	 * each after its length */
@@ -101,8 +103,8 @@ void sd_receiver_free(struct sd_receiver *receiver);
 int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count,
 		      uint64_t deadline_ns);
 /* > 0: a call, the length of its key, plus SD_UNREAD where the caller stalled before and nothing of
- * its memory was read; 0: none came within linger_us, or one of `also` is readable; -ENOTCONN: no
- * caller is left; -ENOBUFS: SD_PENDING calls wait for their answers */
+ * its memory was read; 0: none came within linger_us, or one of `also` is readable, or SD_AT_ONCE calls
+ * were answered; -ENOTCONN: no caller is left; -ENOBUFS: SD_PENDING calls wait for their answers */
 int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
 	       size_t also_count);
 /* 0; -ENOENT: the caller is gone or was interrupted; `error` is <= 0, `proceed` is CONTINUE */
@@ -110,6 +112,11 @@ int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value
 	      int proceed);
 /* the same for the call that sd_receive gave last */
 int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int proceed);
+/* From now on sd_receive gives that answer itself to calls with the same key as `call`, which it gave
+ * last. `refuses`: they are counted as refused. It is forgotten with other arguments that are read. */
+void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
+	       int proceed, int refuses);
+void sd_settle_no_more(struct sd_receiver *receiver);
 int sd_id_valid(int listener, uint64_t id);
 int sd_listener_state(int listener); /* 0: nothing; 1: a call waits; -ENOTCONN: no caller is left */
 int sd_set_sync_wake_up(int listener);

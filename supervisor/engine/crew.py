@@ -51,7 +51,9 @@ class PlanActor(Protocol):
 
 @dataclass(slots=True)
 class Totals:
-    """What a session has done, for its last record."""
+    """What a session has done, for its last record. What was answered while nobody wanted one is
+    not counted.
+    """
 
     calls: int = 0
     refused: int = 0

@@ -180,6 +180,8 @@ class _Container:
         finally:
             os.close(fds[0])
         self._records.look_on(order["look_on"], onlooker)
+        for receiver in self._receivers.values():
+            receiver.settle_no_more()  # what it answers by itself has no record
 
     def _release(self, slot: int) -> None:
         if self._channel is not None:

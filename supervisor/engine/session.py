@@ -110,6 +110,9 @@ class Session:
         crew, limits = self._crew, self._limits
         turns = 0
         while True:
+            if turns >= limits.drain:
+                await self._let_others(turns)
+                turns = 0
             if crew.waiting >= limits.in_flight:
                 receiver.alive()
                 await trio.sleep(_BACK_OFF)
@@ -125,8 +128,10 @@ class Session:
                     raise
                 await trio.sleep(_BACK_OFF)
                 continue
+            turns += receiver.settled
             if key is None:
-                await self._sleep()
+                if not receiver.settled:
+                    await self._sleep()
                 continue
             self.totals.calls += 1
             if self._latch is not None and self._is_the_runtimes():
@@ -148,13 +153,17 @@ class Session:
                 self._settle_and_record(key, ruling, reply)
             else:
                 self._settle(ruling, reply)
+                if self._latch is None and not receiver.unread:
+                    receiver.settle(reply, refuses=ruling.refuses)
             turns += 1
-            if turns % limits.drain == 0:
-                pause = crew.pace.pause(limits.drain)
-                if pause:
-                    await trio.sleep(pause)
-                elif crew.waiting or not crew.alone:
-                    await trio.lowlevel.checkpoint()
+
+    async def _let_others(self, turns: int) -> None:
+        """After so many calls: others in this process, and the container's rate."""
+        pause = self._crew.pace.pause(turns)
+        if pause:
+            await trio.sleep(pause)
+        elif self._crew.waiting or not self._crew.alone:
+            await trio.lowlevel.checkpoint()
 
     async def _sleep(self) -> None:
         until = self._records.sweep()

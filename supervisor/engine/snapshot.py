@@ -24,6 +24,7 @@ PROCEED: Reply = (0, 0, 1)
 # Looked up once: the loop of a session calls them for each call.
 _receive = lib.sd_receive
 _answer_last = lib.sd_answer_last
+_settle = lib.sd_settle
 _NULL = ffi.NULL
 _UNREAD: int = lib.SD_UNREAD
 _NULL_POINTER: int = lib.SD_NULL
@@ -151,6 +152,19 @@ class Receiver:
         key: bytes = self._keys[: found & (_UNREAD - 1)]
         self._key = key
         return key
+
+    @property
+    def settled(self) -> int:
+        """How many calls the last `receive` has answered by itself."""
+        return int(self.call.settled)
+
+    def settle(self, reply: Reply, *, refuses: bool) -> None:
+        """From now on `receive` answers calls that are equal to the last one by itself."""
+        _settle(self._pointer, self.call, *reply, refuses)
+
+    def settle_no_more(self) -> None:
+        """Every call is given to `receive`'s caller again, until more are settled."""
+        lib.sd_settle_no_more(self._pointer)
 
     def watch_also(self, fds: Sequence[int]) -> None:
         """From now on `receive` does not linger while one of `fds` is readable."""
