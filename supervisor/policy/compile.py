@@ -12,7 +12,14 @@ from pathlib import Path
 
 from supervisor.kernel import bpf
 from supervisor.kernel.mounts import MS_REMOUNT
-from supervisor.kernel.syscalls import NATIVE_ARCHES, CallSpec, Condition, Match, number
+from supervisor.kernel.syscalls import (
+    NATIVE_ARCHES,
+    SOCKETCALLS,
+    CallSpec,
+    Condition,
+    Match,
+    numbers,
+)
 from supervisor.model import Verdict
 from supervisor.policy import store
 from supervisor.policy.compiled import CompiledPolicy
@@ -23,6 +30,7 @@ from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.settle import settle_mounts, settle_nodes
+from supervisor.policy.sockets import SocketRules
 from supervisor.policy.traits import Traits
 
 
@@ -76,7 +84,7 @@ def compile_draft(
             (arch, nr): spec
             for arch in arches
             for spec in served
-            if (nr := number(spec.name, arch)) is not None
+            for nr in numbers(spec.name, arch)
         },
         ceiling=_ceiling(sets),
         families=sets,
@@ -160,6 +168,16 @@ def filter_rules(
             out += [bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match) for match in again]
             new = settle_mounts(rules, [match for match in every if match not in again])
             out += [bpf.FilterRule(spec.name, action, match) for action, match in new]
+            continue
+        if isinstance(rules, SocketRules):
+            if rules.watches:
+                out += [
+                    bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match)
+                    for match in family.always(spec, rules)
+                ]
+                # the arguments of these lie in memory, and are all to be looked at
+                which = Condition(0, 0xFFFFFFFF, SOCKETCALLS[spec.name])
+                out.append(bpf.FilterRule("socketcall", bpf.RET_USER_NOTIF, (which,)))
             continue
         nodes = next(key for key in family.keys.values() if isinstance(key, NodeMatch))
         for action, those in settled[spec.family].items():
