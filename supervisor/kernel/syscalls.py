@@ -178,10 +178,12 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "sendmsg": (46, 370, 211),
     "sendmmsg": (307, 345, 269),
     "socketcall": (None, 102, None),
+    "socket": (41, 359, 198),
 }
 
 # <linux/net.h>: what socketcall(2) of i386 calls them.
 SOCKETCALLS: Final[Mapping[str, int]] = {
+    "socket": 1,
     "bind": 2,
     "connect": 3,
     "sendto": 11,

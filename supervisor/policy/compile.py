@@ -9,8 +9,10 @@ import errno
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from supervisor.kernel import bpf
+from supervisor.kernel.addresses import AF_INET, AF_INET6
 from supervisor.kernel.mounts import MS_REMOUNT
 from supervisor.kernel.syscalls import (
     NATIVE_ARCHES,
@@ -190,6 +192,11 @@ def filter_rules(
     if by_path or any(families[spec.family].io_uring for spec in served):
         # What goes through a ring never meets the filter.
         out.append(bpf.FilterRule("io_uring_setup", bpf.ret_errno(errno.ENOSYS)))
+    if any(isinstance(rules, SocketRules) and rules.restricts for rules in sets.values()):
+        out += [
+            bpf.FilterRule("socket", bpf.ret_errno(errno.EPROTONOSUPPORT), match)
+            for match in _SCTP
+        ]
     if any(isinstance(rules, MountRules) for rules in sets.values()):
         # The other way to a new mount, and to a remount, has its options in calls of their own: no
         # single one could be decided. Who hears that there is none takes mount(2), mount(8) too.
@@ -197,6 +204,19 @@ def filter_rules(
             bpf.FilterRule(name, bpf.ret_errno(errno.ENOSYS)) for name in ("fsopen", "fspick")
         ]
     return out
+
+
+# socket(domain, type, protocol): SCTP connects and binds by setsockopt(2) as well, and to several
+# addresses at once. It is also what a SOCK_SEQPACKET of IPv4 or IPv6 is if nothing is said.
+_PROTO: Final = 132
+_SEQPACKET: Final = 5
+_SCTP: Final[tuple[Match, ...]] = (
+    (Condition(2, 0xFFFFFFFF, _PROTO),),
+    *(
+        (Condition(0, 0xFFFFFFFF, family), Condition(1, 0xF, _SEQPACKET))
+        for family in (AF_INET, AF_INET6)
+    ),
+)
 
 
 def _match(spec: CallSpec, nodes: NodeMatch, cube: Cube) -> Match:
