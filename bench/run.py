@@ -108,6 +108,14 @@ class Bench:
         file.write_text("\n".join([*lines, *(f"    - {{{rule}}}" for rule in rules)]) + "\n")
         return file
 
+    def connects(self) -> Path:
+        """A policy file that refuses some destinations, and makes all other connects."""
+        file = self.place / "connects.yaml"
+        rules = ['{to: "169.254.0.0/16", do: refuse}', "{family: [inet, inet6], do: emulate}"]
+        lines = ["version: 1", "name: connects", "syscalls:", "  connect:"]
+        file.write_text("\n".join([*lines, *(f"    - {rule}" for rule in rules)]) + "\n")
+        return file
+
     def usual_rules(self) -> list[str]:
         return [
             f'devices: ["null"], path: "{self.place}/errno/**", do: {{errno: EPERM}}',
@@ -197,6 +205,8 @@ def items(bench: Bench) -> list[Item]:
             Item("  calls/s from 4 processes", whole, four, 0.35, expect=0, rate=True),
             Item("  the same against the bare one", bare, four, None, expect=0, rate=True),
         ]
+    connects = (peers.floor("connect"), peers.seccompd(bench.command, bench.connects()))
+    found.append(Item("connect to the loopback, allowed", connects, "connect 500 0 1 -", 1.5, 0))
     return found + [
         Item("passed by the filter: getppid", passed, "getppid 10 0 1 -", 1.1, 0, rounds=99),
         Item("passed by the filter: fifo", passed, "fifo 5 0 1 .", 1.1, EEXIST, rounds=99),

@@ -15,6 +15,11 @@ _Static_assert(sizeof(((struct sd_call *)0)->key) >=
 	       SD_STRINGS * (SD_PATH_MAX + sizeof(int32_t)) + 6 * sizeof(uint64_t) + 8,
 	       "the key holds the longest call");
 
+static int is_string(int kind)
+{
+	return kind >= SD_STRING && kind != SD_BUFFER;
+}
+
 int sd_has_strings(const struct sd_reads *reads)
 {
 	for (int i = 0; reads && i < 6; i++)
@@ -34,9 +39,16 @@ static void take_numbers(struct sd_call *call, const struct sd_reads *reads, con
 		if (kind == SD_U16)
 			value &= UINT16_MAX;
 		call->args[i] = value;
-		if (kind != SD_UNUSED && kind < SD_STRING)
+		if (kind != SD_UNUSED && !is_string(kind))
 			append(call, &value, sizeof value);
 	}
+}
+
+static int read_one(struct sd_call *call, int at, int kind, char *text)
+{
+	if (kind >= SD_ADDRESS)
+		return sd_read_of_socket(call, at, kind, text);
+	return sd_read_string((pid_t)call->tid, call->args[at], text, kind);
 }
 
 void sd_take_arguments(struct sd_call *call, const struct sd_reads *reads, const uint64_t *args,
@@ -49,15 +61,16 @@ void sd_take_arguments(struct sd_call *call, const struct sd_reads *reads, const
 	take_numbers(call, reads, args);
 	call->head_length = call->key_length;
 	for (int i = 0; reads && i < 6 && strings < SD_STRINGS; i++) {
-		if (reads->kind[i] < SD_STRING)
+		if (!is_string(reads->kind[i]))
 			continue;
-		int length = unread ? -EFAULT
-				    : sd_read_string((pid_t)call->tid, call->args[i],
-						     call->text[strings], reads->kind[i]);
+		int length = unread ? -EFAULT : read_one(call, i, reads->kind[i], call->text[strings]);
 		call->length[strings] = length;
 		append(call, &length, sizeof length);
 		if (length > 0)
 			append(call, call->text[strings], (size_t)length);
 		strings++;
 	}
+	for (int i = 0; reads && !unread && i < 6; i++)
+		if (reads->kind[i] == SD_BUFFER)
+			sd_read_payload(call, i);
 }

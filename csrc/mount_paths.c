@@ -108,6 +108,39 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 	return error;
 }
 
+/* Where a path leads, for whoever asks about no mount. */
+static int see_place(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+		     struct sd_seen *seen, int *give)
+{
+	const char *last = "";
+	if (ask->call_flags & SD_LOOK_PARENT)
+		give[TARGET] = sd_walk_parent(home, caller, 0, sd_ask_text(ask, 0), &last);
+	else
+		give[TARGET] = walk(home, caller, ask, 0);
+	if (give[TARGET] < 0)
+		return give[TARGET];
+	int error = sd_be_there(home, caller);
+	if (error)
+		return error;
+	seen->target_length = sd_name_of(caller->task, give[TARGET], seen->target);
+	size_t used = (size_t)seen->target_length, more = strlen(last);
+	if (!more || seen->target_length < 0)
+		return 0;
+	/* slashes at its end are the kernel's to object to */
+	while (more && last[more - 1] == '/')
+		more--;
+	if (used == 1)
+		used = 0; /* the root directory */
+	if (used + 1 + more > sizeof seen->target) {
+		seen->target_length = -1;
+		return 0;
+	}
+	seen->target[used] = '/';
+	memcpy(seen->target + used + 1, last, more);
+	seen->target_length = (int32_t)(used + 1 + more);
+	return 0;
+}
+
 static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
 	       struct sd_seen *seen, int *give)
 {
@@ -115,6 +148,8 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 	seen->fsuid = caller->fsuid;
 	seen->fsgid = caller->fsgid;
 	seen->caps = caller->caps;
+	if (ask->call_flags & SD_LOOK_ALONE)
+		return see_place(home, caller, ask, seen, give);
 	give[TARGET] = walk(home, caller, ask, 0);
 	if (give[TARGET] < 0)
 		return give[TARGET];
@@ -161,7 +196,8 @@ static int answer_look(struct sd_home *home, const struct sd_ask *ask, int *held
 	int give[GIVEN] = {-1, -1, -1, -1}, all[GIVEN], count = 0;
 	memset(&seen, 0, offsetof(struct sd_seen, target));
 	seen.target_length = seen.source_length = -1;
-	if (home->plain || held[0] < 0 || listener < 0) {
+	int plain = home->plain && !(ask->call_flags & SD_LOOK_ALONE);
+	if (plain || held[0] < 0 || listener < 0) {
 		seen.error = -EPERM;
 		if (listener >= 0)
 			close(listener);
@@ -319,6 +355,8 @@ int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 	int result = 0;
 	if (ask->op == SD_ASK_MOUNT_LOOK) {
 		result = answer_look(home, ask, held);
+	} else if (ask->op == SD_ASK_SOCKET_BIND) {
+		attached.error = sd_bind_path(home, ask, held, take_listener(ask, held));
 	} else {
 		int listener = take_listener(ask, held);
 		if (home->plain || held[0] < 0 || (held[1] < 0 && ask->op != SD_ASK_MOUNT_IDLE))

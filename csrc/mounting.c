@@ -111,6 +111,22 @@ int sd_mount_idle(int resolver, const struct sd_waiting *call, int mount_ns)
 	return ask(resolver, call, &idle, 1, &mount_ns, 1);
 }
 
+int sd_socket_bind(int resolver, const struct sd_waiting *call, int task, int directory, int sock,
+		   const char *path, size_t length)
+{
+	struct sd_ask bind;
+	int fds[] = {task, directory, sock};
+	if (length > SD_SUN_PATH)
+		return -ENAMETOOLONG;
+	memset(&bind, 0, offsetof(struct sd_ask, text));
+	bind.op = SD_ASK_SOCKET_BIND;
+	bind.length[0] = (uint16_t)length;
+	bind.length[1] = SD_NO_TEXT;
+	memcpy(bind.text, path, length);
+	bind.text[length] = 0;
+	return ask(resolver, call, &bind, length + 1, fds, 3);
+}
+
 int sd_mount_answer(int resolver, struct sd_attached *attached)
 {
 	int fd;

@@ -43,6 +43,7 @@ enum sd_mount_ask_op {
 	SD_ASK_MOUNT_MARK,      /* [mount namespace, target, some /proc/PID]: the one to be replaced */
 	SD_ASK_MOUNT_IDLE,      /* [mount namespace]: may it be? */
 	SD_ASK_MOUNT_SWAP,      /* [mount namespace, channel]: a maker sends the other one there */
+	SD_ASK_SOCKET_BIND,     /* [task, directory, socket]: no mount, but made by way of one */
 };
 
 /* Answers one of them, descriptors included. 0, or -errno where the session has gone. */
@@ -53,6 +54,13 @@ SD_HIDDEN int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, in
 SD_HIDDEN int sd_swap_mark(int target, int task);
 SD_HIDDEN int sd_swap_idle(void);
 SD_HIDDEN int sd_swap(int tree);
+/* ---- socket_paths.c ---- */
+
+enum { SD_SUN_PATH = 108 }; /* sizeof(sun_path) */
+
+/* 0 or -errno; -EAGAIN: this resolver cannot become that caller. Closes `listener`. */
+SD_HIDDEN int sd_bind_path(struct sd_home *home, const struct sd_ask *ask, const int *held,
+			   int listener);
 
 /* ---- devices.c ---- */
 

@@ -151,6 +151,7 @@ struct sd_caller {
 	int away;    /* in the caller's mount namespace */
 	int there;   /* and in its root directory */
 	uint32_t fsuid, fsgid, umask;
+	uint32_t uid, gid, euid, egid;
 	uint64_t caps;     /* effective, of the caller, in its own user namespace */
 	int same_userns;
 	uint32_t group_count;

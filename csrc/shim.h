@@ -27,6 +27,12 @@ enum sd_kind {
 	SD_STRING = 4,  /* a path: read from the caller's memory, once; so are the next ones */
 	SD_TEXT = 5,    /* a string that may be NULL, and is EINVAL where it is too long */
 	SD_DATA = 6,    /* mount(2)'s options: may be NULL, and end where memory does */
+	/* what follows is about sockets; all but BUFFER are, to a decision, the address alone */
+	SD_ADDRESS = 7,     /* its length is the next argument */
+	SD_DESTINATION = 8, /* the same, and may be NULL */
+	SD_MESSAGE = 9,     /* a struct msghdr */
+	SD_MESSAGES = 10,   /* several struct mmsghdr, of which the first one counts */
+	SD_BUFFER = 11,     /* data, its length is the next argument: no part of the key */
 };
 
 enum {
@@ -40,6 +46,22 @@ enum {
 	SD_WATCH_SIZE = 4096,
 	SD_ALSO = 15,       /* most other descriptors that sd_receive looks at */
 	SD_NULL = -4096,    /* the length of a string that is a NULL pointer: no errno */
+	SD_ADDRESS_MAX = 128,      /* sizeof(struct sockaddr_storage) */
+	SD_CONTROL_MAX = 4096,     /* most bytes of control messages */
+	SD_PAYLOAD_MAX = 1 << 17,  /* most data that is sent with one call */
+	/* What socketcall(2) is about lies in memory: its calls are known by a number of their own, that
+	 * of socketcall and, 16 bits higher, the one that it takes. */
+	SD_SOCKETCALL = 102,
+};
+
+struct sd_message { /* what a call sends, beside its address; in the caller's memory */
+	int32_t control_length;
+	int32_t payload_length;
+	int32_t cut;       /* there is more than that */
+	int32_t error;     /* 0, or -errno: it could not be read */
+	uint64_t told_at;  /* where sendmmsg(2) says how much was sent; 0: nowhere */
+	char control[SD_CONTROL_MAX]; /* as a 64-bit caller has it */
+	char payload[SD_PAYLOAD_MAX];
 };
 
 struct sd_call {
@@ -58,6 +80,7 @@ struct sd_call {
 	/* what a decision may depend on, for a cache: arch, nr, the other arguments, then the strings,
 	 * each after its length */
 	char key[SD_STRINGS * SD_PATH_MAX + 128];
+	struct sd_message message; /* of the last call that had a SD_MESSAGE or SD_BUFFER */
 };
 
 struct sd_stall {
@@ -118,6 +141,9 @@ void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t
 	       int proceed, int refuses);
 void sd_settle_no_more(struct sd_receiver *receiver);
 int sd_id_valid(int listener, uint64_t id);
+/* Writes a number to the memory of a caller that waits; 0 or -errno */
+int sd_receiver_write(struct sd_receiver *receiver, uint64_t id, uint32_t tid, uint64_t address,
+		      uint32_t value);
 int sd_listener_state(int listener); /* 0: nothing; 1: a call waits; -ENOTCONN: no caller is left */
 int sd_set_sync_wake_up(int listener);
 /* the watchdog's side: answers every id in the watch with `error`, and says how many those were */
@@ -438,6 +464,8 @@ enum sd_look_flag {
 	SD_LOOK_WRITE = 2,  /* it is to be opened for writing too */
 	SD_LOOK_DEVICE = 4, /* a device is to be opened as well, not only an image */
 	SD_LOOK_ROOT = 8,   /* the caller's root directory is wanted */
+	SD_LOOK_ALONE = 16, /* nothing is to be mounted: where does the path lead? */
+	SD_LOOK_PARENT = 32, /* with ALONE: to the directory that its last component is to be in */
 };
 
 enum sd_seen_flag {
@@ -491,6 +519,9 @@ int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, i
 int sd_mount_mark(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task);
 /* Whether nobody uses the one that was marked; else its answer is -EBUSY. */
 int sd_mount_idle(int resolver, const struct sd_waiting *call, int mount_ns);
+/* Binds a unix socket to `path` (as it was written), whose last component is to be in `directory`. */
+int sd_socket_bind(int resolver, const struct sd_waiting *call, int task, int directory, int sock,
+		   const char *path, size_t length);
 struct sd_attached {
 	int32_t error; /* 0 or -errno; -ECANCELED: the maker sent nothing */
 	int32_t watch; /* of an adopted mount, in `inotify`; -1: it could not be watched */
@@ -614,6 +645,66 @@ int sd_spare_prepare(int starter, int fuse);
 int sd_spare_made(int starter);
 /* Has it execute a program of the host's; the rest is as after sd_program_start. 0 or -errno. */
 int sd_spare_start(int starter, struct sd_program *program, int pid, int pidfd);
+
+/* ---- porters.c: the helper that calls on sockets; socket_calls.c: what a session asks of it ---- */
+
+/* Porters are threads of one process: each does one call at a time, for as long as that takes. Their
+ * process hears of new ones, and of those that are to let go of a call, on its own socket. */
+int sd_porters_spawn(struct sd_child *child);
+/* One more: the socket that it answers on; it ends when that is closed. */
+int sd_porter_new(int porters, uint32_t number);
+/* Interrupts the call that this one is in, if it is in one that can be interrupted. */
+int sd_porter_kick(int porters, uint32_t number);
+
+enum sd_socket_op { SD_SOCKET_CONNECT = 1, SD_SOCKET_BIND, SD_SOCKET_SEND };
+
+enum sd_socket_flag {
+	SD_SOCKET_AS_CALLER = 1,  /* with the caller's ids and capabilities; else with none at all */
+	SD_SOCKET_CREDENTIALS = 2, /* the caller says who it is: `uid`, `gid` */
+	SD_SOCKET_NO_ADDRESS = 4,
+};
+
+enum { SD_RIGHTS_MAX = 240 };
+
+struct sd_socket { /* one call on a socket */
+	int32_t listener;
+	uint32_t tid;
+	uint64_t id;
+	int32_t number;       /* of the socket in the caller's table */
+	int32_t by_thread;    /* the kernel has pidfds of threads, and they are not hidden */
+	uint32_t op, flags;
+	int32_t call_flags;   /* MSG_* */
+	int32_t address_length;
+	uint32_t uid, gid;
+	int32_t control_length, payload_length;
+	int32_t right_count;
+	int32_t rights[SD_RIGHTS_MAX]; /* descriptors of ours that go along */
+	int32_t task;         /* /proc/TID of AS_CALLER; -1 */
+	int32_t path;         /* what the address of a unix socket leads to, O_PATH; -1 */
+	const char *control, *payload;
+	char address[SD_ADDRESS_MAX];
+	/* what was found */
+	int32_t pidfd, sock;  /* of the caller's table; the caller's socket, as ours; -1 */
+	int32_t domain, type, protocol;
+	int64_t result;       /* of the call, or -errno */
+};
+
+/* Fetches the caller's socket, and looks at nothing but that from then on. 0; -EBADF, -ENOTSOCK as
+ * the kernel says; -ESRCH: the caller has gone; -EPERM: its table cannot be told from another's. */
+int sd_socket_fetch(struct sd_socket *call);
+/* Another descriptor of the caller's, as one of ours; -errno */
+int sd_socket_right(const struct sd_socket *call, int number);
+/* Has a porter make the call. 1: done, `result` is there; 0: not yet; -errno. */
+int sd_socket_ask(struct sd_socket *call, int porter, int linger_us);
+/* The same, when the porter's socket is readable. */
+int sd_socket_answer(struct sd_socket *call, int porter, int linger_us);
+/* Both at once, for a call that needs nothing but the socket. */
+int sd_socket_call(struct sd_socket *call, int porter, int linger_us);
+void sd_socket_close(struct sd_socket *call);
+/* whether a call on it waits for ever: no timeout is set (SO_SNDTIMEO) */
+int sd_socket_patient(int sock);
+/* the thread `tid` of process `tgid` gets a signal */
+int sd_signal_thread(uint32_t tgid, uint32_t tid, int number);
 
 /* ---- probe.c: what the kernel can do ---- */
 

@@ -36,6 +36,7 @@ from supervisor.model import (
     Remount,
     Settings,
     Snapshot,
+    SocketCall,
     Unmount,
     Verdict,
 )
@@ -92,7 +93,7 @@ class Actor:
         )
         self._on_error = policy.on_error
         self._deadline = limits.path
-        self._resolvers = Resolvers()
+        self.resolvers = self._resolvers = Resolvers()
         self._makers = Makers(maker_socks)
         self._jobs: list[Job] = []
         self.names = LiveNodes(known=not resumed)
@@ -345,8 +346,8 @@ class Actor:
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        if isinstance(plan, Mount | Remount):
-            raise TypeError("mounts are not path work")
+        if isinstance(plan, Mount | Remount | SocketCall):
+            raise TypeError("this is not path work")
         fill(work, plan)
         if isinstance(plan, Unmount):
             self._umounts.fill(work, plan)

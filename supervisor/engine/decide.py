@@ -5,21 +5,21 @@ A call that equals an earlier one to the bit gets the earlier decision without a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.snapshot import PROCEED, Reply
 from supervisor.kernel import bpf, simulate
-from supervisor.kernel.syscalls import CallSpec
+from supervisor.kernel.syscalls import CallSpec, as_filtered
 from supervisor.model import Arg, Decision, Facts, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 
 COMPANIONS = frozenset({"node_files", "umounts"})
 _MOUNT = "mount"
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
-_REFUSED_HERE = frozenset({_MOUNT})
+_REFUSED_HERE = frozenset({_MOUNT, "connect", "bind"})
 _LENGTH: Final = 4  # bytes of a string's length in a key
 
 
@@ -139,8 +139,9 @@ class Judge:
 
         It looks at registers alone, which a caller cannot change any more.
         """
-        registers = [0 if isinstance(arg, bytes) else arg for arg in snapshot.args]
-        action = simulate.run(self._policy.filter, snapshot.nr, snapshot.arch, registers).action
+        registers: Sequence[int] = [0 if isinstance(arg, bytes) else arg for arg in snapshot.args]
+        nr, registers = as_filtered(snapshot.nr, registers)
+        action = simulate.run(self._policy.filter, nr, snapshot.arch, registers).action
         if action not in self._by_action:
             self._by_action[action] = _decision(action)
         return self._by_action[action]

@@ -24,6 +24,8 @@ from typing import Any
 import trio
 
 from supervisor.engine.act import Actor
+from supervisor.engine.act_sockets import Sockets
+from supervisor.engine.actors import Actors
 from supervisor.engine.callers import Callers
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.crew import Crew, Totals
@@ -41,6 +43,7 @@ from supervisor.observe.complaint import complain
 from supervisor.observe.records import Onlooker, Records
 from supervisor.observe.trace import Tracer
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.sockets import SocketRules
 
 
 def serve(
@@ -105,7 +108,7 @@ class _Container:
         self._missed = None if config.wait_killable else MissedAnswers()
         in_own_userns = config.uids is not None
         self._callers = Callers(policy.wants, config.uids, config.gids)
-        self._actor = Actor(
+        paths = Actor(
             userns=in_own_userns,
             traits=config.traits,
             policy=policy,
@@ -118,6 +121,10 @@ class _Container:
             report=None if self._audit is None else self._audit.event,
             real_nodes=config.real_nodes,
         )
+        sockets = Sockets(paths.resolvers, on_error=policy.on_error, limits=limits)
+        if any(isinstance(rules, SocketRules) for rules in policy.families.values()):
+            sockets.prepare()
+        self._actor = Actors(paths, sockets)
         self._judge = Judge(
             policy, kernel_refuses=in_own_userns, foreign=config.foreign, limits=limits
         )

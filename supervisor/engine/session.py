@@ -13,7 +13,15 @@ from __future__ import annotations
 import os
 import signal
 import time
-from errno import EFAULT, ENAMETOOLONG, ENOBUFS, ENOTCONN, EPERM
+from errno import (
+    EFAULT,
+    EINVAL,
+    EMSGSIZE,
+    ENAMETOOLONG,
+    ENOBUFS,
+    ENOTCONN,
+    EPERM,
+)
 
 import trio
 
@@ -38,6 +46,7 @@ _LAST_WORK = 0.5
 _REST = 0.5
 # A little before SD_PROXY_SECONDS: then no answer would be taken any more.
 PROXY_DEADLINE = lib.SD_PROXY_SECONDS - 1.0
+_UNREADABLE = frozenset((EFAULT, ENAMETOOLONG, EINVAL, EMSGSIZE, ENOBUFS))
 _REASON = "the runtime's own, before it executes the container's program"
 
 
@@ -244,6 +253,9 @@ class Session:
             outcome = await self._act(snapshot, ruling)
         else:
             outcome = await self._act_once(self._missed, snapshot, ruling, key)
+        if outcome.told is not None:
+            # what cannot be written leaves a call that was made all the same, as with the kernel
+            receiver.write(id_, snapshot.tid, *outcome.told)
         decision = outcome.decision or ruling.decision
         reply = self._reply(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
@@ -266,7 +278,9 @@ class Session:
             return (0, -outcome.errno, 0)
         if outcome.left_alone:
             return PROCEED
-        return (decision.value if decision.verdict is Verdict.RETURN else 0, 0, 0)
+        if decision.verdict is Verdict.RETURN:
+            return (decision.value, 0, 0)
+        return (outcome.value, 0, 0)
 
     def _unread(self, tid: int) -> Decision:
         reason = (
@@ -297,8 +311,8 @@ class Session:
             return Outcome(self._on_error, f"error: {type(error).__name__}: {error}")
 
     def _unreadable(self, errno: int) -> int:
-        """EFAULT and ENAMETOOLONG are what the kernel would say; all else is a failure of ours."""
-        return errno if errno in (EFAULT, ENAMETOOLONG) else self._on_error
+        """These are what the kernel would say; all else is a failure of ours."""
+        return errno if errno in _UNREADABLE else self._on_error
 
     async def _act_once(
         self, missed: MissedAnswers, snapshot: Snapshot, ruling: Ruling, key: bytes

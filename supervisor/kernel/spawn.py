@@ -44,6 +44,13 @@ def spawn_resolver() -> Helper:
     return _ready(child, "a resolver could not be set up")
 
 
+def spawn_porters() -> Helper:
+    """Forks the process of porters, which has the capabilities of this one."""
+    child = ffi.new("struct sd_child *")
+    check(lib.sd_porters_spawn(child), "fork")
+    return _ready(child, "porters could not be set up")
+
+
 def spawn_fuse_starter() -> Helper:
     """Forks who makes the beginnings of FUSE programs, as children of this process."""
     child = ffi.new("struct sd_child *")

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from errno import EFAULT
 from typing import Any, Final
 
+from supervisor.kernel.address_text import read
+from supervisor.kernel.addresses import Address, AddressError, address_of
 from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.capabilities import NUMBERS
 from supervisor.kernel.device_numbers import join_device
@@ -26,6 +28,7 @@ from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Sour
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
+from supervisor.policy.sockets import OPERATIONS
 from supervisor.policy.values import ERRNOS
 
 _MODES: Final = {
@@ -62,7 +65,25 @@ class Asked:
         for param, arg in zip(self.spec.params, self.snapshot.args, strict=True):
             if param.kind is Kind.PATH and isinstance(arg, bytes):
                 return arg
-        return None
+        address = self.address
+        return None if address is None else address.path
+
+    @property
+    def address(self) -> Address | None:
+        """What a call on a socket leads to; None where it has no address that can be known."""
+        given = self.address_argument
+        if not isinstance(given, bytes):
+            return None
+        try:
+            return address_of(given, OPERATIONS[self.spec.name])
+        except AddressError:
+            return None
+
+    @property
+    def address_argument(self) -> Arg:
+        """The argument that is an address, 0 where the call has none."""
+        args = zip(self.spec.params, self.snapshot.args, strict=True)
+        return next((arg for param, arg in args if param.kind.is_address), 0)
 
     def text(self) -> str:
         """The call as strace would write it."""
@@ -188,8 +209,12 @@ def named(
     if unknown:
         names = ", ".join(param.name for param in spec.params)
         raise ValueError(f"{call} has no argument {min(unknown)}: it has {names}")
-    values = tuple(_value(param.kind, args.get(param.name)) for param in spec.params)
-    return _asked(spec, values, arch)
+    values = [_value(param.kind, args.get(param.name)) for param in spec.params]
+    at = spec.index("addrlen")
+    if at is not None and "addrlen" not in args:  # which is that of the address
+        address = values[at - 1]
+        values[at] = len(address) if isinstance(address, bytes) else 0
+    return _asked(spec, tuple(values), arch)
 
 
 def _spec(families: Mapping[str, FamilySpec], call: str) -> CallSpec:
@@ -214,6 +239,8 @@ def _asked(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
 
 
 def _value(kind: Kind, value: object) -> Arg:
+    if kind.is_address:
+        return 0 if value is None or value == 0 else read(str(value))
     if kind is Kind.PATH:
         if isinstance(value, int) and value < 0:
             return value
@@ -310,7 +337,7 @@ def _recorded_value(value: Any, kind: Kind) -> Arg:
     if isinstance(value, dict):
         return -ERRNOS.get(value["error"], EFAULT)
     if isinstance(value, str) and kind.is_string:
-        return unprintable(value)
+        return read(value) if kind.is_address else unprintable(value)
     if value is None and kind.is_string:
         return 0
     if isinstance(value, bool) or not isinstance(value, int):

@@ -17,9 +17,10 @@ from supervisor.kernel.syscalls import CallSpec, Kind, Param
 from supervisor.model import Decision, Facts, MountCeiling, Snapshot, Verdict
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
+from supervisor.policy.sockets import OPERATIONS, AnyRules, SocketRules
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 5
+FORMAT: Final = 6
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 # What a mknod makes that is no device (the filter lets those pass).
@@ -61,13 +62,13 @@ class CompiledPolicy:
     filter: bytes
     calls: Mapping[tuple[int, int], CallSpec]
     ceiling: tuple[tuple[str, int, int, int, int, bool], ...]
-    families: Mapping[str, RuleSet | MountRules]
+    families: Mapping[str, AnyRules]
     match: Mapping[str, Any] | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     included: tuple[Included, ...] = ()
     wants: frozenset[str] = field(default=frozenset(), init=False, compare=False)
-    # For each call the positions of mode, dev and path among its arguments.
-    _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
+    # For each call the positions of mode, dev, path and address among its arguments.
+    _where: dict[tuple[int, int], tuple[int | None, ...]] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -77,7 +78,10 @@ class CompiledPolicy:
                 (number for number, param in enumerate(spec.params) if param.kind is Kind.PATH),
                 None,
             )
-            self._where[key] = (spec.index("mode"), spec.index("dev"), path)
+            address = next(
+                (number for number, param in enumerate(spec.params) if param.kind.is_address), None
+            )
+            self._where[key] = (spec.index("mode"), spec.index("dev"), path, address)
         callers = [rule.caller for rules in self.families.values() for rule in rules.rules]
         wants = frozenset(name for caller in callers if caller for name in caller.wants)
         object.__setattr__(self, "wants", wants)
@@ -112,6 +116,9 @@ class CompiledPolicy:
             return _COMPANION
         if isinstance(rules, MountRules):
             return rules.decide(snapshot.args, facts)
+        if isinstance(rules, SocketRules):
+            at = self._where[snapshot.arch, snapshot.nr][3] or 0
+            return rules.decide(OPERATIONS[snapshot.name], snapshot.args[at], facts)
         device = self._device(snapshot)
         if device is _NO_DEVICE:
             return rules.otherwise
@@ -129,12 +136,14 @@ class CompiledPolicy:
             return _COMPANION
         if isinstance(rules, MountRules):
             raise TypeError("a mount is decided by more than one string")
+        if isinstance(rules, SocketRules):
+            return rules.otherwise  # by no more than that all the same
         device = self._device(snapshot)
         return rules.otherwise if device is _NO_DEVICE else rules.narrowed(device)
 
     def _device(self, snapshot: Snapshot) -> tuple[str, int, int] | None:
         """The device that a call is about; None where it is about none."""
-        mode_at, dev_at, _ = self._where[snapshot.arch, snapshot.nr]
+        mode_at, dev_at, *_ = self._where[snapshot.arch, snapshot.nr]
         if mode_at is None or dev_at is None:
             return None
         mode, dev = snapshot.args[mode_at], snapshot.args[dev_at]
@@ -189,13 +198,17 @@ class CompiledPolicy:
             calls={(arch, nr): specs[family, name] for arch, nr, family, name in data["calls"]},
             ceiling=tuple((kind, a, b, c, d, only) for kind, a, b, c, d, only in data["ceiling"]),
             families={
-                name: (MountRules if "mounts" in rows else RuleSet).from_json(rows)
+                name: _kind_of(rows).from_json(rows)
                 for name, rows in data["families"].items()
             },
             match=data["match"],
             limits=data["limits"],
             included=tuple(Included(*row) for row in data["included"]),
         )
+
+
+def _kind_of(rows: Mapping[str, Any]) -> type[AnyRules]:
+    return MountRules if "mounts" in rows else SocketRules if "sockets" in rows else RuleSet
 
 
 _TYPES: Final[Mapping[int, str]] = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}

@@ -75,6 +75,34 @@ class OptionMatch:
     doc: str
 
 
+@dataclass(frozen=True, slots=True)
+class AddressMatch:
+    """A rule's key for families of addresses."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkMatch:
+    """A rule's key for IPv4 and IPv6 addresses."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortMatch:
+    """A rule's key for ports."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameMatch:
+    """A rule's key for abstract names of unix sockets."""
+
+    doc: str
+
+
 KeyMatch = (
     NodeMatch
     | PathMatch
@@ -84,6 +112,10 @@ KeyMatch = (
     | TypeMatch
     | SourceMatch
     | OptionMatch
+    | AddressMatch
+    | NetworkMatch
+    | PortMatch
+    | NameMatch
 )
 
 # Who calls: the keys that the rules of every family have.

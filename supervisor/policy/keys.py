@@ -11,20 +11,24 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from supervisor.kernel.addresses import FAMILIES
 from supervisor.kernel.capabilities import NAMES as CAPABILITIES
 from supervisor.kernel.filesystems import KNOWN
 from supervisor.kernel.fuse_programs import PROGRAMS
-from supervisor.model import Verdict
 from supervisor.policy.devices import NAMES, SERIES
 from supervisor.policy.families import (
+    AddressMatch,
     CallerGlobMatch,
     CapabilityMatch,
     FamilySpec,
     IdMatch,
     KeyMatch,
+    NameMatch,
+    NetworkMatch,
     NodeMatch,
     OptionMatch,
     PathMatch,
+    PortMatch,
     SourceMatch,
     TypeMatch,
 )
@@ -40,6 +44,9 @@ from supervisor.policy.mount_values import (
     parse_source,
     parse_type,
 )
+from supervisor.policy.socket_values import parse_emulate as parse_socket_emulate
+from supervisor.policy.socket_values import parse_family, parse_network, parse_ports
+from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import (
     ERRNOS,
     REALISE,
@@ -50,6 +57,7 @@ from supervisor.policy.values import (
     parse_glob,
     parse_ids,
     parse_node,
+    parse_text,
 )
 
 Schema = dict[str, Any]
@@ -113,6 +121,17 @@ SOURCES = _many(
     parse_source,
     {"type": "string", "examples": ["/images/*.img", "/dev/loop*", "block 7:0-7"]},
 )
+ADDRESSES = _many(str, parse_family, {"enum": list(FAMILIES)})
+NETWORKS = _many(
+    Network, parse_network, {"type": "string", "examples": ["10.0.0.0/8", "::1", "fe80::/10"]}
+)
+PORTS = _many(
+    Ports,
+    parse_ports,
+    {"type": "integer", "minimum": 0, "maximum": 65535},
+    {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["8000-8999"]},
+)
+NAMES_OF_SOCKETS = _many(str, parse_text, {"type": "string"})
 _WORD = _entry({"enum": list(FLAG_NAMES)}, {"type": "string"})
 OPTIONS = Annotated[
     Options,
@@ -136,6 +155,10 @@ _KINDS: Mapping[type, Any] = {
     TypeMatch: TYPES,
     SourceMatch: SOURCES,
     OptionMatch: OPTIONS,
+    AddressMatch: ADDRESSES,
+    NetworkMatch: NETWORKS,
+    PortMatch: PORTS,
+    NameMatch: NAMES_OF_SOCKETS,
 }
 
 
@@ -149,7 +172,12 @@ def mounts(family: FamilySpec) -> bool:
     return any(isinstance(key, TypeMatch) for key in (family.keys or {}).values())
 
 
-def _emulate_schema(*, mounts: bool) -> Schema:
+def sockets(family: FamilySpec) -> bool:
+    """Whether a family is about sockets."""
+    return any(isinstance(key, NetworkMatch) for key in (family.keys or {}).values())
+
+
+def _emulate_schema(family: FamilySpec) -> Schema:
     nodes = {"realise": {"enum": list(REALISE)}}
     mount = {
         "via": {"enum": list(VIAS)},
@@ -163,13 +191,15 @@ def _emulate_schema(*, mounts: bool) -> Schema:
     }
     return {
         "type": "object",
-        "properties": mount if mounts else nodes,
+        "properties": mount if mounts(family) else {} if sockets(family) else nodes,
         "additionalProperties": False,
     }
 
 
-def do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> Schema:
+def do_schema(family: FamilySpec) -> Schema:
     """What `do` may be, for an editor."""
+    allowed = family.verdicts
+
     def one(key: str, schema: Schema) -> Schema:
         return {
             "type": "object",
@@ -178,7 +208,7 @@ def do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> Schema:
             "additionalProperties": False,
         }
 
-    emulate = _emulate_schema(mounts=mounts)
+    emulate = _emulate_schema(family)
     return {
         "anyOf": [
             {"enum": [word.value for word in WORDS if word in allowed]},
@@ -191,4 +221,9 @@ def do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> Schema:
 
 def action_of(family: FamilySpec) -> Callable[[object], Any]:
     """The parser of a family's `do`."""
-    return action_parser(family.verdicts, parse_emulate if mounts(family) else None)
+    settings: Callable[[Any], Any] | None = None
+    if mounts(family):
+        settings = parse_emulate
+    elif sockets(family):
+        settings = parse_socket_emulate
+    return action_parser(family.verdicts, settings)

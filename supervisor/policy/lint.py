@@ -14,10 +14,11 @@ from supervisor.policy.cubes import cubes
 from supervisor.policy.devices import PROTECTED, device_text
 from supervisor.policy.draft import Draft
 from supervisor.policy.match import NodeRange
-from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
+from supervisor.policy.mounts import TEXT_TYPES, MountRule
 from supervisor.policy.races import place_against, races
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.shadows import TooMany, shadows
+from supervisor.policy.sockets import AnyRule, AnyRules
 from supervisor.policy.source import Node, Source
 from supervisor.policy.traits import Nodes
 
@@ -47,8 +48,8 @@ def _key(node: Node, key: str) -> Node:
     return node.at((key,), key=True)
 
 
-def _chosen(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
-    every: Sequence[Rule | MountRule] = rules.rules
+def _chosen(draft: Draft, family: str, rules: AnyRules) -> None:
+    every: Sequence[AnyRule] = rules.rules
     for index, rule in enumerate(every):
         if rule.caller is None:
             continue
@@ -58,7 +59,7 @@ def _chosen(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
                 _warn(_key(node, key), f"{key} is no protection: {why}")
 
 
-def _unreachable(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+def _unreachable(draft: Draft, family: str, rules: AnyRules) -> None:
     try:
         for shadow in shadows(rules):
             node = draft.node(family, shadow.index)
@@ -79,7 +80,7 @@ def _unreachable(draft: Draft, family: str, rules: RuleSet | MountRules) -> None
         )
 
 
-def _accepted_races(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+def _accepted_races(draft: Draft, family: str, rules: AnyRules) -> None:
     try:
         found = {race.index: race for race in races(rules)}
     except TooMany:
@@ -106,9 +107,9 @@ def _entries(node: Node, key: str) -> list[Node]:
     return value.items if value.kind == "list" else [value]
 
 
-def _by_kernel(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+def _by_kernel(draft: Draft, family: str, rules: AnyRules) -> None:
     """What the filter never notifies, and what the kernel does for a container anyway."""
-    every: Sequence[Rule | MountRule] = rules.rules
+    every: Sequence[AnyRule] = rules.rules
     for index, rule in enumerate(every):
         node = draft.node(family, index)
         if isinstance(rule, Rule):
@@ -119,7 +120,7 @@ def _by_kernel(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
                         "character device 0:0 is a whiteout: the kernel makes it for everybody, "
                         "and the filter never notifies it",
                     )
-        elif rule.verdict is Verdict.EMULATE:
+        elif isinstance(rule, MountRule) and rule.verdict is Verdict.EMULATE:
             _mounts_by_kernel(node, rule)
 
 
@@ -140,7 +141,7 @@ def _mounts_by_kernel(node: Node, rule: MountRule) -> None:
         )
 
 
-def _hosts_own(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+def _hosts_own(draft: Draft, family: str, rules: AnyRules) -> None:
     """Rules that grant all of the host's disks, or its memory: said once for each rule."""
     if not isinstance(rules, RuleSet):
         return
@@ -168,9 +169,9 @@ def _within(inner: NodeRange, outer: NodeRange) -> bool:
     )  # fmt: skip
 
 
-def _for_whom(draft: Draft, family: str, rules: RuleSet | MountRules, nodes: Nodes) -> None:
+def _for_whom(draft: Draft, family: str, rules: AnyRules, nodes: Nodes) -> None:
     """Settings that cannot be carried out for an ordinary user, or without namespaces."""
-    every: Sequence[Rule | MountRule] = rules.rules
+    every: Sequence[AnyRule] = rules.rules
     for index, rule in enumerate(every):
         if rule.verdict is not Verdict.EMULATE:
             continue
@@ -180,6 +181,8 @@ def _for_whom(draft: Draft, family: str, rules: RuleSet | MountRules, nodes: Nod
                 text = "under --map none nothing is mounted: this is EPERM"
             elif nodes == "host" and rule.settings.via == "kernel":
                 text = "for an ordinary user the kernel's drivers are out of reach: this is EPERM"
+        elif not isinstance(rule, Rule):
+            pass
         elif nodes == "host" and rule.realise == "node":
             text = "an ordinary user gets no real node: this is EPERM"
         elif nodes == "none" and rule.realise in ("bind", "closed"):

@@ -16,9 +16,9 @@ from supervisor.kernel.mounts import MS_REMOUNT
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.cubes import Cube, subtract
 from supervisor.policy.families import FamilySpec
-from supervisor.policy.mounts import MountRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.settle import settle_mounts, settle_nodes
+from supervisor.policy.sockets import AnyRules, SocketRules
 
 _ALL: Final = (Cube("", 0, 0),)
 
@@ -58,7 +58,9 @@ def beyond(new: Notified, old: Notified) -> tuple[str, ...]:
     ))  # fmt: skip
 
 
-def _cubes(rules: RuleSet | MountRules, family: FamilySpec) -> Iterable[Cube]:
+def _cubes(rules: AnyRules, family: FamilySpec) -> Iterable[Cube]:
+    if isinstance(rules, SocketRules):
+        return _ALL if rules.watches else ()
     if isinstance(rules, RuleSet):
         return settle_nodes(rules)[bpf.RET_USER_NOTIF]
     (spec,) = family.calls

@@ -78,7 +78,9 @@ def examples(page: str) -> list[str]:
     return out
 
 
-@pytest.mark.parametrize(("page", "least"), [("docs/policies.md", 10), ("docs/mounts.md", 1)])
+@pytest.mark.parametrize(
+    ("page", "least"), [("docs/policies.md", 10), ("docs/mounts.md", 1), ("docs/sockets.md", 1)]
+)
 def test_the_pages_on_policies_have_examples_that_load(
     tmp_path: Path, page: str, least: int
 ) -> None:
@@ -101,6 +103,16 @@ def test_the_page_on_policies_has_every_key() -> None:
     shown = " ".join(examples("docs/policies.md"))
     missing = {key for key in {*rule, *limits} if f"{key}:" not in shown}
     assert not missing
+
+
+def test_the_page_on_sockets_has_every_key() -> None:
+    page = (TOP / "docs/sockets.md").read_text()
+    schema = json_schema(FAMILIES)
+    for family in ("connect", "bind"):
+        keys = schema["$defs"][f"{family}_rule"]["properties"].keys()
+        own = keys - schema["$defs"]["mknod_rule"]["properties"].keys()
+        assert {"family", "port", "abstract"} < own
+        assert not {key for key in own if f"`{key}`" not in page}
 
 
 def test_the_page_on_policies_has_the_limits_of_proofs() -> None:

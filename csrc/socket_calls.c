@@ -1,0 +1,204 @@
+/* The session's side of calls on sockets: fetches the caller's socket, and has a porter call on it. */
+#include "compat.h"
+#include "porters.h"
+
+#include <errno.h>
+#include <linux/kcmp.h>
+#include <poll.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "work.h"
+
+/* ---- the caller's socket ---- */
+
+/* Who has the caller's table of descriptors: the thread itself, or where the kernel has no pidfds of
+ * threads its process, if a comparison says that the two share it. */
+static int owner(const struct sd_socket *call)
+{
+	if (call->by_thread) {
+		int pidfd = (int)syscall(SYS_pidfd_open, call->tid, PIDFD_THREAD);
+		return pidfd < 0 ? -ESRCH : pidfd;
+	}
+	uint32_t tgid;
+	uint64_t start;
+	if (sd_task_start((int)call->tid, &tgid, &start))
+		return -ESRCH;
+	int pidfd = (int)syscall(SYS_pidfd_open, tgid, 0);
+	if (pidfd < 0)
+		return -ESRCH;
+	if (tgid != call->tid && syscall(SYS_kcmp, call->tid, tgid, KCMP_FILES, 0, 0)) {
+		close(pidfd);
+		return -EPERM;
+	}
+	return pidfd;
+}
+
+static int option(int sock, int name)
+{
+	int value;
+	socklen_t size = sizeof value;
+	return getsockopt(sock, SOL_SOCKET, name, &value, &size) ? -errno : value;
+}
+
+int sd_socket_fetch(struct sd_socket *call)
+{
+	call->sock = -1;
+	call->pidfd = owner(call);
+	if (call->pidfd < 0)
+		return call->pidfd;
+	int sock = sd_take_descriptor(call->pidfd, call->number);
+	/* the pidfd is of whoever has that number: the caller, if it still waits */
+	if (sd_id_valid(call->listener, call->id)) {
+		if (sock >= 0)
+			close(sock);
+		return -ESRCH;
+	}
+	if (sock < 0)
+		return sock;
+	call->sock = sock;
+	call->domain = option(sock, SO_DOMAIN);
+	if (call->domain < 0)
+		return call->domain;
+	call->type = option(sock, SO_TYPE);
+	call->protocol = option(sock, SO_PROTOCOL);
+	return 0;
+}
+
+int sd_socket_right(const struct sd_socket *call, int number)
+{
+	int fd = sd_take_descriptor(call->pidfd, number);
+	if (fd >= 0 && sd_id_valid(call->listener, call->id)) {
+		close(fd);
+		return -ESRCH;
+	}
+	return fd;
+}
+
+void sd_socket_close(struct sd_socket *call)
+{
+	sd_drop(&call->sock);
+	sd_drop(&call->pidfd);
+	for (int i = 0; i < call->right_count; i++)
+		sd_drop(&call->rights[i]);
+	call->right_count = 0;
+}
+
+int sd_socket_patient(int sock)
+{
+	struct timeval timeout = {0};
+	socklen_t size = sizeof timeout;
+	return !getsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size) && !timeout.tv_sec &&
+	       !timeout.tv_usec;
+}
+
+int sd_signal_thread(uint32_t tgid, uint32_t tid, int number)
+{
+	return syscall(SYS_tgkill, tgid, tid, number) ? -errno : 0;
+}
+
+/* ---- porters ---- */
+
+int sd_porter_new(int porters, uint32_t number)
+{
+	struct sd_porters_order order = {SD_PORTER_NEW, number};
+	int pair[2], room = 2 * (int)sizeof(struct sd_errand);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+	int sent = sd_send_fds(porters, &order, sizeof order, &pair[1], 1);
+	close(pair[1]);
+	if (sent < 0)
+		close(pair[0]);
+	return sent < 0 ? sent : pair[0];
+}
+
+int sd_porter_kick(int porters, uint32_t number)
+{
+	struct sd_porters_order order = {SD_PORTER_KICK, number};
+	int sent = sd_send_fds(porters, &order, sizeof order, NULL, 0);
+	return sent < 0 ? sent : 0;
+}
+
+static int send_errand(const struct sd_socket *call, int porter, const int *fds, size_t count)
+{
+	struct sd_errand errand;
+	char control[CMSG_SPACE(sizeof(int) * SD_PORTER_FDS)];
+	size_t size = count * sizeof(int);
+	memset(&errand, 0, offsetof(struct sd_errand, address));
+	errand.op = call->op;
+	errand.cpu = (uint32_t)sched_getcpu();
+	errand.flags = call->flags;
+	errand.call_flags = call->call_flags;
+	errand.address_length = call->address_length;
+	errand.uid = call->uid;
+	errand.gid = call->gid;
+	errand.control_length = call->control_length;
+	errand.payload_length = call->payload_length;
+	errand.right_count = (uint32_t)call->right_count;
+	errand.with_path = call->path >= 0;
+	errand.id = call->id;
+	memcpy(errand.address, call->address, sizeof errand.address);
+	struct iovec parts[] = {
+		{&errand, offsetof(struct sd_errand, more)},
+		{(void *)call->control, (size_t)call->control_length},
+		{(void *)call->payload, (size_t)call->payload_length},
+	};
+	struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3, .msg_control = control,
+				 .msg_controllen = CMSG_SPACE(size)};
+	memset(control, 0, CMSG_SPACE(size));
+	struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+	head->cmsg_level = SOL_SOCKET;
+	head->cmsg_type = SCM_RIGHTS;
+	head->cmsg_len = CMSG_LEN(size);
+	memcpy(CMSG_DATA(head), fds, size);
+	return sendmsg(porter, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+int sd_socket_ask(struct sd_socket *call, int porter, int linger_us)
+{
+	int fds[SD_PORTER_FDS] = {call->sock};
+	size_t count = 1;
+	if (call->address_length < 0 || call->address_length > SD_ADDRESS_MAX ||
+	    call->control_length > SD_CONTROL_MAX || call->payload_length > SD_PAYLOAD_MAX)
+		return -EINVAL;
+	if (call->flags & SD_SOCKET_AS_CALLER) {
+		fds[count++] = call->listener;
+		fds[count++] = call->task;
+	}
+	if (call->path >= 0)
+		fds[count++] = call->path;
+	for (int i = 0; i < call->right_count; i++)
+		fds[count++] = call->rights[i];
+	int error = send_errand(call, porter, fds, count);
+	return error ? error : sd_socket_answer(call, porter, linger_us);
+}
+
+int sd_socket_answer(struct sd_socket *call, int porter, int linger_us)
+{
+	int there = sd_readable(porter, linger_us);
+	if (there <= 0)
+		return there;
+	ssize_t got = recv(porter, &call->result, sizeof call->result, MSG_DONTWAIT);
+	if (got < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	return got == sizeof call->result ? 1 : -EPIPE;
+}
+
+/* What has a meaning of its own in another domain than the one that was decided on is not for here. */
+static int is_plain(const struct sd_socket *call)
+{
+	return call->domain == AF_INET || call->domain == AF_INET6;
+}
+
+int sd_socket_call(struct sd_socket *call, int porter, int linger_us)
+{
+	int error = sd_socket_fetch(call);
+	if (error)
+		return error;
+	return is_plain(call) ? sd_socket_ask(call, porter, linger_us) : -EAFNOSUPPORT;
+}

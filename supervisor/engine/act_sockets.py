@@ -1,0 +1,252 @@
+"""Calls on sockets: fetched from the caller's table, and made by a porter.
+
+What a caller's descriptor number stands for is looked at once. From then on it is that very socket
+that is looked at and called on, whatever is put in its place. A call may wait for as long as the
+caller's own would; it ends with the caller, and is interrupted where a signal waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from errno import EACCES, EAFNOSUPPORT, EBADF, EINTR, EINVAL, ENOTSOCK, EPIPE, ESRCH
+from typing import Final
+
+import trio
+
+from supervisor.engine.helpers import HelperError, Resolvers
+from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.engine.porters import Porter, PorterError, Porters
+from supervisor.engine.socket_jobs import SocketError, SocketJob, objection
+from supervisor.engine.socket_paths import SocketPath
+from supervisor.kernel import features
+from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_NETLINK, AF_UNIX
+from supervisor.kernel.shim import lib
+from supervisor.kernel.task import signals, thread_group
+from supervisor.model import Decision, Facts, Outcome, Snapshot, SocketCall, Verdict
+
+_LINGER_US: Final = 300
+_BEAT: Final = 0.1  # how often a long wait looks after its caller
+_PLAIN: Final = frozenset(family.to_bytes(2, "little") for family in (AF_INET, AF_INET6))
+# The kernel's own, for a call that is to begin anew once the signal has been seen to: it knows
+# whether the caller asked for that (SA_RESTART), and what to say where it did not.
+_ERESTARTSYS: Final = 512
+_MSG_NOSIGNAL: Final = 0x4000
+_SOCK_STREAM: Final = 1
+_OF_THE_SOCKET: Final = frozenset((-EBADF, -ENOTSOCK))
+_GONE: Final = "the caller has gone"
+
+
+class Sockets:
+    """Makes the calls of one session. `on_wait` is called before each time that it sleeps."""
+
+    def __init__(self, resolvers: Resolvers, *, on_error: int, limits: Limits = DEFAULT) -> None:
+        self._resolvers = resolvers
+        self._porters = Porters()
+        self._limits = limits
+        self._by_thread = features.available("pidfd_info")
+        self._on_error = on_error
+        self.on_wait: Callable[[], None] = lambda: None
+
+    def take(self, *, on_error: int, limits: Limits) -> None:
+        """Goes by another policy's settings from now on."""
+        self._on_error, self._limits = on_error, limits
+
+    def prepare(self) -> None:
+        """Has somebody there before the first call; where that fails, the call says so."""
+        with contextlib.suppress(PorterError):
+            self._porters.prepare()
+
+    def rest(self) -> None:
+        """Nobody calls."""
+        self._porters.rest()
+
+    def close(self) -> None:
+        """Ends the porters."""
+        self._porters.close()
+
+    # -- the short way
+
+    def at_once(
+        self, plan: SocketCall, snapshot: Snapshot, decision: Decision
+    ) -> Outcome | SocketJob | None:
+        """A connect to an IPv4 or IPv6 address that is granted: what it came to.
+
+        None: nothing has begun, and `perform` is to do it. A job: it takes longer.
+        """
+        if (
+            plan.operation != "connect"
+            or plan.address is None
+            or plan.address[:2] not in _PLAIN
+            or decision.needs_facts
+            or decision.verdict is not Verdict.EMULATE
+        ):
+            return None
+        job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+        try:
+            porter = self._porters.take()
+        except PorterError as error:
+            return Outcome(self._on_error, str(error))
+        result = lib.sd_socket_call(job.call, porter.sock, _LINGER_US)
+        if result == 0:
+            job.porter = porter
+            return job
+        outcome = self._came(job, result)
+        if result == -EPIPE:
+            self._porters.lose(porter)
+        else:
+            self._porters.give(porter)
+        job.close()
+        return outcome
+
+    def _came(self, job: SocketJob, result: int) -> Outcome:
+        """What a porter's answer, or an error before it, comes to."""
+        try:
+            return self._answered(job) if result > 0 else self._failed(job, result)
+        except SocketError as error:
+            return Outcome(error.errno, error.how)
+
+    async def finish(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
+        """Goes on with what `at_once` has begun."""
+        try:
+            return await self._wait(job, valid)
+        except SocketError as error:
+            return Outcome(error.errno, error.how)
+        finally:
+            job.close()
+
+    # -- the long way
+
+    async def perform(
+        self,
+        plan: SocketCall,
+        snapshot: Snapshot,
+        task: int,
+        valid: Callable[[], bool],
+        redecide: Callable[[Facts], Decision] | None,
+        *,
+        probe_only: bool,
+    ) -> Outcome:
+        """Makes the call for the caller whose /proc/TID `task` is."""
+        job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+        path = SocketPath(self._resolvers, self._limits, self._on_error, self.on_wait)
+        decision: Decision | None = None
+        try:
+            error = lib.sd_socket_fetch(job.call)
+            if error:
+                return self._failed(job, error)
+            if plan.path is not None and job.call.domain == AF_UNIX and not probe_only:
+                await path.follow(job, task)
+            if redecide is not None:
+                decision = redecide(path.facts(task))
+                if decision.verdict is not Verdict.EMULATE:
+                    return Outcome(EACCES, path=path.name, decision=decision)
+            if probe_only:
+                return Outcome(EACCES)
+            if not valid():
+                raise SocketError(self._on_error, _GONE)
+            outcome = await self._carry_out(job, path, task, valid)
+            return outcome._replace(path=path.name, decision=decision)
+        except SocketError as error:
+            return Outcome(error.errno, error.how, path.name, decision=decision)
+        except (HelperError, PorterError) as error:
+            return Outcome(self._on_error, str(error), path.name, decision=decision)
+        finally:
+            path.close()
+            job.close()
+
+    async def _carry_out(
+        self, job: SocketJob, path: SocketPath, task: int, valid: Callable[[], bool]
+    ) -> Outcome:
+        call, plan = job.call, job.plan
+        wrong = objection(job)
+        if wrong is not None:
+            raise wrong
+        if plan.several and not job.snapshot.args[2]:
+            return Outcome(0)  # none of them
+        if call.domain == AF_UNIX and plan.operation == "bind" and plan.path is not None:
+            return Outcome(await path.bind(job, task))
+        job.load()
+        if call.domain in (AF_UNIX, AF_NETLINK) or plan.operation == "bind" or call.control_length:
+            job.as_caller(task)
+        call.path = path.target
+        job.porter = self._porters.take()
+        result = lib.sd_socket_ask(call, job.porter.sock, _LINGER_US)
+        if result == 0:
+            return await self._wait(job, valid)
+        if result < 0:
+            self._porters.lose(job.porter)
+            return self._failed(job, result)
+        self._porters.give(job.porter)
+        return self._answered(job)
+
+    # -- waiting
+
+    async def _wait(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
+        """Until the porter answers. Raises SocketError where nobody waits for that any more."""
+        porter = job.porter
+        assert porter is not None
+        result = 0
+        try:
+            while result == 0:
+                self.on_wait()
+                with trio.move_on_after(_BEAT):
+                    await trio.lowlevel.wait_readable(porter.sock)
+                result = lib.sd_socket_answer(job.call, porter.sock, 0)
+                if result == 0:
+                    if not valid():
+                        raise SocketError(self._on_error, _GONE)
+                    if signals(job.snapshot.tid)[0]:
+                        self._porters.kick(porter)
+        finally:
+            self._done_with(porter, result)
+        if result < 0:
+            return self._failed(job, result)
+        return self._answered(job)
+
+    def _done_with(self, porter: Porter, result: int) -> None:
+        if result > 0:
+            self._porters.give(porter)
+        elif result < 0:
+            self._porters.lose(porter)
+        else:
+            self._porters.leave(porter)
+
+    # -- answers
+
+    def _failed(self, job: SocketJob, error: int) -> Outcome:
+        """Of a call that was not made."""
+        if error in _OF_THE_SOCKET:
+            return Outcome(-error)
+        if error == -EAFNOSUPPORT:
+            return Outcome(EINVAL if job.call.domain == AF_UNIX else EAFNOSUPPORT)
+        how = {-ESRCH: _GONE, -EPIPE: "socket: the porter has gone"}.get(error)
+        return Outcome(self._on_error, how or f"socket: {os.strerror(-error)}")
+
+    def _answered(self, job: SocketJob) -> Outcome:
+        """Of a call that was made."""
+        call, plan = job.call, job.plan
+        value = int(call.result)
+        if value == -ESRCH and call.flags & lib.SD_SOCKET_AS_CALLER:
+            raise SocketError(self._on_error, _GONE)
+        if value == -EINTR and lib.sd_socket_patient(call.sock):
+            return Outcome(_ERESTARTSYS, "a signal for the caller")
+        if value == -EPIPE and plan.operation == "send":
+            self._break_pipe(job)
+        if value < 0:
+            return Outcome(-value)
+        if not plan.several:
+            return Outcome(0, value=value)
+        at = plan.message.told_at if plan.message else 0
+        return Outcome(0, value=1, told=(at, value))
+
+    def _break_pipe(self, job: SocketJob) -> None:
+        """The signal that comes with the errno."""
+        if job.plan.flags & _MSG_NOSIGNAL or job.call.type != _SOCK_STREAM:
+            return
+        tid = job.snapshot.tid
+        group = thread_group(tid)
+        if group is not None and lib.sd_id_valid(job.snapshot.listener, job.snapshot.id) == 0:
+            lib.sd_signal_thread(group, tid, signal.SIGPIPE)
