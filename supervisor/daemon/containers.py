@@ -50,6 +50,7 @@ class Containers:
         self._pace = Pace(_REFUSALS)
         self._numbers = count(1)
         self.taken = 0  # listeners since the daemon's start
+        self.on_gone: Callable[[Container], None] | None = None
         self._ticking = False
         self._containers: dict[Key, list[Container]] = {}
         self.count = 0
@@ -312,6 +313,8 @@ class Containers:
             del self._containers[key]
         self.count -= 1
         self._store.forget(container)
+        if self.on_gone is not None:
+            self.on_gone(container)
         if container.on_end is not None:
             container.on_end()
 

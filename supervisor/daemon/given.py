@@ -1,0 +1,90 @@
+"""What an admin asks for: a device, a path, a mode and an owner."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from supervisor.errors import SeccompdError
+from supervisor.kernel.target import IdMap
+from supervisor.policy.devices import DeviceError, parse_device
+
+_PATH_MAX: Final = 4096
+_NAME_MAX: Final = 255
+# No id: setting one to it changes nothing.
+_NO_ID: Final = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One device: its type ("c" or "b") and numbers, where it is to be in the container, and its
+    permissions and owner there."""
+
+    kind: str
+    major: int
+    minor: int
+    path: bytes
+    mode: int
+    uid: int
+    gid: int
+
+    @property
+    def text(self) -> str:
+        """As a policy writes it."""
+        return f"{'char' if self.kind == 'c' else 'block'} {self.major}:{self.minor}"
+
+
+def wish_of(request: Mapping[str, Any]) -> Wish:
+    """What a request says. SeccompdError where it cannot be meant so."""
+    values: dict[str, str] = {"mode": "0660", "owner": "0:0"}
+    for name in ("device", "path", "mode", "owner"):
+        value = request.get(name) or values.get(name)
+        if not isinstance(value, str):
+            raise SeccompdError(f"{name} is a text")
+        values[name] = value
+    try:
+        kind, low, high, first, last = parse_device(values["device"])
+    except DeviceError as error:
+        raise SeccompdError(str(error)) from None
+    if (low, first) != (high, last):
+        raise SeccompdError(f"{values['device']!r} is more than one device")
+    if not re.fullmatch("[0-7]{3,4}", values["mode"]) or int(values["mode"], 8) > 0o777:
+        raise SeccompdError(f"mode {values['mode']!r}: permissions are three octal digits, as 0660")
+    owner = re.fullmatch("([0-9]{1,10}):([0-9]{1,10})", values["owner"])
+    if owner is None:
+        raise SeccompdError(f"owner {values['owner']!r}: an owner is UID:GID, both numbers")
+    path, mode = _path(values["path"]), int(values["mode"], 8)
+    return Wish(kind, low, first, path, mode, int(owner[1]), int(owner[2]))
+
+
+def _path(text: str) -> bytes:
+    path = os.fsencode(text)
+    names = path.split(b"/")
+    if names[0] or len(names) < 2 or {b"", b".", b".."} & set(names[1:]) or b"\0" in path:
+        raise SeccompdError(f'path {text!r}: it begins with "/" and has no empty name, "." or ".."')
+    if len(path) >= _PATH_MAX or max(map(len, names)) > _NAME_MAX:
+        raise SeccompdError("the path is too long")
+    return path
+
+
+def outside(ranges: IdMap | None, number: int, what: str) -> int:
+    """An id of the container as we number it; None: they are the same ones. SeccompdError where it
+    has none."""
+    if ranges is None and number < _NO_ID:
+        return number
+    for first, there, count in ranges or ():
+        if first <= number < first + count:
+            return there + number - first
+    raise SeccompdError(f"{what} {number} is not mapped in the container's user namespace")
+
+
+def not_mapped(ranges: IdMap | None) -> int:
+    """An id, as we number it, that is nobody's in the container; 0 where all are somebody's."""
+    taken: Sequence[tuple[int, int, int]] = ranges or ()
+    for one in (0, *(there + count for _, there, count in taken)):
+        if one < _NO_ID and not any(there <= one < there + count for _, there, count in taken):
+            return one
+    return 0
