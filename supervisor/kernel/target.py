@@ -165,8 +165,7 @@ def mounts_of(target: Target) -> int:
             if target.userns is not None:
                 own = _is_of(mounts, target.userns)
             else:
-                hosts = (f"{PROC}/self/ns/mnt", f"{PROC}/1/ns/mnt")
-                own = not any(os.path.samestat(os.fstat(mounts), os.stat(one)) for one in hosts)
+                own = not any(_is_mounts_of(mounts, who) for who in ("self", "1"))
             if not own:
                 raise PermissionError(EPERM, "it has no mount namespace of its own")
         except BaseException:
@@ -175,6 +174,15 @@ def mounts_of(target: Target) -> int:
         return mounts
     finally:
         os.close(task)
+
+
+def _is_mounts_of(mounts: int, who: str) -> bool:
+    """Whether that is the mount namespace of a process. What does not let itself be looked at is
+    further from us than any container."""
+    try:
+        return os.path.samestat(os.fstat(mounts), os.stat(f"{PROC}/{who}/ns/mnt"))
+    except PermissionError:
+        return False
 
 
 def device_cgroups(pid: int) -> tuple[bytes, bytes, bytes]:
