@@ -25,7 +25,7 @@
 
 static const char NODE[] = "node", CGROUP[] = "cgroup";
 
-enum { MOST_TURNS = 64, CGROUP_MS = 2000, JOINED = 64 };
+enum { MOST_TURNS = 64, CGROUP_MS = 2000, JOINED = 64, ATTR_NOSYMFOLLOW = 0x200000 };
 
 /* -- the cgroups */
 
@@ -209,7 +209,7 @@ static int put(struct sd_give *give, struct sd_given *given, int proc, int tree,
  * until we are killed: with it the device can be taken away, however far this has come. */
 static int hand_over_home(void)
 {
-	int home = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int home = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int sent = home < 0 ? -errno : sd_send_fds(0, "f", 1, &home, 1);
 	if (home >= 0)
 		close(home);
@@ -233,7 +233,10 @@ static int add(struct sd_give *give, struct sd_given *given, int mounts, int use
 		return -EPERM;
 	given->stage = SD_GIVE_ENTER;
 	int tree = sd_open_tree(AT_FDCWD, NODE);
-	error = tree < 0 ? tree : hand_over_home();
+	/* without the mark of a session's nodes: a session counts its own, and leaves this one alone */
+	error = tree < 0 ? tree : sd_change_mount(tree, 0, ATTR_NOSYMFOLLOW, -1);
+	if (!error)
+		error = hand_over_home();
 	if (!error)
 		error = enter(give, user, mounts);
 	if (!error)

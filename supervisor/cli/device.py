@@ -19,6 +19,7 @@ _COLUMNS = ("CONTAINER", "PATH", "DEVICE", "MODE", "OWNER", "BY", "SINCE", "STAT
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the three verbs."""
+    client.add_arguments(parser)
     verbs = parser.add_subparsers(dest="order", required=True, metavar="add|list|remove")
     add = verbs.add_parser("add", help="give a container a device")
     add.add_argument("container", metavar="CONTAINER", help="its id, or how that begins")
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove.add_argument("container", metavar="CONTAINER")
     remove.add_argument("path", metavar="PATH", help="where it was given")
     for verb in (add, shown, remove):
-        client.add_arguments(verb)
+        client.add_arguments(verb, again=True)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -50,7 +50,6 @@ class Containers:
         self._pace = Pace(_REFUSALS)
         self._numbers = count(1)
         self.taken = 0  # listeners since the daemon's start
-        self.on_gone: Callable[[Container], None] | None = None
         self._ticking = False
         self._containers: dict[Key, list[Container]] = {}
         self.count = 0
@@ -117,6 +116,7 @@ class Containers:
             if left.target is not None:
                 self._decide(container, left.target)
             container.notified = left.notified
+            container.given = {one.wish.path: one for one in left.given}
             for slot, (listener, runtime) in left.listeners.items():
                 keeper.add(listener, runtime, slot=slot)
             _complain(
@@ -126,6 +126,11 @@ class Containers:
             self._store.adopt(container, left)
             if not left.listeners:
                 self._ended(key, container)
+
+    def save(self, container: Container) -> None:
+        """For the next daemon, after a change from elsewhere."""
+        if container in self._containers.get(_key(container.subject), []):
+            self._store.save(container)
 
     def end(self, container: Container) -> None:
         """Ends a container's session at once, whoever still calls: calls in flight get their
@@ -313,8 +318,9 @@ class Containers:
             del self._containers[key]
         self.count -= 1
         self._store.forget(container)
-        if self.on_gone is not None:
-            self.on_gone(container)
+        for given in container.given.values():
+            os.close(given.home)
+        container.given.clear()
         if container.on_end is not None:
             container.on_end()
 

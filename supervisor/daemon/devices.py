@@ -10,15 +10,15 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from errno import EXDEV
 from typing import Any, Final
 
 import trio
 
-from supervisor.daemon.containers import Container, Containers
+from supervisor.daemon.container import Container
+from supervisor.daemon.containers import Containers
 from supervisor.daemon.forks import Forks
-from supervisor.daemon.given import Wish, not_mapped, outside, wish_of
+from supervisor.daemon.given import Given, Wish, not_mapped, outside, wish_of
 from supervisor.daemon.giving import Givers
 from supervisor.errors import SeccompdError
 from supervisor.kernel import giver
@@ -31,32 +31,14 @@ _NAMES_SHOWN: Final = 20
 _AT_ONCE: Final = 8
 
 
-@dataclass(slots=True)
-class Given:
-    """A device that a container has. `by` is a uid, `at` seconds since the epoch, `device` and
-    `place` as giver.Answer has them, `home` a descriptor of its tmpfs. `taken`: nobody in the
-    container may open it any more, and some mount of it could not be reached."""
-
-    wish: Wish
-    node: Node
-    by: int
-    at: float
-    home: int
-    device: int
-    place: tuple[int, int]
-    notes: list[str]
-    taken: bool = False
-
-
 class Devices:
     """The devices that containers have been given."""
 
-    def __init__(self, forks: Forks, containers: Containers) -> None:
+    def __init__(self, forks: Forks, containers: Containers, seconds: float) -> None:
+        """`seconds`: how long a helper may take for one order."""
         self._containers = containers
-        self._givers = Givers(forks)
-        self._given: dict[Container, dict[bytes, Given]] = {}
+        self._givers = Givers(forks, seconds)
         self._under_way: set[tuple[Container, bytes]] = set()
-        containers.on_gone = self._gone
 
     async def add(self, uid: int, request: Mapping[str, Any]) -> dict[str, Any]:
         """Gives one; `uid` is who wants it. SeccompdError says what is in the way."""
@@ -65,23 +47,21 @@ class Devices:
         wish = wish_of(request)
         container = find(self._containers.all(), request)
         with self._alone(container, wish.path):
-            if wish.path in self._given.get(container, {}):
+            if wish.path in container.given:
                 raise SeccompdError("it has been given a device there", hint="remove it first")
             given = await self._add(container, wish, uid)
             if container not in self._containers.all():
                 os.close(given.home)
                 raise SeccompdError("the container has ended meanwhile")
-            self._given.setdefault(container, {})[wish.path] = given
+            container.given[wish.path] = given
+            self._containers.save(container)
         text = f"uid {uid} has given it {wish.text} as {_shown(wish.path)}"
         complain(f"{container.keeper.name}: {text}")
         return {"added": _row(container, given)}
 
     async def _add(self, container: Container, wish: Wish, uid: int) -> Given:
         target = _known(container)
-        node = Node(
-            wish.kind, wish.major, wish.minor, wish.mode,
-            outside(target.uids, wish.uid, "uid"), outside(target.gids, wish.gid, "gid"), wish.path,
-        )  # fmt: skip
+        owner = outside(target.uids, wish.uid, "uid"), outside(target.gids, wish.gid, "gid")
         began = time.time()
         receiver = Receiver()
         try:
@@ -89,7 +69,7 @@ class Devices:
                 cgroups = device_cgroups(target.pid)
                 answer = await self._givers.answer(
                     lambda sock: giver.ask_to_add(
-                        sock, node, _root(target), cgroups, mounts, userns
+                        sock, _node(wish, *owner), _root(target), cgroups, mounts, userns
                     ),
                     receiver,
                 )
@@ -97,7 +77,7 @@ class Devices:
             # How far it has come is not known: so nobody may open what may be there.
             if receiver.home is not None:
                 with contextlib.suppress(SeccompdError):
-                    await self._take(target, node, (0, 0), receiver.home, None, None)
+                    await self._take(target, wish, (0, 0), receiver.home, None, None)
                 os.close(receiver.home)
             raise
         except OSError as error:
@@ -107,21 +87,26 @@ class Devices:
                 os.close(receiver.home)
             raise _refusal(answer, wish)
         notes = _notes(answer)
-        return Given(wish, node, uid, began, receiver.home, answer.device, answer.place, notes)
+        return Given(wish, uid, began, receiver.home, answer.device, answer.place, notes)
 
     async def remove(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Takes one away for whoever would open it, and says who has it still."""
         container = find(self._containers.all(), request)
         path = os.fsencode(_text(request, "path"))
         with self._alone(container, path):
-            given = self._given.get(container, {}).get(path)
+            given = container.given.get(path)
             if given is None:
                 raise SeccompdError(
                     f"the container has not been given a device at {_shown(path)}",
                     hint="`seccompd device list` shows what it has",
                 )
-            answer = await self._remove(container, given)
-            holders, complete = await self._givers.holders([given.device])
+            # While we have it the number of its tmpfs is nobody else's: the container may end.
+            home = os.dup(given.home)
+            try:
+                answer = await self._remove(container, given, home)
+                holders, complete = await self._givers.holders([given.device])
+            finally:
+                os.close(home)
         complain(f"{container.keeper.name}: {_shown(path)} is taken away from it")
         return {
             "removed": os.fsdecode(path),
@@ -130,35 +115,36 @@ class Devices:
             "complete": complete,
         }
 
-    async def _remove(self, container: Container, given: Given) -> Answer:
+    async def _remove(self, container: Container, given: Given, home: int) -> Answer:
         target = _known(container)
         with contextlib.ExitStack() as stack:
             namespaces: tuple[int | None, int | None] = None, None
             # Where its first process has gone its mounts are out of reach.
             with contextlib.suppress(SeccompdError):
                 namespaces = stack.enter_context(_namespaces(target))
-            answer = await self._take(target, given.node, given.place, given.home, *namespaces)
+            answer = await self._take(target, given.wish, given.place, home, *namespaces)
         if answer.errno and answer.stage == "node":
             raise SeccompdError(f"it cannot be taken away: {os.strerror(answer.errno)}")
         given.taken = True
+        path = given.wish.path
+        if not answer.errno and not answer.hidden and container.given.get(path) is given:
+            os.close(container.given.pop(path).home)
+        self._containers.save(container)
         if answer.errno:
             raise SeccompdError(
                 f"nobody in the container can open it any more, but its mount stays: "
                 f"{os.strerror(answer.errno)}"
             )
-        there = self._given.get(container, {})
-        if not answer.hidden and there.get(given.wish.path) is given:
-            os.close(there.pop(given.wish.path).home)
         return answer
 
     async def _take(
-        self, target: Target, node: Node, place: tuple[int, int], home: int,
+        self, target: Target, wish: Wish, place: tuple[int, int], home: int,
         mounts: int | None, userns: int | None,
     ) -> Answer:
-        nobody = replace(node, uid=not_mapped(target.uids), gid=not_mapped(target.gids))
+        nobody = not_mapped(target.uids), not_mapped(target.gids)
         return await self._givers.answer(
             lambda sock: giver.ask_to_take(
-                sock, nobody, _root(target), place, home, mounts, userns
+                sock, _node(wish, *nobody), _root(target), place, home, mounts, userns
             ),
             Receiver(),
         )
@@ -172,7 +158,7 @@ class Devices:
         limit = trio.CapacityLimiter(_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for container in chosen:
-                if self._given.get(container):
+                if container.given:
                     nursery.start_soon(self._rows, container, rows, limit)
         rows.sort(key=lambda row: (row["container"] or "", row["at"]))
         return {"devices": rows}
@@ -180,7 +166,7 @@ class Devices:
     async def _rows(
         self, container: Container, rows: list[dict[str, Any]], limit: trio.CapacityLimiter
     ) -> None:
-        those = list(self._given[container].values())
+        those = list(container.given.values())
         async with limit:
             for start in range(0, len(those), giver.MOST_LOOKED):
                 some = those[start : start + giver.MOST_LOOKED]
@@ -204,11 +190,6 @@ class Devices:
             yield
         finally:
             self._under_way.remove(key)
-
-    def _gone(self, container: Container) -> None:
-        """With the container's mount namespace its devices go."""
-        for given in self._given.pop(container, {}).values():
-            os.close(given.home)
 
 
 def find(seen: Sequence[Container], request: Mapping[str, Any]) -> Container:
@@ -251,6 +232,10 @@ def _namespaces(target: Target) -> Iterator[tuple[int, int | None]]:
         except OSError as error:
             raise SeccompdError(f"the container cannot be entered: {error.strerror}") from None
         yield mounts, userns
+
+
+def _node(wish: Wish, uid: int, gid: int) -> Node:
+    return Node(wish.kind, wish.major, wish.minor, wish.mode, uid, gid, wish.path)
 
 
 def _root(target: Target) -> tuple[int, int]:

@@ -1,11 +1,11 @@
-"""What an admin asks for: a device, a path, a mode and an owner."""
+"""A device that an admin gives: what is asked for, and what a container has of it."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from supervisor.errors import SeccompdError
@@ -35,6 +35,36 @@ class Wish:
     def text(self) -> str:
         """As a policy writes it."""
         return f"{'char' if self.kind == 'c' else 'block'} {self.major}:{self.minor}"
+
+
+@dataclass(slots=True)
+class Given:
+    """A device that a container has. `by` is a uid, `at` seconds since the epoch, `device` and
+    `place` as giver.Answer has them, `home` a descriptor of its tmpfs. `taken`: nobody in the
+    container may open it any more, and some mount of it could not be reached."""
+
+    wish: Wish
+    by: int
+    at: float
+    home: int
+    device: int
+    place: tuple[int, int]
+    notes: list[str]
+    taken: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The values as JSON's types; the descriptor goes elsewhere."""
+        row = asdict(self)
+        del row["home"]
+        row["wish"]["path"] = os.fsdecode(self.wish.path)
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any], home: int) -> Given:
+        """What `to_json` gave, with that descriptor. KeyError and TypeError where it did not."""
+        wish = Wish(**{**row["wish"], "path": os.fsencode(row["wish"]["path"])})
+        first, second = row["place"]
+        return cls(**{**row, "wish": wish, "home": home, "place": (first, second)})
 
 
 def wish_of(request: Mapping[str, Any]) -> Wish:

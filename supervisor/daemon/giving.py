@@ -20,7 +20,6 @@ from supervisor.kernel import giver
 from supervisor.kernel.giver import Answer, Holder, Receiver
 from supervisor.kernel.target import has_ended
 
-SECONDS: Final = 10.0
 _TO_DIE: Final = 1.0
 # Helpers that hang, and do not even die of SIGKILL, at a time.
 _MOST_LOST: Final = 8
@@ -66,8 +65,10 @@ class _Order:
 class Givers:
     """Has the zygote make givers, and ends them."""
 
-    def __init__(self, forks: Forks) -> None:
+    def __init__(self, forks: Forks, seconds: float) -> None:
+        """`seconds`: how long one may take."""
         self._forks = forks
+        self._seconds = seconds
         self._lost: list[int] = []
 
     async def answer(self, ask: Callable[[int], None], receiver: Receiver) -> Answer:
@@ -106,7 +107,7 @@ class Givers:
 
     async def _with_one(self, work: Callable[[int], Awaitable[_T]]) -> _T:
         result: list[_T] = []
-        with trio.move_on_after(SECONDS):
+        with trio.move_on_after(self._seconds):
             async with self._giver() as (pidfd, sock):
                 try:
                     result.append(await work(sock))
@@ -116,7 +117,7 @@ class Givers:
                 await trio.lowlevel.wait_readable(pidfd)
         if not result:
             raise SeccompdError(
-                f"no answer within {SECONDS:g} seconds",
+                f"no answer within {self._seconds:g} seconds",
                 hint="a file system in the container may hang, or its cgroup be frozen",
             )
         return result[0]
