@@ -13,6 +13,7 @@ from supervisor.daemon.config import Config
 from supervisor.daemon.container import Container, HandOver, Key, Looking
 from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
+from supervisor.daemon.giving import Farewell
 from supervisor.daemon.keeper import Keeper
 from supervisor.daemon.kept import Store
 from supervisor.daemon.policies import Choice, PolicySet
@@ -319,7 +320,8 @@ class Containers:
         self.count -= 1
         self._store.forget(container)
         for given in container.given.values():
-            os.close(given.home)
+            assert container.target is not None
+            self._forks.order(Farewell(given, container.target))
         container.given.clear()
         if container.on_end is not None:
             container.on_end()

@@ -18,11 +18,11 @@ import trio
 from supervisor.daemon.container import Container
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.forks import Forks
-from supervisor.daemon.given import Given, Wish, not_mapped, outside, wish_of
+from supervisor.daemon.given import Given, Wish, nobodys, outside, wish_of
 from supervisor.daemon.giving import Givers
 from supervisor.errors import SeccompdError
 from supervisor.kernel import giver
-from supervisor.kernel.giver import Answer, Holder, Node, Receiver
+from supervisor.kernel.giver import Answer, Holder, Receiver
 from supervisor.kernel.target import Target, device_cgroups, mounts_of
 from supervisor.observe.complaint import complain
 from supervisor.observe.text import printable
@@ -69,7 +69,7 @@ class Devices:
                 cgroups = device_cgroups(target.pid)
                 answer = await self._givers.answer(
                     lambda sock: giver.ask_to_add(
-                        sock, _node(wish, *owner), _root(target), cgroups, mounts, userns
+                        sock, wish.node(*owner), _root(target), cgroups, mounts, userns
                     ),
                     receiver,
                 )
@@ -141,10 +141,10 @@ class Devices:
         self, target: Target, wish: Wish, place: tuple[int, int], home: int,
         mounts: int | None, userns: int | None,
     ) -> Answer:
-        nobody = not_mapped(target.uids), not_mapped(target.gids)
+        node = nobodys(wish, target)
         return await self._givers.answer(
             lambda sock: giver.ask_to_take(
-                sock, _node(wish, *nobody), _root(target), place, home, mounts, userns
+                sock, node, _root(target), place, home, mounts, userns
             ),
             Receiver(),
         )
@@ -232,10 +232,6 @@ def _namespaces(target: Target) -> Iterator[tuple[int, int | None]]:
         except OSError as error:
             raise SeccompdError(f"the container cannot be entered: {error.strerror}") from None
         yield mounts, userns
-
-
-def _node(wish: Wish, uid: int, gid: int) -> Node:
-    return Node(wish.kind, wish.major, wish.minor, wish.mode, uid, gid, wish.path)
 
 
 def _root(target: Target) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from supervisor.errors import SeccompdError
-from supervisor.kernel.target import IdMap
+from supervisor.kernel.giver import Node
+from supervisor.kernel.target import IdMap, Target
 from supervisor.policy.devices import DeviceError, parse_device
 
 _PATH_MAX: Final = 4096
@@ -35,6 +36,10 @@ class Wish:
     def text(self) -> str:
         """As a policy writes it."""
         return f"{'char' if self.kind == 'c' else 'block'} {self.major}:{self.minor}"
+
+    def node(self, uid: int, gid: int) -> Node:
+        """With an owner as we number ids."""
+        return Node(self.kind, self.major, self.minor, self.mode, uid, gid, self.path)
 
 
 @dataclass(slots=True)
@@ -109,6 +114,11 @@ def outside(ranges: IdMap | None, number: int, what: str) -> int:
         if first <= number < first + count:
             return there + number - first
     raise SeccompdError(f"{what} {number} is not mapped in the container's user namespace")
+
+
+def nobodys(wish: Wish, target: Target) -> Node:
+    """The node as it is once it is taken away: it belongs to nobody in the container."""
+    return wish.node(not_mapped(target.uids), not_mapped(target.gids))
 
 
 def not_mapped(ranges: IdMap | None) -> int:

@@ -15,10 +15,11 @@ from typing import Any, Final, TypeVar
 import trio
 
 from supervisor.daemon.forks import Forks
+from supervisor.daemon.given import Given, nobodys
 from supervisor.errors import SeccompdError
 from supervisor.kernel import giver
 from supervisor.kernel.giver import Answer, Holder, Receiver
-from supervisor.kernel.target import has_ended
+from supervisor.kernel.target import Target, has_ended
 
 _TO_DIE: Final = 1.0
 # Helpers that hang, and do not even die of SIGKILL, at a time.
@@ -148,3 +149,30 @@ class Givers:
         self._lost = [one for one in self._lost if one not in ended]
         for pidfd in ended:
             os.close(pidfd)
+
+
+class Farewell:
+    """Takes a device from a container that has ended: somebody may hold its mount namespace still.
+    A customer of the zygote's; nobody waits for it."""
+
+    def __init__(self, given: Given, target: Target) -> None:
+        """Closes `given.home`."""
+        self._given = given
+        self._target = target
+
+    def order(self) -> tuple[dict[str, Any], dict[str, int]] | None:
+        """As a customer of the zygote's."""
+        return {"do": "giver"}, {}
+
+    def delivered(self, _: Mapping[str, Any], fds: list[int]) -> None:
+        """There is a giver: it is told what to do, and left to itself."""
+        given, (pidfd, sock) = self._given, fds
+        node = nobodys(given.wish, self._target)
+        with contextlib.suppress(OSError):
+            giver.ask_to_take(sock, node, (0, 0), given.place, given.home, None, None)
+        for fd in (pidfd, sock, given.home):
+            os.close(fd)
+
+    def refused(self, _: str) -> None:
+        """Then the device stays as it is."""
+        os.close(self._given.home)

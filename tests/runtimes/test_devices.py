@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.bundles import FIRST_ID, Bundle, bundle
 from tests.support.daemon import Daemon, serving
+from tests.support.device_cgroup import hierarchy, only_minor
 from tests.support.inside import wait_for
 from tests.support.manager import Manager
 from tests.support.people import Person
@@ -273,6 +274,19 @@ def test_what_is_refused(prepared: Box, words: tuple[str, ...], why: str) -> Non
     assert why in done.stderr
 
 
+@pytest.mark.skipif(not hierarchy(), reason="no cgroups of version 2")
+def test_what_cgroups_of_version_2_refuse(box: Box) -> None:
+    """Their device controller is a program of the runtime's."""
+    with only_minor(5, box.bundle.pid(box.name)) as cgroup:
+        done = box.device("add", "/dev/null", "/x")
+        assert (done.returncode, "char 1:3" in done.stderr) == (1, True)
+        assert "device cgroup" in done.stderr
+        box.add("/x")
+        box.remove("/x")
+        # nobody of ours stays there
+        assert (cgroup / "cgroup.procs").read_text().split() == [str(box.bundle.pid(box.name))]
+
+
 def test_which_container(daemon: Daemon, box: Box, rootful: Box) -> None:
     for name in (box.name, f"oci:{box.name}", box.name[:-1]):
         assert daemon.command("device", "add", name, "/dev/zero", "/which").returncode == 0
@@ -346,9 +360,19 @@ def test_nothing_is_left_when_the_container_ends(daemon: Daemon, place: Path) ->
     before = daemon.held()
     for box in new_box(daemon, place):
         box.add("/a")
-        box.add("/dev/b")
-    assert daemon.ask("device", "list") == []
-    assert daemon.held() == before
+        words = ["nsenter", "-t", str(box.bundle.pid(box.name)), "-m", "/bin/sleep", "1000"]
+        stays = subprocess.Popen(words)
+        comm = Path(f"/proc/{stays.pid}/comm")
+        wait_for(comm.read_text, lambda name: name == "sleep\n")
+    try:
+        assert daemon.ask("device", "list") == []
+        assert daemon.held() == before
+        # in a mount namespace that somebody keeps, it is nobody's
+        found = os.stat(f"/proc/{stays.pid}/root/a")
+        assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0, 0, 0)
+    finally:
+        stays.kill()
+        stays.wait()
 
 
 def test_the_next_daemon_knows_it(root: Person) -> None:
