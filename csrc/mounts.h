@@ -1,8 +1,10 @@
 /* What the files about mounts share: lock.c, mount_paths.c and fuse_mount.c (resolver); filesystems.c,
  * mount_ceiling.c, ext4.c and superblocks.c (maker); programs.c, program_root.c and program_spare.c
- * (FUSE). */
+ * (FUSE); umount.c, giver.c and holders.c. */
 #ifndef SECCOMPD_MOUNTS_H
 #define SECCOMPD_MOUNTS_H
+
+#include <stdio.h>
 
 #include "paths.h"
 
@@ -15,6 +17,20 @@
 #endif
 
 enum sd_mount_attr_flag { SD_ATTR_RDONLY = 0x1, SD_ATTR_IDMAP = 0x100000 };
+
+/* ---- mountinfo.c ---- */
+
+struct sd_mount_line { /* all zero before the first one */
+	unsigned long long id, parent;
+	uint64_t device; /* of the filesystem */
+	int shared;      /* what is mounted on it is mounted on its peers, too */
+	char *path;      /* below the root directory of who reads it; good until the next one */
+	char *text;
+	size_t size;
+};
+
+/* 1: a mount; 0: there are no more, and `line` holds nothing */
+SD_HIDDEN int sd_next_mount(FILE *mounts, struct sd_mount_line *line);
 
 /* ---- lock.c ---- */
 
@@ -171,6 +187,12 @@ SD_HIDDEN int sd_is_ext(const struct sd_new_mount *new);
  * it cannot halt the host. 0; -EPERM: its journal is elsewhere, and no rule grants that; -EINVAL. */
 SD_HIDDEN int sd_tame_ext(struct sd_mounting *mounting, struct sd_new_mount *new, const char *name,
 			  const char *device, int image, struct sd_mounted *mounted);
+
+/* ---- holders.c: the giver's ---- */
+
+/* Sends a struct sd_holder for each that is found, and one that says that this was all. 0, or -errno:
+ * nobody hears it. */
+SD_HIDDEN int sd_find_holders(int sock, const struct sd_look *look);
 
 /* ---- superblocks.c ---- */
 

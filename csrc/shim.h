@@ -706,6 +706,72 @@ int sd_socket_patient(int sock);
 /* the thread `tid` of process `tgid` gets a signal */
 int sd_signal_thread(uint32_t tgid, uint32_t tid, int number);
 
+/* ---- giver.c, holders.c: devices for a container that runs, on an admin's word ---- */
+
+enum sd_give_op {
+	SD_GIVE_ADD = 1,  /* [mount namespace, user namespace] -> [our tmpfs], ahead of the answer */
+	SD_GIVE_TAKE = 2, /* [our tmpfs, mount namespace, user namespace]; one that is left out is -1 */
+	SD_GIVE_LOOK = 3, /* struct sd_look -> many struct sd_holder */
+};
+
+enum sd_give_stage { /* where it was when something failed */
+	SD_GIVE_NODE = 1, /* the node itself */
+	SD_GIVE_CGROUP,   /* the container's cgroup refuses it */
+	SD_GIVE_ENTER,    /* the container's namespaces */
+	SD_GIVE_PARENT,   /* the directory */
+	SD_GIVE_PLACE,    /* the name in it */
+	SD_GIVE_ATTACH,
+};
+
+enum { SD_GIVE_READ = 1, SD_GIVE_WRITE = 2 };
+
+struct sd_give {
+	uint32_t op;
+	uint32_t mode;               /* with the type */
+	uint32_t major, minor;
+	uint32_t uid, gid;           /* as we number them; of TAKE those of nobody in the container */
+	uint32_t root_uid, root_gid; /* who acts in the container, as that numbers them */
+	uint64_t place_device, place_inode; /* of TAKE: as ADD has told */
+	char path[SD_PATH_MAX];      /* from the container's root directory, without "." and ".." */
+	char cgroup[SD_PATH_MAX];    /* of version 2; "": none */
+	char device_cgroup[SD_PATH_MAX]; /* of version 1, in the hierarchy of these `controllers`; "" */
+	char controllers[64];
+};
+
+struct sd_given {
+	int32_t error;    /* 0 or -errno */
+	uint32_t stage;
+	uint32_t may;     /* what the cgroups allow; all where that is not known */
+	uint32_t unknown; /* the errno why it is not */
+	uint32_t detached, hidden; /* of TAKE: mounts that went, and such as could not be reached */
+	uint64_t device;  /* of our tmpfs, which no other device is in */
+	uint64_t place_device, place_inode; /* the file that it is mounted on */
+};
+
+enum { SD_MOST_LOOKED = 64 };
+
+struct sd_look {
+	uint32_t op;
+	uint32_t count;
+	uint32_t mounts_of; /* only the mounts that this process sees; 0: all of everybody */
+	uint32_t reserved;
+	uint64_t devices[SD_MOST_LOOKED]; /* as sd_given has told */
+};
+
+enum sd_held { SD_HELD_OPEN = 1, SD_HELD_MAPPED, SD_HELD_MOUNTED, SD_HELD_END };
+
+struct sd_holder {
+	uint32_t pid;
+	uint32_t kind; /* enum sd_held; END: these were all */
+	uint64_t device;
+	uint64_t mounts;   /* the inode of its mount namespace */
+	char comm[16];
+	char path[4096];   /* of MOUNTED: where, as the process sees it */
+};
+
+/* The pid; who takes one order and ends. */
+int sd_giver_spawn(struct sd_child *child);
+
 /* ---- probe.c: what the kernel can do ---- */
 
 enum sd_feature {

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from supervisor.daemon.given import Given
 from supervisor.daemon.keeper import Keeper
 from supervisor.daemon.policies import Entry
 from supervisor.kernel.target import Target
@@ -53,6 +54,7 @@ class Container:
     None says that no policy applies, and all is refused. `notified`: what its filter notifies, for
     good, as far as that was made for the policy that it began with; None: nobody knows. `born`:
     time.monotonic(). `on_end` is called once all is over. `kept`: see HandOver.
+    `given`: devices, by their paths.
     """
 
     subject: Subject
@@ -64,6 +66,7 @@ class Container:
     notified: Notified | None = None
     born: float = field(default_factory=time.monotonic)
     kept: bool = False
+    given: dict[bytes, Given] = field(default_factory=dict)
 
     @property
     def unnotified(self) -> list[str] | None:

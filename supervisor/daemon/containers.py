@@ -13,6 +13,7 @@ from supervisor.daemon.config import Config
 from supervisor.daemon.container import Container, HandOver, Key, Looking
 from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
+from supervisor.daemon.giving import Farewell
 from supervisor.daemon.keeper import Keeper
 from supervisor.daemon.kept import Store
 from supervisor.daemon.policies import Choice, PolicySet
@@ -116,6 +117,7 @@ class Containers:
             if left.target is not None:
                 self._decide(container, left.target)
             container.notified = left.notified
+            container.given = {one.wish.path: one for one in left.given}
             for slot, (listener, runtime) in left.listeners.items():
                 keeper.add(listener, runtime, slot=slot)
             _complain(
@@ -125,6 +127,11 @@ class Containers:
             self._store.adopt(container, left)
             if not left.listeners:
                 self._ended(key, container)
+
+    def save(self, container: Container) -> None:
+        """For the next daemon, after a change from elsewhere."""
+        if container in self._containers.get(_key(container.subject), []):
+            self._store.save(container)
 
     def end(self, container: Container) -> None:
         """Ends a container's session at once, whoever still calls: calls in flight get their
@@ -312,6 +319,10 @@ class Containers:
             del self._containers[key]
         self.count -= 1
         self._store.forget(container)
+        for given in container.given.values():
+            assert container.target is not None
+            self._forks.order(Farewell(given, container.target))
+        container.given.clear()
         if container.on_end is not None:
             container.on_end()
 

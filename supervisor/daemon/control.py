@@ -20,6 +20,7 @@ import trio
 from supervisor.daemon.config import Config
 from supervisor.daemon.container import Container, Looking
 from supervisor.daemon.containers import Containers
+from supervisor.daemon.devices import Devices
 from supervisor.daemon.rates import Rates
 from supervisor.daemon.sockets import RuntimeDirectory, accepting, admitted, credentials
 from supervisor.errors import SeccompdError
@@ -43,12 +44,14 @@ class Control:
     """The socket and its connections."""
 
     def __init__(
-        self, place: RuntimeDirectory, containers: Containers, config: Config, reload: Reload
+        self, place: RuntimeDirectory, containers: Containers, config: Config, reload: Reload,
+        devices: Devices,
     ) -> None:
         """`reload` loads the policies again and says what came of it, or raises SeccompdError."""
         self._containers = containers
         self._config = config
         self._reload = reload
+        self._devices = devices
         self._began = time.monotonic()
         self._connections: Counter[int] = Counter()
         self._rates = Rates(config.connects, config.connects_at_once)
@@ -112,12 +115,21 @@ class Control:
                 return {"containers": [_row(one) for one in self._seen_by(uid)]}
             case "stats":
                 return self._stats(uid)
-            case "reload":
+            case "devices":
+                return await self._devices.show(self._seen_by(uid), request)
+            case "reload" | "add_device" | "remove_device" as order:
                 if not _may_do_all(uid):
                     raise Wrong("only root and the daemon's own user may do that")
+                if order == "add_device":
+                    return await self._devices.add(uid, request)
+                if order == "remove_device":
+                    return await self._devices.remove(request)
                 return {"done": await self._reload()}
             case other:
-                raise Wrong(f"unknown: {other}; there are ps, stats, trace and reload")
+                raise Wrong(
+                    f"unknown: {other}; there are ps, stats, trace, reload, devices, add_device "
+                    "and remove_device"
+                )
 
     def _seen_by(self, uid: int) -> list[Container]:
         return [

@@ -1,9 +1,10 @@
 """What a service manager keeps of containers for the daemon that comes after this one.
 
 Of each container: its listeners, its watches (with the ids of the calls that were being carried
-out), its user namespace, and a memfd, the card, that says whose all this is. They are sent as
-sd_pid_notify_with_fds(3) has it (FDSTORE=1), and come back with the next start. As long as they are
-kept, calls wait; what is not whole when it comes back is let go of, and its calls are ENOSYS.
+out), its user namespace, the devices that it was given, and a memfd, the card, that says whose all
+this is. They are sent as sd_pid_notify_with_fds(3) has it (FDSTORE=1), and come back with the next
+start. As long as they are kept, calls wait; what is not whole when it comes back is let go of, and
+its calls are ENOSYS.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 from supervisor.daemon.container import Container
 from supervisor.daemon.events import Events
+from supervisor.daemon.given import Given
 from supervisor.daemon.systemd import KEPT, Notifier
 from supervisor.kernel.target import Target
 from supervisor.kernel.watch import SLOTS, Watches
@@ -28,7 +30,7 @@ from supervisor.policy.notified import Notified
 
 # The layout of a card, and of the watches (struct sd_watch in csrc/shim.h).
 FORMAT: Final = 1
-_NAME: Final = re.compile(rf"{KEPT}(\d+)-(watch|card|userns|listener-(\d+))")
+_NAME: Final = re.compile(rf"{KEPT}(\d+)-(watch|card|userns|listener-(\d+)|device-\d+)")
 _AGAIN: Final = 0.05
 _CARD_MAX: Final = 1 << 24
 
@@ -52,6 +54,7 @@ class Left:
     real_nodes: bool
     born: float
     sessions: int
+    given: list[Given]
 
 
 @dataclass(slots=True)
@@ -185,7 +188,14 @@ def _wanted(container: Container, kept: _Kept) -> dict[str, tuple[object, int]]:
     }  # fmt: skip
     if target is not None and target.userns is not None:
         found["userns"] = target, target.userns
+    for given in container.given.values():
+        found[_device(given.device)] = given, given.home
     return found | {f"listener-{slot}": (served, served.fd) for slot, served in slots}
+
+
+def _device(number: int) -> str:
+    """By the number of its tmpfs."""
+    return f"device-{number}"
 
 
 def _card(container: Container) -> dict[str, Any]:
@@ -199,6 +209,7 @@ def _card(container: Container) -> dict[str, Any]:
         "real_nodes": container.real_nodes,
         "born": container.born,
         "sessions": container.keeper.begun,
+        "given": [one.to_json() for one in container.given.values()],
     }
 
 
@@ -226,11 +237,16 @@ def _read(number: int, fds: Mapping[str, int]) -> Left:
         if (name := f"listener-{slot}") in fds:
             listeners[range(SLOTS).index(int(slot))] = fds[name], _frozen(runtime)
             taken.add(name)
+    given = []
+    for row in said.get("given", ()):
+        if (name := _device(row["device"])) in fds:
+            given.append(Given.from_json(row, fds[name]))
+            taken.add(name)
     notified = said["notified"]
     left = Left(
         number, tuple(fds), fds["card"], fds["watch"], Subject(**_values(said["subject"])),
         target, listeners, None if notified is None else Notified.from_json(notified),
-        said["real_nodes"], said["born"], said["sessions"],
+        said["real_nodes"], said["born"], said["sessions"], given,
     )  # fmt: skip
     for name in fds.keys() - taken:
         os.close(fds[name])

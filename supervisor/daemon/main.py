@@ -21,6 +21,7 @@ from supervisor.daemon.beginning import Beginning
 from supervisor.daemon.config import Config
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.control import Control
+from supervisor.daemon.devices import Devices
 from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.kept import Store
@@ -105,7 +106,8 @@ def serve(
         stack.callback(containers.close)
         opened = {name: doors[name](place, containers, config) for name in config.doors}
         loader = Loader(containers, config, found, families, notifier)
-        control = Control(place, containers, config, loader.load)
+        devices = Devices(forks, containers, config.session.mount)
+        control = Control(place, containers, config, loader.load, devices)
         place.nobody_serves_the_rest()
         complain(f"serving {', '.join(opened)} in {config.runtime_directory}")
         containers.take_back()

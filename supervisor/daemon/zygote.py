@@ -5,8 +5,9 @@ privileges that makers are made with), and reads nothing of any target.
 
 Its orders are JSON objects, one a message, with descriptors: `policy` (a memfd with a compiled
 policy) and `forget`, each with a `key`, `session`, and `makers` (for a session that runs, under
-another policy). The last two say in `fds` which of their descriptors is what; they are answered by
-their `id`, with a pidfd or with sockets, or with an `error`.
+another policy), and `giver` (daemon/devices.py). The last three say in `fds` which of their
+descriptors is what; they are answered by their `id`, with a pidfd, with sockets, or with both, or
+with an `error`.
 
 The zygote of a daemon has a second one beside it, which has read and opened nothing and waits: it
 takes the place of the first where that dies, and only then makes a second one of its own. The
@@ -230,6 +231,8 @@ class Zygote:
                 self._answer(order, fds, self._fork)
             case "makers":
                 self._answer(order, fds, self._other_makers)
+            case "giver":
+                self._answer(order, fds, self._giver)
             case "policy":
                 with open(fds[0], "rb", closefd=False) as file:
                     file.seek(0)
@@ -252,9 +255,9 @@ class Zygote:
             text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             answer, found = {"error": text}, []
         self._reply({"id": order["id"], **answer}, found)
-        if order["do"] == "makers":
-            for sock in found:
-                os.close(sock)
+        for fd in found:
+            if fd not in self._children:
+                os.close(fd)
 
     def _watch(self, pidfd: int) -> None:
         self._children.add(pidfd)
@@ -312,6 +315,15 @@ class Zygote:
         self._leaving += [(until, pidfd) for pidfd in self._makers_of.pop(order["of"], ())]
         makers = self._makers(order["of"], config, fds.get("userns"))
         return {}, makers
+
+    def _giver(
+        self, _order: Mapping[str, Any], _fds: Mapping[str, int]
+    ) -> tuple[dict[str, Any], list[int]]:
+        from supervisor.kernel.spawn import spawn_giver
+
+        giver = spawn_giver()
+        self._watch(giver.pidfd)
+        return {}, [giver.pidfd, giver.sock]
 
     def _session(
         self, config: SessionConfig, limits: Limits, fds: Mapping[str, int], makers: list[int],

@@ -58,6 +58,13 @@ def spawn_fuse_starter() -> Helper:
     return Helper(child.pid, child.pidfd, child.sock)
 
 
+def spawn_giver() -> Helper:
+    """Forks a giver (kernel/giver.py), which takes one order and ends; needs what a maker needs."""
+    child = ffi.new("struct sd_child *")
+    check(lib.sd_giver_spawn(child), "fork")
+    return Helper(child.pid, child.pidfd, child.sock)
+
+
 def spawn_maker(
     ceiling: Sequence[tuple[str, int, int, int, int, bool]],
     uids: Sequence[tuple[int, int, int]],

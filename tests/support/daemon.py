@@ -130,8 +130,13 @@ class Daemon:
     ) -> subprocess.CompletedProcess[str]:
         """`seccompd VERB` about this daemon, as somebody."""
         person = person or self._person
-        words = seccompd(person, verb, "--socket", str(self.runtime / "control.sock"), *options)
+        words = self.words(verb, *options, person=person)
         return run(words, env=person.environ(), cwd="/")
+
+    def words(self, verb: str, *options: str, person: Person | None = None) -> list[str]:
+        """Its command line."""
+        control = str(self.runtime / "control.sock")
+        return seccompd(person or self._person, verb, "--socket", control, *options)
 
     def container(self, name: str) -> dict[str, Any]:
         """What `ps` says of a container."""
