@@ -331,6 +331,8 @@ def memory(bench: Bench) -> list[dict[str, object]]:
 def print_row(row: Row) -> None:
     digits = 3 if row.floor < 10 and row.unit == "us" else 1 if row.floor < 10000 else 0
     compared = f"{row.ratio:+8.0f} ms" if row.unit == "ms" else f"{row.ratio:8.2f} x "
+    if row.unit == "MB" and not row.floor:
+        compared = f"{row.ratio:8.2f} MB"
     spread = (
         f"{row.low:.0f}..{row.high:.0f}" if row.unit == "ms" else f"{row.low:.2f}..{row.high:.2f}"
     )

@@ -111,15 +111,16 @@ int sd_mount_idle(int resolver, const struct sd_waiting *call, int mount_ns)
 	return ask(resolver, call, &idle, 1, &mount_ns, 1);
 }
 
-int sd_socket_bind(int resolver, const struct sd_waiting *call, int task, int directory, int sock,
-		   const char *path, size_t length)
+int sd_socket_bind(int resolver, const struct sd_waiting *call, int task, int directory, int pidfd,
+		   int number, const char *path, size_t length)
 {
 	struct sd_ask bind;
-	int fds[] = {task, directory, sock};
+	int fds[] = {task, directory, pidfd};
 	if (length > SD_SUN_PATH)
 		return -ENAMETOOLONG;
 	memset(&bind, 0, offsetof(struct sd_ask, text));
 	bind.op = SD_ASK_SOCKET_BIND;
+	bind.call_flags = (uint32_t)number;
 	bind.length[0] = (uint16_t)length;
 	bind.length[1] = SD_NO_TEXT;
 	memcpy(bind.text, path, length);

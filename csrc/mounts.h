@@ -59,7 +59,7 @@ enum sd_mount_ask_op {
 	SD_ASK_MOUNT_MARK,      /* [mount namespace, target, some /proc/PID]: the one to be replaced */
 	SD_ASK_MOUNT_IDLE,      /* [mount namespace]: may it be? */
 	SD_ASK_MOUNT_SWAP,      /* [mount namespace, channel]: a maker sends the other one there */
-	SD_ASK_SOCKET_BIND,     /* [task, directory, socket]: no mount, but made by way of one */
+	SD_ASK_SOCKET_BIND,     /* [task, directory, pidfd]: no mount, but made by way of one */
 };
 
 /* Answers one of them, descriptors included. 0, or -errno where the session has gone. */

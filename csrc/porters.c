@@ -8,29 +8,16 @@
 #include "porters.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/capability.h>
-#include <linux/securebits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/fsuid.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-enum { MOST_PORTERS = 256, STACK = 128 * 1024, OVERFLOW_ID = 65534 };
-
-#define CAP(name) (1ULL << (name))
-/* What a caller's capabilities may do for it on a socket. */
-static const uint64_t SOCKET_CAPS = CAP(CAP_DAC_OVERRIDE) | CAP(CAP_DAC_READ_SEARCH) |
-				    CAP(CAP_NET_BIND_SERVICE) | CAP(CAP_NET_BROADCAST) |
-				    CAP(CAP_NET_ADMIN) | CAP(CAP_NET_RAW);
+enum { MOST_PORTERS = 256, STACK = 128 * 1024 };
 
 static struct porter {
 	pthread_t thread;
@@ -39,193 +26,6 @@ static struct porter {
 } porters[MOST_PORTERS];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t permitted;
-static char userns[64];
-static uid_t own_uid;
-static gid_t own_gid;
-static uint32_t own_groups[SD_GROUPS], own_count;
-
-/* ---- as whom ---- */
-
-/* Groups that are not mapped show as 65534 and cannot be set: a list that has some is left as it is
- * where it is the one that we were born with, and loses them elsewhere, which is fewer rights. */
-static int take_groups(const uint32_t *groups, uint32_t count)
-{
-	uint32_t list[SD_GROUPS], used = 0;
-	gid_t now[SD_GROUPS];
-	int known = getgroups(SD_GROUPS, now);
-	if (known == (int)count && !memcmp(now, groups, count * sizeof *groups))
-		return 0;
-	for (uint32_t i = 0; i < count; i++)
-		if (groups[i] != OVERFLOW_ID)
-			list[used++] = groups[i];
-	return syscall(SYS_setgroups, used, list) ? -errno : 0;
-}
-
-/* glibc's functions would change all threads at once. */
-static int take_ids(uint32_t uid, uint32_t gid, const uint32_t *groups, uint32_t count)
-{
-	int error = take_groups(groups, count);
-	if (!error && (syscall(SYS_setresgid, -1, gid, -1) || syscall(SYS_setresuid, -1, uid, -1)))
-		error = -errno;
-	return error;
-}
-
-/* The ids that count: the effective ones, which a peer is shown, and those of the file system. */
-static int become(const struct sd_errand *errand, int listener, int task, struct sd_caller *caller)
-{
-	caller->task = task;
-	caller->status = -1;
-	/* following the links of another's /proc directory takes a capability */
-	int error = sd_set_caps(permitted, permitted);
-	if (!error) {
-		pthread_mutex_lock(&lock); /* it reads into one place for all */
-		error = sd_look_at(caller, userns);
-		pthread_mutex_unlock(&lock);
-	}
-	if (!error && sd_id_valid(listener, errand->id))
-		error = -ESRCH;
-	if (!error && permitted & CAP(CAP_SETUID))
-		error = take_ids(caller->euid, caller->egid, caller->groups, caller->group_count);
-	else if (!error && (caller->euid != own_uid || caller->egid != own_gid))
-		error = -EPERM;
-	if (!error) {
-		setfsgid(caller->fsgid);
-		setfsuid(caller->fsuid);
-		if ((uint32_t)setfsuid((uid_t)-1) != caller->fsuid ||
-		    (uint32_t)setfsgid((gid_t)-1) != caller->fsgid)
-			error = -EPERM;
-	}
-	sd_harden();
-	return error ? error : sd_set_caps(caller->caps & SOCKET_CAPS & permitted, permitted);
-}
-
-/* Nobody's again. A thread that cannot be is of no use to the next caller. */
-static void come_back(void)
-{
-	int error = sd_set_caps(permitted, permitted);
-	if (!error && permitted & CAP(CAP_SETUID))
-		error = take_ids(own_uid, own_gid, own_groups, own_count);
-	if (error || sd_set_caps(0, permitted))
-		_exit(1);
-	sd_harden();
-}
-
-/* ---- the call ---- */
-
-/* Where an address is a path, it was followed as the caller would have: what it led to is open, and
- * reached through that. */
-static socklen_t by_descriptor(struct sockaddr_un *address, int path)
-{
-	memset(address, 0, sizeof *address);
-	address->sun_family = AF_UNIX;
-	int length = snprintf(address->sun_path, sizeof address->sun_path, "/proc/self/fd/%d", path);
-	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)length + 1);
-}
-
-static size_t add_control(char *control, size_t used, int level, int type, const void *data,
-			  size_t size)
-{
-	struct cmsghdr head = {.cmsg_len = CMSG_LEN(size), .cmsg_level = level, .cmsg_type = type};
-	memcpy(control + used, &head, sizeof head);
-	memcpy(control + used + CMSG_LEN(0), data, size);
-	return used + CMSG_SPACE(size);
-}
-
-/* Over a unix socket go the caller's descriptors, and who it is: the kernel would say that of us.
- * What number the caller has as a process only one of its own namespace could say. */
-static int64_t send_unix(struct sd_errand *errand, struct msghdr *message, int sock,
-			 const struct sd_caller *caller, const int *rights)
-{
-	char control[CMSG_SPACE(sizeof(int) * SD_RIGHTS_MAX) + CMSG_SPACE(sizeof(struct ucred))] = "";
-	struct ucred who = {getpid(), caller->uid, caller->gid};
-	size_t used = 0;
-	if (errand->flags & SD_SOCKET_CREDENTIALS) {
-		/* SCM_CREDENTIALS of the caller's own */
-		if ((errand->uid != caller->uid && errand->uid != caller->euid) ||
-		    (errand->gid != caller->gid && errand->gid != caller->egid))
-			return -EPERM;
-		who.uid = errand->uid;
-		who.gid = errand->gid;
-	}
-	if (errand->right_count)
-		used = add_control(control, used, SOL_SOCKET, SCM_RIGHTS, rights,
-				   errand->right_count * sizeof *rights);
-	if (permitted & CAP(CAP_SETUID)) {
-		/* our real uid is another one: saying theirs takes a capability */
-		uint64_t caps = caller->caps & SOCKET_CAPS & permitted;
-		if (sd_set_caps(caps | CAP(CAP_SETUID) | CAP(CAP_SETGID), permitted))
-			return -EPERM;
-		used = add_control(control, used, SOL_SOCKET, SCM_CREDENTIALS, &who, sizeof who);
-	}
-	message->msg_control = used ? control : NULL;
-	message->msg_controllen = used;
-	ssize_t sent = sendmsg(sock, message, errand->call_flags | MSG_NOSIGNAL);
-	return sent < 0 ? -errno : sent;
-}
-
-static int64_t call(struct sd_errand *errand, const int *fds, const struct sd_caller *caller)
-{
-	struct sockaddr_un path;
-	void *address = errand->address;
-	socklen_t length = (socklen_t)errand->address_length;
-	int next = errand->flags & SD_SOCKET_AS_CALLER ? 3 : 1;
-	if (errand->with_path) {
-		length = by_descriptor(&path, fds[next++]);
-		address = &path;
-	}
-	if (errand->op == SD_SOCKET_CONNECT)
-		return connect(fds[0], address, length) ? -errno : 0;
-	if (errand->op == SD_SOCKET_BIND)
-		return bind(fds[0], address, length) ? -errno : 0;
-	if (errand->op != SD_SOCKET_SEND)
-		return -EINVAL;
-	struct iovec data = {errand->more + errand->control_length, (size_t)errand->payload_length};
-	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
-	if (!(errand->flags & SD_SOCKET_NO_ADDRESS)) {
-		message.msg_name = address;
-		message.msg_namelen = length;
-	}
-	int domain;
-	socklen_t size = sizeof domain;
-	if (getsockopt(fds[0], SOL_SOCKET, SO_DOMAIN, &domain, &size))
-		return -errno;
-	if (domain == AF_UNIX)
-		return send_unix(errand, &message, fds[0], caller, fds + next);
-	if (errand->control_length) {
-		message.msg_control = errand->more;
-		message.msg_controllen = (size_t)errand->control_length;
-	}
-	ssize_t sent = sendmsg(fds[0], &message, errand->call_flags | MSG_NOSIGNAL);
-	return sent < 0 ? -errno : sent;
-}
-
-/* Whether the message is one: its sender is ours, but what does not fit must not be read. */
-static int is_whole(const struct sd_errand *errand, size_t size, size_t fds)
-{
-	size_t needed = 1 + (errand->flags & SD_SOCKET_AS_CALLER ? 2 : 0) +
-			(errand->with_path ? 1 : 0) + errand->right_count;
-	return size >= offsetof(struct sd_errand, more) && fds == needed &&
-	       errand->control_length >= 0 && errand->payload_length >= 0 &&
-	       errand->address_length >= 0 && errand->address_length <= SD_ADDRESS_MAX &&
-	       errand->right_count <= SD_RIGHTS_MAX &&
-	       size == offsetof(struct sd_errand, more) + (size_t)errand->control_length +
-			       (size_t)errand->payload_length;
-}
-
-static int64_t run(struct sd_errand *errand, size_t size, const int *fds, size_t count)
-{
-	struct sd_caller caller = {0};
-	if (!is_whole(errand, size, count))
-		return -EINVAL;
-	if (!(errand->flags & SD_SOCKET_AS_CALLER))
-		return call(errand, fds, &caller);
-	int64_t result = become(errand, fds[1], fds[2], &caller);
-	if (!result)
-		result = call(errand, fds, &caller);
-	come_back();
-	return result;
-}
 
 /* ---- threads ---- */
 
@@ -267,15 +67,13 @@ static void *serve(void *which)
 	int fds[SD_PORTER_FDS], sock = porter->sock;
 	size_t count;
 	ssize_t got;
-	if (sd_set_caps(0, permitted))
-		_exit(1);
 	while (errand && (got = receive(sock, errand, fds, &count)) > 0) {
 		follow(errand->cpu);
-		int64_t result = run(errand, (size_t)got, fds, count);
-		/* before the answer: who closes the socket next is to be the last one to hold it */
+		struct sd_errand_done done;
+		sd_porter_call(errand, (size_t)got, fds, count, &done);
 		for (size_t i = 0; i < count; i++)
 			close(fds[i]);
-		if (send(sock, &result, sizeof result, MSG_NOSIGNAL) < 0 && errno != EINTR)
+		if (send(sock, &done, sizeof done, MSG_NOSIGNAL) < 0 && errno != EINTR)
 			break;
 	}
 	free(errand);
@@ -326,19 +124,7 @@ int sd_porters_spawn(struct sd_child *child)
 	struct sigaction interrupt = {.sa_handler = nothing}; /* no SA_RESTART: that is what it is for */
 	struct sd_porters_order order;
 	int sock;
-	own_uid = geteuid();
-	own_gid = getegid();
-	int32_t ready = sd_permitted_caps(&permitted);
-	int count = getgroups(SD_GROUPS, own_groups);
-	if (count < 0)
-		ready = -errno;
-	own_count = (uint32_t)count;
-	if (!ready && readlink("/proc/thread-self/ns/user", userns, sizeof userns - 1) < 0)
-		ready = -errno;
-	/* a uid that becomes or leaves 0 must not change capabilities behind our back */
-	if (!ready && permitted & CAP(CAP_SETPCAP) &&
-	    prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NOROOT, 0, 0, 0))
-		ready = -errno;
+	int32_t ready = sd_porter_setup();
 	if (!ready && sigaction(SIGUSR1, &interrupt, NULL))
 		ready = -errno;
 	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready)

@@ -519,9 +519,10 @@ int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, i
 int sd_mount_mark(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task);
 /* Whether nobody uses the one that was marked; else its answer is -EBUSY. */
 int sd_mount_idle(int resolver, const struct sd_waiting *call, int mount_ns);
-/* Binds a unix socket to `path` (as it was written), whose last component is to be in `directory`. */
-int sd_socket_bind(int resolver, const struct sd_waiting *call, int task, int directory, int sock,
-		   const char *path, size_t length);
+/* Binds a unix socket, number `number` of the table of `pidfd`, to `path` (as it was written), whose last
+ * component is to be in `directory`. */
+int sd_socket_bind(int resolver, const struct sd_waiting *call, int task, int directory, int pidfd,
+		   int number, const char *path, size_t length);
 struct sd_attached {
 	int32_t error; /* 0 or -errno; -ECANCELED: the maker sent nothing */
 	int32_t watch; /* of an adopted mount, in `inotify`; -1: it could not be watched */
@@ -656,15 +657,30 @@ int sd_porter_new(int porters, uint32_t number);
 /* Interrupts the call that this one is in, if it is in one that can be interrupted. */
 int sd_porter_kick(int porters, uint32_t number);
 
-enum sd_socket_op { SD_SOCKET_CONNECT = 1, SD_SOCKET_BIND, SD_SOCKET_SEND };
-
-enum sd_socket_flag {
-	SD_SOCKET_AS_CALLER = 1,  /* with the caller's ids and capabilities; else with none at all */
-	SD_SOCKET_CREDENTIALS = 2, /* the caller says who it is: `uid`, `gid` */
-	SD_SOCKET_NO_ADDRESS = 4,
+enum sd_socket_op {
+	SD_SOCKET_CONNECT = 1,
+	SD_SOCKET_BIND,
+	SD_SOCKET_SEND,
+	SD_SOCKET_LOOK, /* only what kind of socket it is */
 };
 
-enum { SD_RIGHTS_MAX = 240 };
+enum sd_socket_flag {
+	SD_SOCKET_AS_CALLER = 1,   /* with the caller's ids and capabilities; else with none at all */
+	SD_SOCKET_NO_ADDRESS = 2,
+	SD_SOCKET_UNSPECIFIED = 4, /* the address was AF_UNSPEC, and is AF_INET to some sockets alone */
+	SD_SOCKET_CUT = 8,         /* there is more data than comes along */
+};
+
+enum sd_socket_why { /* what an errno is about that the kernel has not said */
+	SD_SOCKET_MADE = 0,     /* the kernel has said it: the call was made */
+	SD_SOCKET_KERNEL,       /* it would have said it: no such descriptor, no socket */
+	SD_SOCKET_GONE,         /* the caller has gone */
+	SD_SOCKET_DOMAIN,       /* sockets of this domain are not served */
+	SD_SOCKET_LONG,         /* more data than a datagram may have here */
+	SD_SOCKET_NETLINK,      /* a netlink message that may change something */
+	SD_SOCKET_CONTROL,      /* a control message */
+	SD_SOCKET_RIGHTS,       /* the caller's descriptors, or who it is, cannot be taken on */
+};
 
 struct sd_socket { /* one call on a socket */
 	int32_t listener;
@@ -675,34 +691,26 @@ struct sd_socket { /* one call on a socket */
 	uint32_t op, flags;
 	int32_t call_flags;   /* MSG_* */
 	int32_t address_length;
-	uint32_t uid, gid;
 	int32_t control_length, payload_length;
-	int32_t right_count;
-	int32_t rights[SD_RIGHTS_MAX]; /* descriptors of ours that go along */
 	int32_t task;         /* /proc/TID of AS_CALLER; -1 */
 	int32_t path;         /* what the address of a unix socket leads to, O_PATH; -1 */
 	const char *control, *payload;
 	char address[SD_ADDRESS_MAX];
-	/* what was found */
-	int32_t pidfd, sock;  /* of the caller's table; the caller's socket, as ours; -1 */
-	int32_t domain, type, protocol;
+	/* what it came to */
 	int64_t result;       /* of the call, or -errno */
+	int32_t why;          /* enum sd_socket_why */
+	int32_t domain, type; /* of the socket */
+	int32_t patient;      /* a call on it waits for ever: no timeout is set (SO_SNDTIMEO) */
 };
 
-/* Fetches the caller's socket, and looks at nothing but that from then on. 0; -EBADF, -ENOTSOCK as
- * the kernel says; -ESRCH: the caller has gone; -EPERM: its table cannot be told from another's. */
-int sd_socket_fetch(struct sd_socket *call);
-/* Another descriptor of the caller's, as one of ours; -errno */
-int sd_socket_right(const struct sd_socket *call, int number);
-/* Has a porter make the call. 1: done, `result` is there; 0: not yet; -errno. */
-int sd_socket_ask(struct sd_socket *call, int porter, int linger_us);
+/* Who has the caller's table of descriptors, as a pidfd. -ESRCH: it has gone; -EPERM: its table cannot
+ * be told from another's. */
+int sd_socket_owner(const struct sd_socket *call);
+/* Has a porter fetch the caller's socket, and make the call on that. 1: done, the result is there; 0:
+ * not yet; -errno. */
+int sd_socket_call(struct sd_socket *call, int porter, int linger_us);
 /* The same, when the porter's socket is readable. */
 int sd_socket_answer(struct sd_socket *call, int porter, int linger_us);
-/* Both at once, for a call that needs nothing but the socket. */
-int sd_socket_call(struct sd_socket *call, int porter, int linger_us);
-void sd_socket_close(struct sd_socket *call);
-/* whether a call on it waits for ever: no timeout is set (SO_SNDTIMEO) */
-int sd_socket_patient(int sock);
 /* the thread `tid` of process `tgid` gets a signal */
 int sd_signal_thread(uint32_t tgid, uint32_t tid, int number);
 

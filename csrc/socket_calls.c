@@ -1,24 +1,20 @@
-/* The session's side of calls on sockets: fetches the caller's socket, and has a porter call on it. */
+/* The session's side of calls on sockets: it says whose socket, and a porter fetches it and calls. */
 #include "compat.h"
 #include "porters.h"
 
 #include <errno.h>
 #include <linux/kcmp.h>
-#include <poll.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #include "work.h"
 
-/* ---- the caller's socket ---- */
-
-/* Who has the caller's table of descriptors: the thread itself, or where the kernel has no pidfds of
- * threads its process, if a comparison says that the two share it. */
-static int owner(const struct sd_socket *call)
+/* The thread itself has it, or where the kernel has no pidfds of threads its process, if a comparison
+ * says that the two share it. */
+int sd_socket_owner(const struct sd_socket *call)
 {
 	if (call->by_thread) {
 		int pidfd = (int)syscall(SYS_pidfd_open, call->tid, PIDFD_THREAD);
@@ -36,64 +32,6 @@ static int owner(const struct sd_socket *call)
 		return -EPERM;
 	}
 	return pidfd;
-}
-
-static int option(int sock, int name)
-{
-	int value;
-	socklen_t size = sizeof value;
-	return getsockopt(sock, SOL_SOCKET, name, &value, &size) ? -errno : value;
-}
-
-int sd_socket_fetch(struct sd_socket *call)
-{
-	call->sock = -1;
-	call->pidfd = owner(call);
-	if (call->pidfd < 0)
-		return call->pidfd;
-	int sock = sd_take_descriptor(call->pidfd, call->number);
-	/* the pidfd is of whoever has that number: the caller, if it still waits */
-	if (sd_id_valid(call->listener, call->id)) {
-		if (sock >= 0)
-			close(sock);
-		return -ESRCH;
-	}
-	if (sock < 0)
-		return sock;
-	call->sock = sock;
-	call->domain = option(sock, SO_DOMAIN);
-	if (call->domain < 0)
-		return call->domain;
-	call->type = option(sock, SO_TYPE);
-	call->protocol = option(sock, SO_PROTOCOL);
-	return 0;
-}
-
-int sd_socket_right(const struct sd_socket *call, int number)
-{
-	int fd = sd_take_descriptor(call->pidfd, number);
-	if (fd >= 0 && sd_id_valid(call->listener, call->id)) {
-		close(fd);
-		return -ESRCH;
-	}
-	return fd;
-}
-
-void sd_socket_close(struct sd_socket *call)
-{
-	sd_drop(&call->sock);
-	sd_drop(&call->pidfd);
-	for (int i = 0; i < call->right_count; i++)
-		sd_drop(&call->rights[i]);
-	call->right_count = 0;
-}
-
-int sd_socket_patient(int sock)
-{
-	struct timeval timeout = {0};
-	socklen_t size = sizeof timeout;
-	return !getsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size) && !timeout.tv_sec &&
-	       !timeout.tv_usec;
 }
 
 int sd_signal_thread(uint32_t tgid, uint32_t tid, int number)
@@ -133,13 +71,11 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	errand.op = call->op;
 	errand.cpu = (uint32_t)sched_getcpu();
 	errand.flags = call->flags;
+	errand.number = call->number;
 	errand.call_flags = call->call_flags;
 	errand.address_length = call->address_length;
-	errand.uid = call->uid;
-	errand.gid = call->gid;
 	errand.control_length = call->control_length;
 	errand.payload_length = call->payload_length;
-	errand.right_count = (uint32_t)call->right_count;
 	errand.with_path = call->path >= 0;
 	errand.id = call->id;
 	memcpy(errand.address, call->address, sizeof errand.address);
@@ -150,7 +86,7 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	};
 	struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3, .msg_control = control,
 				 .msg_controllen = CMSG_SPACE(size)};
-	memset(control, 0, CMSG_SPACE(size));
+	memset(control, 0, sizeof control);
 	struct cmsghdr *head = CMSG_FIRSTHDR(&message);
 	head->cmsg_level = SOL_SOCKET;
 	head->cmsg_type = SCM_RIGHTS;
@@ -159,46 +95,40 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	return sendmsg(porter, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-int sd_socket_ask(struct sd_socket *call, int porter, int linger_us)
+int sd_socket_call(struct sd_socket *call, int porter, int linger_us)
 {
-	int fds[SD_PORTER_FDS] = {call->sock};
-	size_t count = 1;
+	int fds[SD_PORTER_FDS] = {-1, call->listener};
+	size_t count = 2;
 	if (call->address_length < 0 || call->address_length > SD_ADDRESS_MAX ||
 	    call->control_length > SD_CONTROL_MAX || call->payload_length > SD_PAYLOAD_MAX)
 		return -EINVAL;
-	if (call->flags & SD_SOCKET_AS_CALLER) {
-		fds[count++] = call->listener;
+	fds[0] = sd_socket_owner(call);
+	if (fds[0] < 0)
+		return fds[0];
+	if (call->flags & SD_SOCKET_AS_CALLER)
 		fds[count++] = call->task;
-	}
 	if (call->path >= 0)
 		fds[count++] = call->path;
-	for (int i = 0; i < call->right_count; i++)
-		fds[count++] = call->rights[i];
 	int error = send_errand(call, porter, fds, count);
+	close(fds[0]);
 	return error ? error : sd_socket_answer(call, porter, linger_us);
 }
 
 int sd_socket_answer(struct sd_socket *call, int porter, int linger_us)
 {
+	struct sd_errand_done done;
 	int there = sd_readable(porter, linger_us);
 	if (there <= 0)
 		return there;
-	ssize_t got = recv(porter, &call->result, sizeof call->result, MSG_DONTWAIT);
+	ssize_t got = recv(porter, &done, sizeof done, MSG_DONTWAIT);
 	if (got < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-	return got == sizeof call->result ? 1 : -EPIPE;
-}
-
-/* What has a meaning of its own in another domain than the one that was decided on is not for here. */
-static int is_plain(const struct sd_socket *call)
-{
-	return call->domain == AF_INET || call->domain == AF_INET6;
-}
-
-int sd_socket_call(struct sd_socket *call, int porter, int linger_us)
-{
-	int error = sd_socket_fetch(call);
-	if (error)
-		return error;
-	return is_plain(call) ? sd_socket_ask(call, porter, linger_us) : -EAFNOSUPPORT;
+	if (got != sizeof done)
+		return -EPIPE;
+	call->result = done.result;
+	call->why = done.why;
+	call->domain = done.domain;
+	call->type = done.type;
+	call->patient = done.patient;
+	return 1;
 }

@@ -121,7 +121,11 @@ int sd_bind_path(struct sd_home *home, const struct sd_ask *ask, const int *held
 			close(listener);
 		return -EPERM;
 	}
+	/* before it is asked whose it is, which sd_enter does */
+	int sock = sd_act_as_self(home) ? -EPERM : sd_take_descriptor(held[2], (int)ask->call_flags);
 	int result = sd_enter(home, &caller, ask, 0, listener);
+	if (!result && sock < 0)
+		result = sock;
 	if (result == SD_TOLD_RETIRE)
 		result = -EAGAIN;
 	else if (!result)
@@ -130,11 +134,13 @@ int sd_bind_path(struct sd_home *home, const struct sd_ask *ask, const int *held
 		int tree = copy_of(held[1]);
 		result = sd_go_home(home, &caller);
 		if (!result)
-			result = tree < 0 ? tree : bind_at(home, &caller, tree, held[2],
+			result = tree < 0 ? tree : bind_at(home, &caller, tree, sock,
 							   sd_ask_text(ask, 0));
 		if (tree >= 0)
 			close(tree);
 	}
+	if (sock >= 0)
+		close(sock);
 	sd_leave(home, &caller);
 	return result;
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from supervisor.daemon.rates import Rates
+from supervisor.daemon.rates import Complaints, Rates
 from supervisor.errors import SeccompdError
 from supervisor.observe.complaint import complain
 
@@ -32,13 +32,14 @@ def credentials(sock: socket.socket) -> tuple[int, int, int]:
 
 async def accepting(listening: socket.socket, name: str) -> AsyncIterator[socket.socket]:
     """Connections as they come, none of which blocks. Where there is no room for more it waits."""
+    complaints = Complaints(name, Rates(0.1, 1))
     while True:
         await trio.lowlevel.wait_readable(listening)
         try:
             connection, _ = listening.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                complain(f"{name}: cannot accept: {error.strerror}")
+                complaints.about(0, f"cannot accept: {error.strerror}")
                 await trio.sleep(_BREATH)
             continue
         connection.setblocking(False)

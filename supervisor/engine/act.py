@@ -70,13 +70,15 @@ class _Policy(Protocol):
 
 
 class Actor:
-    """Carries out the plans of one session.
+    """Carries out the plans of one session, but those about sockets.
 
     `userns`: the target has a user namespace of its own, and this process is in it; without one
     there are real nodes or none, for a mount would be one of the host's. `resumed`: an earlier
     session of this container may have left nodes behind that this one has not made. `on_wait` is
     called before each time that `perform` goes to sleep.
     """
+
+    patient: Final = 0  # nothing here waits for the outside world
 
     def __init__(
         self, *, userns: bool, traits: _Traits, policy: _Policy, maker_socks: list[int],
@@ -351,8 +353,7 @@ class Actor:
         fill(work, plan)
         if isinstance(plan, Unmount):
             self._umounts.fill(work, plan)
-        result = lib.sd_work_start(work, LINGER_US)
-        return result
+        return int(lib.sd_work_start(work, LINGER_US))
 
     def _flags(self, job: Job, plan: MakeNode, settings: Settings) -> int:
         return self._realiser.flags(job, plan, settings, makers=bool(self._makers.all))

@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from errno import EACCES, EAFNOSUPPORT, EBADF, EINTR, EINVAL, ENOTSOCK, EPIPE, ESRCH
+from errno import EACCES, EBADF, EINTR, EINVAL, EPERM, EPIPE, ESRCH
 from typing import Final
 
 import trio
@@ -19,24 +19,29 @@ import trio
 from supervisor.engine.helpers import HelperError, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.porters import Porter, PorterError, Porters
-from supervisor.engine.socket_jobs import SocketError, SocketJob, objection
+from supervisor.engine.socket_jobs import WHY, SocketError, SocketJob
 from supervisor.engine.socket_paths import SocketPath
 from supervisor.kernel import features
-from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_NETLINK, AF_UNIX
+from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX
 from supervisor.kernel.shim import lib
-from supervisor.kernel.task import signals, thread_group
+from supervisor.kernel.task import interrupted, thread_group
 from supervisor.model import Decision, Facts, Outcome, Snapshot, SocketCall, Verdict
 
 _LINGER_US: Final = 300
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
 _PLAIN: Final = frozenset(family.to_bytes(2, "little") for family in (AF_INET, AF_INET6))
 # The kernel's own, for a call that is to begin anew once the signal has been seen to: it knows
-# whether the caller asked for that (SA_RESTART), and what to say where it did not.
+# whether the caller asked for that (SA_RESTART), and what to say where it did not. It does so only
+# for the thread that will see to the signal.
 _ERESTARTSYS: Final = 512
 _MSG_NOSIGNAL: Final = 0x4000
 _SOCK_STREAM: Final = 1
-_OF_THE_SOCKET: Final = frozenset((-EBADF, -ENOTSOCK))
 _GONE: Final = "the caller has gone"
+_ERRORS: Final = {-ESRCH: _GONE, -EPIPE: "socket: the porter has gone"}
+# A signal that nobody has seen to for so many beats is this thread's, for all that can be known.
+_UNSEEN_TO: Final = 3
+# Before the porter was asked anything.
+_UNASKED: Final = frozenset((-ESRCH, -EPERM, -EINVAL))
 
 
 class Sockets:
@@ -48,6 +53,7 @@ class Sockets:
         self._limits = limits
         self._by_thread = features.available("pidfd_info")
         self._on_error = on_error
+        self.patient = 0  # how many calls wait in porters
         self.on_wait: Callable[[], None] = lambda: None
 
     def take(self, *, on_error: int, limits: Limits) -> None:
@@ -86,27 +92,12 @@ class Sockets:
             return None
         job = SocketJob(plan, snapshot, by_thread=self._by_thread)
         try:
-            porter = self._porters.take()
-        except PorterError as error:
-            return Outcome(self._on_error, str(error))
-        result = lib.sd_socket_call(job.call, porter.sock, _LINGER_US)
-        if result == 0:
-            job.porter = porter
-            return job
-        outcome = self._came(job, result)
-        if result == -EPIPE:
-            self._porters.lose(porter)
-        else:
-            self._porters.give(porter)
-        job.close()
-        return outcome
-
-    def _came(self, job: SocketJob, result: int) -> Outcome:
-        """What a porter's answer, or an error before it, comes to."""
-        try:
-            return self._answered(job) if result > 0 else self._failed(job, result)
+            result = self._ask(job)
+            return job if result == 0 else self._came(job, result)
         except SocketError as error:
             return Outcome(error.errno, error.how)
+        except PorterError as error:
+            return Outcome(self._on_error, str(error))
 
     async def finish(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
         """Goes on with what `at_once` has begun."""
@@ -114,8 +105,6 @@ class Sockets:
             return await self._wait(job, valid)
         except SocketError as error:
             return Outcome(error.errno, error.how)
-        finally:
-            job.close()
 
     # -- the long way
 
@@ -134,17 +123,17 @@ class Sockets:
         path = SocketPath(self._resolvers, self._limits, self._on_error, self.on_wait)
         decision: Decision | None = None
         try:
-            error = lib.sd_socket_fetch(job.call)
-            if error:
-                return self._failed(job, error)
-            if plan.path is not None and job.call.domain == AF_UNIX and not probe_only:
+            on_unix = False
+            if probe_only or plan.path is not None:
+                on_unix = await self._is_unix(job, valid)
+            if probe_only:
+                return Outcome(EACCES)
+            if plan.path is not None and on_unix:
                 await path.follow(job, task)
             if redecide is not None:
                 decision = redecide(path.facts(task))
                 if decision.verdict is not Verdict.EMULATE:
                     return Outcome(EACCES, path=path.name, decision=decision)
-            if probe_only:
-                return Outcome(EACCES)
             if not valid():
                 raise SocketError(self._on_error, _GONE)
             outcome = await self._carry_out(job, path, task, valid)
@@ -155,40 +144,54 @@ class Sockets:
             return Outcome(self._on_error, str(error), path.name, decision=decision)
         finally:
             path.close()
-            job.close()
+
+    async def _is_unix(self, job: SocketJob, valid: Callable[[], bool]) -> bool:
+        """Looks at the socket, and does nothing with it. Raises SocketError where there is none."""
+        look = SocketJob(job.plan, job.snapshot, by_thread=self._by_thread)
+        look.call.op = lib.SD_SOCKET_LOOK
+        result = self._ask(look)
+        outcome = await self._wait(look, valid) if result == 0 else self._came(look, result)
+        if outcome.errno:
+            raise SocketError(outcome.errno, outcome.how)
+        return int(look.call.domain) == AF_UNIX
 
     async def _carry_out(
         self, job: SocketJob, path: SocketPath, task: int, valid: Callable[[], bool]
     ) -> Outcome:
-        call, plan = job.call, job.plan
-        wrong = objection(job)
-        if wrong is not None:
-            raise wrong
+        plan = job.plan
         if plan.several and not job.snapshot.args[2]:
             return Outcome(0)  # none of them
-        if call.domain == AF_UNIX and plan.operation == "bind" and plan.path is not None:
+        if path.target >= 0 and plan.operation == "bind":
             return Outcome(await path.bind(job, task))
         job.load()
-        if call.domain in (AF_UNIX, AF_NETLINK) or plan.operation == "bind" or call.control_length:
-            job.as_caller(task)
-        call.path = path.target
-        job.porter = self._porters.take()
-        result = lib.sd_socket_ask(call, job.porter.sock, _LINGER_US)
-        if result == 0:
-            return await self._wait(job, valid)
-        if result < 0:
-            self._porters.lose(job.porter)
-            return self._failed(job, result)
-        self._porters.give(job.porter)
-        return self._answered(job)
+        job.as_caller(task)
+        job.call.path = path.target
+        result = self._ask(job)
+        return await self._wait(job, valid) if result == 0 else self._came(job, result)
 
-    # -- waiting
+    # -- porters
+
+    def _ask(self, job: SocketJob) -> int:
+        """Has a porter make the call: 1 it has, 0 it takes longer. Raises PorterError, and
+        SocketError."""
+        for _ in range(2):  # one that has gone is seen when it is asked
+            porter = job.porter = self._porters.take()
+            result: int = lib.sd_socket_call(job.call, porter.sock, _LINGER_US)
+            if result == 0:
+                return result
+            self._done_with(porter, result)
+            if result != -EPIPE:
+                break
+        if result < 0:
+            raise SocketError(self._on_error, _ERRORS.get(result) or os.strerror(-result))
+        return result
 
     async def _wait(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
         """Until the porter answers. Raises SocketError where nobody waits for that any more."""
         porter = job.porter
         assert porter is not None
-        result = 0
+        result = seen = 0
+        self.patient += 1
         try:
             while result == 0:
                 self.on_wait()
@@ -198,46 +201,44 @@ class Sockets:
                 if result == 0:
                     if not valid():
                         raise SocketError(self._on_error, _GONE)
-                    if signals(job.snapshot.tid)[0]:
+                    pending, job.certain = interrupted(job.snapshot.tid)
+                    seen = seen + 1 if pending else 0
+                    if job.certain or seen >= _UNSEEN_TO:
                         self._porters.kick(porter)
         finally:
+            self.patient -= 1
             self._done_with(porter, result)
-        if result < 0:
-            return self._failed(job, result)
-        return self._answered(job)
+        return self._came(job, result)
 
     def _done_with(self, porter: Porter, result: int) -> None:
         if result > 0:
             self._porters.give(porter)
-        elif result < 0:
-            self._porters.lose(porter)
-        else:
+        elif result == 0:
             self._porters.leave(porter)
+        elif result in _UNASKED:
+            self._porters.give(porter)
+        else:
+            self._porters.lose(porter)
 
     # -- answers
 
-    def _failed(self, job: SocketJob, error: int) -> Outcome:
-        """Of a call that was not made."""
-        if error in _OF_THE_SOCKET:
-            return Outcome(-error)
-        if error == -EAFNOSUPPORT:
-            return Outcome(EINVAL if job.call.domain == AF_UNIX else EAFNOSUPPORT)
-        how = {-ESRCH: _GONE, -EPIPE: "socket: the porter has gone"}.get(error)
-        return Outcome(self._on_error, how or f"socket: {os.strerror(-error)}")
-
-    def _answered(self, job: SocketJob) -> Outcome:
-        """Of a call that was made."""
+    def _came(self, job: SocketJob, result: int) -> Outcome:
+        """What a porter's answer comes to."""
         call, plan = job.call, job.plan
-        value = int(call.result)
-        if value == -ESRCH and call.flags & lib.SD_SOCKET_AS_CALLER:
+        if result < 0:
+            raise SocketError(self._on_error, _ERRORS.get(result) or os.strerror(-result))
+        value, why = int(call.result), int(call.why)
+        if why == lib.SD_SOCKET_GONE:
             raise SocketError(self._on_error, _GONE)
-        if value == -EINTR and lib.sd_socket_patient(call.sock):
+        if why == lib.SD_SOCKET_RIGHTS and value != -EBADF:
+            raise SocketError(self._on_error, WHY[why])
+        if value == -EINTR and call.patient and job.certain:
             return Outcome(_ERESTARTSYS, "a signal for the caller")
-        if value == -EPIPE and plan.operation == "send":
+        if value == -EPIPE and plan.operation == "send" and not why:
             self._break_pipe(job)
         if value < 0:
-            return Outcome(-value)
-        if not plan.several:
+            return Outcome(-value, WHY.get(why, ""))
+        if not plan.several or call.op == lib.SD_SOCKET_LOOK:
             return Outcome(0, value=value)
         at = plan.message.told_at if plan.message else 0
         return Outcome(0, value=1, told=(at, value))

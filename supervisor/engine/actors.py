@@ -29,6 +29,11 @@ class Actors:
         self._paths.take(policy, maker_socks, limits)
         self._sockets.take(on_error=policy.on_error, limits=limits)
 
+    @property
+    def patient(self) -> int:
+        """How many calls wait for the outside world, and keep nobody busy."""
+        return self._sockets.patient
+
     def concerned(self, spec: CallSpec) -> bool:
         """Whether a companion's call may concern us."""
         return self._paths.concerned(spec)

@@ -16,6 +16,11 @@ class PlanActor(Protocol):
 
     on_wait: Callable[[], None]
 
+    @property
+    def patient(self) -> int:
+        """How many calls wait for the outside world, and keep nobody busy."""
+        ...
+
     def concerned(self, spec: CallSpec) -> bool:
         """Whether a companion's call may concern us; where nothing of ours is there it does not."""
         ...

@@ -122,7 +122,7 @@ class Session:
             if turns >= limits.drain:
                 await self._let_others(turns)
                 turns = 0
-            if crew.waiting >= limits.in_flight:
+            if crew.waiting - self._actor.patient >= limits.in_flight:
                 receiver.alive()
                 await trio.sleep(_BACK_OFF)
                 continue
@@ -249,6 +249,8 @@ class Session:
         witness = self._records.witness(call.tid, ruling.decision, None)
         id_, slot = call.id, call.slot
         snapshot = receiver.snapshot()
+        if snapshot.message is not None:
+            key += snapshot.message.payload  # other data is another call
         if self._missed is None:
             outcome = await self._act(snapshot, ruling)
         else:

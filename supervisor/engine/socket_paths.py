@@ -77,9 +77,13 @@ class SocketPath:
         attached = ffi.new("struct sd_attached *")
 
         def ask(resolver: Helper) -> int:
+            pidfd = lib.sd_socket_owner(job.call)
+            if pidfd < 0:
+                raise self._refused(-pidfd)
             sent: int = lib.sd_socket_bind(
-                resolver.sock, waiting, task, self.target, job.call.sock, path, len(path)
+                resolver.sock, waiting, task, self.target, pidfd, job.plan.fd, path, len(path)
             )
+            os.close(pidfd)
             return sent
 
         def take(resolver: Helper) -> int:

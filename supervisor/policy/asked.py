@@ -228,7 +228,11 @@ def _asked(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
     nr = number(spec.name, arch)
     if nr is None:
         raise ValueError(f"{ARCH_NAMES.get(arch, hex(arch))} has no {spec.name}")
-    if any(isinstance(value, bytes) and b"\0" in value for value in values):
+    strings = [
+        value for value, param in zip(values, spec.params, strict=True)
+        if isinstance(value, bytes) and not param.kind.is_address
+    ]  # fmt: skip
+    if any(b"\0" in value for value in strings):
         raise ValueError("no argument has a NUL in it: the kernel would read no further")
     args = tuple(
         value if isinstance(value, bytes) or (param.kind.is_string and value <= 0)

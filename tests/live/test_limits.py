@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Iterator
-from errno import ENOENT, EPERM
+from errno import ENODEV, ENOENT, ENOSYS, EPERM
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import Daemon, serving
-from tests.support.handovers import POLICY, Caller, hand_over
+from tests.support.handovers import POLICY, Caller, connect, hand_over, send, state
 from tests.support.inside import cpu_seconds, wait_for
+from tests.support.listener import Listened
 from tests.support.people import Person
+from tests.support.policies import policy
 from tests.support.scratch import scratch
 
 # Calls once; then, once it is told to, so many processes (`%d`) call as fast as they can. Each says
@@ -106,6 +109,40 @@ def test_calls_in_flight(root: Person, place: Path, crowds: list[Caller]) -> Non
             os.kill(helper, signal.SIGCONT)
         wait_for(caller.errnos, lambda said: len(said) == 1 + 2 * IN_FLIGHT)
         assert set(caller.errnos()) == {str(ENOENT)}
+
+
+def test_so_many_containers(root: Person, place: Path, crowds: list[Caller]) -> None:
+    """One more is let go of; those that are there notice nothing."""
+    with serving(root, place, {"host": POLICY}, limits={"containers": 1}) as daemon:
+        first = crowd(daemon, crowds, "one", 1)
+        second = Caller(place)
+        crowds.append(second)
+        hand_over(daemon, second, "two")
+        second.let_go()
+        second.gets(ENOSYS)
+        assert "oci:two: let go: 1 containers are served already" in daemon.log()
+        assert [row["container"] for row in daemon.ask("ps")] == ["one"]
+        (place / "go").touch()
+        wait_for(first.errnos, lambda said: said == [str(ENODEV)] * 2)
+
+
+def test_so_many_descriptors(root: Person, place: Path, crowds: list[Caller]) -> None:
+    """Where they run out, what comes is let go of or waits; later all is as it was."""
+    with serving(root, place, {"host": POLICY}, limits={"descriptors": 256}) as daemon:
+        before = daemon.held()
+        silent = Listened(policy(POLICY, "none"), ["sleep", "1000"])
+        try:
+            with contextlib.ExitStack() as stack:
+                for number in range(120):
+                    sock = stack.enter_context(connect(daemon))
+                    named = {"id": f"c{number}", "status": "running", "pid": 0, "bundle": "."}
+                    send(sock, state(state=named), [silent.listener])
+                wait_for(daemon.log, lambda text: "Too many open files" in text)
+        finally:
+            silent.close()
+        wait_for(lambda: daemon.ask("ps"), lambda rows: rows == [])
+        assert daemon.held() == before
+        assert crowd(daemon, crowds, "later", 1).errnos() == [str(ENODEV)]
 
 
 def test_a_noisy_container_and_a_quiet_one(

@@ -97,6 +97,17 @@ def test_an_ext4_image(both: tuple[Target, Actor], place: Path) -> None:
     assert subprocess.run(["e2fsck", "-fn", place / "image"], check=False).returncode == 0
 
 
+def test_no_device_opens_whatever_the_rule_says(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    target, actor = both
+    assert mount(actor, place, force=0)[0] == 0
+    # libfuse asks for nodev by itself; the container's root may take that away
+    assert target.run(f"mount -o remount,bind,dev,nosuid {place}/mp")[0] == 0
+    assert target.run(f": < {place}/mp/null")[0] != 0
+    assert target.run(f"umount {place}/mp") == (0, "")
+
+
 def test_read_only(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
     before = (place / "image").read_bytes()

@@ -69,6 +69,28 @@ def test_the_images_root_is_the_containers(both: tuple[Target, Actor], place: Pa
     assert subprocess.run(["e2fsck", "-fn", place / "image"], check=False).returncode == 0
 
 
+def test_what_is_mounted_read_only_is_attached_so(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    target, actor = both
+    for flags, shown in ((MS["ro"], "1"), (0, "0")):
+        assert mount(actor, place, flags=flags)[0] == 0
+        done = subprocess.run(
+            ["losetup", "-n", "-O", "RO", "-j", place / "image"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == shown
+        assert target.run(f"umount {place}/mp") == (0, "")
+
+
+def test_device_nodes_open_where_the_rule_says_so(place: Path) -> None:
+    with mounting(ceiling=[{"fstype": "ext4"}]) as (target, actor):
+        for force, opens in ((0, True), (MS["nodev"], False)):
+            assert mount(actor, place, force=force)[0] == 0
+            assert (target.run(f": < {place}/mp/null")[0] == 0) == opens
+            assert target.run(f"umount {place}/mp") == (0, "")
+
+
 def test_without_shift_owners_stay_as_they_are(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
     assert mount(actor, place, shift="false") == (0, "kernel")
