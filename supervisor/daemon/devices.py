@@ -119,16 +119,18 @@ class Devices:
         target = _known(container)
         with contextlib.ExitStack() as stack:
             namespaces: tuple[int | None, int | None] = None, None
-            # Where its first process has gone its mounts are out of reach.
-            with contextlib.suppress(SeccompdError):
+            try:
                 namespaces = stack.enter_context(_namespaces(target))
+            except SeccompdError as error:  # its first process has gone, perhaps
+                path = _shown(given.wish.path)
+                complain(f"{container.keeper.name}: {path} stays mounted: {error}")
             answer = await self._take(target, given.wish, given.place, home, *namespaces)
         if answer.errno and answer.stage == "node":
             raise SeccompdError(f"it cannot be taken away: {os.strerror(answer.errno)}")
         given.taken = True
-        path = given.wish.path
-        if not answer.errno and not answer.hidden and container.given.get(path) is given:
-            os.close(container.given.pop(path).home)
+        mine = container.given.get(given.wish.path) is given
+        if mine and not answer.errno and not answer.hidden:
+            os.close(container.given.pop(given.wish.path).home)
         self._containers.save(container)
         if answer.errno:
             raise SeccompdError(
