@@ -27,7 +27,7 @@ import trio
 
 from supervisor.engine.callers import Callers, SecondLook
 from supervisor.engine.crew import Crew, PlanActor, Totals
-from supervisor.engine.decide import Judge, Ruling, reply_to
+from supervisor.engine.decide import Judge, Ruling, reply_of, reply_to
 from supervisor.engine.latch import Latch
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
@@ -259,7 +259,7 @@ class Session:
             # what cannot be written leaves a call that was made all the same, as with the kernel
             receiver.write(id_, snapshot.tid, *outcome.told)
         decision = outcome.decision or ruling.decision
-        reply = self._reply(decision, outcome)
+        reply = reply_of(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
         before = signals(snapshot.tid) if self._missed is not None else (0, 0)
         delivered = receiver.answer(id_, slot, reply)
@@ -273,16 +273,6 @@ class Session:
             self._records.record(
                 snapshot, ruling.spec, decision, outcome, start, witness, delivered=delivered
             )
-
-    @staticmethod
-    def _reply(decision: Decision, outcome: Outcome) -> Reply:
-        if outcome.errno:
-            return (0, -outcome.errno, 0)
-        if outcome.left_alone:
-            return PROCEED
-        if decision.verdict is Verdict.RETURN:
-            return (decision.value, 0, 0)
-        return (outcome.value, 0, 0)
 
     def _unread(self, tid: int) -> Decision:
         reason = (
