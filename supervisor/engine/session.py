@@ -362,7 +362,8 @@ class Session:
                 )
             finally:
                 os.close(task)
-        outcome = look.outcome(decision, outcome)
+        in_force = self._judge.in_force(spec)
+        outcome = look.outcome(decision, outcome, in_force=in_force)
         final = outcome.decision
         if final is None or final.audit or final.verdict is Verdict.EMULATE:
             return outcome

@@ -51,6 +51,13 @@ class Rule:
         """Whether the rule looks at more than the registers."""
         return self.globs is not None or self.caller is not None
 
+    @property
+    def looks(self) -> bool:
+        """Whether the first look counts it as a match where it cannot tell: it may let the call go
+        on, be it for the records alone.
+        """
+        return self.verdict.grants or (self.audit and self.caller is not None)
+
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
         return Decision(
@@ -104,13 +111,17 @@ def _pairs(rows: Iterable[Iterable[Any]] | None) -> Any:
 class _Entry:
     """A rule with its decision, and the same decision where it has to be taken again with Facts."""
 
-    __slots__ = ("again", "decision", "grants", "matches", "prefixes", "rule")
+    __slots__ = ("again", "decision", "grants", "looks", "matches", "prefixes", "rule")
 
     def __init__(self, rule: Rule, *, as_written: bool) -> None:
         self.rule = rule
         self.decision = rule.decision()
-        self.again = _again(self.decision, as_written=as_written)
         self.grants = rule.verdict.grants
+        self.looks = rule.looks
+        self.again = _again(self.decision, as_written=as_written)
+        if self.looks and not self.grants:
+            # As for a grant: whom it refuses (for the records) is seen then.
+            self.again = replace(self.decision, verdict=Verdict.EMULATE, value=0, needs_facts=True)
         self.prefixes = {literal_prefix(glob) for glob in rule.globs or ("**",)}
         # None: every path. Few of many rules are ever tried: a pattern is compiled when it is.
         self.matches: Callable[[bytes], object] | None = (
@@ -143,9 +154,8 @@ class _Cell:
         self._entries = [_Entry(rule, as_written=as_written) for rule in asking]
         self.fixed = None if asking else last
         self._last = (last, _again(last, as_written=as_written))
-        self._blind = _again(
-            next((entry.decision for entry in self._entries if entry.grants), last)
-        )
+        looking = (entry.again for entry in self._entries if entry.looks)
+        self._blind = replace(next(looking, _again(last)), as_written=False)
         # By the literal start of paths the rules that may match them, b"" for all others; found
         # when they are asked for.
         self._near: dict[bytes, list[_Entry] | None] | None = None
@@ -184,7 +194,7 @@ class _Cell:
             matches = entry.matches
             if matches is not None and not matches(path):
                 continue
-            if entry.grants:
+            if entry.looks:
                 return entry.again
             if entry.rule.caller is None:
                 return entry.decision

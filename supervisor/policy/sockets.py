@@ -60,6 +60,11 @@ class SocketRule:
         """Whether it looks at what only path work knows."""
         return self.globs is not None or self.caller is not None
 
+    @property
+    def looks(self) -> bool:
+        """As Rule.looks: whether the first look counts it as a match where it cannot tell."""
+        return self.verdict.grants or (self.audit and self.caller is not None)
+
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
         return Decision(
@@ -98,17 +103,18 @@ class SocketRule:
         return any(glob_matches(glob, path) for glob in self.globs)
 
     def may_match(self, address: Address) -> bool:
-        """The first look: what is not known yet matches where it grants, and not where it refuses.
+        """The first look: what is not known yet matches where it grants (`looks`), and not where it
+        refuses.
         """
         if self.objection(address):
             return False
         if self.globs is not None and address.path is not None:
             path = lexical(address.path)
             if path is None:
-                return self.verdict.grants
+                return self.looks
             if not self.matches_path(path):
                 return False
-        return self.caller is None or self.verdict.grants
+        return self.caller is None or self.looks
 
     def matches(self, address: Address, facts: Facts) -> bool:
         """The second look."""
@@ -158,8 +164,12 @@ class SocketRules:
     )
 
     def __post_init__(self) -> None:
-        for decision in (*(rule.decision() for rule in self.rules), self.otherwise):
-            self._decisions.append((decision, replace(decision, needs_facts=True)))
+        for rule in self.rules:
+            again = replace(rule.decision(), needs_facts=True)
+            if rule.looks and not rule.verdict.grants:  # as for a grant
+                again = replace(again, verdict=Verdict.EMULATE, value=0)
+            self._decisions.append((rule.decision(), again))
+        self._decisions.append((self.otherwise, replace(self.otherwise, needs_facts=True)))
 
     @property
     def restricts(self) -> bool:
@@ -208,7 +218,7 @@ class SocketRules:
 
     def _decided(self, number: int, *, asks: bool) -> Decision:
         plain, again = self._decisions[number]
-        return again if asks and plain.verdict.grants else plain
+        return again if asks and again.verdict.grants else plain
 
     def _of_ours(self, verdict: Verdict, value: int, reason: str) -> Decision:
         """What no rule decides, but the call's own arguments do."""
