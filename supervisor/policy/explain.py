@@ -137,16 +137,17 @@ def _first_look(
 ) -> tuple[str, str]:
     """The first look knows the path as it was written, where that says where it leads, and nobody.
 
-    A rule that grants (Rule.looks) matches what is not known; one that refuses does not.
+    A rule that grants matches what is not known; one that refuses does not.
     """
+    grants = rule.verdict.grants
     if globs is not None:
         path = lexical(asked.path) if asked.path is not None else None
         if path is None:
-            if not rule.looks:
+            if not grants:
                 return "path", "where the path leads is not known from how it is written"
         elif not any(glob_matches(glob, path) for glob in globs):
             return "path", f"{_path_text(path)}, as it is written, does not match {_or(globs)}"
-    if rule.caller is not None and not rule.looks:
+    if rule.caller is not None and not grants:
         return "caller", "who calls is looked at only where something could be granted"
     return "", ""
 

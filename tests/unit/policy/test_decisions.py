@@ -164,6 +164,7 @@ def slow(policy: CompiledPolicy, path: bytes, facts: Facts | None) -> Verdict:
     """The same semantics with no index at all, for calls of char 1:3."""
     rules = node_rules(policy)
     written = lexical(path)
+    behind = False  # a refusal in force that asks who calls, and is not known to match
     for rule in rules.rules:
         if rule.nodes is not None and ("c", 1, 1, 3, 3) not in rule.nodes:
             continue
@@ -172,15 +173,18 @@ def slow(policy: CompiledPolicy, path: bytes, facts: Facts | None) -> Verdict:
             facts is None and rule.caller is not None
         )
         # For the records alone it lets some callers go: at the first look that is as a grant.
-        spares = facts is None and rule.audit and rule.caller is not None
-        if unsure and (rule.verdict.grants or spares) == (facts is not None):
+        spares = facts is None and rule.audit and not rule.verdict.grants
+        looks = rule.verdict.grants or (spares and rule.caller is not None)
+        if unsure and looks == (facts is not None):
+            behind = behind or (not rule.audit and not looks and rule.caller is not None)
             continue
         globs = rule.globs
         if globs is not None and known is not None and not _any(globs, known):
             continue
         if facts is not None and not rule.matches_caller(facts):
             continue
-        return Verdict.EMULATE if spares and not rule.verdict.grants else rule.verdict
+        seen = spares and (behind or rule.caller is not None)
+        return Verdict.EMULATE if seen else rule.verdict
     return rules.otherwise.verdict
 
 
