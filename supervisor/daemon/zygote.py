@@ -183,12 +183,9 @@ class Zygote:
 
     def _obey(self, order: Mapping[str, Any], fds: list[int]) -> None:
         match order["do"]:
-            case "session":
-                self._answer(order, fds, self._fork)
-            case "makers":
-                self._answer(order, fds, self._other_makers)
-            case "giver":
-                self._answer(order, fds, self._giver)
+            case "session" | "makers" | "giver" as what:
+                works = {"session": self._fork, "makers": self._other_makers, "giver": self._giver}
+                self._answer(order, fds, works[what])
             case "policy":
                 with open(fds[0], "rb", closefd=False) as file:
                     file.seek(0)

@@ -66,7 +66,7 @@ class Box:
 
     def remove(self, path: str, status: int = 0) -> dict[str, Any]:
         done = self.device("remove", path, "-o", "json")
-        assert done.returncode == status, done.stderr or done.stdout
+        assert done.returncode == status, (done.stdout, done.stderr, self.daemon.log())
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
