@@ -13,15 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from errno import (
-    EFAULT,
-    EINVAL,
-    EMSGSIZE,
-    ENAMETOOLONG,
-    ENOBUFS,
-    ENOTCONN,
-    EPERM,
-)
+from errno import ENOBUFS, ENOTCONN, EPERM
 
 import trio
 
@@ -32,7 +24,7 @@ from supervisor.engine.latch import Latch
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
-from supervisor.handlers.base import UnreadableArgument
+from supervisor.handlers.base import UNREADABLE, UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import open_task, signals, thread_group
@@ -46,7 +38,6 @@ _LAST_WORK = 0.5
 _REST = 0.5
 # A little before SD_PROXY_SECONDS: then no answer would be taken any more.
 PROXY_DEADLINE = lib.SD_PROXY_SECONDS - 1.0
-_UNREADABLE = frozenset((EFAULT, ENAMETOOLONG, EINVAL, EMSGSIZE, ENOBUFS))
 _REASON = "the runtime's own, before it executes the container's program"
 
 
@@ -304,7 +295,7 @@ class Session:
 
     def _unreadable(self, errno: int) -> int:
         """These are what the kernel would say; all else is a failure of ours."""
-        return errno if errno in _UNREADABLE else self._on_error
+        return errno if errno in UNREADABLE else self._on_error
 
     async def _act_once(
         self, missed: MissedAnswers, snapshot: Snapshot, ruling: Ruling, key: bytes
