@@ -81,7 +81,7 @@ static int words_granted(const struct sd_ceiling *ceiling, const struct sd_mount
 {
 	char data[sizeof new->data];
 	char *rest = data, *word;
-	memcpy(data, new->data, sizeof data);
+	memcpy(data, new->data, strlen(new->data) + 1); /* which was given an end */
 	while ((word = strsep(&rest, ",")))
 		if (*word && !(kept && !strcmp(word, kept)) &&
 		    !is_own_id(ceiling, new->fstype, word) && !word_granted(ceiling, rule, word))

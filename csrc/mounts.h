@@ -8,6 +8,8 @@
 
 #include "paths.h"
 
+#include <linux/capability.h>
+
 #ifndef OPEN_TREE_CLONE
 #define OPEN_TREE_CLONE 1
 #endif
@@ -108,6 +110,9 @@ enum { SD_IMAGE = 3, SD_FUSE_NODE, SD_MOUNT_NS, SD_ROOT, SD_STARTED, SD_OWN, SD_
 SD_HIDDEN int sd_order_descriptors(const int *given);
 /* A child in namespaces of its own: its pid or -errno. `told` is for what `flags` says. */
 SD_HIDDEN int sd_program_clone(int (*run)(void *), void *given, int flags, int *told);
+#define SD_PROGRAM_CAPS (1ULL << CAP_DAC_OVERRIDE)
+/* No execve gives any capability but those in `keep`. 0 or -1. */
+SD_HIDDEN int sd_program_bound(uint64_t keep);
 /* Once sd_program_frame is done and all descriptors are in order. */
 SD_HIDDEN _Noreturn void sd_program_execute(const struct sd_program *program);
 SD_HIDDEN _Noreturn void sd_program_failed(int started, int32_t stage, int error);

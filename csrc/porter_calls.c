@@ -33,6 +33,13 @@ static uid_t own_uid;
 static gid_t own_gid;
 static uint32_t own_groups[SD_GROUPS], own_count;
 
+/* All that a porter has while it acts for nobody: it is what fetching a descriptor takes, and means
+ * nothing to a socket. */
+static int rest(void)
+{
+	return sd_set_caps(permitted & CAP(CAP_SYS_PTRACE), permitted);
+}
+
 int sd_porter_setup(void)
 {
 	own_uid = geteuid();
@@ -47,7 +54,7 @@ int sd_porter_setup(void)
 	if (permitted & CAP(CAP_SETPCAP) &&
 	    prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NOROOT, 0, 0, 0))
 		return -errno;
-	return sd_set_caps(0, permitted);
+	return rest();
 }
 
 /* ---- as whom ---- */
@@ -111,7 +118,7 @@ static void come_back(void)
 	int error = sd_set_caps(permitted, permitted);
 	if (!error && permitted & CAP(CAP_SETUID))
 		error = take_ids(own_uid, own_gid, own_groups, own_count);
-	if (error || sd_set_caps(0, permitted))
+	if (error || rest())
 		_exit(1);
 	sd_harden();
 }
@@ -165,7 +172,7 @@ static int is_patient(int sock)
  * takes it, and lets go of it: closing a file may wait for whoever serves it. */
 static int fetch(int pidfd, int number)
 {
-	return sd_set_caps(permitted, permitted) ? -EPERM : sd_take_descriptor(pidfd, number);
+	return sd_take_descriptor(pidfd, number);
 }
 
 static int64_t refuse(struct sd_errand_done *done, int error, enum sd_socket_why why)
@@ -375,8 +382,6 @@ void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_
 	int64_t result = fetch_socket(errand, fds, &hold, done);
 	if (!result && errand->op != SD_SOCKET_LOOK)
 		result = fits(errand, hold.sock, done);
-	if (sd_set_caps(0, permitted))
-		_exit(1);
 	if (!result && errand->flags & SD_SOCKET_AS_CALLER)
 		result = as_caller(errand, fds, &hold, done);
 	else if (!result && done->domain != AF_INET && done->domain != AF_INET6 &&

@@ -2,8 +2,8 @@
  *
  * A socket that blocks, blocks whoever calls on it: O_NONBLOCK belongs to the open file, which is the
  * caller's, too. Even one that does not can be held by another thread of the caller's in the middle of
- * a send. So each call is a thread's own, and nobody else waits for it. A thread has no capabilities
- * but while it acts as the caller. It is kicked (interrupted by a signal) when the caller has gone or
+ * a send. So each call is a thread's own, and nobody else waits for it. A thread has no capability that
+ * means anything to a socket but while it acts as the caller. It is kicked (interrupted by a signal) when the caller has gone or
  * has a signal of its own to see to. */
 #include "porters.h"
 

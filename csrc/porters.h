@@ -30,7 +30,7 @@ struct sd_porters_order {
 
 /* ---- porter_calls.c ---- */
 
-/* Once, in the process of porters: its threads have no capability from then on. 0 or -errno. */
+/* Once, in the process of porters, before there is a thread. 0 or -errno. */
 SD_HIDDEN int sd_porter_setup(void);
 /* Does an errand of `size` bytes with the `count` descriptors that came with it. */
 SD_HIDDEN void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,

@@ -51,7 +51,7 @@ static void await_order(struct sd_program *program, const char **argv, int *give
 	}
 	argv[order.words] = NULL;
 	*program = (struct sd_program){.argv = argv, .root = -1, .memory = order.memory,
-				       .alone = order.alone};
+				       .alone = order.alone, .bounded = 1};
 	given[1] = given[2] = fds[MESSAGES];
 	given[SD_IMAGE] = fds[IMAGE];
 	given[SD_FUSE_NODE] = given[SD_ROOT] = -1;
@@ -72,6 +72,8 @@ static int spare_main(void *from)
 	if (setsid() < 0 || sd_order_descriptors(given))
 		_exit(1);
 	int error = sd_program_frame("", &stage);
+	if (!error && sd_program_bound(SD_PROGRAM_CAPS))
+		error = -errno;
 	if (error)
 		told = error;
 	/* so that who counts programs knows this one from one that serves somebody */

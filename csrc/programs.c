@@ -139,9 +139,17 @@ static int become(const struct sd_program *program)
 	       syscall(SYS_setresuid, program->uid, program->uid, program->uid) ? -1 : 0;
 }
 
+int sd_program_bound(uint64_t keep)
+{
+	for (int cap = 0; cap < 64; cap++)
+		if (!(keep & 1ULL << cap) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
+			return errno == EINVAL ? 0 : -1; /* there are no more of them */
+	return 0;
+}
+
 static int give_up_rights(const struct sd_program *program)
 {
-	uint64_t keep = 1ULL << CAP_DAC_OVERRIDE;
+	uint64_t keep = SD_PROGRAM_CAPS;
 	if (program->root >= 0)
 		keep &= program->caps;
 	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -150,12 +158,8 @@ static int give_up_rights(const struct sd_program *program)
 	if ((program->memory && limit(RLIMIT_AS, program->memory)) || limit(RLIMIT_CORE, 0) ||
 	    limit(RLIMIT_NOFILE, MOST_FILES))
 		return -1;
-	for (int cap = 0; cap < 64; cap++) {
-		if (keep & 1ULL << cap)
-			continue;
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) && errno != EINVAL)
-			return -1;
-	}
+	if (!program->bounded && sd_program_bound(keep))
+		return -1;
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
 		  SECBIT_NO_SETUID_FIXUP_LOCKED, 0, 0, 0) ||
 	    become(program) || syscall(SYS_capset, &head, data))
@@ -294,6 +298,7 @@ int sd_program_start(struct sd_program *program)
 	int messages[2] = {-1, -1}, started[2] = {-1, -1}, pidfd = -1, pid = -1;
 	int together = program->root < 0 ? CLONE_VM | CLONE_VFORK : 0;
 	sd_program_nothing(program);
+	program->bounded = 0;
 	child.null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int error = child.null < 0 ? -errno : sd_program_channels(messages, started);
 	child.messages = messages[1];

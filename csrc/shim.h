@@ -610,6 +610,7 @@ struct sd_program {
 	int32_t root;      /* the caller's root directory: the program is the container's own; or -1 */
 	uint64_t memory;   /* most address space of each process in bytes; 0: no limit */
 	uint32_t alone;    /* it makes no other process */
+	uint32_t bounded;  /* filled in: of a spare one what could be given up ahead has been */
 	/* of a program of the container's: who it is, and the most that it may do */
 	uint64_t caps;
 	uint32_t uid, gid;

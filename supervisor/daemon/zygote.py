@@ -8,15 +8,11 @@ policy) and `forget`, each with a `key`, `session`, and `makers` (for a session 
 another policy), and `giver` (daemon/devices.py). The last three say in `fds` which of their
 descriptors is what; they are answered by their `id`, with a pidfd, with sockets, or with both, or
 with an `error`.
-
-The zygote of a daemon has a second one beside it, which has read and opened nothing and waits: it
-takes the place of the first where that dies, and only then makes a second one of its own. The
-daemon could not fork a zygote any more, having given up what makers are made with.
+The zygote of a daemon has a second one beside it (daemon/second.py).
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -28,6 +24,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
+from supervisor.daemon.second import spared
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import Limits
 from supervisor.kernel import privileges
@@ -72,7 +69,7 @@ def child(
 
         if config is None:
             _warm_up()
-            sock = _spared(sock)
+            sock = spared(sock)
         Zygote(sock, config() if config else None, limits).serve()
         status = 0
     except BaseException as error:
@@ -127,47 +124,6 @@ def _close_all_but(kept: set[int | None]) -> None:
         os.closerange(first, fd)
         first = fd + 1
     os.closerange(first, 1 << 30)
-
-
-def _spared(sock: socket.socket) -> socket.socket:
-    """Has a second zygote wait beside this one, and tells the other side of its socket. Returns the
-    socket of whoever serves: of the second one, too, once the first has gone."""
-    while True:
-        gc.collect()
-        gc.freeze()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        first = os.getpid()
-        pid = os.fork()
-        if pid:
-            # Where nobody hears it any more the second one sees that its other side has gone.
-            with contextlib.suppress(OSError):
-                send_fds(sock.fileno(), json.dumps({"second": pid}).encode(), [ours.fileno()])
-            ours.close()
-            theirs.close()
-            return sock
-        sock.close()
-        ours.close()
-        sock = theirs
-        os.setpgid(0, 0)
-        privileges.set_dumpable(False)
-        privileges.set_name("seccompd-second")
-        # Nothing is said to it before it is needed. At the end of the other side it has to end too,
-        # and must not fork a second one, which would do the same.
-        select.select([sock], [], [])
-        if not _peek(sock):
-            os._exit(0)
-        while os.getppid() == first:  # which is dying: what follows is not about that
-            time.sleep(0.001)
-        privileges.set_parent_death_signal(signal.SIGKILL)  # the daemon's, who is our parent now
-        privileges.set_name("seccompd-zygote")
-
-
-def _peek(sock: socket.socket) -> bytes:
-    """b"" where the other side has gone."""
-    try:
-        return sock.recv(1, socket.MSG_PEEK)
-    except OSError:
-        return b""
 
 
 class Zygote:

@@ -34,6 +34,7 @@ _PLAIN: Final = frozenset(family.to_bytes(2, "little") for family in (AF_INET, A
 # whether the caller asked for that (SA_RESTART), and what to say where it did not. It does so only
 # for the thread that will see to the signal.
 _ERESTARTSYS: Final = 512
+_MOST_READY: Final = 64
 _MSG_NOSIGNAL: Final = 0x4000
 _SOCK_STREAM: Final = 1
 _GONE: Final = "the caller has gone"
@@ -53,6 +54,8 @@ class Sockets:
         self._limits = limits
         self._by_thread = features.available("pidfd_info")
         self._on_error = on_error
+        # Jobs that have been done, by their plans: the same call comes again.
+        self._ready: dict[int, SocketJob] = {}
         self.patient = 0  # how many calls wait in porters
         self.on_wait: Callable[[], None] = lambda: None
 
@@ -67,6 +70,7 @@ class Sockets:
 
     def rest(self) -> None:
         """Nobody calls."""
+        self._ready.clear()
         self._porters.rest()
 
     def close(self) -> None:
@@ -90,10 +94,18 @@ class Sockets:
             or decision.verdict is not Verdict.EMULATE
         ):
             return None
-        job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+        job = self._ready.pop(id(plan), None)
+        if job is None:
+            job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+        else:
+            job.again(snapshot)
         try:
             result = self._ask(job)
-            return job if result == 0 else self._came(job, result)
+            if result == 0:
+                return job
+            if len(self._ready) < _MOST_READY:
+                self._ready[id(plan)] = job  # which keeps the plan, so that it stays the only one
+            return self._came(job, result)
         except SocketError as error:
             return Outcome(error.errno, error.how)
         except PorterError as error:

@@ -13,7 +13,7 @@ from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.snapshot import PROCEED, Reply
 from supervisor.kernel import bpf, simulate
 from supervisor.kernel.syscalls import CallSpec, as_filtered
-from supervisor.model import Arg, Decision, Facts, Snapshot, Verdict
+from supervisor.model import Arg, Decision, Facts, Outcome, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 
 COMPANIONS = frozenset({"node_files", "umounts"})
@@ -33,6 +33,17 @@ def reply_to(decision: Decision) -> Reply:
     if decision.verdict is Verdict.RETURN:
         return (decision.value, 0, 0)
     return (0, -decision.value, 0)
+
+
+def reply_of(decision: Decision, outcome: Outcome) -> Reply:
+    """The answer to a call that was carried out, or was to be."""
+    if outcome.errno:
+        return (0, -outcome.errno, 0)
+    if outcome.left_alone:
+        return PROCEED
+    if decision.verdict is Verdict.RETURN:
+        return (decision.value, 0, 0)
+    return (outcome.value, 0, 0)
 
 
 def _decision(action: int) -> Decision | None:
@@ -179,6 +190,10 @@ class Judge:
                 self._mounts.clear()
             self._mounts[key] = decision
         return decision
+
+    def in_force(self, spec: CallSpec) -> bool:
+        """Whether rules about the call may refuse it: not all are only for the records."""
+        return self._policy.in_force(spec.family)
 
     def leaves_refusals(self, spec: CallSpec) -> bool:
         """Whether a REFUSE of this call is the kernel's to do."""

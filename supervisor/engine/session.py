@@ -13,26 +13,18 @@ from __future__ import annotations
 import os
 import signal
 import time
-from errno import (
-    EFAULT,
-    EINVAL,
-    EMSGSIZE,
-    ENAMETOOLONG,
-    ENOBUFS,
-    ENOTCONN,
-    EPERM,
-)
+from errno import ENOBUFS, ENOTCONN, EPERM
 
 import trio
 
 from supervisor.engine.callers import Callers, SecondLook
 from supervisor.engine.crew import Crew, PlanActor, Totals
-from supervisor.engine.decide import Judge, Ruling, reply_to
+from supervisor.engine.decide import Judge, Ruling, reply_of, reply_to
 from supervisor.engine.latch import Latch
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
-from supervisor.handlers.base import UnreadableArgument
+from supervisor.handlers.base import UNREADABLE, UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import open_task, signals, thread_group
@@ -46,7 +38,6 @@ _LAST_WORK = 0.5
 _REST = 0.5
 # A little before SD_PROXY_SECONDS: then no answer would be taken any more.
 PROXY_DEADLINE = lib.SD_PROXY_SECONDS - 1.0
-_UNREADABLE = frozenset((EFAULT, ENAMETOOLONG, EINVAL, EMSGSIZE, ENOBUFS))
 _REASON = "the runtime's own, before it executes the container's program"
 
 
@@ -259,7 +250,7 @@ class Session:
             # what cannot be written leaves a call that was made all the same, as with the kernel
             receiver.write(id_, snapshot.tid, *outcome.told)
         decision = outcome.decision or ruling.decision
-        reply = self._reply(decision, outcome)
+        reply = reply_of(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
         before = signals(snapshot.tid) if self._missed is not None else (0, 0)
         delivered = receiver.answer(id_, slot, reply)
@@ -273,16 +264,6 @@ class Session:
             self._records.record(
                 snapshot, ruling.spec, decision, outcome, start, witness, delivered=delivered
             )
-
-    @staticmethod
-    def _reply(decision: Decision, outcome: Outcome) -> Reply:
-        if outcome.errno:
-            return (0, -outcome.errno, 0)
-        if outcome.left_alone:
-            return PROCEED
-        if decision.verdict is Verdict.RETURN:
-            return (decision.value, 0, 0)
-        return (outcome.value, 0, 0)
 
     def _unread(self, tid: int) -> Decision:
         reason = (
@@ -314,7 +295,7 @@ class Session:
 
     def _unreadable(self, errno: int) -> int:
         """These are what the kernel would say; all else is a failure of ours."""
-        return errno if errno in _UNREADABLE else self._on_error
+        return errno if errno in UNREADABLE else self._on_error
 
     async def _act_once(
         self, missed: MissedAnswers, snapshot: Snapshot, ruling: Ruling, key: bytes
@@ -372,7 +353,8 @@ class Session:
                 )
             finally:
                 os.close(task)
-        outcome = look.outcome(decision, outcome)
+        in_force = self._judge.in_force(spec)
+        outcome = look.outcome(decision, outcome, in_force=in_force)
         final = outcome.decision
         if final is None or final.audit or final.verdict is Verdict.EMULATE:
             return outcome

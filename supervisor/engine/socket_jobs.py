@@ -60,6 +60,12 @@ class SocketJob:
         if plan.unspecified:
             call.flags |= lib.SD_SOCKET_UNSPECIFIED
 
+    def again(self, snapshot: Snapshot) -> None:
+        """The same call once more."""
+        self.snapshot, self.certain = snapshot, False
+        call = self.call
+        call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
+
     def as_caller(self, task: int) -> None:
         """With the rights of the caller whose /proc/TID `task` is."""
         self.call.flags |= lib.SD_SOCKET_AS_CALLER

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from errno import EFAULT, EINVAL, EMSGSIZE, ENAMETOOLONG, ENOBUFS
+from typing import Final
 
 from supervisor.kernel.syscalls import AT_FDCWD, CallSpec, Condition, Kind, Match, Param
 from supervisor.model import Arg, Decision, Place, Plan, Snapshot
@@ -32,6 +34,7 @@ from supervisor.policy.traits import Traits
 __all__ = [
     "AT_FDCWD",
     "CALLER_KEYS",
+    "UNREADABLE",
     "AddressMatch",
     "CallSpec",
     "Condition",
@@ -58,6 +61,10 @@ __all__ = [
     "number",
     "place",
 ]
+
+
+# What the kernel itself says of a string, an address or a message that it cannot read.
+UNREADABLE: Final = frozenset((EFAULT, ENAMETOOLONG, EINVAL, EMSGSIZE, ENOBUFS))
 
 
 class UnreadableArgument(Exception):

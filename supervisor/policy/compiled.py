@@ -125,6 +125,11 @@ class CompiledPolicy:
         path_at = self._where[snapshot.arch, snapshot.nr][2]
         return rules.decide(device, snapshot.args[path_at] if path_at is not None else 0, facts)
 
+    def in_force(self, family: str) -> bool:
+        """Whether a rule of the family may refuse a call: not where all of it is mode: audit."""
+        rules = self.families.get(family)
+        return rules is None or not rules.otherwise.audit
+
     def narrowed(self, family: str, snapshot: Snapshot) -> Decision | Callable[[bytes], Decision]:
         """What the policy comes to for every call with the registers of `snapshot`.
 

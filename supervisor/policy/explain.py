@@ -133,7 +133,7 @@ def _of_node(rule: Rule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
 
 
 def _first_look(
-    rule: AnyRule, globs: tuple[str, ...] | None, asked: Asked
+    rule: Rule | SocketRule, globs: tuple[str, ...] | None, asked: Asked
 ) -> tuple[str, str]:
     """The first look knows the path as it was written, where that says where it leads, and nobody.
 

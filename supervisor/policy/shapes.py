@@ -199,8 +199,7 @@ class Shape:
     """What one rule matches. `exact`: the boxes are not more than that, either.
 
     `sure`: nothing that it looks at can be unknown. Where something is, a rule that grants does not
-    match, and one that refuses does. `late`: it lets a call go on, but decides at the second look
-    alone: at the first, which knows no caller, a later rule may refuse what this one matches.
+    match, and one that refuses does.
     """
 
     boxes: tuple[Box, ...]
@@ -208,7 +207,6 @@ class Shape:
     exact: bool
     grants: bool
     sure: bool
-    late: bool = False
 
     @property
     def free(self) -> bool:
@@ -218,7 +216,7 @@ class Shape:
     @property
     def blind(self) -> bool:
         """The same, where what it asks of the caller is known."""
-        return self.exact and not self.late and all(text.any for text in self.texts)
+        return self.exact and all(text.any for text in self.texts)
 
     def surely(self, other: Shape) -> bool:
         """Whether it matches, where something is unknown, whenever `other` does."""
@@ -329,7 +327,6 @@ def shapes_of(rules: AnyRules, budget: Budget) -> list[Shape]:
         known_texts = isinstance(rule, SocketRule) and rule.globs is None
         sure = known_texts or all(text.any for text in texts)
         sure = sure and (caller is None or not caller.wants)
-        late = nodes and rule.audit and not grants and caller is not None
-        return Shape(boxes, texts, exact, grants, sure, late)
+        return Shape(boxes, texts, exact, grants, sure)
 
     return [*map(shape, rules.rules), shape(None)]

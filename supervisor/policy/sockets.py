@@ -19,8 +19,12 @@ from supervisor.policy.mounts import MountRule, MountRules
 from supervisor.policy.rules import (
     Rule,
     RuleSet,
+    looks,
     otherwise_from_json,
     otherwise_to_json,
+    passed_by,
+    spares,
+    to_be_seen,
 )
 
 # (4 or 6, first address, last address)
@@ -97,18 +101,17 @@ class SocketRule:
             return not self.verdict.grants
         return any(glob_matches(glob, path) for glob in self.globs)
 
-    def may_match(self, address: Address) -> bool:
-        """The first look: what is not known yet matches where it grants, and not where it refuses.
-        """
+    def may_match(self, address: Address, *, looks: bool) -> bool:
+        """The first look: what is not known yet matches where the rule `looks`."""
         if self.objection(address):
             return False
         if self.globs is not None and address.path is not None:
             path = lexical(address.path)
             if path is None:
-                return self.verdict.grants
+                return looks
             if not self.matches_path(path):
                 return False
-        return self.caller is None or self.verdict.grants
+        return self.caller is None or looks
 
     def matches(self, address: Address, facts: Facts) -> bool:
         """The second look."""
@@ -159,7 +162,9 @@ class SocketRules:
 
     def __post_init__(self) -> None:
         for decision in (*(rule.decision() for rule in self.rules), self.otherwise):
-            self._decisions.append((decision, replace(decision, needs_facts=True)))
+            spared = spares(decision, self.otherwise)
+            again = to_be_seen(decision) if spared else replace(decision, needs_facts=True)
+            self._decisions.append((decision, again))
 
     @property
     def restricts(self) -> bool:
@@ -196,19 +201,22 @@ class SocketRules:
         return self._first(known)
 
     def _first(self, address: Address) -> Decision:
-        asks = False
+        asks = behind = False
         for number, rule in enumerate(self.rules):
             if rule.objection(address):
                 continue
             # a path that is not asked for is looked at by nobody
             asks = asks or rule.needs_facts
-            if rule.may_match(address):
-                return self._decided(number, asks=asks)
-        return self._decided(-1, asks=asks)
+            if rule.may_match(address, looks=looks(rule, self.otherwise)):
+                return self._decided(number, asks=asks, behind=behind or rule.caller is not None)
+            behind = behind or passed_by(rule)
+        return self._decided(-1, asks=asks, behind=behind)
 
-    def _decided(self, number: int, *, asks: bool) -> Decision:
+    def _decided(self, number: int, *, asks: bool, behind: bool) -> Decision:
         plain, again = self._decisions[number]
-        return again if asks and plain.verdict.grants else plain
+        if plain.verdict.grants:
+            return again if asks else plain
+        return again if behind and spares(plain, self.otherwise) else plain
 
     def _of_ours(self, verdict: Verdict, value: int, reason: str) -> Decision:
         """What no rule decides, but the call's own arguments do."""

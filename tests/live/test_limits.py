@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from errno import ENODEV, ENOENT, ENOSYS, EPERM
+from errno import ENODEV, ENOENT, ENOMEDIUM, ENOSYS, EPERM
 from pathlib import Path
 
 import pytest
@@ -109,6 +109,22 @@ def test_calls_in_flight(root: Person, place: Path, crowds: list[Caller]) -> Non
             os.kill(helper, signal.SIGCONT)
         wait_for(caller.errnos, lambda said: len(said) == 1 + 2 * IN_FLIGHT)
         assert set(caller.errnos()) == {str(ENOENT)}
+
+
+def test_another_policys_limits(root: Person, place: Path, crowds: list[Caller]) -> None:
+    """A session that runs goes by them from then on."""
+    text = EMULATED.replace("syscalls:", "limits: {path: %s}\nsyscalls:")
+    with serving(root, place, {"host": text % "60s"}) as daemon:
+        caller = crowd(daemon, crowds, "one", 1)
+        session = daemon.ours("session")
+        (place / "policies" / "host.yaml").write_text(text % "500ms")
+        assert daemon.command("reload").returncode == 0
+        for helper in daemon.ours("path") + daemon.ours("make"):
+            os.kill(helper, signal.SIGSTOP)
+        (place / "go").touch()
+        said = wait_for(caller.errnos, lambda said: len(said) == 2)
+        assert said == [str(ENOENT), str(ENOMEDIUM)]
+        assert daemon.ours("session") == session
 
 
 def test_so_many_containers(root: Person, place: Path, crowds: list[Caller]) -> None:

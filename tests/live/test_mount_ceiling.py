@@ -137,9 +137,8 @@ def test_a_journal_on_another_device(root: Person, place: Path) -> None:
         subprocess.run(["umount", str(place / "mp")], check=True)
         words: dict[str, Any] = {"source": str(place / "disk"), "shift": "auto"}
         for options, granted in (
-            ((), False), (("*",), False), (("journal_dev=0x1",), False),
-            (("journal_dev=*",), True), ((f"journal_dev={number:#x}",), True),
-            ((f"journal_dev={number}",), True),
+            (("*",), False), (("journal_dev=0x1",), False),
+            ((f"journal_dev={number:#x}",), True), ((f"journal_dev={number}",), True),
         ):  # fmt: skip
             rules = [{"fstype": "ext4", "force": FORCE, "options": options}]
             with mounting(ceiling=rules) as (target, actor):

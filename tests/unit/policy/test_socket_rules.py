@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import random
 from errno import EAFNOSUPPORT, EFAULT
 
 import pytest
@@ -230,3 +231,47 @@ def test_why_and_what_would_allow_it() -> None:
     asked = parse(FAMILIES, 'connect(3, {sa_family=AF_UNIX, sun_path="/run/x"}, 110)')
     allowed = smallest(policy.families["connect"], asked, None, FAMILIES, "host")
     assert allowed == ('{path: "/run/x", do: emulate}', "")
+
+
+ADDRESSES = ("10.0.0.1:80", "10.0.0.2:81", "[::1]:80", "/run/x", "/etc/x", "unix:x", "@x")
+WHERE = (b"/run/x", b"/etc/x", None)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_connections_that_load_have_no_race(seed: int) -> None:
+    """All of an address is memory; who calls is not. Held against every call of a small world."""
+    rnd = random.Random(seed)
+    keys = ("to: 10.0.0.0/31", "port: 80", "family: unix", "path: /run/**", "abstract: x")
+    rules = []
+    for _ in range(rnd.choice((1, 2, 3, 4))):
+        rule = [rnd.choice(keys)] if rnd.random() < 0.6 else []
+        rule += [f"uid: {rnd.choice((0, 1))}"] if rnd.random() < 0.4 else []
+        verdict = rnd.choice(("continue", "emulate", "refuse", "{errno: EIO}", "{return: 0}"))
+        rule += [f"do: {verdict}"] + (["mode: audit"] if rnd.random() < 0.3 else [])
+        rules.append(", ".join(rule))
+    otherwise = rnd.choice(("refuse", "kernel"))
+    try:
+        policy = connect(*rules, otherwise=otherwise)
+    except PolicyFindings:
+        return
+    for uid in (0, 1):
+        found = []
+        for address in ADDRESSES:
+            first = decide(policy, address)
+            if not first.needs_facts:
+                found.append(first)
+                continue
+            found += [decide(policy, address, Facts(path, uid, 0)) for path in WHERE]
+        goes_on = any(one.audit or one.verdict is Verdict.CONTINUE for one in found)
+        refused = (Verdict.REFUSE, Verdict.ERRNO, Verdict.RETURN)
+        held = any(one.verdict in refused and not one.audit for one in found)
+        assert not (goes_on and held), (rules, otherwise, uid)
+
+
+def test_an_audit_rule_that_asks_who_calls_is_not_passed_by() -> None:
+    policy = connect("uid: 0, mode: audit, do: {errno: EIO}")
+    first = decide(policy, "10.0.0.1:80")
+    assert (first.verdict, first.needs_facts) == (EMULATE, True)
+    assert decide(policy, "10.0.0.1:80", Facts(None, 0, 0)).audit
+    other = decide(policy, "10.0.0.1:80", Facts(None, 5, 0))
+    assert (other.verdict, other.audit) == (REFUSE, False)
