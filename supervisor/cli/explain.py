@@ -14,9 +14,11 @@ from supervisor.kernel.syscalls import ARCH_NAMES, NATIVE_ARCHES, arch_name
 from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Decision, Facts, Verdict
 from supervisor.policy import smallest
-from supervisor.policy.asked import CALLER, Asked, parse
+from supervisor.policy.asked import CALLER, Asked
+from supervisor.policy.call_text import parse
 from supervisor.policy.compile import compile_named
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.doors import DOORS, NO_FAMILY
 from supervisor.policy.explain import Explanation, explain, verdict_text
 from supervisor.policy.traits import Traits
 
@@ -25,6 +27,9 @@ _NUMBERS = ("uid", "gid", "host_uid", "host_gid")
 _COMPANION = (
     "no rule is about it: it is looked at for the sake of nodes and mounts that seccompd made, and "
     "is the kernel's where it concerns none of them"
+)
+_HOW = (
+    "a call is written as strace does, as NAME ARGUMENT=VALUE ..., or it is a line of an audit log"
 )
 _HELP = {
     "uid": "the caller's file system uid in its user namespace (0 if left out)",
@@ -65,28 +70,34 @@ def main(args: argparse.Namespace) -> int:
     """0, whatever the policy says: it was a question."""
     policy = compile_named(args.policy, Traits(args.nodes), FAMILIES)
     said = {key: value for key in CALLER if (value := getattr(args, key)) is not None}
-    out = []
-    for number, text in enumerate(_calls(args.call)):
+    out: list[dict[str, Any]] = []
+    skipped: list[str] = []
+    one = args.call != ["-"]
+    for text in [" ".join(args.call)] if one else _lines():
         try:
-            asked = parse(FAMILIES, text, _ARCHES[args.arch])
-            asked = _with(asked, said)
+            asked = _with(parse(FAMILIES, text, _ARCHES[args.arch]), said)
             found = explain(policy, asked)
             row = _row(policy, found, args)
         except ValueError as error:
-            raise UsageError(f"explain: {error}", hint="see docs/policies.md") from None
-        out.append(row)
+            if one:
+                raise UsageError(f"explain: {error}", hint=_HOW) from None
+            skipped.append(str(error))
+            continue
         if args.output == "text":
-            sys.stdout.write(("\n" if number else "") + _text(found, row))
+            sys.stdout.write(("\n" if out else "") + _text(found, row))
+        out.append(row)
     if args.output == "json":
         sys.stdout.write(json.dumps(out, indent=1) + "\n")
+    if skipped:
+        sys.stderr.write(f"{len(skipped)} lines are no such calls; the first: {skipped[0]}\n")
     return 0
 
 
-def _calls(words: list[str]) -> Iterator[str]:
-    if words == ["-"]:
-        yield from (line for line in sys.stdin if line.strip())
-    else:
-        yield " ".join(words)
+def _lines() -> Iterator[str]:
+    """Those of stdin, bytes that are no text as well."""
+    for line in sys.stdin.buffer:
+        if line.strip():
+            yield line.decode("utf-8", "surrogateescape")
 
 
 def _with(asked: Asked, said: dict[str, Any]) -> Asked:
@@ -109,6 +120,8 @@ def _row(policy: CompiledPolicy, found: Explanation, args: argparse.Namespace) -
         "instruction": found.run.way[-1],
         "instructions": found.run.steps,
     }
+    if asked.spec.family == NO_FAMILY and found.filtered != "allow":
+        row["door"] = DOORS[asked.spec.name].why
     if decision is not None:
         row |= {"verdict": decision.verdict.value, "rule": decision.rule}
         if decision.verdict is Verdict.ERRNO:
@@ -162,6 +175,8 @@ def _text(found: Explanation, row: dict[str, Any]) -> str:
             "kill": "the filter kills the process",
         }.get(found.filtered, f"the filter refuses it: {found.filtered.removeprefix('errno ')}")
         lines.append(f"{said} ({way})")
+        if "door" in row:
+            lines.append(f"that is for every policy to say alike: {row['door']}")
     else:
         lines.append(f"the filter notifies it ({way})")
         if found.decision.rule == "companion":

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from supervisor.errors import PolicyError
+from supervisor.model import Decision, Verdict
 from supervisor.policy.asked import Asked, recorded
 from supervisor.policy.families import FamilySpec
 
+_NOTHING: Final = Decision(Verdict.REFUSE, "")
 _LINE_MAX: Final = 1 << 20
 # Who answers where no rule did: an error on the way, or what is done for the sake of our own nodes.
 _NO_RULE: Final = frozenset(("companion", "on_error", "remount"))
@@ -52,12 +54,17 @@ class Log:
             if self.session is not None and record.get("session") != self.session:
                 return
             self._count_lost(record)
-            if "syscall" not in record or record.get("rule") in _NO_RULE or "event" in record:
+            if "syscall" not in record or "event" in record:
+                return
+            if not isinstance(record.get("rule"), str):
+                raise ValueError("it names no rule")
+            if record["rule"] in _NO_RULE:
                 return
             asked = recorded(self.families, record)
             weight = record.get("repeats", 1)
             if asked is None or not isinstance(weight, int):
                 return
+            asked.known(_NOTHING)  # what means nothing is said now, not when a policy asks for it
         except (ValueError, RecursionError) as error:
             self.unread += 1
             self.complaint = self.complaint or f"{place}: {error}"

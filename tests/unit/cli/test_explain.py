@@ -62,12 +62,24 @@ def test_lines_of_a_log(
               "args": {"pathname": "x\\x0a", "mode": 0o020666, "dev": 0x800},
               "facts": {"uid": 0, "gid": 0}}  # fmt: skip
     trace = 'unlink("x") = ? [companion]'
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{json.dumps(record)}\n\n{trace}\n"))
+    others = b'{"event": "session_end", "session": "x"}\n{"rule": \n\xff\xfe(\nstrace: Process 5\n'
+    text = f"{json.dumps(record)}\n\n".encode() + others + f"{trace}\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
     assert run("-") == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err == (
+        "4 lines are no such calls; the first: this record is not about a call of a policy\n"
+    )
     assert 'mknod("x\\x0a", S_IFCHR|0666, makedev(8, 0))  (i386)' in out
     assert 'path: "/x\\x0a"' in out
     assert "no rule is about it" in out
+
+
+def test_what_the_filter_answers_for_every_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--policy", "loop-images", 'fsopen("ext4", 0)') == 0
+    out = capsys.readouterr().out
+    assert "the filter refuses it: ENOSYS (instruction" in out
+    assert "that is for every policy to say alike: a policy with rules on mounts leaves" in out
 
 
 def test_a_protected_device_is_named(capsys: pytest.CaptureFixture[str]) -> None:

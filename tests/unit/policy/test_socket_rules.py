@@ -14,7 +14,7 @@ from supervisor.kernel import bpf, simulate
 from supervisor.kernel.address_text import read
 from supervisor.kernel.syscalls import I386, X86_64, numbers
 from supervisor.model import Arg, Decision, Facts, Snapshot, Verdict
-from supervisor.policy.asked import parse
+from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain
 from supervisor.policy.shadows import shadows
