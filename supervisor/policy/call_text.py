@@ -42,13 +42,15 @@ def parse(families: Mapping[str, FamilySpec], text: str, arch: int = X86_64) -> 
     return _by_names(families, name, pairs, arch)
 
 
-def record_of(text: str) -> dict[str, Any]:
+def record_of(text: str | bytes) -> dict[str, Any]:
     """A line of an audit log. ValueError where it is none."""
     try:
         record = json.loads(text)
     except json.JSONDecodeError as error:
         where = f"no JSON from column {error.colno} on"
         raise ValueError(f"no record of an audit log: {where}") from None
+    except UnicodeDecodeError:
+        raise ValueError("no record of an audit log: not UTF-8") from None
     except RecursionError:
         raise ValueError("no record of an audit log: nested too deep") from None
     except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 from supervisor.errors import PolicyError
 from supervisor.model import Decision, Verdict
 from supervisor.policy.asked import Asked, recorded
+from supervisor.policy.call_text import record_of
 from supervisor.policy.families import FamilySpec
 
 _NOTHING: Final = Decision(Verdict.REFUSE, "")
@@ -48,9 +48,7 @@ class Log:
 
     def _call(self, line: bytes, place: str) -> Iterator[tuple[Asked, int]]:
         try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("not an object")
+            record = record_of(line)
             if self.session is not None and record.get("session") != self.session:
                 return
             self._count_lost(record)
@@ -65,7 +63,7 @@ class Log:
             if asked is None or not isinstance(weight, int):
                 return
             asked.known(_NOTHING)  # what means nothing is said now, not when a policy asks for it
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             self.unread += 1
             self.complaint = self.complaint or f"{place}: {error}"
             return
