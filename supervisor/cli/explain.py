@@ -137,15 +137,19 @@ def _row(policy: CompiledPolicy, found: Explanation, args: argparse.Namespace) -
         ]
         if found.facts is not None:
             row["facts"] = _facts(found.facts)
+        if guessed := smallest.guesses(asked, found.facts):
+            row["guessed"] = guessed
+        if why := smallest.allowed_already(asked, decision):
+            row["allowed"] = why
     rules = policy.families.get(asked.spec.family)
     done = decision is not None and decision.verdict in (Verdict.EMULATE, Verdict.RETURN)
     granted = done and decision is not None and not decision.audit
-    if rules is not None and not granted and found.filtered != "allow":
+    wanted = not granted and found.filtered != "allow" and "allowed" not in row
+    if rules is not None and wanted:
         allowed = smallest.smallest(rules, asked, found.facts, FAMILIES, args.nodes)
         if allowed is not None:
             row["smallest_rule"], row["before"] = allowed
-            if what := smallest.warning(asked):
-                row["grants"] = what
+            row["careful"] = smallest.warnings(asked, allowed[0], FAMILIES)
     return row
 
 
@@ -186,6 +190,8 @@ def _text(found: Explanation, row: dict[str, Any]) -> str:
         if found.facts is not None:
             facts = " ".join(f"{key}={value}" for key, value in row["facts"].items())
             lines.append(f"decided twice: on what was written, and on {facts}")
+        if "guessed" in row:
+            lines.append(f"not known: {', '.join(row['guessed'])}")
         for one in found.tried:
             why = f"no: {one.objection}" if one.key else "this one decides"
             lines.append(f"  {one.place}: {why}")
@@ -193,8 +199,9 @@ def _text(found: Explanation, row: dict[str, Any]) -> str:
         where = f", before {row['before']}" if row["before"] else ""
         lines.append(f"the smallest rule that would allow it{where}:")
         lines.append(f"  - {row['smallest_rule']}")
-        if "grants" in row:
-            lines.append(f"  careful: it gives away {row['grants']}")
+        lines += [f"  careful: {text}" for text in row["careful"]]
+    if "allowed" in row:
+        lines.append(row["allowed"])
     return "\n".join(lines) + "\n"
 
 

@@ -87,6 +87,64 @@ def test_a_protected_device_is_named(capsys: pytest.CaptureFixture[str]) -> None
     assert "careful: it gives away the host's block devices" in capsys.readouterr().out
 
 
+MOUNTS = """version: 1
+syscalls:
+  mount:
+    otherwise: kernel
+    rules:
+      - {fstype: ext4, source: "/images/*", options: {allow: [ro]}, do: emulate}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "not_said"),
+    [
+        (
+            ['mount("none", "/m", "tmpfs", 0, NULL)'],
+            ["root of a container mounts tmpfs by itself, since Linux 3.9: no rule is needed"],
+            ["smallest rule", "careful"],
+        ),
+        (
+            ["--source", "device 7:1 x", 'mount("x", "/m", "ext4", 0, "errors=panic")'],
+            ["careful: errors=panic allows errors=panic", "careful: a driver of the kernel"],
+            [],
+        ),
+        (
+            ["--source", "device 253:1 /dev/vda1", 'mount("/dev/vda1", "/m", "xfs", 0, NULL)'],
+            ["careful: block 253:1 mounts the host's disks", "careful: a driver of the kernel"],
+            ["what the source is (taken"],
+        ),
+        (
+            ['mount("/images/a", "m", "ext4", MS_RDONLY, NULL)'],
+            [
+                "emulate, by p.yaml:6",
+                "not known: the working directory (taken as /), symbolic links on the way (taken "
+                "as none), uid (taken as 0), gid (taken as 0), what the source is (taken as it is",
+            ],
+            ["careful", "smallest rule"],
+        ),
+        (
+            ["--uid", "1", "--gid", "1", "--cwd", "/", "--source", "image /images/a",
+             'mount("/images/a", "m", "ext4", MS_RDONLY, NULL)'],
+            ["not known: symbolic links on the way (taken as none)\n"],
+            [],
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_guessed_and_what_is_dangerous_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: list[str],
+    not_said: list[str],
+) -> None:  # fmt: skip
+    policy = tmp_path / "p.yaml"
+    policy.write_text(MOUNTS)
+    assert run("--policy", str(policy), "--nodes", "private", *words) == 0
+    out = capsys.readouterr().out
+    for text in said:
+        assert text in out
+    for text in not_said:
+        assert text not in out
+
+
 @pytest.mark.parametrize("words", [["reboot"], ["mknod", "x"], ["{}"], ['mknod("a")']])
 def test_what_is_no_call_is_wrong_usage(words: list[str]) -> None:
     with pytest.raises(UsageError):
