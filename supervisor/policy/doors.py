@@ -26,7 +26,7 @@ def _door(name: str, why: str, **params: Kind) -> Door:
     return Door(CallSpec(NO_FAMILY, name, some), why)
 
 
-_MOUNTS: Final = "a policy with rules on mounts leaves no other way to a new mount than mount"
+_MOUNTS: Final = "the options of a mount would come in calls of their own"
 DOORS: Final[Mapping[str, Door]] = {
     door.spec.name: door
     for door in (
@@ -34,8 +34,7 @@ DOORS: Final[Mapping[str, Door]] = {
         _door("fspick", _MOUNTS, dirfd=Kind.FD, pathname=Kind.PATH, flags=Kind.FLAGS),
         _door(
             "io_uring_setup",
-            "where a policy looks at paths or sockets, or nodes may be bind mounts: what goes "
-            "through a ring passes no filter",
+            "what goes through a ring passes no filter",
             entries=Kind.FLAGS, p=Kind.BUFFER,
         ),
         _door(
