@@ -111,11 +111,14 @@ def _run_cases(cases: Path, report: dict[str, Any], output: str) -> bool:
     count, failures = len(found.results), found.failures
     report["cases"] = count
     report["failures"] = [failure.text() for failure in failures]
+    report["findings"] = [_row(finding) for finding in found.wrong]
     if output == "text":
+        for finding in found.wrong:
+            sys.stderr.write(f"{finding.text()}\n")
         for failure in failures:
             sys.stderr.write(f"{failure.text()}\n")
         sys.stdout.write(f"{cases}: {count - len(failures)} of {count} cases passed\n")
-    return bool(failures)
+    return bool(failures or found.wrong)
 
 
 def _findings(error: PolicyError, file: str) -> list[dict[str, Any]]:

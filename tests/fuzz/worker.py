@@ -100,6 +100,8 @@ def read_cases(content: bytes, folder: Path) -> str:
         report = selftest.run(folder / "t.yaml", FAMILIES)
         for result in report.results:
             result.text()
+        if report.wrong:
+            return _unclear(report.wrong)
     except PolicyFindings as error:
         return _unclear(error.findings)
     except SeccompdError as error:
