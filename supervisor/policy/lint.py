@@ -39,6 +39,8 @@ def lint(draft: Draft, nodes: Nodes | None = None) -> None:
         if nodes is not None:
             _for_whom(draft, family, rules, nodes)
     _unused_lists(draft)
+    for source in draft.source.included:
+        _not_taken_over(draft, source)
 
 
 def _warn(node: Node, message: str) -> None:
@@ -163,3 +165,40 @@ def _unused_lists(draft: Draft) -> None:
     if any(rules.rules for rules in draft.sets.values()):
         for key in draft.unused:
             _warn(key, f"the list {key.scalar} is used nowhere")
+
+
+# What of an included file does not count, and what holds where the including one says nothing.
+_OWN: Final[Mapping[str, object]] = {"mode": "enforce", "on_error": "EPERM", "limits": None}
+
+
+def _not_taken_over(draft: Draft, source: Source) -> None:
+    """What an included file says and the policy does not: of it lists and rules count alone."""
+    entry, root, main = source.entry, source.root, draft.source.root
+    if entry is None or root.kind != "mapping":
+        return
+    for key, usual in _OWN.items():
+        said, here = _said(root, (key,), usual), _said(main, (key,), usual)
+        if said not in (usual, here):
+            text = "it has limits of its own" if usual is None else f"it says {key}: {said}"
+            _warn(entry, f"{text}, which does not count here: say it in this policy where meant")
+    for family in draft.sets:
+        where = ("syscalls", family, "otherwise")
+        said, here = _said(root, where, "refuse"), _said(main, where, "refuse")
+        if said != here and _said(root, where[:2], None):
+            _warn(
+                entry,
+                f"it says otherwise: {said} for {family}, which does not count here: calls that no "
+                f"rule matches go by otherwise: {here}",
+            )
+    for other in source.included:
+        _not_taken_over(draft, other)
+
+
+def _said(root: Node, where: Sequence[str], usual: object) -> object:
+    """The value at a path of keys; `usual` where it is not there."""
+    node = root
+    for key in where:
+        if node.kind != "mapping" or key not in node.pairs:
+            return usual
+        node = node.pairs[key][1]
+    return node.value()

@@ -44,6 +44,7 @@ class Finding:
     """One thing wrong with a policy, or worth a warning.
 
     `excerpt` is the line, or of a long one the part around the place, from column `shift` on.
+    `included` says by which lines of which files the file is a part, the nearest first.
     """
 
     file: str
@@ -52,10 +53,12 @@ class Finding:
     severity: str = "error"
     excerpt: str = ""
     shift: int = 0
+    included: tuple[str, ...] = ()
 
     def text(self) -> str:
         """FILE:LINE:COLUMN: what is wrong, then the line with a caret below it."""
         out = f"{self.file}:{self.mark.line}:{self.mark.column}: {self.severity}: {self.message}"
+        out += "".join(f"\n  included from {place}" for place in self.included)
         if not self.excerpt:
             return out
         number = str(self.mark.line)
@@ -205,6 +208,8 @@ class Source:
         self.name = PurePath(file).name
         self.findings: list[Finding] = []
         self.included: list[Source] = []
+        # The entry of `include` that this file is there for.
+        self.entry: Node | None = None
         self._lines: list[str] = []
         if len(content) > SIZE_MAX:
             self.add(Mark(1, 1), f"larger than {SIZE_MAX} bytes")
@@ -230,7 +235,15 @@ class Source:
             half = _MESSAGE_MAX // 2
             message = f"{message[:half]} ... {message[-half:]}"
         excerpt = _shown(line[start : start + _EXCERPT_MAX])
-        self.findings.append(Finding(self.file, mark, _shown(message), severity, excerpt, start))
+        self.findings.append(
+            Finding(self.file, mark, _shown(message), severity, excerpt, start, self._way())
+        )
+
+    def _way(self) -> tuple[str, ...]:
+        if self.entry is None:
+            return ()
+        by = self.entry.source
+        return (f"{by.file}:{self.entry.mark.line}", *by._way())
 
     @property
     def full(self) -> bool:
