@@ -15,8 +15,8 @@ from typing import Any
 
 from supervisor.errors import PolicyError, UsageError
 from supervisor.handlers.registry import FAMILIES
-from supervisor.kernel.simulate import disassemble
 from supervisor.policy import machine, runtimes, selftest, store
+from supervisor.policy.annotate import annotated
 from supervisor.policy.compile import compile_draft
 from supervisor.policy.draft import read_draft
 from supervisor.policy.hot import answered_calls, hot_path, named_paths
@@ -104,7 +104,7 @@ def _check(name: str, report: dict[str, Any], args: argparse.Namespace, features
     report["hot_path"] = {arch: steps for arch, steps, _ in hot_path(policy)}
     report["answered"] = list(answered_calls(policy))
     if args.filter:
-        report["filter"] = disassemble(policy.filter)
+        report["filter"] = annotated(policy)
     if args.output == "text":
         for warning in warnings:
             sys.stderr.write(f"{warning.text()}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from supervisor.errors import UsageError
@@ -14,6 +14,7 @@ from supervisor.kernel.syscalls import ARCH_NAMES, NATIVE_ARCHES, arch_name
 from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Decision, Facts, Verdict
 from supervisor.policy import smallest
+from supervisor.policy.annotate import annotated
 from supervisor.policy.asked import CALLER, Asked
 from supervisor.policy.call_text import parse
 from supervisor.policy.compile import compile_named
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """0, whatever the policy says: it was a question."""
     policy = compile_named(args.policy, Traits(args.nodes), FAMILIES)
+    lines = annotated(policy)
     said = {key: value for key in CALLER if (value := getattr(args, key)) is not None}
     out: list[dict[str, Any]] = []
     skipped: list[str] = []
@@ -77,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
         try:
             asked = _with(parse(FAMILIES, text, _ARCHES[args.arch]), said)
             found = explain(policy, asked)
-            row = _row(policy, found, args)
+            row = _row(policy, lines, found, args)
         except ValueError as error:
             if one:
                 raise UsageError(f"explain: {error}", hint=_HOW) from None
@@ -109,7 +111,9 @@ def _with(asked: Asked, said: dict[str, Any]) -> Asked:
     return replace(asked, caller={**asked.caller, **said}, facts=None)
 
 
-def _row(policy: CompiledPolicy, found: Explanation, args: argparse.Namespace) -> dict[str, Any]:
+def _row(
+    policy: CompiledPolicy, lines: Sequence[str], found: Explanation, args: argparse.Namespace
+) -> dict[str, Any]:
     """The explanation as JSON's types."""
     asked, decision = found.asked, found.decision
     row: dict[str, Any] = {
@@ -119,6 +123,7 @@ def _row(policy: CompiledPolicy, found: Explanation, args: argparse.Namespace) -
         "filter": found.filtered,
         "instruction": found.run.way[-1],
         "instructions": found.run.steps,
+        "test": _test(lines, found),
     }
     if asked.spec.family == NO_FAMILY and found.filtered != "allow":
         row["door"] = DOORS[asked.spec.name].why
@@ -153,6 +158,12 @@ def _row(policy: CompiledPolicy, found: Explanation, args: argparse.Namespace) -
     return row
 
 
+def _test(lines: Sequence[str], found: Explanation) -> str:
+    """The last test of the filter on the call's way: what came before was common to more calls."""
+    tests = [lines[at] for at in found.run.way if " if " in lines[at]]
+    return " ".join(tests[-1].split()) if tests else ""
+
+
 def _facts(facts: Facts) -> dict[str, Any]:
     out: dict[str, Any] = {"uid": facts.uid, "gid": facts.gid}
     for name in ("path", "executable", "cgroup"):
@@ -173,6 +184,7 @@ def _facts(facts: Facts) -> dict[str, Any]:
 def _text(found: Explanation, row: dict[str, Any]) -> str:
     lines = [f"{row['call']}  ({row['arch']})"]
     way = f"instruction {row['instruction']}, after {row['instructions']}"
+    way += f"; the last test was {row['test']}" if row["test"] else ""
     if found.decision is None:
         said = {
             "allow": "the filter lets it go, seccompd never sees it: the kernel decides",
