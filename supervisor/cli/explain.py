@@ -32,18 +32,12 @@ _COMPANION = (
 _HOW = (
     "a call is written as strace does, as NAME ARGUMENT=VALUE ..., or it is a line of an audit log"
 )
-_HELP = {
-    "uid": "the caller's file system uid in its user namespace (0 if left out)",
-    "gid": "the same for its gid",
-    "host_uid": "the same uid as the host numbers it",
-    "host_gid": "the same for its gid",
-    "capability": "a capability that the caller has; can be given several times",
-    "executable": "the caller's program",
-    "cgroup": "the caller's cgroup",
-    "resolved": "where the call's path leads, where that is not plain from it",
-    "source": 'what a mount\'s source is: "image PATH" or "device MAJOR:MINOR NAME"',
-    "cwd": "the caller's working directory (/ if left out)",
-}
+
+
+def _id(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"an id is a number, and {text!r} is none")
+    return int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,14 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", default="default", metavar="NAME|FILE")
     parser.add_argument("--arch", choices=sorted(_ARCHES), default="x86_64")
     parser.add_argument("--nodes", choices=("host", "private", "none"), default="host")
-    for key in CALLER:
+    for key, doc in CALLER.items():
         option = "--" + key.replace("_", "-")
         if key in _NUMBERS:
-            parser.add_argument(option, type=int, metavar="ID", help=_HELP[key])
+            parser.add_argument(option, type=_id, metavar="ID", help=doc)
         elif key == "capability":
-            parser.add_argument(option, action="append", metavar="NAME", help=_HELP[key])
+            parser.add_argument(option, action="append", metavar="NAME", help=doc)
         else:
-            parser.add_argument(option, metavar="TEXT", help=_HELP[key])
+            parser.add_argument(option, metavar="TEXT", help=doc)
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.add_argument("call", nargs="+", metavar="CALL")
 

@@ -41,10 +41,18 @@ _MODES: Final = {
 }
 _ARCHES: Final[Mapping[str, int]] = {name: arch for arch, name in ARCH_NAMES.items()}
 # What a case or a command line may say of the caller, and of what path work would find out.
-CALLER: Final = (
-    "uid", "gid", "host_uid", "host_gid", "capability", "executable", "cgroup", "resolved",
-    "source", "cwd",
-)  # fmt: skip
+CALLER: Final[Mapping[str, str]] = {
+    "uid": "the caller's file system uid in its user namespace (0 if left out)",
+    "gid": "the same for its gid",
+    "host_uid": "the same uid as the host numbers it",
+    "host_gid": "the same for its gid",
+    "capability": "a capability that the caller has; there can be several",
+    "executable": "the caller's program",
+    "cgroup": "the caller's cgroup",
+    "resolved": "where the call's path leads, where that is not plain from it",
+    "source": 'what a mount\'s source is: "image PATH" or "device MAJOR:MINOR NAME"',
+    "cwd": "the caller's working directory (/ if left out)",
+}
 
 
 @dataclass(frozen=True, slots=True)

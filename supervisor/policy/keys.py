@@ -50,6 +50,7 @@ from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import (
     ERRNOS,
     REALISE,
+    RETURN_MAX,
     WORDS,
     action_parser,
     filled,
@@ -139,7 +140,10 @@ OPTIONS = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "properties": {"allow": {"anyOf": [{"type": "array", "items": _WORD}, _WORD]}},
+            "properties": {"allow": {
+                "anyOf": [{"type": "array", "items": _WORD}, _WORD],
+                "description": "flags by name, and globs for options: a call has no others",
+            }},
             "required": ["allow"],
             "additionalProperties": False,
         }
@@ -178,16 +182,25 @@ def sockets(family: FamilySpec) -> bool:
 
 
 def _emulate_schema(family: FamilySpec) -> Schema:
-    nodes = {"realise": {"enum": list(REALISE)}}
+    nodes = {"realise": {"enum": list(REALISE), "description": (
+        "auto: a real node, else a bind mount; closed: one that nobody can open"
+    )}}
     mount = {
-        "via": {"enum": list(VIAS)},
-        "shift": {"enum": [*SHIFTS, True, False]},
-        "force": {"type": "array", "items": {"enum": list(FORCE_NAMES)}},
+        "via": {"enum": list(VIAS), "description": "a driver of the kernel, or a FUSE program"},
+        "shift": {"enum": [*SHIFTS, True, False], "description": (
+            "whether owners on the filesystem are shown as the container numbers them"
+        )},
+        "force": {"type": "array", "items": {"enum": list(FORCE_NAMES)}, "description": (
+            "flags that the mount has whatever was asked for, and keeps"
+        )},
         "program": {
-            "anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": {"type": "string"}}]
+            "anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": {"type": "string"}}],
+            "description": "the FUSE program, by its name or as a command line",
         },
-        "from": {"enum": ["host", "container"]},
-        "devices": {"type": "boolean"},
+        "from": {"enum": ["host", "container"], "description": "whose file the program is"},
+        "devices": {"type": "boolean", "description": (
+            "whether device nodes of the filesystem open: without it the mount is nodev"
+        )},
     }
     return {
         "type": "object",
@@ -212,9 +225,12 @@ def do_schema(family: FamilySpec) -> Schema:
     return {
         "anyOf": [
             {"enum": [word.value for word in WORDS if word in allowed]},
-            one("errno", {"enum": list(ERRNOS)}),
-            one("return", {"type": "integer", "minimum": 0}),
-            one("emulate", emulate),
+            one("errno", {"enum": list(ERRNOS), "description": "the call fails with this errno"}),
+            one("return", {
+                "type": "integer", "minimum": 0, "maximum": RETURN_MAX,
+                "description": "nothing is done, and the call returns this number",
+            }),
+            one("emulate", emulate | {"description": "carried out for the caller, with settings"}),
         ]
     }
 

@@ -195,7 +195,7 @@ def _asked(
             return None
     for key in caller:
         if key not in CALLER:
-            text = f"unknown key {key} of caller" + near(str(key), CALLER)
+            text = f"unknown key {key} of caller" + near(str(key), list(CALLER))
             mistakes.add(text, "caller", str(key))
     arch = case.get("arch", "x86_64")
     if arch not in list(_ARCHES):

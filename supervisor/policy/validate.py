@@ -180,6 +180,14 @@ def _mended(value: Any, wrong: Sequence[Where]) -> Any:
     return value
 
 
+_TYPES: Final[Mapping[str, str]] = {
+    "string_type": "a text: in quotes, where YAML would read a number or something else",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+}
+
+
 def _message(
     kind: str,
     where: Where,
@@ -208,6 +216,8 @@ def _message(
         return f"{name} is a mapping of keys to values"
     if kind == "string_pattern_mismatch":
         return f"{name} is made of letters, digits, '.', '_' and '-', 64 at most"
+    if kind in _TYPES:
+        return f"{name} is {_TYPES[kind]}"
     text = str(found["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
     return f"{name} should be {text}"
 
