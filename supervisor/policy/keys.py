@@ -143,8 +143,14 @@ OPTIONS = Annotated[
             "properties": {"allow": {
                 "anyOf": [{"type": "array", "items": _WORD}, _WORD],
                 "description": "flags by name, and globs for options: a call has no others",
+            }, "require": {
+                "anyOf": [
+                    {"type": "array", "items": {"enum": list(FLAG_NAMES)}},
+                    {"enum": list(FLAG_NAMES)},
+                ],
+                "description": "flags that a call has to have, and that its mount keeps",
             }},
-            "required": ["allow"],
+            "minProperties": 1,
             "additionalProperties": False,
         }
     ),

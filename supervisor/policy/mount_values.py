@@ -43,10 +43,13 @@ _TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The flags and the option globs that a rule allows."""
+    """The flags and the option globs that a rule allows, None where it does not say; and the flags
+    that have to be there.
+    """
 
-    flags: int
-    globs: tuple[str, ...]
+    flags: int | None
+    globs: tuple[str, ...] | None
+    required: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,17 @@ def parse_source(value: object) -> NodeRange | str:
 
 
 def parse_options(value: object) -> Options:
-    """{allow: [...]}: flags by name, and globs for options."""
-    if not isinstance(value, dict) or list(value) != ["allow"]:
-        raise wrong("options is a mapping with allow: options: {allow: [ro, nosuid]}")
-    many = isinstance(value["allow"], list)
+    """{allow: [...], require: [...]}: flags by name, and globs for options."""
+    if not isinstance(value, dict) or not value or set(value) - {"allow", "require"}:
+        raise wrong(
+            "options is a mapping with allow, require, or both: options: {allow: [ro, nosuid]}"
+        )
     mistakes = Mistakes()
+    required = mistakes.read(_required, value.get("require", []), "require")
+    if "allow" not in value:
+        mistakes.end()
+        return Options(None, None, required)
+    many = isinstance(value["allow"], list)
     flags, globs = 0, []
     for number, word in enumerate(value["allow"] if many else [value["allow"]]):
         where = ("allow", number) if many else ("allow",)
@@ -102,7 +111,16 @@ def parse_options(value: object) -> Options:
         if word not in UNSET:
             globs.append(word)
     mistakes.end()
-    return Options(flags, tuple(globs))
+    return Options(flags, tuple(globs), required)
+
+
+def _required(value: object) -> int:
+    bits = 0
+    for name in value if isinstance(value, list) else [value]:
+        if name not in FLAG_NAMES:
+            raise wrong(f"{name!r} is no flag that can be required" + near(str(name), FLAG_NAMES))
+        bits |= MS[str(name)]
+    return bits
 
 
 def option_entry(option: str) -> str:

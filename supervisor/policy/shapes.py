@@ -233,7 +233,9 @@ def _tests(rule: AnyRule) -> list[Hashable]:
             if values is not None:
                 out.append((kind, values))
     if isinstance(rule, MountRule) and rule.flags is not None:
-        out.append(("flags", rule.flags | ALWAYS_ALLOWED | OPERATIONS))
+        out.append(("flags", rule.flags | rule.required | ALWAYS_ALLOWED | OPERATIONS))
+    if isinstance(rule, MountRule) and rule.required:
+        out.append(("required", rule.required))
     return out
 
 
@@ -244,6 +246,8 @@ def _implies(one: Any, other: Any, budget: Budget) -> bool:
         return False
     if kind == "flags":
         return not mine & ~theirs
+    if kind == "required":
+        return not theirs & ~mine
     if kind == "capabilities":
         return set(mine) <= set(theirs)
     return all(any(includes(outer, inner, budget) for outer in theirs) for inner in mine)
