@@ -33,7 +33,7 @@ _CHOSEN: Final[Mapping[str, str]] = {
 def lint(draft: Draft, nodes: Nodes | None = None) -> None:
     """Adds warnings to the findings of a draft. `nodes`: whom it is for, where that is said."""
     for family, rules in draft.sets.items():
-        for check in (_chosen, _unreachable, _accepted_races, _by_kernel):
+        for check in (_chosen, _unreachable, _accepted_races, _by_kernel, _twice):
             check(draft, family, rules)
         grants.warn(draft, rules, family)
         if nodes is not None:
@@ -119,6 +119,20 @@ def _by_kernel(draft: Draft, family: str, rules: AnyRules) -> None:
                     )
         elif isinstance(rule, MountRule) and rule.verdict is Verdict.EMULATE:
             _mounts_by_kernel(node, rule)
+
+
+def _twice(draft: Draft, family: str, rules: AnyRules) -> None:
+    """Devices that a rule names more than once, maybe by different words."""
+    every: Sequence[AnyRule] = rules.rules
+    for index, rule in enumerate(every):
+        if not isinstance(rule, Rule):
+            continue
+        first: dict[object, int] = {}
+        for number, nodes in enumerate(rule.nodes or ()):
+            if first.setdefault(nodes, number) != number:
+                named = entries(draft.node(family, index), "devices")
+                once = named[first[nodes]].scalar
+                _warn(named[number], f"this device is in the list already, as {once}")
 
 
 def _mounts_by_kernel(node: Node, rule: MountRule) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from unicodedata import combining, east_asian_width
 
 import yaml
 
@@ -25,6 +26,7 @@ NODES_MAX: Final = 120_000
 NOTED_MAX: Final = 1000
 _FINDINGS_MAX: Final = 100
 _EXCERPT_MAX: Final = 100
+_CUT: Final = "..."
 _MESSAGE_MAX: Final = 600
 _KEYS_MAX: Final = 1000
 _COLUMN_BITS: Final = SIZE_MAX.bit_length()
@@ -62,8 +64,8 @@ class Finding:
         if not self.excerpt:
             return out
         number = str(self.mark.line)
-        lead = "".join("\t" if char == "\t" else " " for char in self.excerpt)
-        caret = (lead + " ")[: self.mark.column - 1 - self.shift]
+        before = (self.excerpt + " ")[: self.mark.column - 1 - self.shift]
+        caret = "".join(map(_blank, before))
         return f"{out}\n  {number} | {self.excerpt}\n  {' ' * len(number)} | {caret}^"
 
 
@@ -162,6 +164,11 @@ def rule_node(source: Source, family: str, index: int) -> Node:
     return source.root.at(("syscalls", family), key=True)
 
 
+def _blank(char: str) -> str:
+    """As much room as a terminal gives a character."""
+    return char if char == "\t" else "" if combining(char) else "  " if east_asian_width(char) in "WF" else " "
+
+
 def _shown(text: str) -> str:
     """What a file says is shown, never sent to the terminal as it is."""
     return "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
@@ -235,6 +242,10 @@ class Source:
             half = _MESSAGE_MAX // 2
             message = f"{message[:half]} ... {message[-half:]}"
         excerpt = _shown(line[start : start + _EXCERPT_MAX])
+        if start:
+            start, excerpt = start - len(_CUT), _CUT + excerpt
+        if len(line) > start + len(excerpt):
+            excerpt += _CUT
         self.findings.append(
             Finding(self.file, mark, _shown(message), severity, excerpt, start, self._way())
         )
@@ -296,7 +307,7 @@ class Source:
                 message += " before the end of the file"
         elif context is not None and context.line + 1 != mark.line:
             message += f" (begun in line {context.line + 1})"
-        elif line[mark.column - 1 : mark.column] == "\t":
+        if line[mark.column - 1 : mark.column] == "\t":
             message += " (a tab): YAML is indented by spaces"
         self.add(mark, message)
 

@@ -177,6 +177,8 @@ def parse_seconds(value: object) -> float:
         found := re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s|m)", value)
     ):
         seconds = float(found[1]) * _SECONDS[found[2]]
+    elif isinstance(value, str) and (found := re.fullmatch(r"[0-9.]+ *([A-Za-z]+)", value)):
+        raise wrong(f"{found[1]} is no unit of time here: write ms, s or m")
     else:
         raise wrong('a time is a number of seconds, or a text such as "100ms" or "2s"')
     if not 0.001 <= seconds <= _SECONDS_MAX:

@@ -92,6 +92,10 @@ def warnings(text: str, nodes: Nodes | None = None) -> list[str]:
             "    - {devices: mem, do: {emulate: {realise: closed}}}\n",
             ["4:24 mem grants the host's memory", "4:29 char 10:196 grants the host's devices"],
         ),
+        (
+            HEAD + "    - {devices: [zero, zero, full, 'char 1:5', 'char 1:*'], do: refuse}\n",
+            ["4:24 this device is in the list already, as zero", "4:36 this device is in the list"],
+        ),
         (  # what an earlier rule decides is not granted by a later one
             HEAD + "    - {devices: [mem, 'char 1:0-2', 'block 8:*'], do: refuse}\n"
             "    - {devices: ['char 1:0-3', 'block 8:1'], do: emulate}\n"

@@ -189,6 +189,36 @@ def test_every_mistake_shows_its_line() -> None:
         assert lines[2].endswith("^"), lines
 
 
+@pytest.mark.parametrize(
+    ("before", "cells"),
+    [("漢字", 4), ("🎉", 2), ("é", 1), ("e\u0301", 1), ("\t", None), ("x" * 200, None)],
+)
+def test_the_caret_stands_below_what_is_wrong(before: str, cells: int | None) -> None:
+    with pytest.raises(PolicyFindings) as caught:
+        policy(f'version: 1\ndescription: "{before}", x\nsyscalls: {{}}\n')
+    line, caret = str(caught.value).splitlines()[1:3]
+    if cells is not None:
+        assert caret.index("^") == caret.index("| ") + 2 + len('description: "",') - 1 + cells
+    else:
+        # no character is wider than one cell, or caret and line begin alike
+        at = caret.index("^")
+        assert line[at] == ","
+    assert ("..." in line) == (len(before) > 100)
+
+
+def test_a_long_line_says_that_it_was_cut() -> None:
+    found = findings_of("version: 1\nname: " + "x" * 40 + " " + "y" * 400 + "\n")
+    assert any(one.endswith("y...") for one in found)
+    lone = findings_of("\t\n")
+    assert "(a tab): YAML is indented by spaces" in lone[0]
+
+
+def findings_of(text: str) -> list[str]:
+    with pytest.raises(PolicyFindings) as caught:
+        policy(text)
+    return ["\n".join(one.text().splitlines()[:2]) for one in caught.value.findings]
+
+
 def test_a_terminal_sees_no_escapes() -> None:
     with pytest.raises(PolicyFindings) as caught:
         policy("version: 1\nx\u009b31m: \u202e1\nsyscalls: {}")
