@@ -144,7 +144,7 @@ class Origin:
 
     def covers(self, other: Origin, budget: Budget) -> bool:
         """Whether the one source of `other` is inside of one of these."""
-        if self.any:
+        if self.any or "**" in (self.globs or ()):  # which is everything there is
             return True
         if other.any:
             return False

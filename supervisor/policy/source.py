@@ -166,7 +166,8 @@ def rule_node(source: Source, family: str, index: int) -> Node:
 
 def _blank(char: str) -> str:
     """As much room as a terminal gives a character."""
-    return char if char == "\t" else "" if combining(char) else "  " if east_asian_width(char) in "WF" else " "
+    room = "" if combining(char) else "  " if east_asian_width(char) in "WF" else " "
+    return char if char == "\t" else room
 
 
 def _shown(text: str) -> str:

@@ -153,6 +153,20 @@ def warnings(text: str, nodes: Nodes | None = None) -> list[str]:
             ],
         ),
         (
+            MOUNT + '      - {fstype: ext4, source: "**", mode: audit, do: refuse}\n'
+            "      - {fstype: ext4, options: {allow: [ro]}, do: kill, mode: audit}\n"
+            "      - {fstype: ext4, source: block 8:1, do: {errno: EIO}, mode: audit}\n",
+            [
+                "7:9 this rule is never reached: p.yaml:6 decides",
+                "8:9 this rule is never reached: p.yaml:6 decides",
+            ],
+        ),
+        (  # where the source is not known, what grants does not match
+            MOUNT + '      - {fstype: ext4, source: "**", do: {emulate: {via: fuse}}}\n'
+            "      - {fstype: ext4, do: kill, mode: audit}\n",
+            [],
+        ),
+        (
             MOUNT + "      - {fstype: [nfs, tmpfs], source: 'block 7:0', do: emulate}\n",
             [
                 "6:24 the kernel lets root of a container mount tmpfs by itself (since Linux 3",
