@@ -20,8 +20,8 @@ from tests.support.people import Person
 from tests.support.policies import policy
 from tests.support.scratch import scratch
 
-# Calls once; then, once it is told to, so many processes (`%d`) call as fast as they can, as long as
-# this one is there. Each says the errno of its first call.
+# Calls once; then, once it is told to, so many processes (`%d`) call as fast as they can, as long
+# as this one is there. Each says the errno of its first call.
 CROWD = """
 import os, sys, time
 said, stop = sys.argv[1:]
