@@ -224,10 +224,13 @@ static int64_t take_control(const struct sd_errand *errand, const int *fds, stru
  * for somebody else. 0, or the errno. */
 static int64_t fits(struct sd_errand *errand, int sock, struct sd_errand_done *done)
 {
-	int protocol = option(sock, SO_PROTOCOL);
 	if (done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX &&
 	    done->domain != AF_NETLINK)
 		return refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN);
+	if (errand->op != SD_SOCKET_SEND && !(errand->flags & SD_SOCKET_UNSPECIFIED))
+		return 0;
+	int protocol = option(sock, SO_PROTOCOL);
+	done->type = option(sock, SO_TYPE);
 	/* only IPv4 sockets take AF_UNSPEC for IPv4; UDP ones of IPv6 for none at all */
 	if (errand->flags & SD_SOCKET_UNSPECIFIED && done->domain == AF_INET6) {
 		if (errand->op != SD_SOCKET_SEND || done->type != SOCK_DGRAM ||
@@ -348,8 +351,6 @@ static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, stru
 	done->domain = option(sock, SO_DOMAIN);
 	if (done->domain < 0)
 		return refuse(done, done->domain, SD_SOCKET_KERNEL);
-	done->type = option(sock, SO_TYPE);
-	done->patient = is_patient(sock);
 	return 0;
 }
 
@@ -391,6 +392,8 @@ void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_
 				SD_SOCKET_KERNEL);
 	else if (!result && errand->op != SD_SOCKET_LOOK)
 		result = call(errand, &hold, -1, done);
+	if (result == -EINTR)
+		done->patient = is_patient(hold.sock);
 	let_go(&hold);
 	done->result = result;
 }

@@ -689,6 +689,7 @@ struct sd_socket { /* one call on a socket */
 	uint64_t id;
 	int32_t number;       /* of the socket in the caller's table */
 	int32_t by_thread;    /* the kernel has pidfds of threads, and they are not hidden */
+	int32_t anew;         /* what is known of the caller's number is of somebody who has gone */
 	uint32_t op, flags;
 	int32_t call_flags;   /* MSG_* */
 	int32_t address_length;
@@ -707,6 +708,8 @@ struct sd_socket { /* one call on a socket */
 /* Who has the caller's table of descriptors, as a pidfd. -ESRCH: it has gone; -EPERM: its table cannot
  * be told from another's. */
 int sd_socket_owner(const struct sd_socket *call);
+/* Closes those that are kept open for the next calls of the same threads. */
+void sd_socket_forget_owners(void);
 /* Has a porter fetch the caller's socket, and make the call on that. 1: done, the result is there; 0:
  * not yet; -errno. */
 int sd_socket_call(struct sd_socket *call, int porter, int linger_us);

@@ -71,6 +71,7 @@ class Sockets:
     def rest(self) -> None:
         """Nobody calls."""
         self._ready.clear()
+        lib.sd_socket_forget_owners()
         self._porters.rest()
 
     def close(self) -> None:
@@ -186,13 +187,16 @@ class Sockets:
     def _ask(self, job: SocketJob) -> int:
         """Has a porter make the call: 1 it has, 0 it takes longer. Raises PorterError, and
         SocketError."""
+        job.call.anew = False
         for _ in range(2):  # one that has gone is seen when it is asked
             porter = job.porter = self._porters.take()
             result: int = lib.sd_socket_call(job.call, porter.sock, _LINGER_US)
             if result == 0:
                 return result
             self._done_with(porter, result)
-            if result != -EPIPE:
+            if result > 0 and job.call.why == lib.SD_SOCKET_GONE and not job.call.anew:
+                job.call.anew = True  # the number may be somebody else's by now
+            elif result != -EPIPE:
                 break
         if result < 0:
             raise SocketError(self._on_error, _ERRORS.get(result) or os.strerror(-result))
