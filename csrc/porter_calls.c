@@ -293,10 +293,27 @@ static int64_t send_unix(struct sd_errand *errand, struct msghdr *message, const
 	return sent < 0 ? -errno : sent;
 }
 
+/* The IPv4 address of an errand as one that IPv6 sockets take. */
+static void map_address(struct sd_errand *errand)
+{
+	struct sockaddr_in from;
+	struct sockaddr_in6 to = {.sin6_family = AF_INET6};
+	memcpy(&from, errand->address, sizeof from);
+	if (from.sin_family != AF_INET)
+		return;
+	to.sin6_port = from.sin_port;
+	memset(to.sin6_addr.s6_addr + 10, 0xff, 2);
+	memcpy(to.sin6_addr.s6_addr + 12, &from.sin_addr, sizeof from.sin_addr);
+	memcpy(errand->address, &to, sizeof to);
+	errand->address_length = sizeof to;
+}
+
 static int64_t call(struct sd_errand *errand, const struct hold *hold, int path,
 		    struct sd_errand_done *done)
 {
 	struct sockaddr_un by_path;
+	if (errand->flags & SD_SOCKET_REDIRECTED && done->domain == AF_INET6)
+		map_address(errand);
 	void *address = errand->address;
 	socklen_t length = (socklen_t)errand->address_length;
 	if (path >= 0) {

@@ -670,6 +670,7 @@ enum sd_socket_flag {
 	SD_SOCKET_NO_ADDRESS = 2,
 	SD_SOCKET_UNSPECIFIED = 4, /* the address was AF_UNSPEC, and is AF_INET to some sockets alone */
 	SD_SOCKET_CUT = 8,         /* there is more data than comes along */
+	SD_SOCKET_REDIRECTED = 16, /* the address is not the caller's own: an IPv6 socket takes an IPv4 one */
 };
 
 enum sd_socket_why { /* what an errno is about that the kernel has not said */
