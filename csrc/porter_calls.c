@@ -224,10 +224,13 @@ static int64_t take_control(const struct sd_errand *errand, const int *fds, stru
  * for somebody else. 0, or the errno. */
 static int64_t fits(struct sd_errand *errand, int sock, struct sd_errand_done *done)
 {
-	int protocol = option(sock, SO_PROTOCOL);
 	if (done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX &&
 	    done->domain != AF_NETLINK)
 		return refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN);
+	if (errand->op != SD_SOCKET_SEND && !(errand->flags & SD_SOCKET_UNSPECIFIED))
+		return 0;
+	int protocol = option(sock, SO_PROTOCOL);
+	done->type = option(sock, SO_TYPE);
 	/* only IPv4 sockets take AF_UNSPEC for IPv4; UDP ones of IPv6 for none at all */
 	if (errand->flags & SD_SOCKET_UNSPECIFIED && done->domain == AF_INET6) {
 		if (errand->op != SD_SOCKET_SEND || done->type != SOCK_DGRAM ||
@@ -290,10 +293,27 @@ static int64_t send_unix(struct sd_errand *errand, struct msghdr *message, const
 	return sent < 0 ? -errno : sent;
 }
 
+/* The IPv4 address of an errand as one that IPv6 sockets take. */
+static void map_address(struct sd_errand *errand)
+{
+	struct sockaddr_in from;
+	struct sockaddr_in6 to = {.sin6_family = AF_INET6};
+	memcpy(&from, errand->address, sizeof from);
+	if (from.sin_family != AF_INET)
+		return;
+	to.sin6_port = from.sin_port;
+	memset(to.sin6_addr.s6_addr + 10, 0xff, 2);
+	memcpy(to.sin6_addr.s6_addr + 12, &from.sin_addr, sizeof from.sin_addr);
+	memcpy(errand->address, &to, sizeof to);
+	errand->address_length = sizeof to;
+}
+
 static int64_t call(struct sd_errand *errand, const struct hold *hold, int path,
 		    struct sd_errand_done *done)
 {
 	struct sockaddr_un by_path;
+	if (errand->flags & SD_SOCKET_REDIRECTED && done->domain == AF_INET6)
+		map_address(errand);
 	void *address = errand->address;
 	socklen_t length = (socklen_t)errand->address_length;
 	if (path >= 0) {
@@ -348,8 +368,6 @@ static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, stru
 	done->domain = option(sock, SO_DOMAIN);
 	if (done->domain < 0)
 		return refuse(done, done->domain, SD_SOCKET_KERNEL);
-	done->type = option(sock, SO_TYPE);
-	done->patient = is_patient(sock);
 	return 0;
 }
 
@@ -391,6 +409,8 @@ void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_
 				SD_SOCKET_KERNEL);
 	else if (!result && errand->op != SD_SOCKET_LOOK)
 		result = call(errand, &hold, -1, done);
+	if (result == -EINTR)
+		done->patient = is_patient(hold.sock);
 	let_go(&hold);
 	done->result = result;
 }

@@ -670,6 +670,7 @@ enum sd_socket_flag {
 	SD_SOCKET_NO_ADDRESS = 2,
 	SD_SOCKET_UNSPECIFIED = 4, /* the address was AF_UNSPEC, and is AF_INET to some sockets alone */
 	SD_SOCKET_CUT = 8,         /* there is more data than comes along */
+	SD_SOCKET_REDIRECTED = 16, /* the address is not the caller's own: an IPv6 socket takes an IPv4 one */
 };
 
 enum sd_socket_why { /* what an errno is about that the kernel has not said */
@@ -689,6 +690,7 @@ struct sd_socket { /* one call on a socket */
 	uint64_t id;
 	int32_t number;       /* of the socket in the caller's table */
 	int32_t by_thread;    /* the kernel has pidfds of threads, and they are not hidden */
+	int32_t anew;         /* what is known of the caller's number is of somebody who has gone */
 	uint32_t op, flags;
 	int32_t call_flags;   /* MSG_* */
 	int32_t address_length;
@@ -707,6 +709,8 @@ struct sd_socket { /* one call on a socket */
 /* Who has the caller's table of descriptors, as a pidfd. -ESRCH: it has gone; -EPERM: its table cannot
  * be told from another's. */
 int sd_socket_owner(const struct sd_socket *call);
+/* Closes those that are kept open for the next calls of the same threads. */
+void sd_socket_forget_owners(void);
 /* Has a porter fetch the caller's socket, and make the call on that. 1: done, the result is there; 0:
  * not yet; -errno. */
 int sd_socket_call(struct sd_socket *call, int porter, int linger_us);

@@ -133,6 +133,15 @@ class MountSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketSettings:
+    """How a rule wants a call on a socket made: led to the struct sockaddr `redirect`, at the port
+    that the caller asked for if it has none of its own; b"": to where the caller asked.
+    """
+
+    redirect: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class MountCeiling:
     """All that a maker can be asked to mount with one rule of `via: kernel`: one fstype, what it
     may be mounted from, the MS_* flags that it always gets (`force`) and those that may be asked
@@ -181,7 +190,7 @@ class Decision:
     rule: str
     reason: str = ""
     value: int = 0
-    settings: Settings | MountSettings = Settings()
+    settings: Settings | MountSettings | SocketSettings = Settings()
     needs_facts: bool = False
     silent: bool = False
     audit: bool = False
@@ -282,7 +291,8 @@ class SocketCall:
     `operation` is "connect", "bind" or "send". `address` is a struct sockaddr in which nothing can
     be understood in two ways, None where the call has none; `path` what it names of the file
     system, as it was written. `flags` are MSG_*. `several`: the call wants to hear how many
-    messages were sent, and is told how much of the first. `unspecified`: see Address.
+    messages were sent, and is told how much of the first. `unspecified`: see Address. What is taken
+    from `settings` is that of the decision taken again with Facts, wherever there is one.
     """
 
     operation: str
@@ -293,6 +303,7 @@ class SocketCall:
     message: Message | None = None
     several: bool = False
     unspecified: bool = False
+    settings: SocketSettings = SocketSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,8 @@ class FamilySpec:
     verdicts: ClassVar[frozenset[Verdict]] = frozenset()
     # Whether io_uring has the same operations: a policy that gates them must refuse io_uring.
     io_uring: ClassVar[bool] = False
+    # Whether a rule may lead a call elsewhere.
+    redirects: ClassVar[bool] = False
 
     def serves(
         self, traits: Traits, realises: frozenset[str], *, mounts: bool

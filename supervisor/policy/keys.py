@@ -45,7 +45,7 @@ from supervisor.policy.mount_values import (
     parse_type,
 )
 from supervisor.policy.socket_values import parse_emulate as parse_socket_emulate
-from supervisor.policy.socket_values import parse_family, parse_network, parse_ports
+from supervisor.policy.socket_values import parse_family, parse_network, parse_ports, parse_redirect
 from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import (
     ERRNOS,
@@ -196,6 +196,9 @@ def _emulate_schema(family: FamilySpec) -> Schema:
     }
 
 
+_REDIRECT: Schema = {"type": "string", "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5"]}
+
+
 def do_schema(family: FamilySpec) -> Schema:
     """What `do` may be, for an editor."""
     allowed = family.verdicts
@@ -215,6 +218,7 @@ def do_schema(family: FamilySpec) -> Schema:
             one("errno", {"enum": list(ERRNOS)}),
             one("return", {"type": "integer", "minimum": 0}),
             one("emulate", emulate),
+            *([one("redirect", _REDIRECT)] if family.redirects else []),
         ]
     }
 
@@ -222,8 +226,10 @@ def do_schema(family: FamilySpec) -> Schema:
 def action_of(family: FamilySpec) -> Callable[[object], Any]:
     """The parser of a family's `do`."""
     settings: Callable[[Any], Any] | None = None
+    redirect: Callable[[Any], Any] | None = None
     if mounts(family):
         settings = parse_emulate
     elif sockets(family):
         settings = parse_socket_emulate
-    return action_parser(family.verdicts, settings)
+        redirect = parse_redirect if family.redirects else None
+    return action_parser(family.verdicts, settings, redirect)

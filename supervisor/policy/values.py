@@ -160,11 +160,14 @@ def filled(value: object) -> object:
 
 
 def action_parser(
-    allowed: frozenset[Verdict], emulate: Callable[[Any], Any] | None = None
+    allowed: frozenset[Verdict], emulate: Callable[[Any], Any] | None = None,
+    redirect: Callable[[Any], Any] | None = None,
 ) -> Callable[[object], Action]:
     """A parser of `do` for a family that has the `allowed` verdicts; `emulate` parses the settings
-    of that word where they are not those of device nodes.
+    of that word where they are not those of device nodes, `redirect` those of that one where the
+    family has it.
     """
+    settings = ["errno", "return", "emulate", *(["redirect"] if redirect is not None else [])]
     words = [word.value for word in WORDS if word in allowed]
 
     def parse(value: object) -> Action:
@@ -177,8 +180,8 @@ def action_parser(
             return Action(verdict)
         if not isinstance(value, dict) or len(value) != 1:
             raise wrong(
-                f"an action is one of {', '.join(words)}, or a mapping with one of errno, return, "
-                "emulate"
+                f"an action is one of {', '.join(words)}, or a mapping with one of "
+                f"{', '.join(settings)}"
             )
         ((key, setting),) = value.items()
         if key == "errno" and Verdict.ERRNO in allowed:
@@ -193,7 +196,9 @@ def action_parser(
             if emulate is not None:
                 return Action(Verdict.EMULATE, how=emulate(setting))
             return _emulate(setting)
-        raise wrong(f"unknown action {key!r}" + near(key, ["errno", "return", "emulate"]))
+        if key == "redirect" and redirect is not None:
+            return Action(Verdict.EMULATE, how=redirect(setting))
+        raise wrong(f"unknown action {key!r}" + near(key, settings))
 
     return parse
 
