@@ -10,13 +10,13 @@ from typing import Final
 
 from supervisor.kernel.mounts import USERNS_TYPES
 from supervisor.model import Verdict
+from supervisor.policy import grants
 from supervisor.policy.cubes import cubes
-from supervisor.policy.devices import PROTECTED, device_text
 from supervisor.policy.draft import Draft
-from supervisor.policy.match import NodeRange
+from supervisor.policy.grants import entries
 from supervisor.policy.mounts import TEXT_TYPES, MountRule
 from supervisor.policy.races import place_against, races
-from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.rules import Rule
 from supervisor.policy.shadows import TooMany, shadows
 from supervisor.policy.sockets import AnyRule, AnyRules
 from supervisor.policy.source import Node, Source
@@ -33,8 +33,9 @@ _CHOSEN: Final[Mapping[str, str]] = {
 def lint(draft: Draft, nodes: Nodes | None = None) -> None:
     """Adds warnings to the findings of a draft. `nodes`: whom it is for, where that is said."""
     for family, rules in draft.sets.items():
-        for check in (_chosen, _unreachable, _accepted_races, _by_kernel, _hosts_own):
+        for check in (_chosen, _unreachable, _accepted_races, _by_kernel):
             check(draft, family, rules)
+        grants.warn(draft, rules, family)
         if nodes is not None:
             _for_whom(draft, family, rules, nodes)
     _unused_lists(draft)
@@ -101,12 +102,6 @@ def _accepted_races(draft: Draft, family: str, rules: AnyRules) -> None:
             _warn(node, "accept_race says nothing here: no pointer leads from this to a refusal")
 
 
-def _entries(node: Node, key: str) -> list[Node]:
-    """The entries of a rule's key: those of a list, or the one value."""
-    value = node.at((key,))
-    return value.items if value.kind == "list" else [value]
-
-
 def _by_kernel(draft: Draft, family: str, rules: AnyRules) -> None:
     """What the filter never notifies, and what the kernel does for a container anyway."""
     every: Sequence[AnyRule] = rules.rules
@@ -116,7 +111,7 @@ def _by_kernel(draft: Draft, family: str, rules: AnyRules) -> None:
             for number, nodes in enumerate(rule.nodes or ()):
                 if not cubes([nodes]):
                     _warn(
-                        _entries(node, "devices")[number],
+                        entries(node, "devices")[number],
                         "character device 0:0 is a whiteout: the kernel makes it for everybody, "
                         "and the filter never notifies it",
                     )
@@ -130,7 +125,7 @@ def _mounts_by_kernel(node: Node, rule: MountRule) -> None:
         if since is not None:
             version = ".".join(map(str, since))
             _warn(
-                _entries(node, "fstype")[number],
+                entries(node, "fstype")[number],
                 f"the kernel lets root of a container mount {fstype} by itself (since Linux "
                 f"{version}): leave that to `otherwise: kernel`, or to do: continue",
             )
@@ -139,34 +134,6 @@ def _mounts_by_kernel(node: Node, rule: MountRule) -> None:
             _key(node, "source"),
             f"{', '.join(rule.types)} is mounted from no device: a device's number never matches",
         )
-
-
-def _hosts_own(draft: Draft, family: str, rules: AnyRules) -> None:
-    """Rules that grant all of the host's disks, or its memory: said once for each rule."""
-    if not isinstance(rules, RuleSet):
-        return
-    for index, rule in enumerate(rules.rules):
-        if rule.verdict is not Verdict.EMULATE or rule.realise == "closed":
-            continue
-        node = draft.node(family, index)
-        if rule.nodes is None:
-            _warn(node.at(("do",)), "without `devices` this grants the host's disks and its memory")
-            continue
-        for number, nodes in enumerate(rule.nodes):
-            what = [text for own, text in PROTECTED[:3] if _within(own, nodes)]
-            if what:
-                _warn(
-                    _entries(node, "devices")[number],
-                    f"{device_text(nodes)} grants {' and '.join(what)}",
-                )
-
-
-def _within(inner: NodeRange, outer: NodeRange) -> bool:
-    return (
-        inner[0] == outer[0]
-        and outer[1] <= inner[1] and inner[2] <= outer[2]
-        and outer[3] <= inner[3] and inner[4] <= outer[4]
-    )  # fmt: skip
 
 
 def _for_whom(draft: Draft, family: str, rules: AnyRules, nodes: Nodes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +53,15 @@ def wrong(text: str) -> PydanticCustomError:
     return PydanticCustomError("policy", "{text}", {"text": text})
 
 
-def near(word: str, known: list[str]) -> str:
+def slip(word: str, known: Sequence[str], likeness: float = 0.6) -> str:
+    """The word of `known` that may have been meant; "" where there is none."""
+    return next(iter(difflib.get_close_matches(word, known, 1, likeness)), "")
+
+
+def near(word: str, known: Sequence[str]) -> str:
     """What to append to "unknown X": the word that may have been meant, or those there are."""
-    found = difflib.get_close_matches(word, known, 1, 0.6)
-    return f": did you mean {found[0]}?" if found else f": one of {', '.join(known[:12])}"
+    meant = slip(word, known)
+    return f": did you mean {meant}?" if meant else f": one of {', '.join(known[:12])}"
 
 
 def parse_errno(value: object) -> int:
