@@ -8,6 +8,7 @@
 #include <linux/securebits.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/fsuid.h>
@@ -220,6 +221,19 @@ static int64_t take_control(const struct sd_errand *errand, const int *fds, stru
 	return 0;
 }
 
+/* Whether a unix socket would follow the address as a path: here, where all paths are the host's. What it
+ * leads to comes along where the caller's socket was a unix one when that was asked. */
+static int leads_to_a_path(const struct sd_errand *errand)
+{
+	sa_family_t family;
+	const size_t start = offsetof(struct sockaddr_un, sun_path);
+	if (errand->flags & SD_SOCKET_NO_ADDRESS || errand->with_path ||
+	    (size_t)errand->address_length <= start)
+		return 0;
+	memcpy(&family, errand->address, sizeof family);
+	return family == AF_UNIX && errand->address[start];
+}
+
 /* Whether this socket takes the address for what was decided on, and the call is one that can be made
  * for somebody else. 0, or the errno. */
 static int64_t fits(struct sd_errand *errand, int sock, struct sd_errand_done *done)
@@ -227,6 +241,8 @@ static int64_t fits(struct sd_errand *errand, int sock, struct sd_errand_done *d
 	if (done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX &&
 	    done->domain != AF_NETLINK)
 		return refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN);
+	if (done->domain == AF_UNIX && leads_to_a_path(errand))
+		return refuse(done, -EINVAL, SD_SOCKET_OTHER);
 	if (errand->op != SD_SOCKET_SEND && !(errand->flags & SD_SOCKET_UNSPECIFIED))
 		return 0;
 	int protocol = option(sock, SO_PROTOCOL);

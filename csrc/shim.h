@@ -681,6 +681,7 @@ enum sd_socket_why { /* what an errno is about that the kernel has not said */
 	SD_SOCKET_LONG,         /* more data than a datagram may have here */
 	SD_SOCKET_NETLINK,      /* a netlink message that may change something */
 	SD_SOCKET_CONTROL,      /* a control message */
+	SD_SOCKET_OTHER,        /* it is another socket than the one that was looked at */
 	SD_SOCKET_RIGHTS,       /* the caller's descriptors, or who it is, cannot be taken on */
 };
 

@@ -23,6 +23,7 @@ WHY: Final[Mapping[int, str]] = {
     lib.SD_SOCKET_LONG: "socket: a message of more than 128 KiB",
     lib.SD_SOCKET_NETLINK: "socket: a netlink message that may change something",
     lib.SD_SOCKET_CONTROL: "socket: a control message",
+    lib.SD_SOCKET_OTHER: "socket: another one than was looked at",
     lib.SD_SOCKET_RIGHTS: "socket: the caller's descriptors or rights cannot be taken",
 }
 
