@@ -5,126 +5,17 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/netlink.h>
-#include <linux/securebits.h>
 #include <netinet/in.h>
-#include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/fsuid.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { OVERFLOW_ID = 65534 };
-
 #define CAP(name) (1ULL << (name))
-/* What a caller's capabilities may do for it on a socket. */
-static const uint64_t SOCKET_CAPS = CAP(CAP_DAC_OVERRIDE) | CAP(CAP_DAC_READ_SEARCH) |
-				    CAP(CAP_NET_BIND_SERVICE) | CAP(CAP_NET_BROADCAST) |
-				    CAP(CAP_NET_ADMIN) | CAP(CAP_NET_RAW);
-
-static pthread_mutex_t looking = PTHREAD_MUTEX_INITIALIZER; /* it reads into one place for all */
-static uint64_t permitted;
-static char userns[64];
-static uid_t own_uid;
-static gid_t own_gid;
-static uint32_t own_groups[SD_GROUPS], own_count;
-
-/* All that a porter has while it acts for nobody: it is what fetching a descriptor takes, and means
- * nothing to a socket. */
-static int rest(void)
-{
-	return sd_set_caps(permitted & CAP(CAP_SYS_PTRACE), permitted);
-}
-
-int sd_porter_setup(void)
-{
-	own_uid = geteuid();
-	own_gid = getegid();
-	int count = getgroups(SD_GROUPS, own_groups), error = sd_permitted_caps(&permitted);
-	if (error || count < 0)
-		return error ? error : -errno;
-	own_count = (uint32_t)count;
-	if (readlink("/proc/thread-self/ns/user", userns, sizeof userns - 1) < 0)
-		return -errno;
-	/* a uid that becomes or leaves 0 must not change capabilities behind our back */
-	if (permitted & CAP(CAP_SETPCAP) &&
-	    prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NOROOT, 0, 0, 0))
-		return -errno;
-	return rest();
-}
-
-/* ---- as whom ---- */
-
-/* Groups that are not mapped show as 65534 and cannot be set: a list that has some is left as it is
- * where it is the one that we were born with, and loses them elsewhere, which is fewer rights. */
-static int take_groups(const uint32_t *groups, uint32_t count)
-{
-	uint32_t list[SD_GROUPS], used = 0;
-	gid_t now[SD_GROUPS];
-	int known = getgroups(SD_GROUPS, now);
-	if (known == (int)count && !memcmp(now, groups, count * sizeof *groups))
-		return 0;
-	for (uint32_t i = 0; i < count; i++)
-		if (groups[i] != OVERFLOW_ID)
-			list[used++] = groups[i];
-	return syscall(SYS_setgroups, used, list) ? -errno : 0;
-}
-
-/* glibc's functions would change all threads at once. */
-static int take_ids(uint32_t uid, uint32_t gid, const uint32_t *groups, uint32_t count)
-{
-	int error = take_groups(groups, count);
-	if (!error && (syscall(SYS_setresgid, -1, gid, -1) || syscall(SYS_setresuid, -1, uid, -1)))
-		error = -errno;
-	return error;
-}
-
-/* The ids that count: the effective ones, which a peer is shown, and those of the file system. */
-static int become(const struct sd_errand *errand, int listener, int task, struct sd_caller *caller)
-{
-	caller->task = task;
-	caller->status = -1;
-	/* following the links of another's /proc directory takes a capability */
-	int error = sd_set_caps(permitted, permitted);
-	if (!error) {
-		pthread_mutex_lock(&looking);
-		error = sd_look_at(caller, userns);
-		pthread_mutex_unlock(&looking);
-	}
-	if (!error && sd_id_valid(listener, errand->id))
-		error = -ESRCH;
-	if (!error && permitted & CAP(CAP_SETUID))
-		error = take_ids(caller->euid, caller->egid, caller->groups, caller->group_count);
-	else if (!error && (caller->euid != own_uid || caller->egid != own_gid))
-		error = -EPERM;
-	if (!error) {
-		setfsgid(caller->fsgid);
-		setfsuid(caller->fsuid);
-		if ((uint32_t)setfsuid((uid_t)-1) != caller->fsuid ||
-		    (uint32_t)setfsgid((gid_t)-1) != caller->fsgid)
-			error = -EPERM;
-	}
-	sd_harden();
-	return error ? error : sd_set_caps(caller->caps & SOCKET_CAPS & permitted, permitted);
-}
-
-/* Nobody's again. A thread that cannot be is of no use to the next caller. */
-static void come_back(void)
-{
-	int error = sd_set_caps(permitted, permitted);
-	if (!error && permitted & CAP(CAP_SETUID))
-		error = take_ids(own_uid, own_gid, own_groups, own_count);
-	if (error || rest())
-		_exit(1);
-	sd_harden();
-}
-
-/* ---- the call ---- */
 
 /* Where an address is a path, it was followed as the caller would have: what it led to is open, and
  * reached through that. */
@@ -296,13 +187,11 @@ static int64_t send_unix(struct sd_errand *errand, struct msghdr *message, const
 	if (hold->right_count)
 		used = add_control(control, used, SCM_RIGHTS, hold->rights,
 				   hold->right_count * sizeof *hold->rights);
-	if (permitted & CAP(CAP_SETUID)) {
-		/* our real uid is another one: saying theirs takes a capability */
-		uint64_t caps = caller->caps & SOCKET_CAPS & permitted;
-		if (sd_set_caps(caps | CAP(CAP_SETUID) | CAP(CAP_SETGID), permitted))
-			return refuse(done, -EPERM, SD_SOCKET_RIGHTS);
+	int speaks = sd_porter_speak(caller);
+	if (speaks < 0)
+		return refuse(done, -EPERM, SD_SOCKET_RIGHTS);
+	if (speaks)
 		used = add_control(control, used, SCM_CREDENTIALS, &who, sizeof who);
-	}
 	message->msg_control = used ? control : NULL;
 	message->msg_controllen = used;
 	ssize_t sent = sendmsg(hold->sock, message, errand->call_flags | MSG_NOSIGNAL);
@@ -394,13 +283,13 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct hold *
 	if (done->domain == AF_UNIX && errand->control_length)
 		result = take_control(errand, fds, hold, done);
 	if (!result) {
-		result = become(errand, fds[1], fds[2], &hold->caller);
+		result = sd_porter_become(errand->id, fds[1], fds[2], &hold->caller);
 		if (result)
 			refuse(done, 0, result == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_RIGHTS);
 		else
 			result = call(errand, hold, errand->with_path ? fds[3] : -1, done);
 	}
-	come_back();
+	sd_porter_come_back();
 	return result;
 }
 
