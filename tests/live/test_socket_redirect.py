@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,56 @@ print(sock.send(b"z"))
         assert counter.count() == 3
     finally:
         counter.close()
+
+
+class _Names:
+    """A name server that knows one address for every name, and no IPv6 address."""
+
+    def __init__(self) -> None:
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.bind((LOCAL, 0))
+        self.port: int = self._sock.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            question, client = self._sock.recvfrom(512)
+            if not question:
+                return
+            end = question.index(b"\0", 12) + 5
+            is_a = question[end - 4 : end - 2] == b"\0\1"
+            answer = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + socket.inet_aton(NOWHERE)
+            head = question[:2] + b"\x81\x80\0\1\0" + bytes([is_a]) + bytes(4)
+            self._sock.sendto(head + question[12:end] + answer * is_a, client)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", (LOCAL, self.port))
+        self._thread.join()
+        self._sock.close()
+
+
+def test_the_c_librarys_resolver(person: Person, place: Path) -> None:
+    """It asks for both kinds of address with one sendmmsg."""
+    names = _Names()
+    options = policy(
+        place / "names.yaml",
+        [f'to: ["0.0.0.0/0"], port: 53, do: {{redirect: "{LOCAL}:{names.port}"}}',
+         "family: [unix, netlink], do: emulate"],
+        ["do: emulate"],
+    )  # fmt: skip
+    log = place / f"names-{person.name}.json"
+    log.touch(0o666)
+    log.chmod(0o666)
+    script = "print(socket.getaddrinfo('name.test', 80, type=socket.SOCK_STREAM)[0][4])"
+    try:
+        found = inside(person, place, script, [*options, "--audit", str(log)])
+        assert found == [str((NOWHERE, 80))]
+    finally:
+        names.close()
+    called = {json.loads(line).get("syscall") for line in log.read_text().splitlines()}
+    assert {"connect", "sendmmsg"} <= called
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
