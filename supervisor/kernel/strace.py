@@ -99,6 +99,7 @@ _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
 _DEVICE = re.compile(r"makedev\(\s*(\w+)\s*,\s*(\w+)\s*\)")
 _CALL = re.compile(r"\s*([a-z_][a-z0-9_]*)\((.*)\)\s*(=.*)?", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?', re.DOTALL)
+_END = re.compile(r"\s*(,|\Z)")
 _OPENED, _CLOSED = frozenset("([{"), frozenset(")]}")
 
 
@@ -110,6 +111,11 @@ def split_call(text: str) -> tuple[str, list[str]]:
     return found[1], list(_arguments(found[2]))
 
 
+def _is_alone(rest: str, start: int, string: re.Match[str]) -> bool:
+    """Whether a string is an argument by itself: nothing stands beside it."""
+    return not rest[start : string.start()].strip() and bool(_END.match(rest, string.end()))
+
+
 def _arguments(rest: str) -> Iterator[str]:
     """What stands between commas, those in quotes and in brackets left out."""
     start = position = depth = 0
@@ -117,7 +123,7 @@ def _arguments(rest: str) -> Iterator[str]:
         char = rest[position]
         if char == '"':
             string = _STRING.match(rest, position)
-            if string is None:
+            if string is None or not (depth or _is_alone(rest, start, string)):
                 raise ValueError(f"cannot read the arguments from here on: {rest[position:][:40]}")
             position = string.end()
             continue
@@ -137,7 +143,7 @@ def read_argument(text: str, kind: Kind) -> Arg:
     if kind.is_address:
         address = from_strace(text)
         return 0 if address is None else address
-    if kind is Kind.BUFFER:
+    if kind is Kind.BUFFER and text.startswith(('"', "[", "{")):
         return 0  # no policy looks at what is sent
     if text.startswith('"'):
         if not kind.is_string:
