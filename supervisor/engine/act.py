@@ -50,7 +50,6 @@ _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
 _LONG: Final[int] = lib.SD_WORK_LONG
-_WANT_PATH: Final[int] = lib.SD_WORK_WANT_PATH
 _AS_WRITTEN: Final[int] = lib.SD_WORK_WANT_PATH | lib.SD_WORK_AS_WRITTEN
 _WAS_NODE: Final[int] = lib.SD_WAS_NODE
 _make: Final = lib.sd_work_make
@@ -172,9 +171,8 @@ class Actor:
             self.names.bound()  # all that an ordinary user makes are bind mounts
         job = self._new_job(plan, snapshot)
         job.work.task = task
-        job.valid, job.redecide, job.probe_only = valid, redecide, probe_only
-        if redecide is not None:
-            job.wanted = _WANT_PATH
+        job.ask(valid, redecide)
+        job.probe_only = probe_only
         return await self._carry_out(job)
 
     def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
@@ -210,7 +208,7 @@ class Actor:
         self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
     ) -> Outcome:
         """Goes on with what `at_once` has begun; the rest is as in `perform`."""
-        job.valid, job.redecide = valid, redecide
+        job.ask(valid, redecide)
         outcome = await self._with(None, job)
         if outcome is not None:
             self._jobs.append(job)

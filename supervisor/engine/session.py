@@ -28,7 +28,7 @@ from supervisor.handlers.base import UNREADABLE, UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import open_task, signals, thread_group
-from supervisor.model import Decision, Outcome, Snapshot, Verdict
+from supervisor.model import Decision, MakeNode, Outcome, Snapshot, Verdict
 from supervisor.observe.complaint import complain
 from supervisor.observe.records import Records
 from supervisor.policy.compiled import CompiledPolicy
@@ -212,13 +212,17 @@ class Session:
     def _settle_and_record(self, key: bytes, ruling: Ruling, reply: Reply) -> None:
         start = time.perf_counter_ns()
         witness = self._records.witness(self._receiver.call.tid, ruling.decision, key)
+        if witness is None:
+            self._settle(ruling, reply)
+            return
+        if not witness.counted:
+            witness = witness.placed(self._receiver.snapshot(), ruling.spec)
         delivered = self._settle(ruling, reply)
-        if witness is not None:
-            outcome = Outcome(-reply[1], left_alone=bool(reply[2]))
-            self._records.record(
-                self._receiver.snapshot(), ruling.spec, ruling.decision, outcome, start, witness,
-                delivered=delivered, key=key,
-            )
+        outcome = Outcome(-reply[1], left_alone=bool(reply[2]))
+        self._records.record(
+            self._receiver.snapshot(), ruling.spec, ruling.decision, outcome, start, witness,
+            delivered=delivered, key=key,
+        )
 
     def _rule(self, key: bytes) -> Ruling:
         """The ruling on the call received last, which no earlier one was equal to."""
@@ -240,6 +244,8 @@ class Session:
         witness = self._records.witness(call.tid, ruling.decision, None)
         id_, slot = call.id, call.slot
         snapshot = receiver.snapshot()
+        if witness is not None:
+            witness = witness.placed(snapshot, ruling.spec)
         if snapshot.message is not None:
             key += snapshot.message.payload  # other data is another call
         if self._missed is None:
@@ -336,7 +342,9 @@ class Session:
             lambda facts: self._judge.again(snapshot, spec, facts),
             self._callers, valid, self._on_error,
         )  # fmt: skip
-        again = look if decision.needs_facts else None
+        # A record of what was made says where.
+        granted = isinstance(plan, MakeNode) and decision.verdict is Verdict.EMULATE
+        again = look if decision.needs_facts or (granted and self._records.wanted) else None
         if begun is not None:
             outcome = await self._actor.finish(begun, valid, again)
         else:

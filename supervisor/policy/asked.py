@@ -326,8 +326,9 @@ def recorded(families: Mapping[str, FamilySpec], record: Mapping[str, Any]) -> A
         )
         asked = _asked(spec, values, _ARCHES[arch])
         caller = {key: record[key] for key in ("uid", "gid") if key in record}
-        if "resolved" in record:
-            caller["resolved"] = _text(record["resolved"])
+        for key, told in (("resolved", "resolved"), ("directory", "cwd")):
+            if key in record:
+                caller[told] = _text(record[key])
         return replace(asked, caller=caller, facts=_facts(record), recorded=record)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a record of this version: {error!r}") from None
