@@ -15,7 +15,7 @@ from typing import Any
 from supervisor.kernel.address_text import written
 from supervisor.kernel.mounts import MS, names_of, without_magic
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind, as_filtered
-from supervisor.model import Decision, Facts, Outcome, Settings, Snapshot, Verdict
+from supervisor.model import Decision, Facts, MountSettings, Outcome, Settings, Snapshot, Verdict
 from supervisor.observe.identity import identity
 from supervisor.observe.text import errno_name, members, printable, quoted, would_be
 from supervisor.observe.writer import LineWriter
@@ -84,6 +84,8 @@ def settings_of(decision: Decision) -> dict[str, Any]:
     how = decision.settings
     if isinstance(how, Settings):
         return {} if how == Settings() else {"realise": how.realise}
+    if not isinstance(how, MountSettings):
+        return {}  # what those do to a call, `how` of its record says
     forced = how.force & ~MS["nodev"]
     said = {
         "via": how.via,
