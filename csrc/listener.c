@@ -272,8 +272,11 @@ static void take_arguments(struct sd_receiver *receiver, struct sd_call *call,
 		if (!unread) {
 			if (!strings)
 				begin_reading(receiver, call->id, call->tid);
-			length = sd_read_string((pid_t)call->tid, call->args[i],
-						call->text[strings], reads->kind[i]);
+			length = reads->kind[i] == SD_HOW
+					 ? sd_read_how((pid_t)call->tid, call->args[i],
+						       i < 5 ? args[i + 1] : 0, call->text[strings])
+					 : sd_read_string((pid_t)call->tid, call->args[i],
+							  call->text[strings], reads->kind[i]);
 		}
 		call->length[strings] = length;
 		append(call, &length, sizeof length);
@@ -422,6 +425,33 @@ int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value
 int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int proceed)
 {
 	return sd_answer(receiver, receiver->last_id, receiver->last_slot, value, error, proceed);
+}
+
+int sd_give(struct sd_receiver *receiver, uint64_t id, int slot, int fd, uint32_t flags)
+{
+	struct seccomp_notif_addfd give = {
+		.id = id, .srcfd = (uint32_t)fd, .newfd_flags = flags,
+		/* a proxy's client has the answer to give: there the two are not one */
+		.flags = receiver->proxy >= 0 ? 0 : SECCOMP_ADDFD_FLAG_SEND,
+	};
+	if (slot < 0 || slot >= SD_PENDING)
+		return -EINVAL;
+	int number;
+	do
+		number = ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &give);
+	while (number < 0 && errno == EINTR);
+	if (number >= 0 && receiver->proxy < 0) {
+		receiver->outstanding = 0;
+		forget(receiver, slot);
+		return number;
+	}
+	int error = number < 0 ? -errno : 0;
+	if (error == -ENOENT) {
+		abandon(receiver, id, slot);
+		return error;
+	}
+	int told = sd_answer(receiver, id, slot, error ? 0 : number, error, 0);
+	return told ? told : error ? error : number;
 }
 
 int sd_refuse_pending(int listener, struct sd_watch *watch, int error)

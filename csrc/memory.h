@@ -9,4 +9,9 @@
  * gave (-ESRCH: the caller has gone; -EPERM: its memory is not ours to read). */
 int sd_read_string(pid_t tid, uint64_t address, char *text, int kind);
 
+/* Reads the first SD_HOW_SIZE bytes of a struct open_how of `size` bytes into `text`. Returns that
+ * size, or -EINVAL, -E2BIG, -EFAULT as openat2(2) would, or what process_vm_readv gave. */
+enum { SD_HOW_SIZE = 24 };
+int sd_read_how(pid_t tid, uint64_t address, uint64_t size, char *text);
+
 #endif

@@ -27,6 +27,7 @@ enum sd_kind {
 	SD_STRING = 4,  /* a path: read from the caller's memory, once; so are the next ones */
 	SD_TEXT = 5,    /* a string that may be NULL, and is EINVAL where it is too long */
 	SD_DATA = 6,    /* mount(2)'s options: may be NULL, and end where memory does */
+	SD_HOW = 7,     /* struct open_how of openat2(2), whose size is the next argument */
 };
 
 enum {
@@ -106,6 +107,9 @@ int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value
 	      int proceed);
 /* the same for the call that sd_receive gave last */
 int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int proceed);
+/* Answers with a copy of `fd`, which the caller gets as its lowest free descriptor, with `flags`
+ * (O_CLOEXEC or 0): that number; -ENOENT as above; another errno, which the caller was told. */
+int sd_give(struct sd_receiver *receiver, uint64_t id, int slot, int fd, uint32_t flags);
 int sd_id_valid(int listener, uint64_t id);
 int sd_listener_state(int listener); /* 0: nothing; 1: a call waits; -ENOTCONN: no caller is left */
 int sd_set_sync_wake_up(int listener);
@@ -285,6 +289,12 @@ struct sd_mount_rule {  /* one fstype, and what it may be mounted from */
 	uint32_t images, text;      /* may be mounted from a file, from what is no path */
 };
 
+struct sd_lent {        /* what a maker lends for opens: a device, or a file of the host's */
+	const char *path;   /* NULL: a device */
+	uint32_t type, major, minor; /* 'c' or 'b' */
+	uint32_t writes;    /* for writing, too */
+};
+
 struct sd_ceiling { /* all that a maker can ever be asked for */
 	const struct sd_range *uids; /* none: no user namespace */
 	const struct sd_range *gids;
@@ -295,6 +305,8 @@ struct sd_ceiling { /* all that a maker can ever be asked for */
 	uint32_t mount_count;
 	int32_t userns;        /* of the target, for idmapped mounts; -1: none */
 	int32_t no_real_nodes; /* that could be opened: only such as are mounted, and end with that */
+	const struct sd_lent *lent;
+	uint32_t lent_count;   /* at most SD_MOST_LENT */
 };
 
 /* Both return the pid. The helper's first message, an int32_t, is 0 or -errno (sd_helper_ready). */
@@ -302,7 +314,7 @@ int sd_resolver_spawn(struct sd_child *child);
 int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child);
 int sd_helper_ready(int sock, int timeout_ms);
 
-enum { SD_HOST_NODE_MAX = 256 };
+enum { SD_HOST_NODE_MAX = 256, SD_MOST_LENT = 256 };
 
 enum sd_work_op {
 	SD_WORK_MAKE = 1,
@@ -525,6 +537,44 @@ int sd_mount_wait(int fd, int listener, int linger_us);
 /* a node for /dev/fuse, as a detached mount; its answer as above */
 int sd_mount_fuse_node(int maker, uint32_t uid, uint32_t gid);
 int sd_mount_fuse_made(int maker, int *tree);
+
+/* ---- opening.c: what a session asks resolvers and makers about opens ---- */
+
+enum sd_open_flag {
+	SD_OPEN_NOFOLLOW = 1,
+	SD_OPEN_DECIDED = 4, /* what is given is opened whatever the path leads to now */
+	SD_OPEN_NET = 2, /* what is given is opened in the caller's network namespace */
+};
+
+struct sd_opening {
+	uint32_t flags;       /* SD_OPEN_* */
+	uint32_t open_flags;  /* O_*, for what is given */
+	int32_t dirfd, length, granted_length;
+	char path[SD_PATH_MAX];    /* as the caller wrote it */
+	char granted[SD_PATH_MAX]; /* where it has to lead for anything to be given */
+	/* what came of it */
+	int32_t error;        /* 0 or -errno: of the path, or of opening what is given */
+	int32_t retire;       /* this resolver cannot become that caller: ask a fresh one */
+	int32_t leads;        /* the path led to `granted` */
+	int32_t fd;           /* opened; -1: none */
+	int32_t pending;
+	uint32_t fsuid, fsgid;
+	int32_t resolved_length; /* -1: it is not known where the path leads */
+	char resolved[SD_PATH_MAX + 256];
+};
+
+/* Has a resolver see where a path leads, whether there is something or not; and where that is
+ * `granted`, open what `thing` (O_PATH; -1: nothing) stands for. 0 or -errno. */
+int sd_open_ask(int resolver, const struct sd_waiting *call, int task, int thing,
+		struct sd_opening *opening);
+/* 1: it has answered; 0: not within `linger_us`; -EPIPE: it has gone */
+int sd_open_told(int resolver, struct sd_opening *opening, int linger_us);
+/* Asks a maker for the `index`th thing of its ceiling: of a device a detached mount of a node, which
+ * is for a resolver to open; of a file what `flags` open. 0 or -errno */
+int sd_lend_ask(int maker, uint32_t index, uint32_t flags);
+/* 1: `*fd` is it; 0: not within `linger_us`; -errno: why there is none; -EPIPE: the maker has gone.
+ * `*fd` is -1 at the start. */
+int sd_lend_told(int maker, int *fd, int linger_us);
 
 /* ---- devices.c ---- */
 

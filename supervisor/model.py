@@ -145,6 +145,25 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Inject:
+    """What an `inject` rule gives: a device (type, major, minor), a file of the host's, or a file
+    with this content. `writes`: for writing, too.
+    """
+
+    device: tuple[str, int, int] | None = None
+    file: str | None = None
+    content: str | None = None
+    writes: bool = False
+
+    def text(self) -> str:
+        """For a record."""
+        if self.device is not None:
+            kind, major, minor = self.device
+            return f"device {'char' if kind == 'c' else 'block'} {major}:{minor}"
+        return "content" if self.file is None else f"file {self.file}"
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The policy's answer to one call. `value` is the errno of ERRNO, the result of RETURN.
 
@@ -160,7 +179,7 @@ class Decision:
     rule: str
     reason: str = ""
     value: int = 0
-    settings: Settings | MountSettings = Settings()
+    settings: Settings | MountSettings | Inject = Settings()
     needs_facts: bool = False
     silent: bool = False
     audit: bool = False
@@ -262,7 +281,21 @@ class Unmount:
     flags: int
 
 
-Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount | Unmount
+@dataclass(frozen=True, slots=True)
+class Open:
+    """open, openat, openat2, creat of what may be given by a rule. `flags` are O_*.
+
+    `granted`: where the path is written to lead; if it does, `inject` is given, and the decision
+    need not be taken again.
+    """
+
+    place: Place
+    flags: int
+    inject: Inject | None = None
+    granted: bytes | None = None
+
+
+Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount | Unmount | Open
 
 
 class Outcome(NamedTuple):
@@ -271,7 +304,8 @@ class Outcome(NamedTuple):
     `errno` 0 is success. `left_alone` means that the call does not concern anything of ours and
     is the kernel's to do, with the caller's own rights. `how` goes into the audit record
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
-    `facts` are those that the decision was taken again with.
+    `facts` are those that the decision was taken again with. `give`: a descriptor, which the caller
+    gets a copy of, with these flags (O_CLOEXEC or 0); whoever answers closes it.
     """
 
     errno: int
@@ -280,3 +314,4 @@ class Outcome(NamedTuple):
     left_alone: bool = False
     decision: Decision | None = None
     facts: Facts | None = None
+    give: tuple[int, int] | None = None

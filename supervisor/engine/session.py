@@ -19,7 +19,7 @@ import trio
 
 from supervisor.engine.callers import Callers, SecondLook
 from supervisor.engine.crew import Crew, PlanActor, Totals
-from supervisor.engine.decide import Judge, Ruling, reply_to
+from supervisor.engine.decide import OPEN, Judge, Ruling, reply_to
 from supervisor.engine.latch import Latch
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
@@ -144,7 +144,7 @@ class Session:
                         # to find that nobody calls.
                         self._nap.cancel()
                     return
-            elif self._records.wanted:
+            elif self._records.wanted and not (ruling.quiet and reply is PROCEED):
                 self._settle_and_record(key, ruling, reply)
             else:
                 self._settle(ruling, reply)
@@ -231,7 +231,8 @@ class Session:
         witness = self._records.witness(call.tid, ruling.decision, None)
         id_, slot = call.id, call.slot
         snapshot = receiver.snapshot()
-        if self._missed is None:
+        if self._missed is None or (ruling.spec is not None and ruling.spec.family == OPEN):
+            # an open that is given twice is given once: the answer and the descriptor are one
             outcome = await self._act(snapshot, ruling)
         else:
             outcome = await self._act_once(self._missed, snapshot, ruling, key)
@@ -239,17 +240,33 @@ class Session:
         reply = self._reply(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
         before = signals(snapshot.tid) if self._missed is not None else (0, 0)
-        delivered = receiver.answer(id_, slot, reply)
+        if outcome.give is None:
+            delivered = receiver.answer(id_, slot, reply)
+        else:
+            delivered, outcome = self._give(id_, slot, outcome, outcome.give)
         if outcome.errno:
             self._count_refusal()
         if not delivered:
             self.totals.undelivered += 1
         elif self._missed is not None and not before[0] and signals(snapshot.tid) == before:
             self._missed.delivered(snapshot.tid, snapshot.ip, key)
-        if witness is not None and not (ruling.companion and outcome.left_alone):
+        if witness is not None and not (ruling.quiet and outcome.left_alone and not decision.audit):
             self._records.record(
                 snapshot, ruling.spec, decision, outcome, start, witness, delivered=delivered
             )
+
+    def _give(
+        self, id_: int, slot: int, outcome: Outcome, give: tuple[int, int]
+    ) -> tuple[bool, Outcome]:
+        """Answers with a descriptor, and closes ours: whether the caller was there, and what the
+        call came to. The caller's own limit of descriptors is the kernel's to say.
+        """
+        fd, flags = give
+        try:
+            delivered, errno = self._receiver.give(id_, slot, fd, flags)
+        finally:
+            os.close(fd)
+        return delivered, outcome._replace(errno=errno if delivered else 0, give=None)
 
     @staticmethod
     def _reply(decision: Decision, outcome: Outcome) -> Reply:
@@ -349,7 +366,7 @@ class Session:
                 os.close(task)
         outcome = look.outcome(decision, outcome)
         final = outcome.decision
-        if final is None or final.audit or final.verdict is Verdict.EMULATE:
+        if final is None or final.audit or final.verdict in (Verdict.EMULATE, Verdict.INJECT):
             return outcome
         if final.verdict is Verdict.KILL:
             killed = self._kill(snapshot)

@@ -32,7 +32,8 @@ _NULL_POINTER: int = lib.SD_NULL
 _CALL = struct.Struct("=Ii")
 _LENGTH = struct.Struct("=i")
 
-_STRINGS = {Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA}
+_STRINGS = {Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA,
+            Kind.HOW: lib.SD_HOW}  # fmt: skip
 
 _WIDTH = {0: lib.SD_LONG, 16: lib.SD_U16, 32: lib.SD_U32}
 
@@ -175,6 +176,11 @@ class Receiver:
     def answer(self, id_: int, slot: int, reply: Reply) -> bool:
         """Answers a call received earlier; False where the caller has gone."""
         return _delivered(lib.sd_answer(self._pointer, id_, slot, *reply))
+
+    def give(self, id_: int, slot: int, fd: int, flags: int) -> tuple[bool, int]:
+        """Answers with a copy of `fd`; whether the caller is there, and the errno that it got."""
+        number = lib.sd_give(self._pointer, id_, slot, fd, flags)
+        return number != -ENOENT, -min(number, 0)
 
     def valid(self, id_: int) -> bool:
         """Whether the caller is still waiting for the answer to this id."""

@@ -14,6 +14,7 @@ from supervisor.kernel.syscalls import AT_FDCWD, CallSpec, Condition, Kind, Matc
 from supervisor.model import Arg, Decision, Place, Plan, Snapshot
 from supervisor.policy.families import (
     CALLER_KEYS,
+    AccessMatch,
     FamilySpec,
     KeyMatch,
     NodeMatch,
@@ -28,6 +29,7 @@ from supervisor.policy.traits import Traits
 __all__ = [
     "AT_FDCWD",
     "CALLER_KEYS",
+    "AccessMatch",
     "CallSpec",
     "Condition",
     "Family",

@@ -9,7 +9,7 @@ from typing import Any
 
 from supervisor.kernel.mounts import attr_of
 from supervisor.kernel.shim import check, ffi, lib
-from supervisor.model import MountCeiling
+from supervisor.model import Inject, MountCeiling
 
 _READY_MS = 5000
 
@@ -56,6 +56,7 @@ def spawn_maker(
     mounts: Sequence[MountCeiling] = (),
     userns: int | None = None,
     *,
+    lent: Sequence[Inject] = (),
     real_nodes: bool = True,
 ) -> Helper:
     """Forks a maker; needs root's privileges in the initial user namespace.
@@ -66,6 +67,7 @@ def spawn_maker(
     count) of the target's user namespace; none: it has none of its own. `mounts` is what it may
     ever mount, and `userns` the target's user namespace, for whose ids it is mounted. Without
     `real_nodes` it makes those that can be opened only to be mounted, so that none of them stays.
+    `lent` are devices and files that it lends for opens.
     """
     keep = (
         ffi.new("struct sd_range[]", [tuple(r) for r in uids]),
@@ -79,10 +81,27 @@ def spawn_maker(
     bounds.mounts, bounds.mount_count = rules, len(mounts)
     bounds.userns = -1 if userns is None else userns
     bounds.no_real_nodes = not real_nodes
+    things, paths = _lent(lent)
+    bounds.lent, bounds.lent_count = things, len(lent)
     child = ffi.new("struct sd_child *")
     check(lib.sd_maker_spawn(bounds, child), "fork")
-    del kept
+    del kept, paths
     return _ready(child, "a maker could not be set up")
+
+
+def _lent(lent: Sequence[Inject]) -> tuple[Any, list[Any]]:
+    """The array, and what has to live as long as it does."""
+    things = ffi.new("struct sd_lent[]", max(len(lent), 1))
+    paths: list[Any] = []
+    for thing, inject in zip(things, lent, strict=False):
+        thing.writes = inject.writes
+        if inject.device is not None:
+            kind, thing.major, thing.minor = inject.device
+            thing.type = ord(kind)
+        elif inject.file is not None:
+            paths.append(path := ffi.new("char[]", os.fsencode(inject.file)))
+            thing.path = path
+    return things, paths
 
 
 def _mount_rules(mounts: Sequence[MountCeiling]) -> tuple[Any, list[Any]]:

@@ -41,6 +41,8 @@ class Kind(StrEnum):
     PATH = "path"
     TEXT = "text"
     DATA = "data"
+    OPEN_FLAGS = "open_flags"
+    HOW = "how"
     MOUNT_FLAGS = "mount_flags"
     POINTER = "pointer"
     ID = "id"
@@ -57,8 +59,10 @@ class Kind(StrEnum):
 
     @property
     def is_string(self) -> bool:
-        """Whether it points to a string, which is read. TEXT and DATA may be NULL, which is 0."""
-        return self in (Kind.PATH, Kind.TEXT, Kind.DATA)
+        """Whether it points to a string, which is read. TEXT and DATA may be NULL, which is 0; HOW
+        is struct open_how.
+        """
+        return self in (Kind.PATH, Kind.TEXT, Kind.DATA, Kind.HOW)
 
     @property
     def signed(self) -> bool:
@@ -155,6 +159,10 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "seccomp": (317, 354, 277),
     "ioctl": (16, 54, 29),
     "io_uring_setup": (425, 425, 425),
+    "open": (2, 5, None),
+    "creat": (85, 8, None),
+    "openat": (257, 295, 56),
+    "openat2": (437, 437, 437),
     "fsopen": (430, 430, 430),
     "fspick": (433, 433, 433),
 }

@@ -17,6 +17,7 @@ from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.capabilities import NUMBERS
 from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.mounts import MS
+from supervisor.kernel.opening import pack_how
 from supervisor.kernel.simulate import Run
 from supervisor.kernel.simulate import run as run_filter
 from supervisor.kernel.strace import argument, read_argument, split_call, sum_of
@@ -91,7 +92,7 @@ class Asked:
         if self.filtered(policy.filter).action != RET_USER_NOTIF:
             return False
         decision, _ = self.decided(policy)
-        return decision.verdict is Verdict.EMULATE and not decision.audit
+        return decision.verdict in (Verdict.EMULATE, Verdict.INJECT) and not decision.audit
 
     def known(self, first: Decision) -> Facts:
         """What path work would have found out, as far as the caller's description says."""
@@ -203,7 +204,10 @@ def _asked(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
     nr = number(spec.name, arch)
     if nr is None:
         raise ValueError(f"{ARCH_NAMES.get(arch, hex(arch))} has no {spec.name}")
-    if any(isinstance(value, bytes) and b"\0" in value for value in values):
+    if any(
+        isinstance(value, bytes) and b"\0" in value and param.kind is not Kind.HOW
+        for value, param in zip(values, spec.params, strict=True)
+    ):
         raise ValueError("no argument has a NUL in it: the kernel would read no further")
     args = tuple(
         value if isinstance(value, bytes) or (param.kind.is_string and value <= 0)
@@ -218,6 +222,8 @@ def _value(kind: Kind, value: object) -> Arg:
         if isinstance(value, int) and value < 0:
             return value
         return b"" if value is None else as_bytes(value)
+    if kind is Kind.HOW:
+        return _how(value)
     if kind.is_string:
         return 0 if value is None or value == 0 else as_bytes(value)
     if value is None:
@@ -236,6 +242,18 @@ def _value(kind: Kind, value: object) -> Arg:
     if isinstance(value, str):
         return sum_of(value)
     raise ValueError(f"{value!r} is no {kind.value}")
+
+
+def _how(value: object) -> Arg:
+    """A struct open_how, as strace writes it, or by the names of its members."""
+    if isinstance(value, dict):
+        fields = {
+            name: one if isinstance(one, int) else sum_of(str(one)) for name, one in value.items()
+        }
+        if not fields.keys() <= {"flags", "mode", "resolve"}:
+            raise ValueError("how has flags, mode and resolve")
+        return pack_how(**fields)
+    return pack_how() if value is None else read_argument(str(value), Kind.HOW)
 
 
 def _mount_flags(value: object) -> int:
@@ -261,6 +279,8 @@ def parse(families: Mapping[str, FamilySpec], text: str, arch: int = X86_64) -> 
     if re.match(r"[a-z_][a-z0-9_]*\s*\(", text):
         name, words = split_call(re.sub(r"\A(\w+)\s+\(", r"\1(", text))
         spec = _spec(families, name)
+        if len(words) == len(spec.params) - 1 and spec.params[-1].kind is Kind.MODE:
+            words.append("0")  # of an open that makes no file nobody shows it
         if len(words) != len(spec.params):
             names = ", ".join(param.name for param in spec.params)
             raise ValueError(f"{name} has {len(spec.params)} arguments: {names}")
@@ -307,6 +327,8 @@ def _text(value: Any) -> str:
 
 
 def _recorded_value(value: Any, kind: Kind) -> Arg:
+    if isinstance(value, dict) and kind is Kind.HOW and "error" not in value:
+        return pack_how(value["flags"], value["mode"], value["resolve"])
     if isinstance(value, dict):
         return -ERRNOS.get(value["error"], EFAULT)
     if isinstance(value, str) and kind.is_string:

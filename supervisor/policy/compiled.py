@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from supervisor.kernel.device_numbers import split_device
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
-from supervisor.model import Decision, Facts, MountCeiling, Snapshot, Verdict
+from supervisor.model import Decision, Facts, Inject, MountCeiling, Snapshot, Verdict
 from supervisor.policy.mounts import MountRules
+from supervisor.policy.opens import OpenRules
 from supervisor.policy.rules import RuleSet
 
 # The layout of to_json(); another number is another cache entry.
@@ -93,6 +94,12 @@ class CompiledPolicy:
         return any(rules.uses_fuse for rules in self._mount_rules())
 
     @property
+    def lent(self) -> tuple[Inject, ...]:
+        """All that a maker can be asked to lend for opens, in the order of their numbers there."""
+        rules = self.families.get("open")
+        return rules.lent if isinstance(rules, OpenRules) else ()
+
+    @property
     def max_mounts(self) -> int:
         """How many mounts a session may have at a time."""
         return max((rules.max_mounts for rules in self._mount_rules()), default=0)
@@ -112,6 +119,8 @@ class CompiledPolicy:
             return _COMPANION
         if isinstance(rules, MountRules):
             return rules.decide(snapshot.args, facts)
+        if isinstance(rules, OpenRules):
+            return rules.decide_open(snapshot.name, snapshot.args, facts)
         device = self._device(snapshot)
         if device is _NO_DEVICE:
             return rules.otherwise
@@ -129,6 +138,8 @@ class CompiledPolicy:
             return _COMPANION
         if isinstance(rules, MountRules):
             raise TypeError("a mount is decided by more than one string")
+        if isinstance(rules, OpenRules):
+            return rules.narrowed_open(snapshot.name, snapshot.args)
         device = self._device(snapshot)
         return rules.otherwise if device is _NO_DEVICE else rules.narrowed(device)
 
@@ -189,7 +200,7 @@ class CompiledPolicy:
             calls={(arch, nr): specs[family, name] for arch, nr, family, name in data["calls"]},
             ceiling=tuple((kind, a, b, c, d, only) for kind, a, b, c, d, only in data["ceiling"]),
             families={
-                name: (MountRules if "mounts" in rows else RuleSet).from_json(rows)
+                name: _kind(rows).from_json(rows)
                 for name, rows in data["families"].items()
             },
             match=data["match"],
@@ -199,3 +210,8 @@ class CompiledPolicy:
 
 
 _TYPES: Final[Mapping[int, str]] = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
+
+
+def _kind(rows: Mapping[str, Any]) -> type[RuleSet | MountRules]:
+    """Which rules to_json() wrote."""
+    return MountRules if "mounts" in rows else OpenRules if "opens" in rows else RuleSet

@@ -19,6 +19,7 @@ from supervisor.policy.families import FamilySpec
 from supervisor.policy.includes import assemble
 from supervisor.policy.mount_compile import mount_rules
 from supervisor.policy.mounts import MountRules
+from supervisor.policy.open_compile import open_rules
 from supervisor.policy.races import report_races
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.source import Node, Source, place_of, rule_node
@@ -71,6 +72,8 @@ def read_draft(
             otherwise = _otherwise(source, name, section, audit=audit)
             if name == "mount":
                 sets[name] = mount_rules(source, name, section, otherwise, audit=audit)
+            elif name == "open":
+                sets[name] = open_rules(source, name, section, otherwise, audit=audit)
             else:
                 sets[name] = _node_rules(source, name, section, otherwise, audit=audit)
             report_races(source, name, section, sets[name])

@@ -75,6 +75,13 @@ class OptionMatch:
     doc: str
 
 
+@dataclass(frozen=True, slots=True)
+class AccessMatch:
+    """A rule's key for how a file is to be opened."""
+
+    doc: str
+
+
 KeyMatch = (
     NodeMatch
     | PathMatch
@@ -84,6 +91,7 @@ KeyMatch = (
     | TypeMatch
     | SourceMatch
     | OptionMatch
+    | AccessMatch
 )
 
 # Who calls: the keys that the rules of every family have.
@@ -117,6 +125,8 @@ class FamilySpec:
     keys: ClassVar[Mapping[str, KeyMatch] | None] = None
     # What a rule's `do` may be.
     verdicts: ClassVar[frozenset[Verdict]] = frozenset()
+    # What `otherwise` may be; the first one is what it is where nothing is said.
+    otherwise: ClassVar[tuple[str, ...]] = ("refuse", "kernel")
     # Whether io_uring has the same operations: a policy that gates them must refuse io_uring.
     io_uring: ClassVar[bool] = False
 

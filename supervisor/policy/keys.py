@@ -14,9 +14,11 @@ from pydantic_core import PydanticCustomError
 from supervisor.kernel.capabilities import NAMES as CAPABILITIES
 from supervisor.kernel.filesystems import KNOWN
 from supervisor.kernel.fuse_programs import PROGRAMS
+from supervisor.kernel.opening import ACCESS_WORDS
 from supervisor.model import Verdict
 from supervisor.policy.devices import NAMES, SERIES
 from supervisor.policy.families import (
+    AccessMatch,
     CallerGlobMatch,
     CapabilityMatch,
     FamilySpec,
@@ -40,6 +42,7 @@ from supervisor.policy.mount_values import (
     parse_source,
     parse_type,
 )
+from supervisor.policy.open_values import GRANTS, parse_access, parse_inject
 from supervisor.policy.values import (
     ERRNOS,
     REALISE,
@@ -113,6 +116,7 @@ SOURCES = _many(
     parse_source,
     {"type": "string", "examples": ["/images/*.img", "/dev/loop*", "block 7:0-7"]},
 )
+ACCESS = _many(str, parse_access, {"enum": list(ACCESS_WORDS.values())})
 _WORD = _entry({"enum": list(FLAG_NAMES)}, {"type": "string"})
 OPTIONS = Annotated[
     Options,
@@ -136,6 +140,7 @@ _KINDS: Mapping[type, Any] = {
     TypeMatch: TYPES,
     SourceMatch: SOURCES,
     OptionMatch: OPTIONS,
+    AccessMatch: ACCESS,
 }
 
 
@@ -168,6 +173,18 @@ def _emulate_schema(*, mounts: bool) -> Schema:
     }
 
 
+_INJECT: Schema = {
+    "type": "object",
+    "properties": {
+        "device": {"anyOf": [{"enum": list(NAMES)}, _DEVICE]},
+        "file": {"type": "string", "pattern": "^/"},
+        "content": {"type": "string"},
+        "access": {"enum": list(GRANTS)},
+    },
+    "additionalProperties": False,
+}
+
+
 def do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> Schema:
     """What `do` may be, for an editor."""
     def one(key: str, schema: Schema) -> Schema:
@@ -178,17 +195,22 @@ def do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> Schema:
             "additionalProperties": False,
         }
 
-    emulate = _emulate_schema(mounts=mounts)
+    schemas: dict[Verdict, Schema] = {
+        Verdict.ERRNO: {"enum": list(ERRNOS)},
+        Verdict.RETURN: {"type": "integer", "minimum": 0},
+        Verdict.EMULATE: _emulate_schema(mounts=mounts),
+        Verdict.INJECT: _INJECT,
+    }
     return {
         "anyOf": [
             {"enum": [word.value for word in WORDS if word in allowed]},
-            one("errno", {"enum": list(ERRNOS)}),
-            one("return", {"type": "integer", "minimum": 0}),
-            one("emulate", emulate),
+            *(one(key.value, schema) for key, schema in schemas.items() if key in allowed),
         ]
     }
 
 
 def action_of(family: FamilySpec) -> Callable[[object], Any]:
     """The parser of a family's `do`."""
+    if Verdict.INJECT in family.verdicts:
+        return action_parser(family.verdicts, parse_inject)
     return action_parser(family.verdicts, parse_emulate if mounts(family) else None)

@@ -11,10 +11,11 @@ from typing import Final
 from supervisor.kernel.mounts import USERNS_TYPES
 from supervisor.model import Verdict
 from supervisor.policy.cubes import cubes
-from supervisor.policy.devices import PROTECTED, device_text
+from supervisor.policy.devices import PROTECTED, device_text, protected
 from supervisor.policy.draft import Draft
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
+from supervisor.policy.opens import OpenRules
 from supervisor.policy.races import place_against, races
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.shadows import TooMany, shadows
@@ -34,6 +35,8 @@ def lint(draft: Draft, nodes: Nodes | None = None) -> None:
     for family, rules in draft.sets.items():
         for check in (_chosen, _unreachable, _accepted_races, _by_kernel, _hosts_own):
             check(draft, family, rules)
+        if isinstance(rules, OpenRules):
+            _given(draft, family, rules, nodes)
         if nodes is not None:
             _for_whom(draft, family, rules, nodes)
     _unused_lists(draft)
@@ -158,6 +161,22 @@ def _hosts_own(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
                     _entries(node, "devices")[number],
                     f"{device_text(nodes)} grants {' and '.join(what)}",
                 )
+
+
+def _given(draft: Draft, family: str, rules: OpenRules, nodes: Nodes | None) -> None:
+    """What opens are given: the host's own devices, and what takes more rights than there are."""
+    for index, rule in enumerate(rules.rules):
+        if rule.inject is None:
+            continue
+        node = draft.node(family, index).at(("do",))
+        if rule.inject.device is not None:
+            if what := protected(*rule.inject.device):
+                _warn(node, f"{rule.inject.text()} gives {what}")
+            if nodes == "host" and not rule.inject.writes:
+                text = "for an ordinary user the host's node is given: it may be opened again"
+                _warn(node, f"{text} for writing, where the host lets this user")
+        elif rule.inject.file is not None and nodes == "host":
+            _warn(node, "for an ordinary user no file can be given: this is EPERM")
 
 
 def _within(inner: NodeRange, outer: NodeRange) -> bool:

@@ -163,8 +163,13 @@ def action_parser(
     allowed: frozenset[Verdict], emulate: Callable[[Any], Any] | None = None
 ) -> Callable[[object], Action]:
     """A parser of `do` for a family that has the `allowed` verdicts; `emulate` parses the settings
-    of that word where they are not those of device nodes.
+    of that word where they are not those of device nodes, or those of `inject`.
     """
+    keys = [
+        verdict.value
+        for verdict in (Verdict.ERRNO, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
+        if verdict in allowed
+    ]
     words = [word.value for word in WORDS if word in allowed]
 
     def parse(value: object) -> Action:
@@ -177,8 +182,8 @@ def action_parser(
             return Action(verdict)
         if not isinstance(value, dict) or len(value) != 1:
             raise wrong(
-                f"an action is one of {', '.join(words)}, or a mapping with one of errno, return, "
-                "emulate"
+                f"an action is one of {', '.join(words)}, or a mapping with one of "
+                f"{', '.join(keys)}"
             )
         ((key, setting),) = value.items()
         if key == "errno" and Verdict.ERRNO in allowed:
@@ -193,7 +198,9 @@ def action_parser(
             if emulate is not None:
                 return Action(Verdict.EMULATE, how=emulate(setting))
             return _emulate(setting)
-        raise wrong(f"unknown action {key!r}" + near(key, ["errno", "return", "emulate"]))
+        if key == "inject" and Verdict.INJECT in allowed and emulate is not None:
+            return Action(Verdict.INJECT, how=emulate(setting))
+        raise wrong(f"unknown action {key!r}" + near(str(key), keys))
 
     return parse
 
