@@ -27,7 +27,7 @@ from supervisor.kernel.syscalls import Kind, cut
         ("O_RDONLY", Kind.OPEN_FLAGS, 0),
         (
             "{flags=O_RDWR|O_SYNC, mode=0644, resolve=RESOLVE_BENEATH}", Kind.HOW,
-            (0o4010002).to_bytes(8, "little") + (0o644).to_bytes(8, "little") + bytes([8]) + bytes(7),
+            b"".join(number.to_bytes(8, "little") for number in (0o4010002, 0o644, 8)),
         ),
         ("EFAULT", Kind.PATH, -14),
         ('"/dev/null"', Kind.PATH, b"/dev/null"),
