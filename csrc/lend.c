@@ -110,8 +110,7 @@ int sd_open_unblocking(int dir, const char *path, int flags)
 		return -errno;
 	if (flags & O_NONBLOCK)
 		return fd;
-	int now = fcntl(fd, F_GETFL);
-	if (now < 0 || fcntl(fd, F_SETFL, now & ~O_NONBLOCK)) {
+	if (fcntl(fd, F_SETFL, flags)) { /* of which it takes those that can be changed */
 		close(fd);
 		return -EIO;
 	}

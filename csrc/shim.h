@@ -569,6 +569,11 @@ int sd_open_ask(int resolver, const struct sd_waiting *call, int task, int thing
 		struct sd_opening *opening);
 /* 1: it has answered; 0: not within `linger_us`; -EPIPE: it has gone */
 int sd_open_told(int resolver, struct sd_opening *opening, int linger_us);
+/* 1: for the caller of `call` this absolute path, in which nothing has to be cleaned, leads to itself,
+ * whether something is there or not; 0: that takes a resolver to tell. Never waits. */
+int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length);
+/* Opens what an O_PATH descriptor stands for: a descriptor or -errno */
+int sd_open_again(int fd, uint32_t flags);
 /* Asks a maker for the `index`th thing of its ceiling: of a device a detached mount of a node, which
  * is for a resolver to open; of a file what `flags` open. 0 or -errno */
 int sd_lend_ask(int maker, uint32_t index, uint32_t flags);

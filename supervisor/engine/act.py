@@ -179,6 +179,8 @@ class Actor:
         None: nothing has begun, and `perform` is to do it. A job: it takes longer, and `finish` has
         to be awaited.
         """
+        if isinstance(plan, Open):
+            return self._opener.at_once(plan, snapshot)
         if (
             not isinstance(plan, MakeNode)
             or decision.verdict is not Verdict.EMULATE

@@ -36,6 +36,8 @@ _ATTEMPTS: Final = 3
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 # Its open goes by the network namespace of whoever opens it.
 _TUN: Final = ("c", 10, 200)
+# Memory devices, and the miscellaneous ones: no open of those waits for anything.
+_PROMPT: Final = (1, 10)
 
 
 class _Refused(Exception):
@@ -101,6 +103,7 @@ class Opener:
         self._deadline = limits.path
         # Nodes for resolvers to open, by what they are (O_PATH).
         self._nodes: dict[Inject, int] = {}
+        self._waiting = ffi.new("struct sd_waiting *")
         self.on_wait: Callable[[], None] = lambda: None
 
     def take(self, *, on_error: int, lent: Sequence[Inject]) -> None:
@@ -115,6 +118,36 @@ class Opener:
         for fd in self._nodes.values():
             os.close(fd)
         self._nodes.clear()
+
+    def at_once(self, plan: Open, snapshot: Snapshot) -> Outcome | None:
+        """The short way: what we can open ourselves, where the path is plain and nobody needs to be
+        asked. None: `perform` it.
+        """
+        inject, path = plan.inject, plan.granted
+        if inject is None or path is None or _refusal(inject, plan.flags):
+            return None
+        node = self._nodes.get(inject)
+        if inject.content is None and (node is None or not self._prompt(inject)):
+            return None
+        waiting = self._waiting
+        waiting.listener, waiting.id = snapshot.listener, snapshot.id
+        if lib.sd_open_is_plain(waiting, snapshot.tid, path, len(path)) != 1:
+            return None
+        flags = plan.flags & FILE_FLAGS
+        fd = _content(inject.content, flags) if node is None else lib.sd_open_again(node, flags)
+        if fd < 0:
+            return None
+        how = f"injected: {inject.text()}"
+        return Outcome(0, how, path, give=(fd, plan.flags & O_CLOEXEC))
+
+    def _prompt(self, inject: Inject) -> bool:
+        """Whether a device opens at once, whoever opens it. An ordinary user's is the host's node,
+        which the caller may not be allowed to open.
+        """
+        device = inject.device
+        if device is None or device == _TUN or not self._makers.all:
+            return False
+        return device[0] == "c" and device[1] in _PROMPT
 
     async def perform(
         self, plan: Open, snapshot: Snapshot, task: int, valid: Callable[[], bool],
@@ -320,11 +353,11 @@ def _refusal(inject: Inject, flags: int) -> int:
     return EPERM if flags & O_NOATIME else 0
 
 
-def _content(text: str, flags: int) -> int:
+def _content(text: str | None, flags: int) -> int:
     """A file with this content, which nobody can change; each open has its own."""
     writer = os.memfd_create("content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        left = memoryview(text.encode())
+        left = memoryview((text or "").encode())
         while left:
             left = left[os.write(writer, left) :]
         os.fchmod(writer, 0o444)

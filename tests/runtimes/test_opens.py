@@ -1,4 +1,4 @@
-"""Containers of runc and crun whose opens are given something: also while the runtime starts them."""
+"""Containers of runc and crun whose opens are given something."""
 
 from __future__ import annotations
 
