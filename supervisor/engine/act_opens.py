@@ -101,50 +101,67 @@ class Opener:
         self._on_error = on_error
         self._lent = tuple(lent)
         self._deadline = limits.path
-        # Nodes for resolvers to open, by what they are (O_PATH).
+        # What is opened again for each caller: nodes (O_PATH), and content.
         self._nodes: dict[Inject, int] = {}
+        # Of an earlier policy: calls that are under way may still be about to use them.
+        self._stale: list[int] = []
+        self._calls = 0
         self._waiting = ffi.new("struct sd_waiting *")
         self.on_wait: Callable[[], None] = lambda: None
 
     def take(self, *, on_error: int, lent: Sequence[Inject]) -> None:
         """Goes by another policy from now on."""
         self._on_error = on_error
-        if tuple(lent) != self._lent:
-            self.close()
-            self._lent = tuple(lent)
+        self._lent = tuple(lent)
+        self._stale += self._nodes.values()
+        self._nodes.clear()
+        self._let_go()
 
     def close(self) -> None:
-        """Lets go of nodes."""
-        for fd in self._nodes.values():
+        """Lets go of everything."""
+        for fd in (*self._nodes.values(), *self._stale):
             os.close(fd)
         self._nodes.clear()
+        self._stale.clear()
+
+    def _let_go(self) -> None:
+        if self._calls:
+            return
+        for fd in self._stale:
+            os.close(fd)
+        self._stale.clear()
 
     def at_once(self, plan: Open, snapshot: Snapshot) -> Outcome | None:
         """The short way: what we can open ourselves, where the path is plain and nobody needs to be
         asked. None: `perform` it.
         """
-        inject, path = plan.inject, plan.granted
-        if inject is None or path is None or _refusal(inject, plan.flags):
+        inject = plan.inject
+        if inject is None or _refusal(inject, plan.flags):
             return None
         node = self._nodes.get(inject)
-        if inject.content is None and (node is None or not self._prompt(inject)):
+        if node is None or not self._prompt(inject) or not self._is_plain(plan, snapshot):
             return None
-        waiting = self._waiting
-        waiting.listener, waiting.id = snapshot.listener, snapshot.id
-        if lib.sd_open_is_plain(waiting, snapshot.tid, path, len(path)) != 1:
-            return None
-        flags = plan.flags & FILE_FLAGS
-        fd = _content(inject.content, flags) if node is None else lib.sd_open_again(node, flags)
+        fd = lib.sd_open_again(node, plan.flags & FILE_FLAGS)
         if fd < 0:
             return None
         how = f"injected: {inject.text()}"
-        return Outcome(0, how, path, give=(fd, plan.flags & O_CLOEXEC))
+        return Outcome(0, how, plan.granted, give=(fd, plan.flags & O_CLOEXEC))
+
+    def _is_plain(self, plan: Open, snapshot: Snapshot) -> bool:
+        """Whether the path surely leads where it is granted; looks, and does not wait."""
+        path, waiting = plan.granted, self._waiting
+        if path is None:
+            return False
+        waiting.listener, waiting.id = snapshot.listener, snapshot.id
+        return bool(lib.sd_open_is_plain(waiting, snapshot.tid, path, len(path)) == 1)
 
     def _prompt(self, inject: Inject) -> bool:
-        """Whether a device opens at once, whoever opens it. An ordinary user's is the host's node,
+        """Whether it opens at once, whoever opens it. An ordinary user's device is the host's node,
         which the caller may not be allowed to open.
         """
         device = inject.device
+        if inject.content is not None:
+            return True
         if device is None or device == _TUN or not self._makers.all:
             return False
         return device[0] == "c" and device[1] in _PROMPT
@@ -159,6 +176,7 @@ class Opener:
         if probe_only or redecide is None:
             return Outcome(EACCES)
         asking: _Asking | None = None
+        self._calls += 1
         try:
             asking = _Asking(plan, snapshot, task)
             return await self._perform(asking, valid, redecide)
@@ -167,6 +185,8 @@ class Opener:
         except HelperError as error:
             return Outcome(self._on_error, str(error))
         finally:
+            self._calls -= 1
+            self._let_go()
             if asking is not None:
                 asking.close()
 
@@ -181,6 +201,9 @@ class Opener:
             ffi.memmove(opening.granted, plan.granted, len(plan.granted))
             if expected.device is not None and not _refusal(expected, plan.flags):
                 node = await self._node(expected)
+        elsewhere = expected is not None and expected.device is None
+        if elsewhere and expected is not None and self._is_plain(plan, asking.snapshot):
+            return await self._give(asking, expected, plan.granted, None)
         await self._ask(asking, node, expected)
         path = asking.path
         if opening.error:
@@ -205,7 +228,9 @@ class Opener:
         if errno:
             raise _Refused(errno, "wider than what is given" if errno == EACCES else "")
         if inject.content is not None:
-            fd = _content(inject.content, flags & FILE_FLAGS)
+            fd = lib.sd_open_again(await self._node(inject), flags & FILE_FLAGS)
+            if fd < 0:
+                raise _Refused(-fd, "opening what is given")
         elif inject.file is not None:
             fd = await self._lend(inject, flags & FILE_FLAGS)
         else:
@@ -281,10 +306,12 @@ class Opener:
         return result
 
     async def _node(self, inject: Inject) -> int:
-        """A node of the device, kept for the next one."""
+        """What is opened again, kept for the next one: the content, or a node of the device."""
         node = self._nodes.get(inject)
         if node is not None:
             return node
+        if inject.content is not None:
+            return self._nodes.setdefault(inject, _content(inject.content))
         assert inject.device is not None
         if self._makers.all or self._makers.lost:
             node = await self._lend(inject, 0)
@@ -353,18 +380,16 @@ def _refusal(inject: Inject, flags: int) -> int:
     return EPERM if flags & O_NOATIME else 0
 
 
-def _content(text: str | None, flags: int) -> int:
-    """A file with this content, which nobody can change; each open has its own."""
-    writer = os.memfd_create("content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _content(text: str) -> int:
+    """A file with this content, which nobody can change."""
+    file = os.memfd_create("content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        left = memoryview((text or "").encode())
+        left = memoryview(text.encode())
         while left:
-            left = left[os.write(writer, left) :]
-        os.fchmod(writer, 0o444)
-        fcntl.fcntl(writer, fcntl.F_ADD_SEALS, _SEALS)
-        return os.open(f"/proc/self/fd/{writer}", flags | os.O_CLOEXEC)
+            left = left[os.write(file, left) :]
+        os.fchmod(file, 0o444)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
     except OSError as error:
+        os.close(file)
         raise _Refused(error.errno or EPERM, "opening what is given") from None
-    finally:
-        os.close(writer)
-
+    return file

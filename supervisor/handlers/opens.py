@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from errno import EFAULT
+from functools import lru_cache
 from typing import ClassVar, Final
 
 from supervisor.handlers.base import (
@@ -24,7 +25,7 @@ from supervisor.handlers.base import (
     call,
 )
 from supervisor.kernel.opening import ACCESS_WORDS, O_ACCMODE, O_DIRECTORY, O_PATH
-from supervisor.model import Decision, Inject, Open, Place, Snapshot, Verdict
+from supervisor.model import Arg, Decision, Inject, Open, Place, Snapshot, Verdict
 from supervisor.policy.match import lexical
 from supervisor.policy.opens import OpenRules, how_of, path_at
 
@@ -80,16 +81,20 @@ class Opens(Family):
 
     def plan(self, snapshot: Snapshot, decision: Decision) -> Open:
         """What is opened, and how."""
-        args = snapshot.args
-        at = path_at(snapshot.name)
-        path, dirfd = args[at], args[0] if at else AT_FDCWD
-        how = how_of(snapshot.name, args)
-        if isinstance(path, int):
-            raise UnreadableArgument(-path)
-        if how is None:
-            raise UnreadableArgument(EFAULT)
-        if isinstance(dirfd, bytes):
-            raise TypeError("dirfd is a number")
         inject = decision.settings if isinstance(decision.settings, Inject) else None
-        granted = lexical(path) if decision.as_written and inject is not None else None
-        return Open(Place(dirfd, path), how.flags, inject, granted)
+        return _plan(snapshot.name, snapshot.args, inject, decision.as_written)
+
+
+@lru_cache(maxsize=256)
+def _plan(name: str, args: tuple[Arg, ...], inject: Inject | None, as_written: bool) -> Open:
+    at = path_at(name)
+    path, dirfd = args[at], args[0] if at else AT_FDCWD
+    how = how_of(name, args)
+    if isinstance(path, int):
+        raise UnreadableArgument(-path)
+    if how is None:
+        raise UnreadableArgument(EFAULT)
+    if isinstance(dirfd, bytes):
+        raise TypeError("dirfd is a number")
+    granted = lexical(path) if as_written and inject is not None else None
+    return Open(Place(dirfd, path), how.flags, inject, granted)
