@@ -41,6 +41,8 @@ FILE_FLAGS: Final = (
     O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DIRECT | _LARGEFILE | O_TRUNC | O_NONBLOCK
 )
 
+CALLS: Final = frozenset(("open", "creat", "openat", "openat2"))
+
 RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE: Final[Mapping[str, int]] = {
     "RESOLVE_NO_XDEV": 0x01, "RESOLVE_NO_MAGICLINKS": RESOLVE_NO_MAGICLINKS,
