@@ -23,8 +23,8 @@ help: ## this list
 # -- set-up. A stamp says that pip ran for this pyproject.toml; that the tools are there is looked at
 # -- each time, since stamps outlive what they stand for.
 
-.PHONY: packages-build packages-demo packages-test packages-bench
-packages-build packages-demo packages-test packages-bench: packages-%:
+.PHONY: packages-build packages-demo packages-examples packages-test packages-bench
+packages-build packages-demo packages-examples packages-test packages-bench: packages-%:
 	@tools/system-packages.sh build $(filter-out build,$*)
 
 $(VENV)/.runtime: pyproject.toml setup.py tools/find-python.sh | packages-build
@@ -72,7 +72,7 @@ edit-image: packages-demo setup ## an ordinary user edits a disk image
 	@$(PY) examples/edit-image.py
 .PHONY: examples
 EXAMPLES := $(filter-out examples/demo.py examples/edit-image.py,$(wildcard examples/*.py))
-examples: demo edit-image ## every example, one after the other
+examples: packages-examples demo edit-image ## every example, one after the other
 	@for example in $(EXAMPLES); do echo; echo "== $$example"; $(PY) $$example || exit 1; done
 doctor: setup ## what works on this machine, and what is missing
 	@$(VENV)/bin/seccompd doctor

@@ -11,6 +11,7 @@
  *     opens     the same for PATH and 0 to 199, one after the other
  *     fifo      mknod(PATH, S_IFIFO | 0666, 0), in batches
  *     getppid   getppid(), in batches
+ *     connect   connect() of a TCP socket to a listener of the caller's own, on the loopback
  *
  * Each of PROCESSES makes COUNT calls, INTERVAL_US apart (0: back to back). A batch is 1,000 calls timed
  * as one, since reading the clock takes as long as the call. `errno` is the result that all calls had,
@@ -19,11 +20,13 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -46,6 +49,46 @@ static uint64_t now(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* One connection to ourselves, taken in and ended: how long the connect took, or 0 with errno. */
+static uint64_t connect_once(int listener, const struct sockaddr_in *address)
+{
+	const struct linger at_once = {1, 0}; /* else the ports would run out */
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	uint64_t before = now();
+	int failed = connect(fd, (const struct sockaddr *)address, sizeof *address);
+	uint64_t took = now() - before;
+	int error = errno;
+
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+	if (!failed)
+		close(accept(listener, NULL, NULL));
+	close(fd);
+	errno = error;
+	return failed ? 0 : took;
+}
+
+static void run_connects(long count, uint64_t *took, struct result *result)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET,
+				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof address;
+	int listener = socket(AF_INET, SOCK_STREAM, 0);
+
+	/* the floor knows nothing of bind, and policies may: listening takes a port by itself */
+	if (listen(listener, 16) || getsockname(listener, (struct sockaddr *)&address, &size))
+		perror("caller: listen");
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	result->error = 0;
+	result->start = now();
+	for (long i = 0; i < count; i++) {
+		took[i] = connect_once(listener, &address);
+		if (!took[i])
+			result->error = result->error && result->error != errno ? -1 : errno;
+	}
+	result->end = now();
+	close(listener);
+}
+
 static int ascending(const void *a, const void *b)
 {
 	const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -66,6 +109,10 @@ static void run(const char *what, long count, long interval_us, const char *path
 	char name[4200];
 
 	snprintf(name, sizeof name, "%s", path);
+	if (!strcmp(what, "connect")) {
+		run_connects(count, took, result);
+		return;
+	}
 	result->error = -2;
 	result->start = now();
 	for (long i = 0; i < count; i++) {

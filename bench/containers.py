@@ -31,6 +31,7 @@ syscalls:
     - {devices: ["null"], do: emulate}
 """
 EPERM: Final = 1
+MANY: Final = 20
 
 
 class Bundle:
@@ -128,7 +129,7 @@ def measure(bench: Bench) -> list[Callable[[], list[Row]]]:
     """The rows of containers; none where they cannot be had."""
     if not bench.root or shutil.which("runc") is None:
         return []
-    return [lambda: _start(bench), lambda: _share(bench)]
+    return [lambda: _start(bench), lambda: _memory(bench), lambda: _share(bench)]
 
 
 def _start(bench: Bench) -> list[Row]:
@@ -162,6 +163,42 @@ class _Container(Peer):
 
     def __init__(self, bundle: Bundle, env: dict[str, str]) -> None:
         super().__init__(bundle.command(), env, program=())
+
+
+def _memory(bench: Bench) -> list[Row]:
+    """Private memory of a container's session with its helpers: of the first, and of the last."""
+    from bench.run import Row
+
+    _build()
+    place = bench.place / "memory"
+    place.mkdir(mode=0o755)
+    sizes: list[float] = []
+    with _daemon(bench, place) as daemon, contextlib.ExitStack() as stack:
+        profile = _profile(bench, place, daemon)
+        before: set[int] = set()
+        for _ in range(MANY):
+            container = _Container(Bundle(place, profile, ["/caller"]), bench.env)
+            stack.enter_context(container).ask("new 20 0 1 /dev/n", 0)
+            ours = _ours(place)
+            sizes.append(sum(peers.private_kb(pid) for pid in ours - before) / 1024)
+            before = ours
+    first, last = sizes[0], sizes[-1]
+    return [
+        Row("a container's session, private", 0.0, last, "MB", last, min(sizes), max(sizes), 6.0),
+        Row(f"  the {MANY}th to the first", first, last, "MB", last / first, 0.0, 0.0, 1.1),
+    ]
+
+
+def _ours(place: Path) -> set[int]:
+    """The sessions, resolvers and makers of the daemon whose configuration is in `place`."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            name = (entry / "comm").read_text().strip() if entry.name.isdecimal() else ""
+            helper = name in ("seccompd-sessio", "seccompd-path", "seccompd-make")
+            if helper and os.fsencode(place) in (entry / "cmdline").read_bytes():
+                found.add(int(entry.name))
+    return found
 
 
 def _share(bench: Bench) -> list[Row]:

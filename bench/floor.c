@@ -9,6 +9,7 @@
  *     continue   the same, answered with SECCOMP_USER_NOTIF_FLAG_CONTINUE
  *     emulate    make the node as the caller would: its root, cwd, ids, groups, umask, CAP_MKNOD
  *     bare       make the node in the caller's cwd with our own rights: wrong, and the fastest there is
+ *     connect    fetch the caller's socket (pidfd_getfd), and connect that to the address that was read
  *     open       of opens instead: give a descriptor of /dev/zero for GRANTED, continue all others
  *     filter     no supervisor: the filter itself answers EPERM; what it lets pass is what is measured
  *
@@ -52,8 +53,9 @@
 enum { PATH_SIZE = 4096 };
 #define GRANTED "/granted"
 
-enum mode { REFUSE, CONTINUE, EMULATE, BARE, OPEN, FILTER };
-static const char *const mode_names[] = {"refuse", "continue", "emulate", "bare", "open", "filter"};
+enum mode { REFUSE, CONTINUE, EMULATE, BARE, CONNECT, OPEN, FILTER };
+static const char *const mode_names[] = {"refuse", "continue", "emulate",
+					 "bare", "connect", "open", "filter"};
 
 _Noreturn void die(const char *what)
 {
@@ -81,6 +83,22 @@ static int install(uint32_t action, unsigned long flags)
 		/* 11 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, S_IFBLK, 1, 0),
 		/* 12 */ BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 		/* 13 */ BPF_STMT(BPF_RET | BPF_K, action),
+	};
+	struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
+/* The same for connect. */
+static int install_connect(unsigned long flags)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_connect, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
 
@@ -152,6 +170,13 @@ static void serve(int listener, enum mode mode)
 			if (errno == ENOENT || errno == EINTR)
 				continue;
 			die("SECCOMP_IOCTL_NOTIF_RECV");
+		}
+		if (mode == CONNECT) {
+			response.id = request.id;
+			response.error = make_connect(listener, &request);
+			if (ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &response) && errno != ENOENT)
+				die("SECCOMP_IOCTL_NOTIF_SEND");
+			continue;
 		}
 		const int at = request.data.nr == SYS_mknodat || mode == OPEN;
 		ssize_t length = read_path((pid_t)request.pid, request.data.args[at], path);
@@ -238,8 +263,9 @@ static _Noreturn void launch(int socket, enum mode mode, char **command)
 	} else {
 		const unsigned long flags = SECCOMP_FILTER_FLAG_NEW_LISTENER |
 					    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-		int fd = mode == OPEN ? install_for_opens(flags)
-				      : install(SECCOMP_RET_USER_NOTIF, flags);
+		int fd = mode == CONNECT ? install_connect(flags)
+			 : mode == OPEN	 ? install_for_opens(flags)
+					 : install(SECCOMP_RET_USER_NOTIF, flags);
 		if (fd < 0)
 			die("seccomp");
 		send_listener(socket, fd);
@@ -290,7 +316,7 @@ int main(int argc, char **argv)
 	if (mode >= 0 && sscanf(argv[2], "%u:%u:%u", &inside, &outside, &count) == 3)
 		at = 3;
 	if (mode < 0 || at >= argc) {
-		fputs("usage: floor refuse|continue|emulate|bare|open|filter [INSIDE:OUTSIDE:COUNT] CMD ...\n", stderr);
+		fputs("usage: floor refuse|continue|emulate|bare|connect|open|filter [INSIDE:OUTSIDE:COUNT] CMD ...\n", stderr);
 		return 125;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))

@@ -12,4 +12,7 @@ void prepare_emulation(void);
  * Returns 0 or -errno. */
 int make_node(int listener, const struct seccomp_notif *request, int bare, const char *path);
 
+/* One connect, carried out on the caller's own socket. Returns 0 or -errno. */
+int make_connect(int listener, const struct seccomp_notif *request);
+
 #endif

@@ -183,10 +183,22 @@ def memory_below(root: int) -> dict[int, Memory]:
         if names.get(pid) == "caller":
             continue
         try:
-            rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+            size = _sizes(pid)
         except OSError:
             continue
-        size = {key: int(value.split()[0]) for key, value in (row.split(":", 1) for row in rows)}
-        private = size["Private_Clean"] + size["Private_Dirty"]
-        found[pid] = Memory(names.get(pid, "?"), private, size["Pss"])
+        found[pid] = Memory(names.get(pid, "?"), _private(size), size["Pss"])
     return found
+
+
+def private_kb(pid: int) -> int:
+    """Private memory of one process in kB. OSError where it has ended."""
+    return _private(_sizes(pid))
+
+
+def _private(size: dict[str, int]) -> int:
+    return size["Private_Clean"] + size["Private_Dirty"]
+
+
+def _sizes(pid: int) -> dict[str, int]:
+    rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {key: int(value.split()[0]) for key, value in (row.split(":", 1) for row in rows)}

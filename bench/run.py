@@ -101,11 +101,19 @@ class Bench:
             if self.root:  # the callers' root must be able to write there
                 os.chown(self.place / name, peers.OUTSIDE, peers.OUTSIDE)
 
-    def policy(self, name: str, rules: Sequence[str]) -> Path:
-        """A policy file with these rules for mknod, written as YAML flow mappings."""
-        lines = ["version: 1", f"name: {name}", "on_error: EPERM", "syscalls:", "  mknod:"]
+    def policy(self, name: str, rules: Sequence[str], family: str = "mknod") -> Path:
+        """A policy file with these rules of a family, written as YAML flow mappings."""
+        lines = ["version: 1", f"name: {name}", "on_error: EPERM", "syscalls:", f"  {family}:"]
         file = self.place / f"{name}.yaml"
         file.write_text("\n".join([*lines, *(f"    - {{{rule}}}" for rule in rules)]) + "\n")
+        return file
+
+    def connects(self) -> Path:
+        """A policy file that refuses some destinations, and makes all other connects."""
+        file = self.place / "connects.yaml"
+        rules = ['{to: "169.254.0.0/16", do: refuse}', "{family: [inet, inet6], do: emulate}"]
+        lines = ["version: 1", "name: connects", "syscalls:", "  connect:"]
+        file.write_text("\n".join([*lines, *(f"    - {rule}" for rule in rules)]) + "\n")
         return file
 
     def usual_rules(self) -> list[str]:
@@ -123,6 +131,17 @@ class Bench:
             else:
                 fillers.append(f'devices: ["null"], path: "/srv/images/{i}/dev/*", do: emulate')
         return fillers + self.usual_rules()
+
+    def many_mounts(self, count: int) -> list[str]:
+        """`count` rules for ext4, the last for images in errno/, the others told apart by image,
+        device or target."""
+        by = (
+            'source: "/srv/images/{}/*.img"', 'source: "block 7:{}"',
+            'source: "**", target: "/mnt/{}/**"',
+        )  # fmt: skip
+        fillers = [f"fstype: ext4, {by[i % 3].format(i)}, do: emulate" for i in range(count - 1)]
+        last = f'fstype: ext4, source: "{self.place}/errno/**", do: {{errno: EPERM}}'
+        return [*fillers, last]
 
     def peer(self, prefix: list[str]) -> Peer:
         """The caller below `prefix`, started when it is first asked for."""
@@ -186,6 +205,8 @@ def items(bench: Bench) -> list[Item]:
             Item("  calls/s from 4 processes", whole, four, 0.35, expect=0, rate=True),
             Item("  the same against the bare one", bare, four, None, expect=0, rate=True),
         ]
+    connects = (peers.floor("connect"), peers.seccompd(bench.command, bench.connects()))
+    found.append(Item("connect to the loopback, allowed", connects, "connect 500 0 1 -", 1.5, 0))
     return found + [
         Item("passed by the filter: getppid", passed, "getppid 10 0 1 -", 1.1, 0, rounds=99),
         Item("passed by the filter: fifo", passed, "fifo 5 0 1 .", 1.1, EEXIST, rounds=99),
@@ -197,11 +218,18 @@ def items(bench: Bench) -> list[Item]:
 def decisions(bench: Bench) -> list[Row]:
     """Decisions of 10,000 rules to those of 5, in one process and without a kernel."""
     rows = []
-    for shape in ("devices", "paths", "mixed"):
-        files = [bench.policy(f"{shape}-{n}", bench.many_rules(n, shape)) for n in (FEW, MANY)]
+    for shape in ("devices", "paths", "mixed", "mounts"):
+        family = "mount" if shape == "mounts" else "mknod"
+        files = [
+            bench.policy(
+                f"{shape}-{n}",
+                bench.many_mounts(n) if family == "mount" else bench.many_rules(n, shape), family,
+            )
+            for n in (FEW, MANY)
+        ]  # fmt: skip
         paths = [f"{bench.place}/errno/x", "/tmp/x", "x"]
         result = subprocess.run(
-            [sys.executable, "-m", "bench.decisions", *map(str, files)],
+            [sys.executable, "-m", "bench.decisions", family, *map(str, files)],
             input=json.dumps(paths),
             capture_output=True,
             env=bench.env,
@@ -210,7 +238,9 @@ def decisions(bench: Bench) -> list[Row]:
         if result.returncode:
             raise BenchError(result.stderr.strip())
         few, many = json.loads(result.stdout)
-        for path, fate in zip(paths, ("last rule", "no rule", "relative"), strict=True):
+        # The source of a mount is where it leads: there is none that is relative.
+        fates = ("last rule", "no rule", *(("relative",) if family == "mknod" else ()))
+        for path, fate in zip(paths, fates, strict=False):
             ratio, what = many[path] / few[path], f"decide alone: {shape}, {fate}"
             rows.append(Row(what, few[path], many[path], "ns", ratio, ratio, ratio, 1.3))
     return rows
@@ -301,6 +331,8 @@ def memory(bench: Bench) -> list[dict[str, object]]:
 def print_row(row: Row) -> None:
     digits = 3 if row.floor < 10 and row.unit == "us" else 1 if row.floor < 10000 else 0
     compared = f"{row.ratio:+8.0f} ms" if row.unit == "ms" else f"{row.ratio:8.2f} x "
+    if row.unit == "MB" and not row.floor:
+        compared = f"{row.ratio:8.2f} MB"
     spread = (
         f"{row.low:.0f}..{row.high:.0f}" if row.unit == "ms" else f"{row.low:.2f}..{row.high:.2f}"
     )

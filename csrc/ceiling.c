@@ -1,5 +1,5 @@
 /* What a maker may ever be asked for: devices, and ids of the target's user namespace. (Of mounts see
- * filesystems.c.) */
+ * mount_ceiling.c.) */
 #include "paths.h"
 
 #include <errno.h>

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <fnmatch.h>
 #include <linux/capability.h>
 #include <linux/loop.h>
 #include <sched.h>
@@ -58,49 +57,6 @@ int sd_mounting_settle(struct sd_mounting *mounting, int proc)
 		return -errno;
 	mounting->lock_ns = sd_lock_namespace(proc);
 	return mounting->lock_ns < 0 ? mounting->lock_ns : 0;
-}
-
-static const struct sd_mount_rule *next_rule(const struct sd_ceiling *ceiling, const char *fstype,
-					     const struct sd_mount_rule *rule)
-{
-	const struct sd_mount_rule *end = ceiling->mounts + ceiling->mount_count;
-	for (rule = rule ? rule + 1 : ceiling->mounts; rule < end; rule++)
-		if (!strcmp(rule->fstype, fstype))
-			return rule;
-	return NULL;
-}
-
-static int device_granted(const struct sd_mount_rule *rule, const struct sd_new_mount *new,
-			  const char *name)
-{
-	char path[SD_NODE_MAX];
-	for (uint32_t i = 0; i < rule->device_count; i++) {
-		const struct sd_devices *d = &rule->devices[i];
-		if (new->major >= d->major_low && new->major <= d->major_high &&
-		    new->minor >= d->minor_low && new->minor <= d->minor_high)
-			return 1;
-	}
-	snprintf(path, sizeof path, "/dev/%s", name);
-	for (uint32_t i = 0; *name && i < rule->name_count; i++)
-		if (!fnmatch(rule->names[i], path, FNM_PATHNAME))
-			return 1;
-	return 0;
-}
-
-/* Whether some rule grants it with no more force than it comes with. */
-static int granted(const struct sd_mounting *mounting, const struct sd_new_mount *new,
-		   const char *name)
-{
-	const struct sd_mount_rule *rule = NULL;
-	while ((rule = next_rule(mounting->ceiling, new->fstype, rule))) {
-		if ((new->force & rule->force) != rule->force)
-			continue;
-		if ((new->kind == SD_NEW_IMAGE && rule->images) ||
-		    (new->kind == SD_NEW_TEXT && rule->text) ||
-		    (new->kind == SD_NEW_DEVICE && device_granted(rule, new, name)))
-			return 1;
-	}
-	return 0;
 }
 
 /* A node of ours for a device, below /dev; its name is what mountinfo will show. It stays for the
@@ -252,45 +208,6 @@ static int finish(const struct sd_mounting *mounting, const struct sd_new_mount 
 	return sd_change_mount(tree, set, 0, -1);
 }
 
-/* The options without empty ones, which the kernel skips: room for one more. */
-static size_t squeeze(char *data)
-{
-	char *to = data;
-	for (const char *from = data; *from; from++)
-		if (*from != ',' || (to > data && to[-1] != ','))
-			*to++ = *from;
-	if (to > data && to[-1] == ',')
-		to--;
-	*to = 0;
-	return (size_t)(to - data);
-}
-
-/* ext4's own word on errors is in the image, and one of its words is panic: then whoever made the
- * image could halt the host. An option wins over the image, so there always is one; for an honest
- * image it says the same as the image does. If it changes after our look, it is no panic still. */
-static int never_panic(struct sd_mounting *mounting, struct sd_new_mount *new, const char *device)
-{
-	enum { SUPERBLOCK = 1024, ERRORS = 60, REMOUNT_RO = 2 };
-	uint8_t said = 0;
-	if (strcmp(new->fstype, "ext2") && strcmp(new->fstype, "ext3") && strcmp(new->fstype, "ext4"))
-		return 0;
-	if (new->data_length >= 0 &&
-	    (!strncmp(new->data, "errors=", 7) || strstr(new->data, ",errors=")))
-		return 0;
-	/* kept until it is mounted: the last one to close a device waits for what it holds */
-	if (mounting->loop < 0)
-		mounting->loop = open(device, O_RDONLY | O_CLOEXEC);
-	if (mounting->loop < 0 || pread(mounting->loop, &said, 1, SUPERBLOCK + ERRORS) != 1)
-		said = 0;
-	size_t length = new->data_length < 0 ? 0 : squeeze(new->data);
-	int more = snprintf(new->data + length, sizeof new->data - length, "%serrors=%s",
-			    length ? "," : "", said == REMOUNT_RO ? "remount-ro" : "continue");
-	if (more >= (int)(sizeof new->data - length))
-		return -EINVAL; /* never cut */
-	new->data_length = (int32_t)length + more;
-	return 0;
-}
-
 /* A detached mount of it, ready for its place. The original stays on the stage. */
 static int mount_here(struct sd_mounting *mounting, const struct sd_new_mount *new,
 		      struct sd_mounted *mounted, const char *source)
@@ -312,15 +229,55 @@ static int mount_here(struct sd_mounting *mounting, const struct sd_new_mount *n
 	return error;
 }
 
-/* What nobody would know of must not be there. */
-static int remember(struct sd_mounting *mounting, struct sd_mounted *mounted, int tree)
+/* What nobody would know of must not be there. `path`: of a device, or "". */
+static int remember(struct sd_mounting *mounting, const struct sd_new_mount *new, const char *path,
+		    struct sd_mounted *mounted, int tree)
 {
+	struct sd_superblock one = {.force = new->force,
+				    .shifted = (mounted->flags & SD_MOUNTED_SHIFTED) != 0};
 	struct stat found;
 	if (fstat(tree, &found))
 		return -errno;
+	one.dev = found.st_dev;
+	memcpy(one.fstype, new->fstype, sizeof one.fstype);
+	snprintf(one.source, sizeof one.source, "%s", path);
 	mounted->major = major(found.st_dev);
 	mounted->minor = minor(found.st_dev);
-	return sd_remember_superblock(mounting, SD_LOCK_STAGE, found.st_dev);
+	return sd_remember_superblock(mounting, SD_LOCK_STAGE, &one);
+}
+
+/* A mount whose flags are locked keeps those of atime, too. So another one has to take its place. */
+static int mount_copy(struct sd_mounting *mounting, struct sd_new_mount *new,
+		      struct sd_mounted *mounted)
+{
+	struct stat found;
+	uint64_t device = makedev(new->major, new->minor);
+	const struct sd_superblock *known = sd_superblock_of(mounting, device);
+	if (!known || !*known->source) {
+		mounted->flags |= SD_MOUNTED_STRANGER;
+		return -EPERM;
+	}
+	memcpy(new->fstype, known->fstype, sizeof new->fstype);
+	new->force = known->force;
+	new->shift = known->shifted ? SD_SHIFT_TRUE : SD_SHIFT_FALSE;
+	new->data_length = -1;
+	new->data[0] = 0;
+	if (!sd_change_granted(mounting->ceiling, new)) {
+		mounted->flags |= SD_MOUNTED_CEILING;
+		return -EPERM;
+	}
+	int tree = mount_here(mounting, new, mounted, known->source);
+	if (tree >= 0 && (fstat(tree, &found) || found.st_dev != device)) {
+		close(tree);
+		return -EPERM;
+	}
+	return tree;
+}
+
+static int is_no_new_mount(const struct sd_new_mount *new)
+{
+	return (new->flags & (MS_REMOUNT | MS_BIND | MS_MOVE | MS_SHARED | MS_PRIVATE | MS_SLAVE |
+			      MS_UNBINDABLE)) != 0;
 }
 
 int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, int fd,
@@ -329,18 +286,19 @@ int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, 
 	char name[SD_DEVICE_NAME_MAX] = "", path[SD_NODE_MAX] = "";
 	new->fstype[sizeof new->fstype - 1] = 0;
 	new->source[sizeof new->source - 1] = 0;
-	new->data[sizeof new->data - 1] = 0;
+	new->data[new->data_length < 0 ? 0 : sizeof new->data - 1] = 0;
 	if (new->kind == SD_NEW_AGAIN)
 		return sd_reconfigure(mounting, new, fd, mounted);
+	if (is_no_new_mount(new))
+		return -EINVAL;
+	if (new->kind == SD_NEW_COPY)
+		return mount_copy(mounting, new, mounted);
 	if (new->kind == SD_NEW_DEVICE)
 		sd_device_name_at(mounting->sys_block, new->major, new->minor, name);
-	if (!granted(mounting, new, name)) {
+	if (!sd_mount_granted(mounting->ceiling, new, name, NULL)) {
 		mounted->flags = SD_MOUNTED_CEILING;
 		return -EPERM;
 	}
-	if (new->flags & (MS_REMOUNT | MS_BIND | MS_MOVE | MS_SHARED | MS_PRIVATE | MS_SLAVE |
-			  MS_UNBINDABLE))
-		return -EINVAL;
 	if (sd_superblocks(mounting) >= new->most) {
 		mounted->flags |= SD_MOUNTED_FULL;
 		return -ENOSPC;
@@ -352,17 +310,21 @@ int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, 
 			return mounting->loop;
 		}
 	} else if (new->kind == SD_NEW_DEVICE) {
-		if (!*name)
-			snprintf(name, sizeof name, "block-%u:%u", new->major, new->minor);
-		int error = make_node(path, name, makedev(new->major, new->minor));
+		char shown[SD_DEVICE_NAME_MAX];
+		if (*name)
+			memcpy(shown, name, sizeof shown);
+		else
+			snprintf(shown, sizeof shown, "block-%u:%u", new->major, new->minor);
+		int error = make_node(path, shown, makedev(new->major, new->minor));
 		if (error)
 			return error;
 	}
-	int error = new->kind == SD_NEW_TEXT ? 0 : never_panic(mounting, new, path);
+	int image = new->kind == SD_NEW_IMAGE ? fd : -1;
+	int error = sd_is_ext(new) ? sd_tame_ext(mounting, new, name, path, image, mounted) : 0;
 	if (error)
 		return error;
 	int tree = mount_here(mounting, new, mounted, *path ? path : new->source);
-	error = tree < 0 ? tree : remember(mounting, mounted, tree);
+	error = tree < 0 ? tree : remember(mounting, new, path, mounted, tree);
 	if (error && tree >= 0)
 		close(tree);
 	return error ? error : tree;

@@ -89,21 +89,23 @@ static int plain_options(char *data, int *fuse)
 	return *fuse < 0 ? -EINVAL : 0;
 }
 
-static int mount_here(struct wish *wish, int fuse, uint64_t force)
+static int mount_here(struct wish *wish, int fuse, const struct sd_fuse_terms *terms)
 {
 	/* those flags of a mount that are the same ones here */
 	static const unsigned long SAME = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
-	unsigned long flags = wish->flags | ((unsigned long)force & SAME);
+	unsigned long flags = wish->flags | (terms->flags & CALLERS) |
+			      ((unsigned long)terms->force & SAME);
+	/* the program knows the image by our name for it, those who look at mounts by the caller's */
+	const char *source = strcmp(wish->source, SD_IMAGE_NAME) ? wish->source : terms->source;
 	size_t length = strlen(wish->data);
 	if (snprintf(wish->data + length, sizeof wish->data - length, "fd=%d", fuse) >=
 	    (int)(sizeof wish->data - length))
 		return -EINVAL;
-	return mount(wish->source, SD_LOCK_STAGE, wish->type, flags, wish->data) ? -errno : 0;
+	return mount(source, SD_LOCK_STAGE, wish->type, flags, wish->data) ? -errno : 0;
 }
 
 /* Mounts what it asked for on the stage. 0 or -errno. */
-static int grant(int listener, const struct seccomp_notif *call, uint64_t force,
-		 unsigned long flags)
+static int grant(int listener, const struct seccomp_notif *call, const struct sd_fuse_terms *terms)
 {
 	static struct wish wish;
 	__u64 id = call->id;
@@ -127,15 +129,14 @@ static int grant(int listener, const struct seccomp_notif *call, uint64_t force,
 	close(asker);
 	if (fuse < 0)
 		return fuse;
-	wish.flags |= flags & CALLERS;
-	error = mount_here(&wish, fuse, force);
+	error = mount_here(&wish, fuse, terms);
 	/* one more of these would keep a connection alive whose program has gone */
 	close(fuse);
 	return error;
 }
 
 /* One call. 1: it was granted; 0: it was not; -errno. */
-static int answer(int listener, uint64_t force, unsigned long flags)
+static int answer(int listener, const struct sd_fuse_terms *terms)
 {
 	struct {
 		struct seccomp_notif call;
@@ -144,7 +145,7 @@ static int answer(int listener, uint64_t force, unsigned long flags)
 	memset(&got, 0, sizeof got);
 	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &got.call))
 		return errno == ENOENT || errno == EINTR ? 0 : -errno;
-	int error = grant(listener, &got.call, force, flags);
+	int error = grant(listener, &got.call, terms);
 	struct seccomp_notif_resp reply = {.id = got.call.id, .error = error};
 	/* where who asked has gone, and that was all of them, the next look says so */
 	if (!ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &reply) && !error)
@@ -154,7 +155,7 @@ static int answer(int listener, uint64_t force, unsigned long flags)
 	return 0;
 }
 
-int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, unsigned long flags,
+int sd_fuse_mount(int listener, int pidfd, int inotify, const struct sd_fuse_terms *terms,
 		  int32_t *watch)
 {
 	for (;;) {
@@ -170,7 +171,7 @@ int sd_fuse_mount(int listener, int pidfd, int inotify, uint64_t force, unsigned
 		if (all[1].revents)
 			return -EIO;
 		if (all[0].revents & POLLIN) {
-			int granted = answer(listener, force, flags);
+			int granted = answer(listener, terms);
 			if (granted < 0)
 				return granted;
 			if (granted) {

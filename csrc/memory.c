@@ -6,6 +6,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* Most strings end within so many bytes: to copy a page of memory that nobody has used for a while
+ * takes longer than another call for those that do not. */
+enum { SHORT = 256 };
+
 /* getname() in the kernel copies up to PATH_MAX bytes; it fails with EFAULT where the string runs into
  * an unmapped page, with ENAMETOOLONG where no NUL is among the first PATH_MAX bytes. strndup_user(),
  * which takes the texts of mount(2), says EINVAL then. copy_mount_options() takes what is there of a
@@ -22,8 +26,9 @@ int sd_read_string(pid_t tid, uint64_t address, char *text, int kind)
 		if (from < address || from > UINTPTR_MAX)
 			return kind == SD_DATA && have ? (int)have : -EFAULT;
 		size_t want = page - from % page;
-		if (want > SD_PATH_MAX - have)
-			want = SD_PATH_MAX - have;
+		size_t most = have ? SD_PATH_MAX - have : SHORT;
+		if (want > most)
+			want = most;
 		struct iovec local = {text + have, want};
 		struct iovec remote = {(void *)(uintptr_t)from, want};
 		ssize_t got = process_vm_readv(tid, &local, 1, &remote, 1, 0);

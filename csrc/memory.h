@@ -9,6 +9,21 @@
  * gave (-ESRCH: the caller has gone; -EPERM: its memory is not ours to read). */
 int sd_read_string(pid_t tid, uint64_t address, char *text, int kind);
 
+/* ---- messages.c ---- */
+
+/* Whether it is socketcall(2), and the number that we know its call by. */
+int sd_is_socketcall(const struct sd_call *call, const uint64_t *args);
+int32_t sd_socketcall_number(const uint64_t *args);
+/* Makes it the call that it is about, with the arguments that lie in memory. 1: those could not be
+ * read, or must not be (`unread`). */
+int sd_unwrap_socketcall(struct sd_call *call, uint64_t *args, int unread);
+
+/* The address that argument `at` leads to, into `text`: its length, SD_NULL, or the -errno that the
+ * kernel would give. Of a message the rest goes into call->message. */
+int sd_read_of_socket(struct sd_call *call, int at, int kind, char *text);
+/* The data of argument `at`, into call->message. */
+void sd_read_payload(struct sd_call *call, int at);
+
 /* Reads the first SD_HOW_SIZE bytes of a struct open_how of `size` bytes into `text`. Returns that
  * size, or -EINVAL, -E2BIG, -EFAULT as openat2(2) would, or what process_vm_readv gave. */
 enum { SD_HOW_SIZE = 24 };

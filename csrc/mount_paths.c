@@ -108,6 +108,39 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 	return error;
 }
 
+/* Where a path leads, for whoever asks about no mount. */
+static int see_place(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+		     struct sd_seen *seen, int *give)
+{
+	const char *last = "";
+	if (ask->call_flags & SD_LOOK_PARENT)
+		give[TARGET] = sd_walk_parent(home, caller, 0, sd_ask_text(ask, 0), &last);
+	else
+		give[TARGET] = walk(home, caller, ask, 0);
+	if (give[TARGET] < 0)
+		return give[TARGET];
+	int error = sd_be_there(home, caller);
+	if (error)
+		return error;
+	seen->target_length = sd_name_of(caller->task, give[TARGET], seen->target);
+	size_t used = (size_t)seen->target_length, more = strlen(last);
+	if (!more || seen->target_length < 0)
+		return 0;
+	/* slashes at its end are the kernel's to object to */
+	while (more && last[more - 1] == '/')
+		more--;
+	if (used == 1)
+		used = 0; /* the root directory */
+	if (used + 1 + more > sizeof seen->target) {
+		seen->target_length = -1;
+		return 0;
+	}
+	seen->target[used] = '/';
+	memcpy(seen->target + used + 1, last, more);
+	seen->target_length = (int32_t)(used + 1 + more);
+	return 0;
+}
+
 static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
 	       struct sd_seen *seen, int *give)
 {
@@ -115,6 +148,8 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 	seen->fsuid = caller->fsuid;
 	seen->fsgid = caller->fsgid;
 	seen->caps = caller->caps;
+	if (ask->call_flags & SD_LOOK_ALONE)
+		return see_place(home, caller, ask, seen, give);
 	give[TARGET] = walk(home, caller, ask, 0);
 	if (give[TARGET] < 0)
 		return give[TARGET];
@@ -161,7 +196,8 @@ static int answer_look(struct sd_home *home, const struct sd_ask *ask, int *held
 	int give[GIVEN] = {-1, -1, -1, -1}, all[GIVEN], count = 0;
 	memset(&seen, 0, offsetof(struct sd_seen, target));
 	seen.target_length = seen.source_length = -1;
-	if (home->plain || held[0] < 0 || listener < 0) {
+	int plain = home->plain && !(ask->call_flags & SD_LOOK_ALONE);
+	if (plain || held[0] < 0 || listener < 0) {
 		seen.error = -EPERM;
 		if (listener >= 0)
 			close(listener);
@@ -219,12 +255,27 @@ static int receive(int channel)
 	return tree < 0 ? -ECANCELED : tree;
 }
 
+static int swap(int mount_ns, int tree)
+{
+	return setns(mount_ns, CLONE_NEWNS) ? -errno : sd_swap(tree);
+}
+
+/* What is to be replaced, and whether it can be. */
+static int before_swap(const struct sd_ask *ask, const int *held)
+{
+	if (setns(held[0], CLONE_NEWNS))
+		return -errno;
+	return ask->op == SD_ASK_MOUNT_MARK ? sd_swap_mark(held[1], held[2]) : sd_swap_idle();
+}
+
 static int attach_sent(const struct sd_ask *ask, const int *held, int listener)
 {
-	int tree = receive(held[2]);
+	int tree = receive(held[1]);
 	if (tree < 0)
 		return tree;
-	int error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
+	int error = sd_id_valid(listener, ask->id) ? -ESRCH
+		    : ask->op == SD_ASK_MOUNT_SWAP ? swap(held[0], tree)
+						   : attach(held[0], held[2], tree);
 	close(tree);
 	return error;
 }
@@ -243,13 +294,13 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 {
 	struct statx found;
 	uint64_t force = ask->device, set = ask->mode;
+	struct sd_fuse_terms terms = {force, ask->call_flags, sd_ask_text(ask, 0)};
 	/* once in our life, and the program has not begun yet */
 	if (home->lock_ns < 0)
 		home->lock_ns = lock_namespace(held[2]);
 	if (home->lock_ns < 0)
 		return -EPERM;
-	int error = sd_fuse_mount(held[5], held[3], held[4], force, ask->call_flags,
-				  &attached->watch);
+	int error = sd_fuse_mount(held[5], held[3], held[4], &terms, &attached->watch);
 	if (error)
 		return error;
 	int tree = sd_copy_stage(force ? home->lock_ns : -1, home->mount_ns);
@@ -280,26 +331,42 @@ static int change(const struct sd_ask *ask, const int *held)
 	return error;
 }
 
+static int carry_out(struct sd_home *home, const struct sd_ask *ask, const int *held, int listener,
+		     struct sd_attached *attached)
+{
+	switch (ask->op) {
+	case SD_ASK_MOUNT_ATTACH:
+	case SD_ASK_MOUNT_SWAP:
+		return attach_sent(ask, held, listener);
+	case SD_ASK_MOUNT_ADOPT:
+		return adopt(home, ask, held, listener, attached);
+	case SD_ASK_MOUNT_CHANGE:
+		return change(ask, held);
+	case SD_ASK_MOUNT_MARK:
+	case SD_ASK_MOUNT_IDLE:
+		return before_swap(ask, held);
+	}
+	return -EINVAL;
+}
+
 int sd_answer_mount(struct sd_home *home, const struct sd_ask *ask, int *held)
 {
 	struct sd_attached attached = {-EPERM, -1, 0};
 	int result = 0;
 	if (ask->op == SD_ASK_MOUNT_LOOK) {
 		result = answer_look(home, ask, held);
+	} else if (ask->op == SD_ASK_SOCKET_BIND) {
+		attached.error = sd_bind_path(home, ask, held, take_listener(ask, held));
 	} else {
 		int listener = take_listener(ask, held);
-		if (home->plain || held[0] < 0 || held[1] < 0)
+		if (home->plain || held[0] < 0 || (held[1] < 0 && ask->op != SD_ASK_MOUNT_IDLE))
 			attached.error = -EBADF;
 		else if (sd_id_valid(listener, ask->id))
 			attached.error = -ESRCH;
 		else
 			attached.error = sd_act_as_self(home);
-		if (!attached.error && ask->op == SD_ASK_MOUNT_ATTACH)
-			attached.error = attach_sent(ask, held, listener);
-		else if (!attached.error && ask->op == SD_ASK_MOUNT_ADOPT)
-			attached.error = adopt(home, ask, held, listener, &attached);
-		else if (!attached.error && ask->op == SD_ASK_MOUNT_CHANGE)
-			attached.error = change(ask, held);
+		if (!attached.error)
+			attached.error = carry_out(home, ask, held, listener, &attached);
 		/* one that cannot come home is of no use, and would hold what it stands on */
 		if (!home->plain && setns(home->mount_ns, CLONE_NEWNS))
 			_exit(1);

@@ -77,12 +77,16 @@ int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
 
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
 		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set,
-		   uint32_t flags)
+		   uint32_t flags, const char *source)
 {
 	struct sd_ask adopt = {.op = SD_ASK_MOUNT_ADOPT, .device = force, .mode = (uint32_t)set,
 			       .call_flags = flags};
 	int fds[] = {mount_ns, target, task, program->pidfd, inotify, program->listener};
-	return ask(resolver, call, &adopt, 1, fds, 6);
+	size_t length = strlen(source);
+	if (length >= SD_PATH_MAX)
+		return -ENAMETOOLONG;
+	memcpy(adopt.text, source, length + 1);
+	return ask(resolver, call, &adopt, length + 1, fds, 6);
 }
 
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
@@ -92,6 +96,36 @@ int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, i
 				.flags = only_try != 0};
 	int fds[] = {mount_ns, target};
 	return ask(resolver, call, &change, 1, fds, 2);
+}
+
+int sd_mount_mark(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task)
+{
+	struct sd_ask mark = {.op = SD_ASK_MOUNT_MARK};
+	int fds[] = {mount_ns, target, task};
+	return ask(resolver, call, &mark, 1, fds, 3);
+}
+
+int sd_mount_idle(int resolver, const struct sd_waiting *call, int mount_ns)
+{
+	struct sd_ask idle = {.op = SD_ASK_MOUNT_IDLE};
+	return ask(resolver, call, &idle, 1, &mount_ns, 1);
+}
+
+int sd_socket_bind(int resolver, const struct sd_waiting *call, int task, int directory, int pidfd,
+		   int number, const char *path, size_t length)
+{
+	struct sd_ask bind;
+	int fds[] = {task, directory, pidfd};
+	if (length > SD_SUN_PATH)
+		return -ENAMETOOLONG;
+	memset(&bind, 0, offsetof(struct sd_ask, text));
+	bind.op = SD_ASK_SOCKET_BIND;
+	bind.call_flags = (uint32_t)number;
+	bind.length[0] = (uint16_t)length;
+	bind.length[1] = SD_NO_TEXT;
+	memcpy(bind.text, path, length);
+	bind.text[length] = 0;
+	return ask(resolver, call, &bind, length + 1, fds, 3);
 }
 
 int sd_mount_answer(int resolver, struct sd_attached *attached)
@@ -135,15 +169,15 @@ static int make(int maker, struct sd_new_mount *make, const int *fds, size_t cou
 int sd_mount_begin(int maker, struct sd_new_mount *new, int image, int resolver,
 		   const struct sd_waiting *call, int mount_ns, int target)
 {
-	struct sd_ask attach = {.op = SD_ASK_MOUNT_ATTACH};
+	struct sd_ask attach = {.op = target < 0 ? SD_ASK_MOUNT_SWAP : SD_ASK_MOUNT_ATTACH};
 	int pair[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
 	int error = make(maker, new, (int[]){pair[0], image}, image < 0 ? 1 : 2);
 	close(pair[0]);
 	/* where the first failed, the second one ends by itself */
-	int fds[] = {mount_ns, target, pair[1]};
-	int asked = ask(resolver, call, &attach, 1, fds, 3);
+	int fds[] = {mount_ns, pair[1], target};
+	int asked = ask(resolver, call, &attach, 1, fds, target < 0 ? 2 : 3);
 	close(pair[1]);
 	return error ? error : asked;
 }

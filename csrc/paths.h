@@ -111,6 +111,13 @@ struct sd_made {
 	int32_t error;
 };
 
+/* ---- forget.c ---- */
+
+/* /proc/self/maps as a descriptor, or -errno */
+SD_HIDDEN int sd_own_maps(void);
+/* In a helper: unmaps what is its parent's alone. Closes `maps`, which may be an error */
+SD_HIDDEN void sd_forget_parent(int maps);
+
 /* ---- ceiling.c ---- */
 
 enum sd_allowed { SD_NOT_ALLOWED, SD_CLOSED, SD_OPEN };
@@ -148,6 +155,7 @@ struct sd_caller {
 	int away;    /* in the caller's mount namespace */
 	int there;   /* and in its root directory */
 	uint32_t fsuid, fsgid, umask;
+	uint32_t uid, gid, euid, egid;
 	uint64_t caps;     /* effective, of the caller, in its own user namespace */
 	int same_userns;
 	uint32_t group_count;

@@ -169,14 +169,14 @@ static int place_cache(void)
 static int place_image(int image)
 {
 	if (image < 0)
-		return symlink("/proc/self/fd/3", "dev/image") ? -errno : 0;
+		return symlink("/proc/self/fd/3", SD_IMAGE_NAME + 1) ? -errno : 0;
 	/* what was opened for reading alone is not opened again for more */
 	int writable = (fcntl(SD_IMAGE, F_GETFL) & O_ACCMODE) != O_RDONLY;
-	if (make_file("dev/image"))
+	if (make_file(SD_IMAGE_NAME + 1))
 		return -errno;
 	/* through the descriptor it could be, by /proc/self/fd */
 	close(SD_IMAGE);
-	return place(image, "dev/image", writable ? 0 : SD_ATTR_RDONLY);
+	return place(image, SD_IMAGE_NAME + 1, writable ? 0 : SD_ATTR_RDONLY);
 }
 
 static int make_devices(void)

@@ -23,6 +23,7 @@ enum order_kind { PREPARE = 1, START };
 struct order {
 	uint32_t kind;
 	uint32_t words;
+	uint32_t alone;
 	uint64_t memory;
 	char text[MOST_TEXT]; /* the words, each with its end; sent as far as needed */
 };
@@ -49,7 +50,8 @@ static void await_order(struct sd_program *program, const char **argv, int *give
 		word += strlen(word) + 1;
 	}
 	argv[order.words] = NULL;
-	*program = (struct sd_program){.argv = argv, .root = -1, .memory = order.memory};
+	*program = (struct sd_program){.argv = argv, .root = -1, .memory = order.memory,
+				       .alone = order.alone, .bounded = 1};
 	given[1] = given[2] = fds[MESSAGES];
 	given[SD_IMAGE] = fds[IMAGE];
 	given[SD_FUSE_NODE] = given[SD_ROOT] = -1;
@@ -70,6 +72,8 @@ static int spare_main(void *from)
 	if (setsid() < 0 || sd_order_descriptors(given))
 		_exit(1);
 	int error = sd_program_frame("", &stage);
+	if (!error && sd_program_bound(SD_PROGRAM_CAPS))
+		error = -errno;
 	if (error)
 		told = error;
 	/* so that who counts programs knows this one from one that serves somebody */
@@ -109,6 +113,7 @@ int sd_spare_spawn(struct sd_child *child)
 	int pid = sd_fork_helper(child, "seccompd-fuse");
 	if (pid)
 		return pid;
+	sd_forget_parent(sd_own_maps());
 	serve();
 	_exit(0);
 }
@@ -137,6 +142,7 @@ int sd_spare_start(int starter, struct sd_program *program, int pid, int pidfd)
 	sd_program_nothing(program);
 	start.kind = START;
 	start.memory = program->memory;
+	start.alone = program->alone;
 	start.words = 0;
 	if (program->root >= 0 || sd_program_elsewhere(program->argv[0]))
 		return -EINVAL;

@@ -64,6 +64,9 @@ static struct sock_filter FILTER[] = {
 	/* io_uring_setup; and the new mount interface, so that libraries take mount(2) */
 	LACK(425), LACK(428), LACK(429), LACK(430), LACK(431), LACK(432), LACK(433), LACK(442),
 	LACK(435), /* clone3 hides its flags in memory */
+	/* memory that no limit on a process counts; 447: memfd_secret */
+	LACK(__NR_memfd_create), LACK(447), LACK(__NR_shmget), LACK(__NR_msgget), LACK(__NR_semget),
+	LACK(__NR_mq_open),
 	/* to have no groups: ntfs-3g insists on saying so, and it is so already */
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_setgroups, 0, 4),
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
@@ -91,6 +94,19 @@ static struct sock_filter MOUNT_FILTER[] = {
 	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mount, 0, 1),
 	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+
+/* For one that makes no other process: threads alone. The others are refused above. */
+static struct sock_filter ALONE_FILTER[] = {
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+#ifdef __NR_fork
+	DENY(fork), DENY(vfork),
+#endif
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone, 0, 3),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 1, 0),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 };
 
@@ -123,9 +139,17 @@ static int become(const struct sd_program *program)
 	       syscall(SYS_setresuid, program->uid, program->uid, program->uid) ? -1 : 0;
 }
 
+int sd_program_bound(uint64_t keep)
+{
+	for (int cap = 0; cap < 64; cap++)
+		if (!(keep & 1ULL << cap) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0))
+			return errno == EINVAL ? 0 : -1; /* there are no more of them */
+	return 0;
+}
+
 static int give_up_rights(const struct sd_program *program)
 {
-	uint64_t keep = 1ULL << CAP_DAC_OVERRIDE;
+	uint64_t keep = SD_PROGRAM_CAPS;
 	if (program->root >= 0)
 		keep &= program->caps;
 	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -134,12 +158,8 @@ static int give_up_rights(const struct sd_program *program)
 	if ((program->memory && limit(RLIMIT_AS, program->memory)) || limit(RLIMIT_CORE, 0) ||
 	    limit(RLIMIT_NOFILE, MOST_FILES))
 		return -1;
-	for (int cap = 0; cap < 64; cap++) {
-		if (keep & 1ULL << cap)
-			continue;
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) && errno != EINVAL)
-			return -1;
-	}
+	if (!program->bounded && sd_program_bound(keep))
+		return -1;
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
 		  SECBIT_NO_SETUID_FIXUP_LOCKED, 0, 0, 0) ||
 	    become(program) || syscall(SYS_capset, &head, data))
@@ -149,13 +169,16 @@ static int give_up_rights(const struct sd_program *program)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
-static int filtered(void)
+static int filtered(const struct sd_program *program)
 {
 	struct sock_fprog mounts = {sizeof MOUNT_FILTER / sizeof *MOUNT_FILTER, MOUNT_FILTER};
+	struct sock_fprog alone = {sizeof ALONE_FILTER / sizeof *ALONE_FILTER, ALONE_FILTER};
 	struct sock_fprog code = {sizeof FILTER / sizeof *FILTER, FILTER};
 	int listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
 				    SECCOMP_FILTER_FLAG_NEW_LISTENER, &mounts);
 	if (listener < 0 || sd_send_fds(SD_STARTED, "l", 1, &listener, 1) != 1 || close(listener))
+		return -1;
+	if (program->alone && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &alone, 0, 0))
 		return -1;
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &code, 0, 0);
 }
@@ -202,7 +225,7 @@ void sd_program_execute(const struct sd_program *program)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	/* last, for changes of credentials clear it */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	if (filtered())
+	if (filtered(program))
 		sd_program_failed(SD_STARTED, SD_PROGRAM_FILTER, errno);
 	execve(program->argv[0], (char *const *)program->argv, (char *const *)ENVIRONMENT);
 	sd_program_failed(SD_STARTED, SD_PROGRAM_EXEC, errno);
@@ -275,6 +298,7 @@ int sd_program_start(struct sd_program *program)
 	int messages[2] = {-1, -1}, started[2] = {-1, -1}, pidfd = -1, pid = -1;
 	int together = program->root < 0 ? CLONE_VM | CLONE_VFORK : 0;
 	sd_program_nothing(program);
+	program->bounded = 0;
 	child.null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	int error = child.null < 0 ? -errno : sd_program_channels(messages, started);
 	child.messages = messages[1];

@@ -1,4 +1,4 @@
-/* What listener.c needs of proxy.c; nothing of it is seen from Python. */
+/* What listener.c and receiver.c need of proxy.c; nothing of it is seen from Python. */
 #ifndef SECCOMPD_PROXY_H
 #define SECCOMPD_PROXY_H
 

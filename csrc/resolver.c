@@ -117,9 +117,11 @@ int sd_resolver_spawn(struct sd_child *child)
 		return pid;
 	/* /proc is read before the root is left, so these come first */
 	static struct sd_home home;
+	int maps = sd_own_maps();
 	int32_t ready = sd_home_init(&home);
 	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready)
 		_exit(1);
+	sd_forget_parent(maps); /* now: nobody waits for that */
 	serve(&home);
 	_exit(0);
 }

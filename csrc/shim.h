@@ -11,7 +11,7 @@
 
 /* cdef begin */
 
-/* ---- listener.c, memory.c: one notification at a time ---- */
+/* ---- listener.c, receiver.c, arguments.c, memory.c: one notification at a time ---- */
 
 struct sd_reads { /* which arguments of one system call are what */
 	uint32_t arch;
@@ -27,7 +27,13 @@ enum sd_kind {
 	SD_STRING = 4,  /* a path: read from the caller's memory, once; so are the next ones */
 	SD_TEXT = 5,    /* a string that may be NULL, and is EINVAL where it is too long */
 	SD_DATA = 6,    /* mount(2)'s options: may be NULL, and end where memory does */
-	SD_HOW = 7,     /* struct open_how of openat2(2), whose size is the next argument */
+	/* what follows is about sockets; all but BUFFER are, to a decision, the address alone */
+	SD_ADDRESS = 7,     /* its length is the next argument */
+	SD_DESTINATION = 8, /* the same, and may be NULL */
+	SD_MESSAGE = 9,     /* a struct msghdr */
+	SD_MESSAGES = 10,   /* several struct mmsghdr, of which the first one counts */
+	SD_BUFFER = 11,     /* data, its length is the next argument: no part of the key */
+	SD_HOW = 12,        /* struct open_how of openat2(2), whose size is the next argument */
 };
 
 enum {
@@ -35,11 +41,28 @@ enum {
 	SD_PATH_MAX = 4096, /* PATH_MAX, the NUL included */
 	SD_PENDING = 256,   /* most calls received and not yet answered, in one session */
 	SD_UNREAD = 1 << 20,
+	SD_AT_ONCE = 64,    /* most calls that sd_receive answers by itself before it returns */
 	SD_STALLS = 8,      /* most stalled readers a session may leave behind */
 	SD_WATCHES = 256,   /* most listeners of a session: each has a watch in the memfd */
 	SD_WATCH_SIZE = 4096,
 	SD_ALSO = 15,       /* most other descriptors that sd_receive looks at */
 	SD_NULL = -4096,    /* the length of a string that is a NULL pointer: no errno */
+	SD_ADDRESS_MAX = 128,      /* sizeof(struct sockaddr_storage) */
+	SD_CONTROL_MAX = 4096,     /* most bytes of control messages */
+	SD_PAYLOAD_MAX = 1 << 17,  /* most data that is sent with one call */
+	/* What socketcall(2) is about lies in memory: its calls are known by a number of their own, that
+	 * of socketcall and, 16 bits higher, the one that it takes. */
+	SD_SOCKETCALL = 102,
+};
+
+struct sd_message { /* what a call sends, beside its address; in the caller's memory */
+	int32_t control_length;
+	int32_t payload_length;
+	int32_t cut;       /* there is more than that */
+	int32_t error;     /* 0, or -errno: it could not be read */
+	uint64_t told_at;  /* where sendmmsg(2) says how much was sent; 0: nowhere */
+	char control[SD_CONTROL_MAX]; /* as a 64-bit caller has it */
+	char payload[SD_PAYLOAD_MAX];
 };
 
 struct sd_call {
@@ -53,10 +76,12 @@ struct sd_call {
 	int32_t length[SD_STRINGS];   /* of each string without its NUL, SD_NULL, or -errno */
 	int32_t key_length;
 	int32_t head_length;          /* how much of the key comes before its strings */
+	int32_t settled;              /* how many calls before this one sd_receive answered by itself */
 	char text[SD_STRINGS][SD_PATH_MAX];
 	/* what a decision may depend on, for a cache: arch, nr, the other arguments, then the strings,
 	 * each after its length */
 	char key[SD_STRINGS * SD_PATH_MAX + 128];
+	struct sd_message message; /* of the last call that had a SD_MESSAGE or SD_BUFFER */
 };
 
 struct sd_stall {
@@ -65,7 +90,9 @@ struct sd_stall {
 	uint64_t start_time; /* clock ticks since boot, as in /proc/PID/stat */
 };
 
-struct sd_watch { /* a memfd that a session writes and its watchdog reads: it outlives the session */
+/* A memfd that a session writes and its watchdog reads: it outlives the session, and a daemon may
+ * leave it to the next one (another layout is another FORMAT in supervisor/daemon/kept.py). */
+struct sd_watch {
 	uint8_t received[256];        /* NOTIF_RECV writes here, so that no id can be lost in between */
 	uint64_t reading_since;       /* CLOCK_MONOTONIC, ns; 0: no memory is being read */
 	uint64_t reading_id;
@@ -95,11 +122,13 @@ extern const uint32_t SD_ARCH_I386;
 struct sd_receiver *sd_receiver_new(int listener, int proxy, int timer, struct sd_watch *watch,
 				    const struct sd_reads *reads, size_t count, uint64_t deadline_ns);
 void sd_receiver_free(struct sd_receiver *receiver);
-/* Other arguments are read from now on, of other calls. 0, or -ENOMEM and nothing has changed */
-int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count);
+/* Other arguments are read from now on, of other calls, within another deadline. 0, or -ENOMEM and
+ * nothing has changed */
+int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count,
+		      uint64_t deadline_ns);
 /* > 0: a call, the length of its key, plus SD_UNREAD where the caller stalled before and nothing of
- * its memory was read; 0: none came within linger_us, or one of `also` is readable; -ENOTCONN: no
- * caller is left; -ENOBUFS: SD_PENDING calls wait for their answers */
+ * its memory was read; 0: none came within linger_us, or one of `also` is readable, or SD_AT_ONCE calls
+ * were answered; -ENOTCONN: no caller is left; -ENOBUFS: SD_PENDING calls wait for their answers */
 int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
 	       size_t also_count);
 /* 0; -ENOENT: the caller is gone or was interrupted; `error` is <= 0, `proceed` is CONTINUE */
@@ -107,10 +136,18 @@ int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value
 	      int proceed);
 /* the same for the call that sd_receive gave last */
 int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int proceed);
+/* From now on sd_receive gives that answer itself to calls with the same key as `call`, which it gave
+ * last. `refuses`: they are counted as refused. It is forgotten with other arguments that are read. */
+void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
+	       int proceed, int refuses);
+void sd_settle_no_more(struct sd_receiver *receiver);
 /* Answers with a copy of `fd`, which the caller gets as its lowest free descriptor, with `flags`
  * (O_CLOEXEC or 0): that number; -ENOENT as above; another errno, which the caller was told. */
 int sd_give(struct sd_receiver *receiver, uint64_t id, int slot, int fd, uint32_t flags);
 int sd_id_valid(int listener, uint64_t id);
+/* Writes a number to the memory of a caller that waits; 0 or -errno */
+int sd_receiver_write(struct sd_receiver *receiver, uint64_t id, uint32_t tid, uint64_t address,
+		      uint32_t value);
 int sd_listener_state(int listener); /* 0: nothing; 1: a call waits; -ENOTCONN: no caller is left */
 int sd_set_sync_wake_up(int listener);
 /* the watchdog's side: answers every id in the watch with `error`, and says how many those were */
@@ -280,13 +317,16 @@ struct sd_devices {
 	uint32_t closed; /* made only where nobody can open them, if there is a user namespace */
 };
 
-struct sd_mount_rule {  /* one fstype, and what it may be mounted from */
+struct sd_mount_rule { /* one fstype, what it may be mounted from, and how */
 	const char *fstype;
 	uint64_t force;             /* MOUNT_ATTR_* that it always gets */
-	const char *const *names;   /* globs for the kernel's names of block devices */
+	uint64_t flags;             /* MS_* that may be asked for */
+	const char *const *names;   /* globs for the kernel's names of block devices, or for texts */
+	const char *const *options; /* globs for the words of the data string */
 	const struct sd_devices *devices;
-	uint32_t name_count, device_count;
+	uint32_t name_count, option_count, device_count;
 	uint32_t images, text;      /* may be mounted from a file, from what is no path */
+	uint32_t shift;             /* may be idmapped */
 };
 
 struct sd_lent {        /* what a maker lends for opens: a device, or a file of the host's */
@@ -303,11 +343,18 @@ struct sd_ceiling { /* all that a maker can ever be asked for */
 	uint32_t most_private; /* nodes in its own tmpfs; 0: 65536 */
 	const struct sd_mount_rule *mounts;
 	uint32_t mount_count;
+	/* options that hand over more than the source: only a glob that begins with `NAME=` allows one */
+	const char *const *named_options;
+	uint32_t named_count;
 	int32_t userns;        /* of the target, for idmapped mounts; -1: none */
 	int32_t no_real_nodes; /* that could be opened: only such as are mounted, and end with that */
 	const struct sd_lent *lent;
 	uint32_t lent_count;   /* at most SD_MOST_LENT */
 };
+
+/* Memory that helpers keep, see forget.c: all that a ceiling is made of. NULL: there is none */
+void *sd_kept_new(size_t size);
+void sd_kept_free(void *data);
 
 /* Both return the pid. The helper's first message, an int32_t, is 0 or -errno (sd_helper_ready). */
 int sd_resolver_spawn(struct sd_child *child);
@@ -429,6 +476,8 @@ enum sd_look_flag {
 	SD_LOOK_WRITE = 2,  /* it is to be opened for writing too */
 	SD_LOOK_DEVICE = 4, /* a device is to be opened as well, not only an image */
 	SD_LOOK_ROOT = 8,   /* the caller's root directory is wanted */
+	SD_LOOK_ALONE = 16, /* nothing is to be mounted: where does the path lead? */
+	SD_LOOK_PARENT = 32, /* with ALONE: to the directory that its last component is to be in */
 };
 
 enum sd_seen_flag {
@@ -470,13 +519,22 @@ int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
 struct sd_program;
 /* Makes the mount that `program`, whose /proc/PID `task` is, asks for, and moves it to its place.
- * `force` is locked, `set` is not. */
+ * `force` is locked, `set` is not. `source` is what the caller calls the image. */
 int sd_mount_adopt(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task,
 		   const struct sd_program *program, int inotify, uint64_t force, uint64_t set,
-		   uint32_t flags);
+		   uint32_t flags, const char *source);
 /* `only_try`: whether it could be done; nothing is changed */
 int sd_mount_change(int resolver, const struct sd_waiting *call, int mount_ns, int target,
 		    uint64_t set, uint64_t clear, int only_try);
+/* The mount at `target` is to be replaced: the resolver remembers it, and nobody may hold it then.
+ * `task` is some /proc/PID. */
+int sd_mount_mark(int resolver, const struct sd_waiting *call, int mount_ns, int target, int task);
+/* Whether nobody uses the one that was marked; else its answer is -EBUSY. */
+int sd_mount_idle(int resolver, const struct sd_waiting *call, int mount_ns);
+/* Binds a unix socket, number `number` of the table of `pidfd`, to `path` (as it was written), whose last
+ * component is to be in `directory`. */
+int sd_socket_bind(int resolver, const struct sd_waiting *call, int task, int directory, int pidfd,
+		   int number, const char *path, size_t length);
 struct sd_attached {
 	int32_t error; /* 0 or -errno; -ECANCELED: the maker sent nothing */
 	int32_t watch; /* of an adopted mount, in `inotify`; -1: it could not be watched */
@@ -489,15 +547,21 @@ int sd_mount_answer(int resolver, struct sd_attached *attached);
 int sd_watch_new(void);
 int sd_watch_next(int inotify);
 
-enum sd_new_kind { SD_NEW_DEVICE = 1, SD_NEW_IMAGE = 2, SD_NEW_TEXT = 3, SD_NEW_AGAIN = 4 };
+enum sd_new_kind {
+	SD_NEW_DEVICE = 1,
+	SD_NEW_IMAGE = 2,
+	SD_NEW_TEXT = 3,
+	SD_NEW_AGAIN = 4, /* the superblock of a mount of ours gets other flags and data */
+	SD_NEW_COPY = 5,  /* one more mount of a filesystem of ours, `major` and `minor` */
+};
 enum sd_new_shift { SD_SHIFT_FALSE = 0, SD_SHIFT_AUTO = 1, SD_SHIFT_TRUE = 2 };
 
 struct sd_new_mount {
 	uint32_t op, cpu;     /* filled in when it is sent */
-	uint32_t kind;        /* AGAIN: the superblock of a mount of ours gets other flags and data */
+	uint32_t kind;
 	uint32_t shift;
 	uint32_t major, minor;
-	int32_t data_length;  /* -1: a NULL pointer */
+	int32_t data_length;  /* -1: a NULL pointer, and `data` is empty */
 	uint32_t most;        /* of filesystems from here that may be mounted at a time, this one too */
 	uint64_t flags;       /* MS_*, for the superblock and its atime */
 	uint64_t force, set;  /* MOUNT_ATTR_*: locked, and not locked */
@@ -512,8 +576,9 @@ enum sd_mounted_flag {
 	SD_MOUNTED_CEILING = 4,  /* it is beyond the ceiling */
 	SD_MOUNTED_LOOP = 8,     /* there is no loop device to be had */
 	SD_MOUNTED_LOCK = 16,    /* its flags could not be locked */
+	SD_MOUNTED_STRANGER = 32, /* of AGAIN and COPY: it did not come from here, or that one has gone */
 	SD_MOUNTED_FULL = 64,    /* it is one too many */
-	SD_MOUNTED_STRANGER = 32, /* of AGAIN: it did not come from here, or that one has gone */
+	SD_MOUNTED_JOURNAL = 128, /* it names another device as its journal */
 };
 
 struct sd_mounted {
@@ -523,7 +588,8 @@ struct sd_mounted {
 };
 
 /* Asks the maker for a mount (of an image: its descriptor), and the resolver to bring it to its
- * place as soon as the maker has it. Both answer: sd_mount_made, sd_mount_answer. */
+ * place as soon as the maker has it. Both answer: sd_mount_made, sd_mount_answer. `target` -1: it
+ * takes the place of the mount that was marked. */
 int sd_mount_begin(int maker, struct sd_new_mount *make, int image, int resolver,
 		   const struct sd_waiting *call, int mount_ns, int target);
 /* AGAIN, of the mount at `target`; the maker alone answers */
@@ -597,7 +663,9 @@ struct sd_program {
 	int32_t fuse;      /* a detached mount of a node for /dev/fuse; -1: the host's */
 	int32_t mount_ns;  /* the caller's, where the image comes from */
 	int32_t root;      /* the caller's root directory: the program is the container's own; or -1 */
-	uint64_t memory;   /* most address space in bytes; 0: no limit */
+	uint64_t memory;   /* most address space of each process in bytes; 0: no limit */
+	uint32_t alone;    /* it makes no other process */
+	uint32_t bounded;  /* filled in: of a spare one what could be given up ahead has been */
 	/* of a program of the container's: who it is, and the most that it may do */
 	uint64_t caps;
 	uint32_t uid, gid;
@@ -634,6 +702,143 @@ int sd_spare_prepare(int starter, int fuse);
 int sd_spare_made(int starter);
 /* Has it execute a program of the host's; the rest is as after sd_program_start. 0 or -errno. */
 int sd_spare_start(int starter, struct sd_program *program, int pid, int pidfd);
+
+/* ---- porters.c: the helper that calls on sockets; socket_calls.c: what a session asks of it ---- */
+
+/* Porters are threads of one process: each does one call at a time, for as long as that takes. Their
+ * process hears of new ones, and of those that are to let go of a call, on its own socket. */
+int sd_porters_spawn(struct sd_child *child);
+/* One more: the socket that it answers on; it ends when that is closed. */
+int sd_porter_new(int porters, uint32_t number);
+/* Interrupts the call that this one is in, if it is in one that can be interrupted. */
+int sd_porter_kick(int porters, uint32_t number);
+
+enum sd_socket_op {
+	SD_SOCKET_CONNECT = 1,
+	SD_SOCKET_BIND,
+	SD_SOCKET_SEND,
+	SD_SOCKET_LOOK, /* only what kind of socket it is */
+};
+
+enum sd_socket_flag {
+	SD_SOCKET_AS_CALLER = 1,   /* with the caller's ids and capabilities; else with none at all */
+	SD_SOCKET_NO_ADDRESS = 2,
+	SD_SOCKET_UNSPECIFIED = 4, /* the address was AF_UNSPEC, and is AF_INET to some sockets alone */
+	SD_SOCKET_CUT = 8,         /* there is more data than comes along */
+	SD_SOCKET_REDIRECTED = 16, /* the address is not the caller's own: an IPv6 socket takes an IPv4 one */
+};
+
+enum sd_socket_why { /* what an errno is about that the kernel has not said */
+	SD_SOCKET_MADE = 0,     /* the kernel has said it: the call was made */
+	SD_SOCKET_KERNEL,       /* it would have said it: no such descriptor, no socket */
+	SD_SOCKET_GONE,         /* the caller has gone */
+	SD_SOCKET_DOMAIN,       /* sockets of this domain are not served */
+	SD_SOCKET_LONG,         /* more data than a datagram may have here */
+	SD_SOCKET_NETLINK,      /* a netlink message that may change something */
+	SD_SOCKET_CONTROL,      /* a control message */
+	SD_SOCKET_RIGHTS,       /* the caller's descriptors, or who it is, cannot be taken on */
+};
+
+struct sd_socket { /* one call on a socket */
+	int32_t listener;
+	uint32_t tid;
+	uint64_t id;
+	int32_t number;       /* of the socket in the caller's table */
+	int32_t by_thread;    /* the kernel has pidfds of threads, and they are not hidden */
+	int32_t anew;         /* what is known of the caller's number is of somebody who has gone */
+	uint32_t op, flags;
+	int32_t call_flags;   /* MSG_* */
+	int32_t address_length;
+	int32_t control_length, payload_length;
+	int32_t task;         /* /proc/TID of AS_CALLER; -1 */
+	int32_t path;         /* what the address of a unix socket leads to, O_PATH; -1 */
+	const char *control, *payload;
+	char address[SD_ADDRESS_MAX];
+	/* what it came to */
+	int64_t result;       /* of the call, or -errno */
+	int32_t why;          /* enum sd_socket_why */
+	int32_t domain, type; /* of the socket */
+	int32_t patient;      /* a call on it waits for ever: no timeout is set (SO_SNDTIMEO) */
+};
+
+/* Who has the caller's table of descriptors, as a pidfd. -ESRCH: it has gone; -EPERM: its table cannot
+ * be told from another's. */
+int sd_socket_owner(const struct sd_socket *call);
+/* Closes those that are kept open for the next calls of the same threads. */
+void sd_socket_forget_owners(void);
+/* Has a porter fetch the caller's socket, and make the call on that. 1: done, the result is there; 0:
+ * not yet; -errno. */
+int sd_socket_call(struct sd_socket *call, int porter, int linger_us);
+/* The same, when the porter's socket is readable. */
+int sd_socket_answer(struct sd_socket *call, int porter, int linger_us);
+/* the thread `tid` of process `tgid` gets a signal */
+int sd_signal_thread(uint32_t tgid, uint32_t tid, int number);
+
+/* ---- giver.c, holders.c: devices for a container that runs, on an admin's word ---- */
+
+enum sd_give_op {
+	SD_GIVE_ADD = 1,  /* [mount namespace, user namespace] -> [our tmpfs], ahead of the answer */
+	SD_GIVE_TAKE = 2, /* [our tmpfs, mount namespace, user namespace]; one that is left out is -1 */
+	SD_GIVE_LOOK = 3, /* struct sd_look -> many struct sd_holder */
+};
+
+enum sd_give_stage { /* where it was when something failed */
+	SD_GIVE_NODE = 1, /* the node itself */
+	SD_GIVE_CGROUP,   /* the container's cgroup refuses it */
+	SD_GIVE_ENTER,    /* the container's namespaces */
+	SD_GIVE_PARENT,   /* the directory */
+	SD_GIVE_PLACE,    /* the name in it */
+	SD_GIVE_ATTACH,
+};
+
+enum { SD_GIVE_READ = 1, SD_GIVE_WRITE = 2 };
+
+struct sd_give {
+	uint32_t op;
+	uint32_t mode;               /* with the type */
+	uint32_t major, minor;
+	uint32_t uid, gid;           /* as we number them; of TAKE those of nobody in the container */
+	uint32_t root_uid, root_gid; /* who acts in the container, as that numbers them */
+	uint64_t place_device, place_inode; /* of TAKE: as ADD has told */
+	char path[SD_PATH_MAX];      /* from the container's root directory, without "." and ".." */
+	char cgroup[SD_PATH_MAX];    /* of version 2; "": none */
+	char device_cgroup[SD_PATH_MAX]; /* of version 1, in the hierarchy of these `controllers`; "" */
+	char controllers[64];
+};
+
+struct sd_given {
+	int32_t error;    /* 0 or -errno */
+	uint32_t stage;
+	uint32_t may;     /* what the cgroups allow; all where that is not known */
+	uint32_t unknown; /* the errno why it is not */
+	uint32_t detached, hidden; /* of TAKE: mounts that went, and such as could not be reached */
+	uint64_t device;  /* of our tmpfs, which no other device is in */
+	uint64_t place_device, place_inode; /* the file that it is mounted on */
+};
+
+enum { SD_MOST_LOOKED = 64 };
+
+struct sd_look {
+	uint32_t op;
+	uint32_t count;
+	uint32_t mounts_of; /* only the mounts that this process sees; 0: all of everybody */
+	uint32_t reserved;
+	uint64_t devices[SD_MOST_LOOKED]; /* as sd_given has told */
+};
+
+enum sd_held { SD_HELD_OPEN = 1, SD_HELD_MAPPED, SD_HELD_MOUNTED, SD_HELD_END };
+
+struct sd_holder {
+	uint32_t pid;
+	uint32_t kind; /* enum sd_held; END: these were all */
+	uint64_t device;
+	uint64_t mounts;   /* the inode of its mount namespace */
+	char comm[16];
+	char path[4096];   /* of MOUNTED: where, as the process sees it */
+};
+
+/* The pid; who takes one order and ends. */
+int sd_giver_spawn(struct sd_child *child);
 
 /* ---- probe.c: what the kernel can do ---- */
 

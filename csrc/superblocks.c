@@ -27,7 +27,8 @@ static void forget_gone(struct sd_mounting *mounting)
 				mounting->made[i].dev = 0;
 }
 
-int sd_remember_superblock(struct sd_mounting *mounting, const char *path, uint64_t dev)
+int sd_remember_superblock(struct sd_mounting *mounting, const char *path,
+			   const struct sd_superblock *one)
 {
 	struct sd_superblock *free_one = NULL;
 	if (mounting->inotify < 0)
@@ -36,14 +37,21 @@ int sd_remember_superblock(struct sd_mounting *mounting, const char *path, uint6
 	/* nothing is ever to be told of it but its end, and that is told unasked */
 	int watch = inotify_add_watch(mounting->inotify, path, IN_DELETE_SELF);
 	for (int i = 0; i < SD_MOST_MOUNTS; i++) {
-		if (!mounting->made[i].dev)
-			free_one = &mounting->made[i];
-		else if (mounting->made[i].dev == dev)
+		struct sd_superblock *known = &mounting->made[i];
+		if (!known->dev) {
+			free_one = known;
+		} else if (known->dev == one->dev) {
+			/* by another rule perhaps: what one of them forces is forced */
+			known->force |= one->force;
+			if (known->shifted != one->shifted)
+				known->source[0] = 0;
 			return 0;
+		}
 	}
 	if (watch < 0 || !free_one)
 		return watch < 0 ? -errno : -ENOSPC;
-	*free_one = (struct sd_superblock){dev, watch};
+	*free_one = *one;
+	free_one->watch = watch;
 	return 0;
 }
 
@@ -57,15 +65,15 @@ uint32_t sd_superblocks(struct sd_mounting *mounting)
 	return count;
 }
 
-static int known(struct sd_mounting *mounting, uint64_t dev)
+const struct sd_superblock *sd_superblock_of(struct sd_mounting *mounting, uint64_t dev)
 {
 	if (mounting->inotify < 0)
-		return 0;
+		return NULL;
 	forget_gone(mounting);
 	for (int i = 0; i < SD_MOST_MOUNTS; i++)
 		if (mounting->made[i].dev && mounting->made[i].dev == dev)
-			return 1;
-	return 0;
+			return &mounting->made[i];
+	return NULL;
 }
 
 static int configure(int context, int command, const char *key, const char *value)
@@ -82,7 +90,11 @@ int sd_reconfigure(struct sd_mounting *mounting, const struct sd_new_mount *new,
 	/* picked first: while we have it, its number is nobody else's */
 	int context = (int)syscall(SYS_fspick, fd, "", FSPICK_CLOEXEC_EMPTY);
 	int error = context < 0 ? -errno : 0;
-	if (!known(mounting, found.st_dev)) {
+	if (!error && !sd_change_granted(mounting->ceiling, new)) {
+		mounted->flags |= SD_MOUNTED_CEILING;
+		error = -EPERM;
+	}
+	if (!sd_superblock_of(mounting, found.st_dev)) {
 		mounted->flags |= SD_MOUNTED_STRANGER;
 		error = -EPERM;
 	}

@@ -4,7 +4,7 @@
  *
  * And umount of what a FUSE program of ours serves, for whose last writes the caller has to wait: so
  * it is done here. Nobody asks the program anything, for it may hang. */
-#include "paths.h"
+#include "mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,14 +16,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#ifndef OPEN_TREE_CLONE
-#define OPEN_TREE_CLONE 1
-#endif
-#ifndef MOVE_MOUNT_F_EMPTY_PATH
-#define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
-#define MOVE_MOUNT_T_EMPTY_PATH 0x00000040
-#endif
 
 enum { MOST_CHILDREN = 64 };
 
@@ -39,24 +31,6 @@ struct children {
 	struct child at[MOST_CHILDREN];
 	size_t count;
 };
-
-/* mountinfo writes space, tab, newline and backslash in octal */
-static char *unescaped(const char *text, size_t length)
-{
-	char *path = malloc(length + 1), *to = path;
-	for (size_t i = 0; path && i < length; i++) {
-		if (text[i] == '\\' && i + 3 < length) {
-			*to++ = (char)((text[i + 1] - '0') << 6 | (text[i + 2] - '0') << 3 |
-				       (text[i + 3] - '0'));
-			i += 3;
-		} else {
-			*to++ = text[i];
-		}
-	}
-	if (path)
-		*to = 0;
-	return path;
-}
 
 int32_t sd_name_of(int task, int fd, char *name)
 {
@@ -81,36 +55,29 @@ static int is_child(const struct children *children, unsigned long long id)
 static int find(struct children *children, FILE *mounts, unsigned long long target,
 		const char *where)
 {
-	char *line = NULL;
-	size_t size = 0;
+	struct sd_mount_line line = {0};
 	int error = 0, seen = 0;
-	for (int pass = 0; pass < 2 && !error; pass++) {
+	for (int pass = 0; pass < 2; pass++) {
 		rewind(mounts);
-		while (!error && getline(&line, &size, mounts) > 0) {
-			unsigned long long id, parent;
-			int start = 0, end = 0;
-			if (sscanf(line, "%llu %llu %*s %*s %n%*s%n", &id, &parent, &start, &end) < 2 ||
-			    !end)
+		while (sd_next_mount(mounts, &line)) {
+			if (error)
 				continue;
-			if (pass && is_child(children, parent))
+			if (pass && is_child(children, line.parent))
 				error = -EBUSY;
-			if (pass || (id != target && parent != target))
+			if (pass || (line.id != target && line.parent != target))
 				continue;
-			char *path = unescaped(line + start, (size_t)(end - start));
-			if (path && id == target && !strcmp(path, where))
-				seen = 1;
-			if (id == target) {
-				free(path);
-			} else if (!path || children->count == MOST_CHILDREN) {
-				free(path);
-				error = -EBUSY;
-			} else {
-				children->at[children->count++] =
-					(struct child){.id = id, .path = path, .tree = -1};
+			if (line.id == target) {
+				seen |= !strcmp(line.path, where);
+				continue;
 			}
+			char *path = children->count == MOST_CHILDREN ? NULL : strdup(line.path);
+			if (!path)
+				error = -EBUSY;
+			else
+				children->at[children->count++] =
+					(struct child){.id = line.id, .path = path, .tree = -1};
 		}
 	}
-	free(line);
 	return seen ? error : -EINVAL;
 }
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 SECCOMPD = [sys.executable, "-P", "-m", "supervisor"]
 SETUP = """
-place=$(mktemp -d /tmp/learn-XXXXXX)
-mkdir "$place/dev"
+place=/tmp/learn-$(date +%s%N)  # another name each time
+mkdir -p "$place/dev"
 mknod -m 666 "$place/dev/null" c 1 3
 mknod -m 666 "$place/dev/zero" c 1 5
 rm -r "$place"

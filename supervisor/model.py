@@ -36,6 +36,20 @@ class Verdict(StrEnum):
         return self in (Verdict.CONTINUE, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
 
 
+class Message(NamedTuple):
+    """What a call sends: control messages as a 64-bit caller has them, and data, both read once.
+
+    `cut`: there is more data. `errno`: what could not be read, or 0. `told_at`: where in the
+    caller's memory sendmmsg(2) says how much was sent, 0 for the others.
+    """
+
+    control: bytes
+    payload: bytes
+    cut: bool = False
+    errno: int = 0
+    told_at: int = 0
+
+
 class Snapshot(NamedTuple):
     """One received call, read exactly once.
 
@@ -44,7 +58,8 @@ class Snapshot(NamedTuple):
     errno (-EFAULT, -ENAMETOOLONG); 0 for a NULL pointer where the call may have one (mount's
     source, type and data; -E2BIG is data that is longer than the kernel takes).
     `tid` is the calling thread in seccompd's pid namespace, `listener` the descriptor that the
-    call came by.
+    call came by. `message` is what a call sends, None for all others. An address is the bytes of a
+    struct sockaddr, and 0 where the message has none.
     """
 
     id: int
@@ -55,6 +70,7 @@ class Snapshot(NamedTuple):
     name: str
     args: tuple[Arg, ...]
     listener: int = -1
+    message: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +133,30 @@ class MountSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketSettings:
+    """How a rule wants a call on a socket made: led to the struct sockaddr `redirect`, at the port
+    that the caller asked for if it has none of its own; b"": to where the caller asked.
+    """
+
+    redirect: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class MountCeiling:
     """All that a maker can be asked to mount with one rule of `via: kernel`: one fstype, what it
-    may be mounted from, and the MS_* flags that it always gets.
+    may be mounted from, the MS_* flags that it always gets (`force`) and those that may be asked
+    for (`flags`, which has all of `force`), globs for its options, and whether it may be idmapped.
 
-    `names` are globs for the kernel's names of block devices, `devices` their numbers as (lowest
-    major, highest major, lowest minor, highest minor). A device has to match either.
+    `names` are globs for the kernel's names of block devices, or for texts; `devices` numbers of
+    block devices as (lowest major, highest major, lowest minor, highest minor). A device has to
+    match either.
     """
 
     fstype: bytes
     force: int
+    flags: int = 0xFFFFFFFF
+    options: tuple[bytes, ...] = ()
+    shift: bool = True
     names: tuple[bytes, ...] = ()
     devices: tuple[tuple[int, int, int, int], ...] = ()
     images: bool = False
@@ -179,7 +209,7 @@ class Decision:
     rule: str
     reason: str = ""
     value: int = 0
-    settings: Settings | MountSettings | Inject = Settings()
+    settings: Settings | MountSettings | SocketSettings | Inject = Settings()
     needs_facts: bool = False
     silent: bool = False
     audit: bool = False
@@ -274,6 +304,28 @@ class Remount:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketCall:
+    """connect, bind, and the calls that send, on the caller's descriptor `fd`.
+
+    `operation` is "connect", "bind" or "send". `address` is a struct sockaddr in which nothing can
+    be understood in two ways, None where the call has none; `path` what it names of the file
+    system, as it was written. `flags` are MSG_*. `several`: the call wants to hear how many
+    messages were sent, and is told how much of the first. `unspecified`: see Address. What is taken
+    from `settings` is that of the decision taken again with Facts, wherever there is one.
+    """
+
+    operation: str
+    fd: int
+    address: bytes | None
+    path: bytes | None = None
+    flags: int = 0
+    message: Message | None = None
+    several: bool = False
+    unspecified: bool = False
+    settings: SocketSettings = SocketSettings()
+
+
+@dataclass(frozen=True, slots=True)
 class Unmount:
     """umount, umount2 of a file system that nodes of ours may stand on."""
 
@@ -295,7 +347,18 @@ class Open:
     granted: bytes | None = None
 
 
-Plan = MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount | Unmount | Open
+Plan = (
+    MakeNode
+    | RemoveNode
+    | RenameNode
+    | LinkNode
+    | ChangeNode
+    | Mount
+    | Remount
+    | Unmount
+    | SocketCall
+    | Open
+)
 
 
 class Outcome(NamedTuple):
@@ -304,8 +367,10 @@ class Outcome(NamedTuple):
     `errno` 0 is success. `left_alone` means that the call does not concern anything of ours and
     is the kernel's to do, with the caller's own rights. `how` goes into the audit record
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
-    `facts` are those that the decision was taken again with. `give`: a descriptor, which the caller
-    gets a copy of, with these flags (O_CLOEXEC or 0); whoever answers closes it.
+    `facts` are those that the decision was taken again with. `value` is what the call returns, and
+    `told` a number that is to be written to the caller's memory first, with where. `give`: a
+    descriptor, which the caller gets a copy of, with these flags (O_CLOEXEC or 0); whoever answers
+    closes it.
     """
 
     errno: int
@@ -314,4 +379,6 @@ class Outcome(NamedTuple):
     left_alone: bool = False
     decision: Decision | None = None
     facts: Facts | None = None
+    value: int = 0
+    told: tuple[int, int] | None = None
     give: tuple[int, int] | None = None

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that what a goal needs from the system is there, and installs with apt what is missing.
 #
-#   tools/system-packages.sh GOAL...      goals: build demo test bench
+#   tools/system-packages.sh GOAL...      goals: build demo examples test bench
 #
 # What is there is found out by looking (a command, a header), never by asking a package database,
 # so that a compiler or a Python of one's own counts. Prints nothing where nothing is missing.
@@ -39,6 +39,9 @@ for goal in "$@"; do
 		need e2fsprogs command_there mkfs.ext4
 		need fuse2fs command_there fuse2fs
 		;;
+	examples)
+		need runc command_there runc
+		;;
 	test)
 		need tar command_there tar
 		need cpio command_there cpio
@@ -68,6 +71,7 @@ for goal in "$@"; do
 		need procps command_there ps
 		need runc command_there runc
 		need crun command_there crun
+		need systemd command_there systemd-analyze
 		need lxc command_there lxc-start
 		need "podman conmon golang-github-containers-common uidmap" command_there podman
 		;;

@@ -18,7 +18,7 @@ from supervisor.kernel.simulate import disassemble
 from supervisor.policy import machine, runtimes, selftest, store
 from supervisor.policy.compile import compile_draft
 from supervisor.policy.draft import read_draft
-from supervisor.policy.hot import hot_path, named_paths
+from supervisor.policy.hot import answered_calls, hot_path, named_paths
 from supervisor.policy.lint import lint
 from supervisor.policy.source import Finding, PolicyFindings, Source, in_order
 from supervisor.policy.traits import Traits
@@ -79,6 +79,7 @@ def _check(name: str, report: dict[str, Any], args: argparse.Namespace, features
     report["findings"] = [_row(warning) for warning in warnings]
     report["instructions"] = len(policy.filter) // 8
     report["hot_path"] = {arch: steps for arch, steps, _ in hot_path(policy)}
+    report["answered"] = list(answered_calls(policy))
     if args.filter:
         report["filter"] = disassemble(policy.filter)
     if args.output == "text":
@@ -88,6 +89,8 @@ def _check(name: str, report: dict[str, Any], args: argparse.Namespace, features
         said = f"{rules} rules, {report['instructions']} instructions"
         said += f", {_counted(warnings)}" if warnings else ""
         sys.stdout.write(f"{file}: ok, {said}\n")
+        for text in report["answered"]:
+            sys.stdout.write(f"{file}: {text}\n")
         for line in report.get("filter", ()):
             sys.stdout.write(f"{line}\n")
         if args.filter:

@@ -15,13 +15,15 @@ from supervisor.errors import SeccompdError
 _SYSTEM = Path("/run/seccompd/control.sock")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of all these verbs."""
+def add_arguments(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """Those of all these verbs. `again`: of a verb's own verb, after the same of the verb."""
     parser.add_argument(
-        "--socket", metavar="PATH",
+        "--socket", metavar="PATH", default=argparse.SUPPRESS if again else None,
         help="the daemon's control.sock (your own daemon's where there is one, else the system's)",
     )
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "-o", "--output", choices=("text", "json"), default=argparse.SUPPRESS if again else "text"
+    )
 
 
 def ask(args: argparse.Namespace, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ VERBS: Final = {
     "stats": ("supervisor.cli.stats", "print a daemon's figures"),
     "trace": ("supervisor.cli.trace", "watch what a daemon's sessions decide, as it happens"),
     "reload": ("supervisor.cli.reload", "have a daemon load its policies again"),
+    "device": ("supervisor.cli.device", "give a running container a device, or take it away"),
     "lxc-hook": ("supervisor.cli.lxc_hook", "tell the daemon that an LXC container starts"),
     "check": ("supervisor.cli.check", "look for mistakes in policies"),
     "explain": ("supervisor.cli.explain", "say what a policy does with a call, and why"),

@@ -20,14 +20,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """0 after an orderly end, or where nothing is wrong; 1 where there are errors."""
-    from supervisor.daemon import main as daemon
+    file = Path(args.config) if args.config is not None else None
+    if args.check_config:
+        return _check(file)
+    from supervisor.daemon.beginning import begun
+
+    with begun() as beginning:
+        # Only now, for the zygote is not to have them.
+        from supervisor.daemon.main import serve
+        from supervisor.handlers.registry import FAMILIES
+        from supervisor.intake.doors import DOORS
+
+        return serve(file, DOORS, FAMILIES, beginning)
+
+
+def _check(file: Path | None) -> int:
+    from supervisor.daemon.main import check
     from supervisor.handlers.registry import FAMILIES
     from supervisor.intake.doors import DOORS
 
-    file = Path(args.config) if args.config is not None else None
-    if not args.check_config:
-        return daemon.serve(file, DOORS, FAMILIES)
-    config, policies = daemon.check(file, DOORS, FAMILIES)
+    config, policies = check(file, DOORS, FAMILIES)
     print(f"{config.file or 'no configuration file, defaults alone'}: ok")
     print(f"  sockets in {config.runtime_directory}: {', '.join(config.doors)}")
     for entry in policies.entries:

@@ -61,12 +61,18 @@ class Change:
 
     def _wanted(self) -> bool:
         """Not where there is yet another policy, or a session that was started with this one."""
-        keeper = self._keeper
-        return keeper.details is self._details and keeper.told not in (None, self._details)
+        keeper, mine = self._keeper, self._details
+        # The very same, not equal ones: the policy may be the one that the session began with, and
+        # have had another one in between.
+        return keeper.details is mine and keeper.told is not None and keeper.told is not mine
 
     def _tell(self, makers: list[int]) -> None:
         with os.fdopen(os.memfd_create("policy", os.MFD_CLOEXEC), "w+b") as file:
             file.write(json.dumps(self._policy.to_json()).encode())
             file.flush()
-            order = {"policy": self._policy.name, "makers": bool(makers)}
+            order = {
+                "policy": self._policy.name,
+                "limits": self._details["config"]["limits"],
+                "makers": bool(makers),
+            }
             self._keeper.tell(order, [file.fileno(), *makers])

@@ -47,11 +47,17 @@ class Config:
     audit: Path | None
     containers: int
     connections: int
+    connects: int
     attached: int
     message: int
     hand_over: float
     descriptors: int | None
     session: Limits
+
+    @property
+    def connects_at_once(self) -> int:
+        """How many connections of a user are taken before the rate `connects` counts."""
+        return 4 * self.connects
 
 
 def _path(value: Any) -> Path:
@@ -118,6 +124,11 @@ KEYS: Final = (
     Key(
         "limits.connections", 1000,
         "most connections of one user that have not handed over yet", _number(1, 10_000),
+    ),
+    Key(
+        "limits.connects", 50,
+        "how many connections of one user a second at attach.sock and control.sock",
+        _number(1, 100_000),
     ),
     Key(
         "limits.attached", 32,
@@ -242,6 +253,7 @@ def _config(file: str | None, values: Mapping[str, Any]) -> Config:
         audit=found["audit"],
         containers=found["limits.containers"],
         connections=found["limits.connections"],
+        connects=found["limits.connects"],
         attached=found["limits.attached"],
         message=found["limits.message"],
         hand_over=found["limits.hand_over"],

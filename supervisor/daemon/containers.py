@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from errno import EPERM
 from itertools import count
+from typing import Final
 
 from supervisor.daemon.changes import Change
 from supervisor.daemon.config import Config
+from supervisor.daemon.container import Container, HandOver, Key, Looking
 from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
-from supervisor.daemon.keeper import PACE, Keeper
-from supervisor.daemon.policies import Choice, Entry, PolicySet
+from supervisor.daemon.giving import Farewell
+from supervisor.daemon.keeper import Keeper
+from supervisor.daemon.kept import Store
+from supervisor.daemon.policies import Choice, PolicySet
+from supervisor.daemon.slots import Slots
 from supervisor.engine.config import SessionConfig
-from supervisor.engine.limits import limits_of
+from supervisor.engine.limits import Pace, limits_of
 from supervisor.kernel import features
 from supervisor.kernel.target import Target, of_first_caller
 from supervisor.observe.complaint import complain
@@ -24,86 +27,8 @@ from supervisor.observe.text import printable
 from supervisor.policy.applies import Subject
 from supervisor.policy.traits import Traits
 
-# Door, uid of the peer, name of the container.
-Key = tuple[str, int, str]
-
-
-@dataclass(slots=True)
-class HandOver:
-    """A listener as a door got it. `target` None: who the callers are will be seen by the first.
-
-    `runtime`: the process that calls for the runtime first (its id, its start). Without
-    `real_nodes` no node that can be opened outlives the container. `proxy`, `first`: see
-    Keeper.add. What is in here belongs to whoever takes it.
-    """
-
-    subject: Subject
-    listener: int
-    target: Target | None = None
-    runtime: tuple[int, int] | None = None
-    real_nodes: bool = True
-    proxy: int | None = None
-    first: bytes = b""
-
-    def close(self) -> None:
-        """Lets go of everything: the kernel answers the callers with ENOSYS then."""
-        os.close(self.listener)
-        if self.proxy is not None:
-            os.close(self.proxy)
-        if self.target is not None:
-            self.target.close()
-
-
-@dataclass(slots=True, eq=False)
-class Container:
-    """One container under one policy.
-
-    `target` None: who calls is not known yet, and so neither is the policy. After that `entry`
-    None says that no policy applies, and all is refused. `first` is the policy that it began with:
-    its filter goes by that one for good. `born`: time.monotonic(). `on_end` is called once all is
-    over.
-    """
-
-    subject: Subject
-    keeper: Keeper
-    entry: Entry | None = None
-    target: Target | None = None
-    real_nodes: bool = True
-    on_end: Callable[[], None] | None = None
-    first: Entry | None = None
-    born: float = field(default_factory=time.monotonic)
-
-    @property
-    def unnotified(self) -> list[str] | None:
-        """The calls that its policy names and its filter does not, as far as that was made for the
-        policy that it began with; None where nobody knows what it was made for."""
-        if self.entry is None or self.entry is self.first:
-            return []
-        if self.first is None:
-            return None
-        known = self.first.policy.calls
-        return sorted({
-            spec.name for key, spec in self.entry.policy.calls.items() if key not in known
-        })  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Looking:
-    """Somebody who looks on: `fd` is a socket for records. `uid` None: of all containers.
-
-    `container`: of the containers of that name alone. `syscalls`, `verdicts`: of those alone.
-    """
-
-    fd: int
-    uid: int | None
-    container: str | None
-    syscalls: tuple[str, ...] | None
-    verdicts: tuple[str, ...] | None
-
-    def concerns(self, container: Container) -> bool:
-        """Whether it may and wants to see what a container does."""
-        subject = container.subject
-        return self.uid in (None, subject.peer_uid) and self.container in (None, subject.container)
+# By the daemon itself, of all containers in a second: it is not to be busy with those.
+_REFUSALS: Final = 1000
 
 
 class Containers:
@@ -111,7 +36,7 @@ class Containers:
 
     def __init__(
         self, events: Events, forks: Forks, config: Config, policies: PolicySet, *,
-        traits: Traits, as_root: bool, audit: int | None,
+        traits: Traits, as_root: bool, audit: int | None, store: Store,
     ) -> None:
         self._events = events
         self._forks = forks
@@ -120,8 +45,10 @@ class Containers:
         self._traits = traits
         self.as_root = as_root
         self._audit = audit
+        self._store = store
         self._told: set[str] = set()
         self._looking: dict[int, Looking] = {}
+        self._pace = Pace(_REFUSALS)
         self._numbers = count(1)
         self.taken = 0  # listeners since the daemon's start
         self._ticking = False
@@ -156,7 +83,7 @@ class Containers:
                 hand_over.close()
                 return None
             container = self._new(key, subject)
-            container.real_nodes = hand_over.real_nodes
+            container.real_nodes, container.kept = hand_over.real_nodes, hand_over.kept
         target, hand_over.target = hand_over.target, None
         if target is not None and container.target is None:
             self._decide(container, target)
@@ -175,7 +102,36 @@ class Containers:
             if not container.keeper.listeners:
                 self._ended(key, container)
             return None
+        self._store.save(container)
         return container
+
+    def take_back(self) -> None:
+        """Serves what an earlier daemon has left, as if it had not gone. The calls that its
+        sessions were carrying out get their policy's errno."""
+        for left in self._store.take_back():
+            key = _key(left.subject)
+            container = self._new(key, left.subject, Slots(left.watch))
+            container.real_nodes, container.kept, container.born = left.real_nodes, True, left.born
+            keeper = container.keeper
+            keeper.sessions = left.sessions
+            if left.target is not None:
+                self._decide(container, left.target)
+            container.notified = left.notified
+            container.given = {one.wish.path: one for one in left.given}
+            for slot, (listener, runtime) in left.listeners.items():
+                keeper.add(listener, runtime, slot=slot)
+            _complain(
+                container,
+                f"taken back; {keeper.slots.refuse_pending(keeper.on_error)} calls refused",
+            )
+            self._store.adopt(container, left)
+            if not left.listeners:
+                self._ended(key, container)
+
+    def save(self, container: Container) -> None:
+        """For the next daemon, after a change from elsewhere."""
+        if container in self._containers.get(_key(container.subject), []):
+            self._store.save(container)
 
     def end(self, container: Container) -> None:
         """Ends a container's session at once, whoever still calls: calls in flight get their
@@ -206,7 +162,7 @@ class Containers:
                     return container
         return None
 
-    def _new(self, key: Key, subject: Subject) -> Container:
+    def _new(self, key: Key, subject: Subject, slots: Slots | None = None) -> Container:
         keeper = Keeper(
             self._events,
             self._forks,
@@ -214,7 +170,8 @@ class Containers:
             on_error=EPERM,
             limits=self._config.session,
             audit=self._audit,
-            pace=PACE,
+            pace=self._pace,
+            slots=slots,
         )
         container = Container(subject, keeper)
         keeper.on_end = lambda: self._ended(key, container)
@@ -231,7 +188,8 @@ class Containers:
         keeper.userns, container.target = target.userns, target
         container.subject = replace(container.subject, user_namespace=_kind(target))
         choice = self.policies.choose(container.subject)
-        container.first = choice.entry
+        if choice.entry is not None:
+            container.notified = choice.entry.notified
         self._go_by(container, choice)
 
     def _go_by(self, container: Container, choice: Choice) -> None:
@@ -315,6 +273,7 @@ class Containers:
             container.keeper.tell(order, [looking.fd])
 
     def _started(self, container: Container) -> None:
+        self._store.save(container)
         for number, looking in self._looking.items():
             self._show(container, number, looking)
         if not self._ticking:
@@ -342,6 +301,7 @@ class Containers:
             return  # that nobody is left is an event of its own
         if target is not None:
             self._decide(container, target)
+            self._store.save(container)
             keeper.start()
 
     def _ended(self, key: Key, container: Container) -> None:
@@ -358,6 +318,11 @@ class Containers:
         if not those:
             del self._containers[key]
         self.count -= 1
+        self._store.forget(container)
+        for given in container.given.values():
+            assert container.target is not None
+            self._forks.order(Farewell(given, container.target))
+        container.given.clear()
         if container.on_end is not None:
             container.on_end()
 

@@ -18,8 +18,11 @@ from typing import Any, Final
 import trio
 
 from supervisor.daemon.config import Config
-from supervisor.daemon.containers import Container, Containers, Looking
-from supervisor.daemon.sockets import RuntimeDirectory, accepting, credentials
+from supervisor.daemon.container import Container, Looking
+from supervisor.daemon.containers import Containers
+from supervisor.daemon.devices import Devices
+from supervisor.daemon.rates import Rates
+from supervisor.daemon.sockets import RuntimeDirectory, accepting, admitted, credentials
 from supervisor.errors import SeccompdError
 from supervisor.observe.complaint import complain
 
@@ -41,14 +44,17 @@ class Control:
     """The socket and its connections."""
 
     def __init__(
-        self, place: RuntimeDirectory, containers: Containers, config: Config, reload: Reload
+        self, place: RuntimeDirectory, containers: Containers, config: Config, reload: Reload,
+        devices: Devices,
     ) -> None:
         """`reload` loads the policies again and says what came of it, or raises SeccompdError."""
         self._containers = containers
         self._config = config
         self._reload = reload
+        self._devices = devices
         self._began = time.monotonic()
         self._connections: Counter[int] = Counter()
+        self._rates = Rates(config.connects, config.connects_at_once)
         # For everybody: whoever has nothing here sees nothing.
         self._socket = place.listen(NAME, 0o666 if os.geteuid() == 0 else 0o600)
 
@@ -56,8 +62,11 @@ class Control:
         """Accepts, and never reads itself."""
         async with trio.open_nursery() as nursery:
             async for connection in accepting(self._socket, "control"):
+                if not admitted(connection, self._rates):
+                    continue
                 uid = credentials(connection)[1]
-                if self._connections[uid] >= self._config.connections:
+                most = self._config.connections
+                if self._connections[uid] >= most or self._connections.total() >= 2 * most:
                     connection.close()
                     continue
                 nursery.start_soon(self._connection, connection, uid)
@@ -106,12 +115,21 @@ class Control:
                 return {"containers": [_row(one) for one in self._seen_by(uid)]}
             case "stats":
                 return self._stats(uid)
-            case "reload":
+            case "devices":
+                return await self._devices.show(self._seen_by(uid), request)
+            case "reload" | "add_device" | "remove_device" as order:
                 if not _may_do_all(uid):
                     raise Wrong("only root and the daemon's own user may do that")
+                if order == "add_device":
+                    return await self._devices.add(uid, request)
+                if order == "remove_device":
+                    return await self._devices.remove(request)
                 return {"done": await self._reload()}
             case other:
-                raise Wrong(f"unknown: {other}; there are ps, stats, trace and reload")
+                raise Wrong(
+                    f"unknown: {other}; there are ps, stats, trace, reload, devices, add_device "
+                    "and remove_device"
+                )
 
     def _seen_by(self, uid: int) -> list[Container]:
         return [

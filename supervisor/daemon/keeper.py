@@ -16,19 +16,19 @@ from collections.abc import Callable, Mapping, Sequence
 from errno import ENOTCONN
 from functools import partial
 from itertools import count
-from typing import Any, Final
+from typing import Any
 
 from supervisor.daemon.channel import Channel
 from supervisor.daemon.events import IN, Events
 from supervisor.daemon.forks import Forks
+from supervisor.daemon.reading import ReadingDeadline
 from supervisor.daemon.served import Served
 from supervisor.daemon.slots import Slots
-from supervisor.engine.limits import DEFAULT, Limits
-from supervisor.kernel.shim import check, lib
+from supervisor.engine.limits import DEFAULT, Limits, Pace
+from supervisor.kernel.shim import lib
 from supervisor.observe.complaint import complain
 
 _numbers = count(1)
-PACE: Final = 0.001  # the daemon of all containers is not to be busy with refusing one
 
 
 class Keeper:
@@ -51,13 +51,15 @@ class Keeper:
         userns: int | None = None,
         audit: int | None = None,
         lasting: bool = True,
-        pace: float = 0.0,
+        pace: Pace | None = None,
         on_end: Callable[[], None] | None = None,
         on_first: Callable[[int], None] | None = None,
+        slots: Slots | None = None,
     ) -> None:
         """`lasting` False: the first listener is the only one, and its session is started again at
         once. Otherwise one is started when a call waits for it; `on_first` is called then, with the
-        slot, and has to call `start`. `pace`: seconds between two refusals of our own."""
+        slot, and has to call `start`. `pace`: of our own refusals. `slots`: those
+        of an earlier daemon's keeper, without listeners."""
         self.number = next(_numbers)
         self._events = events
         self._forks = forks
@@ -71,7 +73,7 @@ class Keeper:
         self._pace = pace
         self.on_end = on_end
         self.on_first = on_first
-        self._slots = Slots()
+        self.slots = Slots() if slots is None else slots
         self.session_pid: int | None = None
         self.told: Mapping[str, Any] | None = None  # the details that the session was ordered with
         self.on_start: Callable[[], None] | None = None
@@ -83,41 +85,46 @@ class Keeper:
         self.sessions = 0
         self.refused_here = 0
         self.failed: str | None = None
-        self._timer: int = check(lib.sd_deadline_timer(), "timerfd_create")
-        events.add(self._timer, IN, self._deadline)
+        self._deadline = ReadingDeadline(
+            events, self.slots, lambda: self.limits.snapshot, self._stalled
+        )
 
     # -- listeners
 
     @property
     def listeners(self) -> int:
         """How many have callers left."""
-        return len(self._slots)
+        return len(self.slots)
 
     def first(self, slot: int) -> tuple[int, Any]:
         """The listener in a slot, and its watch, for whoever receives its first call."""
-        return self._slots[slot].fds[0], self._slots.watch(slot)
+        return self.slots[slot].fds[0], self.slots.watch(slot)
 
     def add(
         self, listener: int, runtime: tuple[int, int] | None = None, *,
-        proxy: int | None = None, first: bytes = b"",
+        proxy: int | None = None, first: bytes = b"", slot: int | None = None,
     ) -> None:
         """Serves one more listener, which becomes the keeper's; on OSError it stays the caller's.
 
         `runtime` is a process (its id, and its start in ticks since boot) whose calls go on until
         it executes its first program. `proxy` is a connection by which its calls come, of which
-        `first` is one that was received already.
+        `first` is one that was received already. `slot`: that which it had before the daemon was
+        started again; ValueError where it cannot have that.
         """
         served = Served(listener, runtime, proxy)
-        slot = self._slots.add(served)
+        if slot is None:
+            slot = self.slots.add(served)
+        else:
+            self.slots.add_again(slot, served)
         if first:
-            lib.sd_proxy_carry(self._slots.watch(slot), first)
+            lib.sd_proxy_carry(self.slots.watch(slot), first)
         self._events.add(served.fd, 0, lambda events: self._on_listener(slot, events))
         if self._ending:
             pass  # the next session's
         elif self._channel is not None:
             self._tell(slot, served)
         elif first and self.failed is not None:
-            self.refused_here += served.refuse_pending(self._slots.watch(slot), self.on_error)
+            self.refused_here += served.refuse_pending(self.slots.watch(slot), self.on_error)
             self._wait_for_call(served)
         elif first:
             self.start()
@@ -129,7 +136,7 @@ class Keeper:
             self._events.change(served.fd, IN)
 
     def _on_listener(self, slot: int, events: int) -> None:
-        served = self._slots[slot]
+        served = self.slots[slot]
         if not served.is_call(events):
             self._hung_up(slot)
         elif self.failed is not None:
@@ -140,10 +147,10 @@ class Keeper:
             self.start()
 
     def _hung_up(self, slot: int) -> None:
-        self._let_go(self._slots.remove(slot))
+        self._let_go(self.slots.remove(slot))
         if self._session is None and not self._ordered:
-            self._slots.recycle()
-        if not self._slots and self._lasting:
+            self.slots.recycle()
+        if not self.slots and self._lasting:
             self._no_more()
 
     def _let_go(self, served: Served) -> None:
@@ -156,21 +163,26 @@ class Keeper:
             self._hung_up(slot)
             return
         self.refused_here += found > 0
-        if self._pace:
+        if self._pace is not None and (pause := self._pace.pause(1)):
             self._events.change(served.fd, 0)
-            self._events.later(self._pace, lambda: self._go_on(slot, served))
+            self._events.later(pause, lambda: self._go_on(slot, served))
 
     def _go_on(self, slot: int, served: Served) -> None:
-        if self._slots.get(slot) is served:
+        if self.slots.get(slot) is served:
             self._events.change(served.fd, IN)
 
     def counts(self) -> tuple[int, int]:
         """How many calls there were, and how many of them did not get what they asked for. What a
         session counts is its own word."""
-        calls, refused = self._slots.counts()
+        calls, refused = self.slots.counts()
         return calls + self.refused_here, refused + self.refused_here
 
     # -- the session's life
+
+    @property
+    def begun(self) -> int:
+        """How many sessions there have been, with one that is on its way."""
+        return self.sessions + self._ordered
 
     def start(self) -> None:
         """Orders a session, where there is none."""
@@ -178,7 +190,7 @@ class Keeper:
             return
         self._ordered = True
         self._channel = Channel(self._events, self._heard if self._lasting else None, self._kill)
-        for slot, served in self._slots:
+        for slot, served in self.slots:
             self._events.change(served.fd, 0)
             self._tell(slot, served)
         if self.on_start is not None:
@@ -191,13 +203,14 @@ class Keeper:
         """What the zygote is to be told now, and the descriptors by name, which stay ours; None
         where no session is wanted any more."""
         channel = self._channel
-        if not self._slots or channel is None or channel.theirs is None:
+        if not self.slots or channel is None or channel.theirs is None:
             self._ordered = False
             self._close_channel()
-            if not self._slots:
+            if not self.slots:
                 self._no_more()
             return None
-        fds = {"channel": channel.theirs.fileno(), "watch": self._slots.fd, "timer": self._timer}
+        timer = self._deadline.timer
+        fds = {"channel": channel.theirs.fileno(), "watch": self.slots.fd, "timer": timer}
         if self.userns is not None:
             fds["userns"] = self.userns
         if self._audit is not None:
@@ -215,13 +228,13 @@ class Keeper:
             self._channel.delivered()
         self._session = session
         self.sessions += 1
-        for _, served in self._slots:
+        for _, served in self.slots:
             served.turns = None
         self._events.add(session, IN, self._session_ended)
         if self.failed is not None:  # meanwhile
             self._kill()
             self._forget_session()
-        if not self._slots and self._lasting:
+        if not self.slots and self._lasting:
             self._no_more()
 
     def refused(self, why: str) -> None:
@@ -229,7 +242,7 @@ class Keeper:
         self._ordered = False
         self._close_channel()
         self.give_up(why)
-        if not self._slots and self._lasting:
+        if not self.slots and self._lasting:
             self._no_more()
 
     def _tell(self, slot: int, served: Served) -> None:
@@ -239,7 +252,7 @@ class Keeper:
 
     def _heard(self, said: Mapping[str, Any]) -> None:
         """The session has let go of a slot."""
-        self._slots.released(said.get("released"))
+        self.slots.released(said.get("released"))
 
     def _kill(self) -> None:
         if self._session is not None:
@@ -253,7 +266,7 @@ class Keeper:
             self._session = self.session_pid = None
         self._ending = False
         self._close_channel()
-        self._slots.recycle()
+        self.slots.recycle()
 
     def _close_channel(self) -> None:
         if self._channel is not None:
@@ -263,11 +276,11 @@ class Keeper:
     def _session_ended(self, _: int) -> None:
         ended = self._ending
         self._forget_session()
-        for slot, served in self._slots:
+        for slot, served in self.slots:
             if served.state() == -ENOTCONN:
-                self._let_go(self._slots.remove(slot))
-        self._slots.recycle()
-        if not self._slots:
+                self._let_go(self.slots.remove(slot))
+        self.slots.recycle()
+        if not self.slots:
             self._no_more()
         elif ended:
             self._again()
@@ -277,7 +290,7 @@ class Keeper:
     def _lost(self, how: str) -> None:
         """There is no session any more: another one comes, if they do not all go that way."""
         now = time.monotonic()
-        refused = self._slots.refuse_pending(self.on_error)
+        refused = self.slots.refuse_pending(self.on_error)
         self._deaths.append(now)
         if (
             len(self._deaths) == self.limits.restarts
@@ -290,28 +303,28 @@ class Keeper:
 
     def look(self) -> None:
         """Ends a session that has left a call unreceived since the last time that we looked."""
-        if self._session is not None and self._slots.hang():
+        if self._session is not None and self.slots.hang():
             self._kill()
             self._forget_session()
             self._lost("hangs, and is ended")
 
     def _again(self) -> None:
-        if not self._lasting or any(self._slots.watch(slot).carried for slot, _ in self._slots):
+        if not self._lasting or any(self.slots.watch(slot).carried for slot, _ in self.slots):
             self.start()
             return
-        for _, served in self._slots:
+        for _, served in self.slots:
             self._wait_for_call(served)
 
     def give_up(self, why: str) -> None:
         """From here on all is refused: better than to let callers wait, or to let them go."""
         if self.failed is None:
             self.failed = why
-            self._slots.refuse_pending(self.on_error)
+            self.slots.refuse_pending(self.on_error)
             self._complain(f"{why}; every supervised call is refused from now on")
             if self._lasting:
                 self._kill()
                 self._forget_session()
-        for _, served in self._slots:
+        for _, served in self.slots:
             self._events.change(served.fd, IN)
 
     def take_up(self) -> None:
@@ -319,7 +332,7 @@ class Keeper:
         if self.failed is not None:
             self.failed = None
             self._deaths.clear()
-            for _, served in self._slots:
+            for _, served in self.slots:
                 self._events.change(served.fd, 0)
                 self._wait_for_call(served)
 
@@ -341,37 +354,18 @@ class Keeper:
             self.on_end()
 
     def _end_hung(self, session: int) -> None:
-        if self._session == session and (self._ending or not self._slots):
+        if self._session == session and (self._ending or not self.slots):
             self._kill()
-
-    # -- the deadline of a snapshot
-
-    def _deadline(self, _: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._timer, 8)
-        deadline = int(self.limits.snapshot * 1e9)
-        for slot, served in self._slots:
-            watch = self._slots.watch(slot)
-            since = watch.reading_since
-            if not since:
-                continue
-            left = since + deadline - time.monotonic_ns()
-            if left > 0:
-                left = min(left, deadline)  # the session may write what it likes
-                watch.armed_at = since
-                check(lib.sd_arm_timer(self._timer, left), "timerfd_settime")
-            else:
-                self._stalled(slot, served)
 
     def _stalled(self, slot: int, served: Served) -> None:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""
-        watch = self._slots.watch(slot)
+        watch = self.slots.watch(slot)
         tid = watch.reading_tid
         served.stalled(watch)
         # It may hang in the kernel for as long as the caller wants; it will never answer again.
         self._kill()
         self._forget_session()
-        refused = self._slots.refuse_pending(self.on_error)
+        refused = self.slots.refuse_pending(self.on_error)
         more = "" if served.stalls < lib.SD_STALLS else "; no caller's memory will be read any more"
         watch.armed_at = 0
         self._again()
@@ -388,12 +382,11 @@ class Keeper:
         self._closed = True
         if refuse:
             self._kill()
-            self._slots.refuse_pending(self.on_error)
-        for served in self._slots.clear():
+            self.slots.refuse_pending(self.on_error)
+        for served in self.slots.clear():
             self._let_go(served)
         self._forget_session()
-        self._events.drop(self._timer)
-        for fd in (self.userns, self._timer):
-            if fd is not None:
-                os.close(fd)
-        self._slots.close()
+        self._deadline.close()
+        if self.userns is not None:
+            os.close(self.userns)
+        self.slots.close()

@@ -17,16 +17,19 @@ from typing import Final, Protocol
 import trio
 
 from supervisor.daemon import config as configuration
+from supervisor.daemon.beginning import Beginning
 from supervisor.daemon.config import Config
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.control import Control
+from supervisor.daemon.devices import Devices
 from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
+from supervisor.daemon.kept import Store
 from supervisor.daemon.policies import PolicySet
 from supervisor.daemon.sockets import RuntimeDirectory
-from supervisor.daemon.systemd import Notifier, given_sockets
+from supervisor.daemon.systemd import Notifier
 from supervisor.errors import SeccompdError
-from supervisor.kernel import features, idmap, privileges
+from supervisor.kernel import idmap, privileges
 from supervisor.observe.complaint import complain
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.traits import Traits
@@ -76,41 +79,38 @@ def _load(
 
 
 def serve(
-    file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec]
+    file: Path | None, doors: Mapping[str, DoorMaker], families: Mapping[str, FamilySpec],
+    beginning: Beginning,
 ) -> int:
     """Runs until SIGTERM or SIGINT; the exit status. SeccompdError where it cannot start."""
-    given, notifier = given_sockets(), Notifier()
-    features.demand(namespaces=False)
-    privileges.set_dumpable(False)
-    # A second zygote is the first one's child, and its sessions are ours when it has died.
-    privileges.set_subreaper(True)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # reaped by nobody; each is watched by a pidfd
+    events, forks, notifier = beginning.events, beginning.forks, beginning.notifier
     with contextlib.ExitStack() as stack:
-        events = Events()
-        stack.callback(events.close)
-        # First, for it shall have nothing of what is imported and read from here on.
-        forks = Forks(events)
-        stack.callback(forks.close)
+        store = Store(events, notifier, beginning.given.kept)
+        stack.callback(store.close)
         found, as_root = traits()
         if os.geteuid() == 0:
             privileges.limit_capabilities(KEPT)
         privileges.set_no_new_privileges()
         config, policies = _load(file, doors, families, found)
         _more_descriptors(config.descriptors)
-        place = RuntimeDirectory(config.runtime_directory, given)
+        place = RuntimeDirectory(config.runtime_directory, beginning.given.sockets)
         stack.callback(place.close)
         audit = None
         if config.audit is not None:
             audit = _open_audit(config.audit)
             stack.callback(os.close, audit)
         containers = Containers(
-            events, forks, config, policies, traits=found, as_root=as_root, audit=audit
+            events, forks, config, policies, traits=found, as_root=as_root, audit=audit,
+            store=store,
         )
         stack.callback(containers.close)
         opened = {name: doors[name](place, containers, config) for name in config.doors}
         loader = Loader(containers, config, found, families, notifier)
-        control = Control(place, containers, config, loader.load)
+        devices = Devices(forks, containers, config.session.mount)
+        control = Control(place, containers, config, loader.load, devices)
+        place.nobody_serves_the_rest()
         complain(f"serving {', '.join(opened)} in {config.runtime_directory}")
+        containers.take_back()
         stack.callback(notifier.stopping)
         return trio.run(_run, events, forks, [*opened.values(), control], loader, notifier)
 

@@ -13,6 +13,7 @@ from supervisor.policy import store
 from supervisor.policy.applies import Applies, Subject
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.families import FamilySpec
+from supervisor.policy.notified import Notified
 from supervisor.policy.traits import Traits
 
 _keys = count(1)
@@ -22,13 +23,14 @@ _keys = count(1)
 class Entry:
     """One policy as it was loaded. `key` names it to the zygote, and never names another one.
 
-    `applies` None: to nobody by itself.
+    `applies` None: to nobody by itself. `notified`: what a filter made for it notifies.
     """
 
     name: str
     policy: CompiledPolicy
     applies: Applies | None
     key: str
+    notified: Notified
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,8 @@ class PolicySet:
                     entries.append(old)
                     continue
                 applies = None if policy.match is None else Applies.from_json(policy.match)
-                entries.append(Entry(name, policy, applies, f"{next(_keys)}:{name}"))
+                notified = Notified.of(policy, families)
+                entries.append(Entry(name, policy, applies, f"{next(_keys)}:{name}", notified))
         if errors:
             raise PolicyError("\n".join(errors))
         return cls(tuple(entries))

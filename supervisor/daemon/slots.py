@@ -8,19 +8,23 @@ from errno import ENOBUFS
 from typing import Any
 
 from supervisor.daemon.served import Served
+from supervisor.kernel.shim import lib
 from supervisor.kernel.watch import SLOTS, Watches
 
 
 class Slots:
-    """Slots by their numbers. One that was let go is used again once no session looks at it."""
+    """Slots by their numbers. One that was let go is used again once no session looks at it.
 
-    def __init__(self) -> None:
+    `fd` is a memfd of watches that an earlier daemon has left; it becomes theirs.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
         self._all: dict[int, Served] = {}
         self._free = deque(range(SLOTS))
         self._spent: list[int] = []  # a session may still look at them
         self._top = 0  # slots from here on have never been used
         self._calls = self._refused = 0  # of slots that have been used again since
-        self._watches = Watches.create()
+        self._watches = Watches.create() if fd is None else Watches(fd)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -55,6 +59,14 @@ class Slots:
         self._watches.clear(slot)
         self._all[slot] = served
         return slot
+
+    def add_again(self, slot: int, served: Served) -> None:
+        """Gives it the slot that it had under an earlier daemon, whose watch goes on. ValueError
+        where that is none, or has been given already."""
+        self._free.remove(slot)
+        self._top = max(self._top, slot + 1)
+        served.stalls = min(self.watch(slot).stalls, lib.SD_STALLS)
+        self._all[slot] = served
 
     def remove(self, slot: int) -> Served:
         """Nobody calls there any more, but a session may still look at it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from supervisor.daemon.rates import Complaints, Rates
 from supervisor.errors import SeccompdError
 from supervisor.observe.complaint import complain
 
@@ -31,17 +32,28 @@ def credentials(sock: socket.socket) -> tuple[int, int, int]:
 
 async def accepting(listening: socket.socket, name: str) -> AsyncIterator[socket.socket]:
     """Connections as they come, none of which blocks. Where there is no room for more it waits."""
+    complaints = Complaints(name, Rates(0.1, 1))
     while True:
         await trio.lowlevel.wait_readable(listening)
         try:
             connection, _ = listening.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                complain(f"{name}: cannot accept: {error.strerror}")
+                complaints.about(0, f"cannot accept: {error.strerror}")
                 await trio.sleep(_BREATH)
             continue
         connection.setblocking(False)
         yield connection
+
+
+def admitted(connection: socket.socket, rates: Rates) -> bool:
+    """Whether a user's connection is to be heard (root's always is); one that is not is closed."""
+    uid = credentials(connection)[1]
+    if uid == 0 or rates.allows(uid):
+        return True
+    with connection, contextlib.suppress(OSError):
+        connection.send(b'{"error": "too many connections of yours in a short time"}\n')
+    return False
 
 
 class RuntimeDirectory:
@@ -111,6 +123,12 @@ class RuntimeDirectory:
                     f"its mode cannot be set: {error.strerror}", where=where
                 ) from error
         return sock
+
+    def nobody_serves_the_rest(self) -> None:
+        """Says so of sockets that were given and not asked for: who connects there waits."""
+        for name in sorted(self._given):
+            complain(f"nobody serves {name}, on which the service manager listens: no door is open")
+            self._given.pop(name).close()
 
     def close(self) -> None:
         """Removes the sockets, and lets others in."""

@@ -5,17 +5,14 @@ privileges that makers are made with), and reads nothing of any target.
 
 Its orders are JSON objects, one a message, with descriptors: `policy` (a memfd with a compiled
 policy) and `forget`, each with a `key`, `session`, and `makers` (for a session that runs, under
-another policy). The last two say in `fds` which of their descriptors is what; they are answered by
-their `id`, with a pidfd or with sockets, or with an `error`.
-
-The zygote of a daemon has a second one beside it, which has read and opened nothing and waits: it
-takes the place of the first where that dies, and only then makes a second one of its own. The
-daemon could not fork a zygote any more, having given up what makers are made with.
+another policy), and `giver` (daemon/devices.py). The last three say in `fds` which of their
+descriptors is what; they are answered by their `id`, with a pidfd, with sockets, or with both, or
+with an `error`.
+The zygote of a daemon has a second one beside it (daemon/second.py).
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -27,6 +24,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
+from supervisor.daemon.second import spared
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import Limits
 from supervisor.kernel import privileges
@@ -38,6 +36,7 @@ MAKERS = 2
 # Makers under an earlier policy: how many seconds they have beyond what a mount may take.
 _LAST_WORK = 5.0
 _ORDER_MAX = 65536
+_WARM = 16
 
 # What a session of root without a user namespace keeps, for the resolvers that it forks: to read
 # callers, to become them in their root directory and mount namespace, and to kill them.
@@ -69,7 +68,8 @@ def child(
         from supervisor.engine import serve as _loaded  # noqa: F401  (the expensive import)
 
         if config is None:
-            sock = _spared(sock)
+            _warm_up()
+            sock = spared(sock)
         Zygote(sock, config() if config else None, limits).serve()
         status = 0
     except BaseException as error:
@@ -80,6 +80,21 @@ def child(
             complain(reason)
     finally:
         os._exit(status)
+
+
+def _warm_up() -> None:
+    """Runs trio for a moment. What it writes to when it runs for the first times (the interpreter
+    adapts code to what it sees) is shared by all sessions then, and not written by each."""
+    import trio
+
+    async def turn() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 0)
+            with trio.move_on_after(0.0001):
+                await trio.sleep_forever()
+
+    for _ in range(_WARM):
+        trio.run(turn)
 
 
 def _settle() -> None:
@@ -109,47 +124,6 @@ def _close_all_but(kept: set[int | None]) -> None:
         os.closerange(first, fd)
         first = fd + 1
     os.closerange(first, 1 << 30)
-
-
-def _spared(sock: socket.socket) -> socket.socket:
-    """Has a second zygote wait beside this one, and tells the other side of its socket. Returns the
-    socket of whoever serves: of the second one, too, once the first has gone."""
-    while True:
-        gc.collect()
-        gc.freeze()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        first = os.getpid()
-        pid = os.fork()
-        if pid:
-            # Where nobody hears it any more the second one sees that its other side has gone.
-            with contextlib.suppress(OSError):
-                send_fds(sock.fileno(), json.dumps({"second": pid}).encode(), [ours.fileno()])
-            ours.close()
-            theirs.close()
-            return sock
-        sock.close()
-        ours.close()
-        sock = theirs
-        os.setpgid(0, 0)
-        privileges.set_dumpable(False)
-        privileges.set_name("seccompd-second")
-        # Nothing is said to it before it is needed. At the end of the other side it has to end too,
-        # and must not fork a second one, which would do the same.
-        select.select([sock], [], [])
-        if not _peek(sock):
-            os._exit(0)
-        while os.getppid() == first:  # which is dying: what follows is not about that
-            time.sleep(0.001)
-        privileges.set_parent_death_signal(signal.SIGKILL)  # the daemon's, who is our parent now
-        privileges.set_name("seccompd-zygote")
-
-
-def _peek(sock: socket.socket) -> bytes:
-    """b"" where the other side has gone."""
-    try:
-        return sock.recv(1, socket.MSG_PEEK)
-    except OSError:
-        return b""
 
 
 class Zygote:
@@ -209,10 +183,9 @@ class Zygote:
 
     def _obey(self, order: Mapping[str, Any], fds: list[int]) -> None:
         match order["do"]:
-            case "session":
-                self._answer(order, fds, self._fork)
-            case "makers":
-                self._answer(order, fds, self._other_makers)
+            case "session" | "makers" | "giver" as what:
+                works = {"session": self._fork, "makers": self._other_makers, "giver": self._giver}
+                self._answer(order, fds, works[what])
             case "policy":
                 with open(fds[0], "rb", closefd=False) as file:
                     file.seek(0)
@@ -235,9 +208,9 @@ class Zygote:
             text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             answer, found = {"error": text}, []
         self._reply({"id": order["id"], **answer}, found)
-        if order["do"] == "makers":
-            for sock in found:
-                os.close(sock)
+        for fd in found:
+            if fd not in self._children:
+                os.close(fd)
 
     def _watch(self, pidfd: int) -> None:
         self._children.add(pidfd)
@@ -295,6 +268,15 @@ class Zygote:
         self._leaving += [(until, pidfd) for pidfd in self._makers_of.pop(order["of"], ())]
         makers = self._makers(order["of"], config, fds.get("userns"))
         return {}, makers
+
+    def _giver(
+        self, _order: Mapping[str, Any], _fds: Mapping[str, int]
+    ) -> tuple[dict[str, Any], list[int]]:
+        from supervisor.kernel.spawn import spawn_giver
+
+        giver = spawn_giver()
+        self._watch(giver.pidfd)
+        return {}, [giver.pidfd, giver.sock]
 
     def _session(
         self, config: SessionConfig, limits: Limits, fds: Mapping[str, int], makers: list[int],

@@ -39,6 +39,7 @@ from supervisor.model import (
     Remount,
     Settings,
     Snapshot,
+    SocketCall,
     Unmount,
     Verdict,
 )
@@ -59,13 +60,15 @@ _make: Final = lib.sd_work_make
 
 
 class Actor:
-    """Carries out the plans of one session.
+    """Carries out the plans of one session, but those about sockets.
 
     `userns`: the target has a user namespace of its own, and this process is in it; without one
     there are real nodes or none, for a mount would be one of the host's. `resumed`: an earlier
     session of this container may have left nodes behind that this one has not made. `on_wait` is
     called before each time that `perform` goes to sleep.
     """
+
+    patient: Final = 0  # nothing here waits for the outside world
 
     def __init__(
         self, *, userns: bool, traits: Traits, policy: Policy, maker_socks: list[int],
@@ -82,7 +85,7 @@ class Actor:
         )
         self._on_error = policy.on_error
         self._deadline = limits.path
-        self._resolvers = Resolvers()
+        self.resolvers = self._resolvers = Resolvers()
         self._makers = Makers(maker_socks)
         self._jobs: list[Job] = []
         self.names = LiveNodes(known=not resumed)
@@ -99,11 +102,12 @@ class Actor:
         self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare(resolver)
 
-    def take(self, policy: Policy, maker_socks: list[int] | None) -> None:
+    def take(self, policy: Policy, maker_socks: list[int] | None, limits: Limits) -> None:
         """Goes by another policy from now on; with other makers, where there are any."""
         self._on_error = policy.on_error
-        self._mounter.take(on_error=policy.on_error, most=policy.max_mounts)
-        self._opener.take(on_error=policy.on_error, lent=policy.lent)
+        self._deadline = limits.path
+        self._mounter.take(on_error=policy.on_error, most=policy.max_mounts, limits=limits)
+        self._opener.take(on_error=policy.on_error, lent=policy.lent, limits=limits)
         if maker_socks is not None:
             self._makers.replace(maker_socks)
 
@@ -346,13 +350,12 @@ class Actor:
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        if isinstance(plan, Mount | Remount | Open):
-            raise TypeError("this is not what a work does")
+        if isinstance(plan, Mount | Remount | SocketCall | Open):
+            raise TypeError("this is not path work")
         fill(work, plan)
         if isinstance(plan, Unmount):
             self._umounts.fill(work, plan)
-        result = lib.sd_work_start(work, LINGER_US)
-        return result
+        return int(lib.sd_work_start(work, LINGER_US))
 
     def _flags(self, job: Job, plan: MakeNode, settings: Settings) -> int:
         return self._realiser.flags(job, plan, settings, makers=bool(self._makers.all))

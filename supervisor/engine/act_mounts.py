@@ -21,8 +21,10 @@ from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import MOST_MOUNTING, Makers, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.mount_call import Look, MountCall, MountError
+from supervisor.engine.mount_makers import fill, why
+from supervisor.engine.remounts import remount
 from supervisor.kernel.hugetlbfs import shifted
-from supervisor.kernel.mounts import attr_of, remounted
+from supervisor.kernel.mounts import attr_of
 from supervisor.kernel.procfs import block_device_name, loop_is_bound, mounted_devices
 from supervisor.kernel.shim import ffi, lib
 from supervisor.model import (
@@ -82,9 +84,9 @@ class Mounter:
         self._known: dict[tuple[bytes, int, bytes | None, MountSettings], Any] = {}
         self.on_wait: Callable[[], None] = lambda: None
 
-    def take(self, *, on_error: int, most: int) -> None:
+    def take(self, *, on_error: int, most: int, limits: Limits) -> None:
         """Goes by another policy's settings from now on."""
-        self._on_error, self._most = on_error, most
+        self._on_error, self._most, self._limits = on_error, most, limits
 
     @property
     def any(self) -> bool:
@@ -263,8 +265,8 @@ class Mounter:
             data = shifted(data or b"", self._uids, self._gids or self._uids)
             new.shift = lib.SD_SHIFT_FALSE
         new.data_length = -1 if data is None else len(data)
-        _fill(new.fstype, plan.fstype, lib.SD_FSTYPE_MAX, ENODEV)
-        _fill(new.data, data or b"", lib.SD_PATH_MAX, EINVAL)
+        fill(new.fstype, plan.fstype, lib.SD_FSTYPE_MAX, ENODEV)
+        fill(new.data, data or b"", lib.SD_PATH_MAX, EINVAL)
         return new
 
     async def _by_kernel(self, call: MountCall, look: Look, new: Any, source: Source) -> str:
@@ -275,14 +277,14 @@ class Mounter:
         if source.device is not None:
             new.major, new.minor = source.device
         if source.kind == "text":
-            _fill(new.source, source.name, lib.SD_PATH_MAX, EINVAL)
+            fill(new.source, source.name, lib.SD_PATH_MAX, EINVAL)
         # in namespaces that nobody sees here there may be more than were counted
         new.most = max(0, self._most - self._servers.count - self._underway + 1)
         mounted, error = await mount_makers.mounted(self._makers, call, look, new)
         if mounted.flags & lib.SD_MOUNTED_FULL:
             raise MountError(ENOSPC, self._limit)
         if mounted.error:
-            raise MountError(-mounted.error, _why(mounted))
+            raise MountError(-mounted.error, why(mounted))
         if error:
             raise MountError(error)
         device = (mounted.major, mounted.minor)
@@ -299,27 +301,11 @@ class Mounter:
             return Outcome(0, left_alone=True)
         if plan.refusal:
             raise MountError(plan.error, f"remount: {plan.refusal}")
-        # mount(8) hands back the options that mountinfo shows, this one too
-        words = [word for word in (plan.data or b"").split(b",") if word != b"idmapped"]
-        # As the kernel does it: what is locked stops the whole, and so do options that are none;
-        # then the superblock is changed, and the mount's own flags last.
-        changes = remounted(plan.flags)
-        error = await call.change(look, *changes, only_try=True)
-        if error:
-            raise MountError(error, "remount: a flag is locked" if error == EPERM else "remount")
-        new = ffi.new("struct sd_new_mount *")
-        new.kind, new.flags = lib.SD_NEW_AGAIN, plan.flags
-        _fill(new.data, b",".join(words), lib.SD_PATH_MAX, EINVAL)
-        mounted, _ = await mount_makers.mounted(self._makers, call, look, new)
-        if mounted.flags & lib.SD_MOUNTED_STRANGER:
+        if not await remount(self._makers, call, look, plan):
             # ours has gone, and the number is another's now
             self._devices.pop(device, None)
             del self._times[device]
             return Outcome(0, left_alone=True)
-        if mounted.error:
-            raise MountError(-mounted.error, "remount")
-        if error := await call.change(look, *changes):
-            raise MountError(error, "remount: of the mount, after the filesystem's")
         return Outcome(0, "remounted", call.path)
 
 
@@ -333,13 +319,6 @@ def _same_look(call: MountCall, first: MountSettings, decision: Decision) -> Mou
     if settings.text != first.text or unopened:
         raise call.failed("mount: rules disagree on how a source is looked at")
     return settings
-
-
-def _fill(field: Any, text: bytes, size: int, errno: int) -> None:
-    """Never cut: what does not fit is an error."""
-    if len(text) >= size or b"\0" in text:
-        raise MountError(errno, f"mount: more than {size - 1} bytes")
-    ffi.memmove(field, text, len(text))
 
 
 def _source(call: MountCall, look: Look, plan: Mount) -> Source:
@@ -358,15 +337,3 @@ def _source(call: MountCall, look: Look, plan: Mount) -> Source:
     if name is None:
         raise MountError(EPERM, "mount: an image without a name below the caller's root")
     return Source("image", name)
-
-
-def _why(mounted: Any) -> str:
-    for flag, text in (
-        (lib.SD_MOUNTED_CEILING, "beyond what the policy's rules can grant"),
-        (lib.SD_MOUNTED_NO_SHIFT, "the filesystem cannot be idmapped, and shift is true"),
-        (lib.SD_MOUNTED_LOOP, "no loop device"),
-        (lib.SD_MOUNTED_LOCK, "its flags could not be locked"),
-    ):
-        if mounted.flags & flag:
-            return f"mount: {text}"
-    return ""

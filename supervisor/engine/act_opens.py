@@ -109,9 +109,10 @@ class Opener:
         self._waiting = ffi.new("struct sd_waiting *")
         self.on_wait: Callable[[], None] = lambda: None
 
-    def take(self, *, on_error: int, lent: Sequence[Inject]) -> None:
+    def take(self, *, on_error: int, lent: Sequence[Inject], limits: Limits) -> None:
         """Goes by another policy from now on."""
         self._on_error = on_error
+        self._deadline = limits.path
         self._lent = tuple(lent)
         self._stale += self._nodes.values()
         self._nodes.clear()

@@ -9,7 +9,8 @@ from errno import EINTR, EINVAL, EIO, ENOTBLK, ETIMEDOUT
 import trio
 
 from supervisor.engine import mount_makers
-from supervisor.engine.fuse_servers import FuseServers, Server
+from supervisor.engine.fuse_server import Server
+from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import Makers
 from supervisor.engine.mount_call import Look, MountCall, MountError
 from supervisor.kernel.mounts import attr_of
@@ -31,6 +32,9 @@ class Programs:
         """Has it mounted, at the place that `look` has. The text is for the audit record."""
         if look.source < 0:
             raise MountError(ENOTBLK if plan.source else EINVAL)
+        if b"\\" in (plan.data or b""):
+            # to some programs it makes one option of two: the next word may be one of ours
+            raise MountError(EINVAL, "fuse: a backslash in the options")
         try:
             server = await self._servers.start(plan, settings, look, call, self._nodes)
         except (OSError, ValueError) as error:
@@ -70,7 +74,7 @@ class Programs:
     ) -> None:
         attrs = attr_of(settings.force), attr_of(plan.flags & ~settings.force)
         try:
-            error = await call.adopt(look, server, self._servers.watches(), attrs, plan.flags)
+            error = await call.adopt(look, server, self._servers.watches(), attrs, plan)
         except MountError as failed:
             if failed.how == "path: deadline":
                 raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed

@@ -131,14 +131,16 @@ class SecondLook:
         self.found = self._decide(facts)
         return replace(self.found, verdict=Verdict.CONTINUE) if self.found.audit else self.found
 
-    def outcome(self, first: Decision, outcome: Outcome) -> Outcome:
+    def outcome(self, first: Decision, outcome: Outcome, *, in_force: bool) -> Outcome:
         """What became of the call, with the decision that counts.
 
         What is only recorded goes on as it would have gone without us, errors of its path
-        included; errors of ours (they say `how`) stay what they are.
+        included; errors of ours (they say `how`) stay what they are. But where any rule is
+        `in_force`, a call whose path leads nowhere has its error from us: nobody has seen who
+        calls, and another rule may refuse what a thread makes of that path next.
         """
         decision = self.found or first
-        if decision.audit and not (self.found is None and outcome.how):
+        if decision.audit and (self.found is not None or not (in_force or outcome.how)):
             outcome = Outcome(0, path=outcome.path, left_alone=True, decision=decision)
         if self.facts is None:
             return outcome

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from supervisor.engine.limits import DEFAULT, Limits, Pace
-from supervisor.engine.works import Job
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot
 
@@ -17,6 +16,11 @@ class PlanActor(Protocol):
 
     on_wait: Callable[[], None]
 
+    @property
+    def patient(self) -> int:
+        """How many calls wait for the outside world, and keep nobody busy."""
+        ...
+
     def concerned(self, spec: CallSpec) -> bool:
         """Whether a companion's call may concern us; where nothing of ours is there it does not."""
         ...
@@ -25,12 +29,13 @@ class PlanActor(Protocol):
         """Nobody has called for a while. False: it wants to be asked again soon."""
         ...
 
-    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
-        """The short way, where there is one. None: `perform` it. A job: `finish` it."""
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Any:
+        """The short way, where there is one: the Outcome. None: `perform` it. A job of the actor's
+        own: `finish` it."""
         ...
 
     async def finish(
-        self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+        self, job: Any, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
     ) -> Outcome:
         """Goes on with what `at_once` has begun; the rest is as in `perform`."""
         ...
@@ -51,7 +56,9 @@ class PlanActor(Protocol):
 
 @dataclass(slots=True)
 class Totals:
-    """What a session has done, for its last record."""
+    """What a session has done, for its last record. What was answered while nobody wanted one is
+    not counted.
+    """
 
     calls: int = 0
     refused: int = 0

@@ -5,22 +5,22 @@ A call that equals an earlier one to the bit gets the earlier decision without a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.snapshot import PROCEED, Reply
 from supervisor.kernel import bpf, simulate
-from supervisor.kernel.syscalls import CallSpec
-from supervisor.model import Arg, Decision, Facts, Snapshot, Verdict
+from supervisor.kernel.syscalls import CallSpec, as_filtered
+from supervisor.model import Arg, Decision, Facts, Outcome, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 
 COMPANIONS = frozenset({"node_files", "umounts"})
 _MOUNT = "mount"
 OPEN: Final = "open"
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
-_REFUSED_HERE = frozenset({_MOUNT, OPEN})
+_REFUSED_HERE = frozenset({_MOUNT, "connect", "bind", OPEN})
 _LENGTH: Final = 4  # bytes of a string's length in a key
 
 
@@ -34,6 +34,17 @@ def reply_to(decision: Decision) -> Reply:
     if decision.verdict is Verdict.RETURN:
         return (decision.value, 0, 0)
     return (0, -decision.value, 0)
+
+
+def reply_of(decision: Decision, outcome: Outcome) -> Reply:
+    """The answer to a call that was carried out, or was to be."""
+    if outcome.errno:
+        return (0, -outcome.errno, 0)
+    if outcome.left_alone:
+        return PROCEED
+    if decision.verdict is Verdict.RETURN:
+        return (decision.value, 0, 0)
+    return (outcome.value, 0, 0)
 
 
 def _decision(action: int) -> Decision | None:
@@ -144,8 +155,9 @@ class Judge:
 
         It looks at registers alone, which a caller cannot change any more.
         """
-        registers = [0 if isinstance(arg, bytes) else arg for arg in snapshot.args]
-        action = simulate.run(self._policy.filter, snapshot.nr, snapshot.arch, registers).action
+        registers: Sequence[int] = [0 if isinstance(arg, bytes) else arg for arg in snapshot.args]
+        nr, registers = as_filtered(snapshot.nr, registers)
+        action = simulate.run(self._policy.filter, nr, snapshot.arch, registers).action
         if action not in self._by_action:
             self._by_action[action] = _decision(action)
         return self._by_action[action]
@@ -183,6 +195,10 @@ class Judge:
                 self._mounts.clear()
             self._mounts[key] = decision
         return decision
+
+    def in_force(self, spec: CallSpec) -> bool:
+        """Whether rules about the call may refuse it: not all are only for the records."""
+        return self._policy.in_force(spec.family)
 
     def leaves_refusals(self, spec: CallSpec) -> bool:
         """Whether a REFUSE of this call is the kernel's to do."""

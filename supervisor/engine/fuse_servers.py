@@ -1,22 +1,22 @@
-"""The FUSE programs of a session: their start, their messages, their end.
+"""The FUSE programs of a session.
 
-A program ends when its mount does, or with this process. What it says until then is kept, to some
-length, for the audit record.
+A program ends when its mount does, or with this process. What it says goes into the audit log as it
+says it, in pieces of bounded length and number.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from supervisor.engine.fuse_server import Server
 from supervisor.engine.fuse_spare import Spare
 from supervisor.kernel import fuse_programs
 from supervisor.kernel.mounts import MS_RDONLY
+from supervisor.kernel.procfs import work_of
 from supervisor.kernel.shim import check, ffi, lib
 from supervisor.model import Mount, MountSettings
 
@@ -25,109 +25,35 @@ if TYPE_CHECKING:
     from supervisor.engine.mount_makers import FuseNodes
 
 MEMORY: Final = 2 << 30
-_MOST_WORDS: Final = 1000
 _LAST_BREATH: Final = 1.0
 _LAST_WRITES: Final = 2.0
 UMOUNT_DEADLINE: Final = 120.0
-# Past what any caller waits for: one that still writes would leave a broken image behind.
+# How long a program may go on without its mount: while it does nothing, and at all. One that still
+# writes would leave a broken image behind.
+IDLENESS: Final = 5.0
 PATIENCE: Final = 600.0
+_LOOK: Final = 0.5
 _BEAT: Final = 0.1
-_STAGES: Final = {
-    lib.SD_PROGRAM_CLONE: "clone",
-    lib.SD_PROGRAM_ROOT: "its root directory",
-    lib.SD_PROGRAM_DEVICE: "/dev/fuse",
-    lib.SD_PROGRAM_RIGHTS: "its rights",
-    lib.SD_PROGRAM_FILTER: "its filter",
-    lib.SD_PROGRAM_EXEC: "exec",
-}
-
-
-class Server:
-    """One program that starts, runs, or has ended and is not reaped yet. `program` is a started
-    struct sd_program, `image` the device and the inode of what it serves.
-    """
-
-    def __init__(self, program: Any, what: str, image: tuple[int, int]) -> None:
-        self.pid: int = program.pid
-        self.pidfd: int = program.pidfd
-        self.starting: int = program.started
-        self.what = what
-        self.image = image
-        self.status = 0
-        # Of its mount: the watch that tells when it is nowhere any more (-1: none), and the device.
-        self.watch = -1
-        self.device = 0
-        self.unmounted = False
-        # For its /dev/fuse; it must have a name until the program has mounted it. -1: none.
-        self.node = -1
-        self.gone = trio.Event()
-        self.program = program
-        self._messages: int = program.messages
-        self._reaped = False
-        self._words = b""
-
-    def started(self) -> bool:
-        """Whether it runs; where that is not known yet, `starting` becomes readable.
-
-        OSError where it does not.
-        """
-        there = lib.sd_program_started(self.program)
-        if there < 0:
-            check(there, f"{self.what}: {_STAGES.get(self.program.stage, 'start')}")
-        return bool(there)
-
-    def deaf(self) -> None:
-        """Lets go of the listener: a mount(2) of the program's is answered elsewhere, or not."""
-        if self.program.listener >= 0:
-            os.close(self.program.listener)
-        self.program.listener = -1
-
-    def ended(self) -> bool:
-        """Whether it has; then it is reaped, and `status` is there."""
-        if not self._reaped:
-            with contextlib.suppress(ChildProcessError):
-                pid, self.status = os.waitpid(self.pid, os.WNOHANG)
-                if pid == 0:
-                    return False
-            self._reaped = True
-        return True
-
-    def kill(self) -> None:
-        """Takes all with it that it has forked: it is pid 1 of its namespace."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-
-    def words(self) -> str:
-        """What it said, its last words first to go."""
-        with contextlib.suppress(BlockingIOError):
-            while len(self._words) < _MOST_WORDS and (more := os.read(self._messages, 4096)):
-                self._words += more
-        text = self._words[:_MOST_WORDS].decode("utf-8", "backslashreplace")
-        return "; ".join(line.strip() for line in text.splitlines() if line.strip())
-
-    def ending(self) -> str:
-        """How it ended, in words."""
-        if os.WIFSIGNALED(self.status):
-            return signal.Signals(os.WTERMSIG(self.status)).name
-        return f"status {os.WEXITSTATUS(self.status)}"
-
-    def close(self) -> None:
-        """Lets go of it."""
-        self.deaf()
-        for fd in (self.pidfd, self._messages, self.starting):
-            os.close(fd)
+# The rest of a sentence comes within the first, and the next record after the second.
+_SENTENCE: Final = 0.05
+_PAUSE: Final = 1.0
 
 
 class FuseServers:
-    """All of a session. `report` gets an event for the audit log, by name and fields. `patience`:
-    how many seconds a program may go on without its mount.
+    """All of a session. `report` gets an event for the audit log, by name and fields. `idleness`
+    and `patience`: how many seconds a program may go on without its mount, while it neither reads
+    nor writes and in all.
     """
 
     def __init__(
-        self, report: Callable[..., None] | None = None, patience: float = PATIENCE
+        self,
+        report: Callable[..., None] | None = None,
+        *,
+        idleness: float = IDLENESS,
+        patience: float = PATIENCE,
     ) -> None:
         self._report = report
-        self.patience = patience
+        self.idleness, self.patience = idleness, patience
         self._all: list[Server] = []
         self._watches = -1
         self.spare = Spare()
@@ -163,11 +89,20 @@ class FuseServers:
             self._look()
 
     async def _outlive(self, server: Server) -> None:
-        """Ends a program that does not end with its mount: a hostile image may have taken it."""
-        with trio.move_on_after(self.patience):
-            await server.gone.wait()
-            return
-        server.kill()
+        """Ends a program that does not end with its mount: it hangs, or a hostile image has it."""
+        began = busy = trio.current_time()
+        before = None
+        while True:
+            with trio.move_on_after(_LOOK):
+                await server.gone.wait()
+                return
+            now = trio.current_time()
+            done = work_of(server.pid)
+            if done is None or done != before:
+                before, busy = done, now
+            if now - busy >= self.idleness or now - began >= self.patience:
+                server.kill()
+                return
 
     async def written(
         self, device: int, valid: Callable[[], bool], on_wait: Callable[[], None], *, force: bool
@@ -220,6 +155,7 @@ class FuseServers:
         program: Any = ffi.new("struct sd_program *")
         program.argv = argv
         program.image, program.memory = look.source, MEMORY
+        program.alone = fuse_programs.makes_no_process(settings.program)
         program.mount_ns, program.root = look.mount_ns, look.root if settings.inside else -1
         program.uid, program.gid, program.caps = seen.fsuid, seen.fsgid, seen.caps
         node = -1
@@ -250,17 +186,29 @@ class FuseServers:
     async def _watch(self, server: Server) -> None:
         """Waits for its end; nobody else lets go of it."""
         try:
-            await trio.lowlevel.wait_readable(server.pidfd)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, server)
+                await trio.lowlevel.wait_readable(server.pidfd)
+                nursery.cancel_scope.cancel()
         finally:
             self._all.remove(server)
             server.ended()
             server.gone.set()
             words = server.words()
-            if self._report is not None and (words or server.status):
-                self._report(
-                    "fuse", program=server.what, pid=server.pid, status=server.status, says=words
-                )
+            if words or server.status:
+                self._say(server, words, status=server.status)
             server.close()
+
+    async def _listen(self, server: Server) -> None:
+        """Passes on what it says, and not more of it than a reader can be expected to want."""
+        while await server.speaks():
+            await trio.sleep(_SENTENCE)
+            self._say(server, server.words())
+            await trio.sleep(_PAUSE)
+
+    def _say(self, server: Server, words: str, **more: Any) -> None:
+        if self._report is not None:
+            self._report("fuse", program=server.what, pid=server.pid, **more, says=words)
 
     async def end(self, server: Server) -> str:
         """Ends one that is of no use, and gives what it said."""

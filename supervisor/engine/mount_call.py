@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import trio
 
-from supervisor.engine.fuse_servers import Server
+from supervisor.engine.fuse_server import Server
 from supervisor.engine.helpers import Maker, Resolvers
 from supervisor.engine.limits import Limits
 from supervisor.kernel.mounts import MS_RDONLY
@@ -194,17 +194,17 @@ class MountCall:
         return await self._asked(0, self.deadline)
 
     async def adopt(
-        self, look: Look, server: Server, watch: int, attrs: tuple[int, int], flags: int
+        self, look: Look, server: Server, watch: int, attrs: tuple[int, int], plan: Mount
     ) -> int:
         """Makes the mount that the program asks for, and moves that to its place: 0 or an errno.
         `watch` is an inotify descriptor; the program learns what it is known by there. `attrs` are
-        MOUNT_ATTR_*, locked and not locked, `flags` the MS_* that the caller asked for.
+        MOUNT_ATTR_*, locked and not locked.
         """
         task = os.open(f"/proc/{server.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             sent = lib.sd_mount_adopt(
                 self._sock, self._waiting, look.mount_ns, look.target, task, server.program, watch,
-                *attrs, flags & 0xFFFFFFFF,
+                *attrs, plan.flags & 0xFFFFFFFF, plan.source or b"",
             )  # fmt: skip
         finally:
             os.close(task)
@@ -219,6 +219,21 @@ class MountCall:
         sent = lib.sd_mount_change(
             self._sock, self._waiting, look.mount_ns, look.target, set_, clear, only_try
         )
+        return await self._asked(sent, self.path_deadline)
+
+    async def mark(self, look: Look) -> int:
+        """Has the mount at the target remembered, as one to be replaced: 0 or an errno. It is let
+        go of here, so that nobody has it in use for our sake.
+        """
+        sent = lib.sd_mount_mark(self._sock, self._waiting, look.mount_ns, look.target, self.task)
+        error = await self._asked(sent, self.path_deadline)
+        os.close(look.target)
+        look.target = -1
+        return error
+
+    async def idle(self, look: Look) -> int:
+        """0, or EBUSY where somebody uses the mount that was marked."""
+        sent = lib.sd_mount_idle(self._sock, self._waiting, look.mount_ns)
         return await self._asked(sent, self.path_deadline)
 
     async def _asked(self, sent: int, deadline: float, *, long: bool = False) -> int:

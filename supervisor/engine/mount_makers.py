@@ -48,9 +48,31 @@ def _give_back(makers: Makers, maker: Maker, *, answered: bool) -> None:
         makers.done()
 
 
+def fill(field: Any, text: bytes, size: int, errno: int) -> None:
+    """Writes a text into a field of struct sd_new_mount. What does not fit is an error."""
+    if len(text) >= size or b"\0" in text:
+        raise MountError(errno, f"mount: more than {size - 1} bytes")
+    ffi.memmove(field, text, len(text))
+
+
+def why(mounted: Any) -> str:
+    """What a maker's answer says beside its errno."""
+    for flag, text in (
+        (lib.SD_MOUNTED_CEILING, "beyond what the policy's rules can grant"),
+        (lib.SD_MOUNTED_NO_SHIFT, "the filesystem cannot be idmapped, and shift is true"),
+        (lib.SD_MOUNTED_JOURNAL, "another device is its journal, which no rule allows by number"),
+        (lib.SD_MOUNTED_LOOP, "no loop device"),
+        (lib.SD_MOUNTED_LOCK, "its flags could not be locked"),
+    ):
+        if mounted.flags & flag:
+            return f"mount: {text}"
+    return ""
+
+
 async def mounted(makers: Makers, call: MountCall, look: Look, new: Any) -> tuple[Any, int]:
     """A maker's answer to `new` (struct sd_new_mount); 0, or the errno of bringing it to its place.
-    Of SD_NEW_AGAIN the maker alone changes what is at the target.
+    Of SD_NEW_AGAIN the maker alone changes what is at the target. Of SD_NEW_COPY, where `look` has
+    let go of the target, the mount takes the place of the one that was marked.
     """
     again = new.kind == lib.SD_NEW_AGAIN
     answer = ffi.new("struct sd_mounted *")

@@ -5,8 +5,8 @@ executed in it later. They come through the channel, as all orders: JSON objects
 
 - `{"listener": SLOT, "runtime": [PID, START] or null}`, with the listener; a second descriptor is
   the connection by which its calls come (LXC's proxy).
-- `{"policy": ..., "makers": bool}`: another policy (CompiledPolicy.to_json) in a memfd, and, where
-  `makers` says so, the sockets of makers with its ceiling.
+- `{"policy": ..., "limits": {...}, "makers": bool}`: another policy (CompiledPolicy.to_json) in a
+  memfd, with its Limits, and, where `makers` says so, the sockets of makers with its ceiling.
 - `{"look_on": NUMBER, "syscalls": [...] or null, "verdicts": [...] or null}`, with a socket for
   the records of such calls, from now on; `{"forget": NUMBER}` ends that.
 
@@ -24,6 +24,8 @@ from typing import Any
 import trio
 
 from supervisor.engine.act import Actor
+from supervisor.engine.act_sockets import Sockets
+from supervisor.engine.actors import Actors
 from supervisor.engine.callers import Callers
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.crew import Crew, Totals
@@ -41,6 +43,7 @@ from supervisor.observe.complaint import complain
 from supervisor.observe.records import Onlooker, Records
 from supervisor.observe.trace import Tracer
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.sockets import SocketRules
 
 
 def serve(
@@ -105,7 +108,7 @@ class _Container:
         self._missed = None if config.wait_killable else MissedAnswers()
         in_own_userns = config.uids is not None
         self._callers = Callers(policy.wants, config.uids, config.gids)
-        self._actor = Actor(
+        paths = Actor(
             userns=in_own_userns,
             traits=config.traits,
             policy=policy,
@@ -118,6 +121,10 @@ class _Container:
             report=None if self._audit is None else self._audit.event,
             real_nodes=config.real_nodes,
         )
+        sockets = Sockets(paths.resolvers, on_error=policy.on_error, limits=limits)
+        if any(isinstance(rules, SocketRules) for rules in policy.families.values()):
+            sockets.prepare()
+        self._actor = Actors(paths, sockets)
         self._judge = Judge(
             policy, kernel_refuses=in_own_userns, foreign=config.foreign, limits=limits
         )
@@ -149,7 +156,7 @@ class _Container:
             listener, proxy = (*fds, -1)[:2]
             self._nursery.start_soon(self._serve, listener, proxy, order)
         elif "policy" in order:
-            self._take(fds, makers=order["makers"])
+            self._take(fds, Limits(**order["limits"]), makers=order["makers"])
         elif "look_on" in order:
             self._look_on(order, fds)
         elif "forget" in order:
@@ -157,17 +164,17 @@ class _Container:
         else:
             raise RuntimeError(f"an order that nobody knows: {order!r}")
 
-    def _take(self, fds: list[int], *, makers: bool) -> None:
+    def _take(self, fds: list[int], limits: Limits, *, makers: bool) -> None:
         """Another policy: the next call is the first that it is about."""
         with open(fds[0], "rb") as file:
             file.seek(0)
             policy = CompiledPolicy.from_json(json.load(file))
-        self._actor.take(policy, fds[1:] if makers else None)
+        self._actor.take(policy, fds[1:] if makers else None, limits)
         self._judge.take(policy)
         self._callers.wants = policy.wants
         for loop in self._loops:
-            loop.take(policy)
-        self._policy = policy
+            loop.take(policy, limits)
+        self._policy, self._limits = policy, limits
         if self._audit is not None:
             self._audit.take(policy.name)
 
@@ -180,6 +187,8 @@ class _Container:
         finally:
             os.close(fds[0])
         self._records.look_on(order["look_on"], onlooker)
+        for receiver in self._receivers.values():
+            receiver.settle_no_more()  # what it answers by itself has no record
 
     def _release(self, slot: int) -> None:
         if self._channel is not None:

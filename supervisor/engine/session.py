@@ -13,18 +13,18 @@ from __future__ import annotations
 import os
 import signal
 import time
-from errno import EFAULT, ENAMETOOLONG, ENOBUFS, ENOTCONN, EPERM
+from errno import ENOBUFS, ENOTCONN, EPERM
 
 import trio
 
 from supervisor.engine.callers import Callers, SecondLook
 from supervisor.engine.crew import Crew, PlanActor, Totals
-from supervisor.engine.decide import OPEN, Judge, Ruling, reply_to
+from supervisor.engine.decide import OPEN, Judge, Ruling, reply_of, reply_to
 from supervisor.engine.latch import Latch
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
-from supervisor.handlers.base import UnreadableArgument
+from supervisor.handlers.base import UNREADABLE, UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import open_task, signals, thread_group
@@ -78,9 +78,9 @@ class Session:
         self._acting: dict[int, trio.Event] = {}
         self.totals = totals or Totals()
 
-    def take(self, policy: CompiledPolicy) -> None:
+    def take(self, policy: CompiledPolicy, limits: Limits) -> None:
         """Goes by another policy from now on; the judge does so already."""
-        self._receiver.take(policy.calls)
+        self._receiver.take(policy.calls, limits)
         self._on_error = policy.on_error
 
     async def run(self) -> None:
@@ -110,7 +110,10 @@ class Session:
         crew, limits = self._crew, self._limits
         turns = 0
         while True:
-            if crew.waiting >= limits.in_flight:
+            if turns >= limits.drain:
+                await self._let_others(turns)
+                turns = 0
+            if crew.waiting - self._actor.patient >= limits.in_flight:
                 receiver.alive()
                 await trio.sleep(_BACK_OFF)
                 continue
@@ -125,8 +128,10 @@ class Session:
                     raise
                 await trio.sleep(_BACK_OFF)
                 continue
+            turns += receiver.settled
             if key is None:
-                await self._sleep()
+                if not receiver.settled:
+                    await self._sleep()
                 continue
             self.totals.calls += 1
             if self._latch is not None and self._is_the_runtimes():
@@ -148,13 +153,17 @@ class Session:
                 self._settle_and_record(key, ruling, reply)
             else:
                 self._settle(ruling, reply)
+                if self._latch is None and not receiver.unread:
+                    receiver.settle(reply, refuses=ruling.refuses)
             turns += 1
-            if turns % limits.drain == 0:
-                pause = crew.pace.pause(limits.drain)
-                if pause:
-                    await trio.sleep(pause)
-                elif crew.waiting or not crew.alone:
-                    await trio.lowlevel.checkpoint()
+
+    async def _let_others(self, turns: int) -> None:
+        """After so many calls: others in this process, and the container's rate."""
+        pause = self._crew.pace.pause(turns)
+        if pause:
+            await trio.sleep(pause)
+        elif self._crew.waiting or not self._crew.alone:
+            await trio.lowlevel.checkpoint()
 
     async def _sleep(self) -> None:
         until = self._records.sweep()
@@ -233,13 +242,18 @@ class Session:
         witness = self._records.witness(call.tid, ruling.decision, None)
         id_, slot = call.id, call.slot
         snapshot = receiver.snapshot()
+        if snapshot.message is not None:
+            key += snapshot.message.payload  # other data is another call
         if self._missed is None or (ruling.spec is not None and ruling.spec.family == OPEN):
             # an open that is given twice is given once: the answer and the descriptor are one
             outcome = await self._act(snapshot, ruling)
         else:
             outcome = await self._act_once(self._missed, snapshot, ruling, key)
+        if outcome.told is not None:
+            # what cannot be written leaves a call that was made all the same, as with the kernel
+            receiver.write(id_, snapshot.tid, *outcome.told)
         decision = outcome.decision or ruling.decision
-        reply = self._reply(decision, outcome)
+        reply = reply_of(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
         before = signals(snapshot.tid) if self._missed is not None else (0, 0)
         if outcome.give is None:
@@ -270,14 +284,6 @@ class Session:
             os.close(fd)
         return delivered, outcome._replace(errno=errno if delivered else 0, give=None)
 
-    @staticmethod
-    def _reply(decision: Decision, outcome: Outcome) -> Reply:
-        if outcome.errno:
-            return (0, -outcome.errno, 0)
-        if outcome.left_alone:
-            return PROCEED
-        return (decision.value if decision.verdict is Verdict.RETURN else 0, 0, 0)
-
     def _unread(self, tid: int) -> Decision:
         reason = (
             "the caller's memory was not read: an earlier reading of it never ended"
@@ -307,8 +313,8 @@ class Session:
             return Outcome(self._on_error, f"error: {type(error).__name__}: {error}")
 
     def _unreadable(self, errno: int) -> int:
-        """EFAULT and ENAMETOOLONG are what the kernel would say; all else is a failure of ours."""
-        return errno if errno in (EFAULT, ENAMETOOLONG) else self._on_error
+        """These are what the kernel would say; all else is a failure of ours."""
+        return errno if errno in UNREADABLE else self._on_error
 
     async def _act_once(
         self, missed: MissedAnswers, snapshot: Snapshot, ruling: Ruling, key: bytes
@@ -366,7 +372,8 @@ class Session:
                 )
             finally:
                 os.close(task)
-        outcome = look.outcome(decision, outcome)
+        in_force = self._judge.in_force(spec)
+        outcome = look.outcome(decision, outcome, in_force=in_force)
         final = outcome.decision
         if final is None or final.audit or final.verdict in (Verdict.EMULATE, Verdict.INJECT):
             return outcome

@@ -15,7 +15,7 @@ from typing import Any
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.kernel.shim import check, ffi, lib
 from supervisor.kernel.syscalls import CallSpec, Kind
-from supervisor.model import Arg, Snapshot
+from supervisor.model import Arg, Message, Snapshot
 
 # What the kernel is told: the call's result, or the negative errno, or 1: CONTINUE.
 Reply = tuple[int, int, int]
@@ -24,6 +24,7 @@ PROCEED: Reply = (0, 0, 1)
 # Looked up once: the loop of a session calls them for each call.
 _receive = lib.sd_receive
 _answer_last = lib.sd_answer_last
+_settle = lib.sd_settle
 _NULL = ffi.NULL
 _UNREAD: int = lib.SD_UNREAD
 _NULL_POINTER: int = lib.SD_NULL
@@ -32,8 +33,12 @@ _NULL_POINTER: int = lib.SD_NULL
 _CALL = struct.Struct("=Ii")
 _LENGTH = struct.Struct("=i")
 
-_STRINGS = {Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA,
-            Kind.HOW: lib.SD_HOW}  # fmt: skip
+_READ = {
+    Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA, Kind.HOW: lib.SD_HOW,
+    Kind.ADDRESS: lib.SD_ADDRESS, Kind.DESTINATION: lib.SD_DESTINATION,
+    Kind.MESSAGE: lib.SD_MESSAGE, Kind.MESSAGES: lib.SD_MESSAGES, Kind.BUFFER: lib.SD_BUFFER,
+}  # fmt: skip
+_SENT = frozenset((Kind.MESSAGE, Kind.MESSAGES, Kind.BUFFER))
 
 _WIDTH = {0: lib.SD_LONG, 16: lib.SD_U16, 32: lib.SD_U32}
 
@@ -45,19 +50,20 @@ def reads_table(calls: Mapping[tuple[int, int], CallSpec]) -> Any:
         entry.arch = arch
         entry.nr = nr
         for i, param in enumerate(spec.params):
-            entry.kind[i] = _STRINGS.get(param.kind) or _WIDTH[param.kind.bits]
+            entry.kind[i] = _READ.get(param.kind) or _WIDTH[param.kind.bits]
     return table
 
 
 class _Shape:
     """How the key of one system call is taken apart: its numbers, and then its strings."""
 
-    __slots__ = ("in_order", "name", "numbers", "strings")
+    __slots__ = ("in_order", "name", "numbers", "sends", "strings")
 
     def __init__(self, spec: CallSpec) -> None:
         self.name = spec.name
         kinds = [param.kind for param in spec.params]
         self.strings = sum(kind.is_string for kind in kinds)
+        self.sends = not _SENT.isdisjoint(kinds)
         # In 64 bits each, of which the shim has already cut off what the type has not.
         numbers = ["i4x" if kind.signed else "Q" for kind in kinds if not kind.is_string]
         self.numbers = struct.Struct("".join(["=8x", *numbers]))
@@ -80,6 +86,14 @@ class _Shape:
                 values.append(key[at : at + length])
                 at += length
         return self.in_order(values)
+
+
+def _message(found: Any) -> Message:
+    return Message(
+        ffi.buffer(found.control, found.control_length)[:],
+        ffi.buffer(found.payload, found.payload_length)[:],
+        bool(found.cut), -found.error, found.told_at,
+    )  # fmt: skip
 
 
 def _delivered(result: int) -> bool:
@@ -122,9 +136,10 @@ class Receiver:
             raise OSError("the kernel's notifications are larger than this version knows")
         self._pointer = ffi.gc(pointer, lib.sd_receiver_free)
 
-    def take(self, calls: Mapping[tuple[int, int], CallSpec]) -> None:
+    def take(self, calls: Mapping[tuple[int, int], CallSpec], limits: Limits) -> None:
         """From the next call on other arguments are read, of other calls. Raises MemoryError."""
-        if lib.sd_receiver_reads(self._pointer, reads_table(calls), len(calls)) < 0:
+        deadline = int(limits.snapshot * 1e9)
+        if lib.sd_receiver_reads(self._pointer, reads_table(calls), len(calls), deadline) < 0:
             raise MemoryError
         self._shapes = {_CALL.pack(*call): _Shape(spec) for call, spec in calls.items()}
 
@@ -152,6 +167,19 @@ class Receiver:
         self._key = key
         return key
 
+    @property
+    def settled(self) -> int:
+        """How many calls the last `receive` has answered by itself."""
+        return int(self.call.settled)
+
+    def settle(self, reply: Reply, *, refuses: bool) -> None:
+        """From now on `receive` answers calls that are equal to the last one by itself."""
+        _settle(self._pointer, self.call, *reply, refuses)
+
+    def settle_no_more(self) -> None:
+        """Every call is given to `receive`'s caller again, until more are settled."""
+        lib.sd_settle_no_more(self._pointer)
+
     def watch_also(self, fds: Sequence[int]) -> None:
         """From now on `receive` does not linger while one of `fds` is readable."""
         self._also = ffi.new("int[]", list(fds))
@@ -166,8 +194,9 @@ class Receiver:
             name = f"syscall_{nr:#x}"
             return Snapshot(call.id, call.tid, arch, nr, call.ip, name, (), listener)
         return Snapshot(
-            call.id, call.tid, arch, nr, call.ip, shape.name, shape.args(key), listener
-        )
+            call.id, call.tid, arch, nr, call.ip, shape.name, shape.args(key), listener,
+            _message(call.message) if shape.sends else None,
+        )  # fmt: skip
 
     def answer_last(self, reply: Reply) -> bool:
         """Answers the call received last; False where the caller has gone."""
@@ -176,6 +205,10 @@ class Receiver:
     def answer(self, id_: int, slot: int, reply: Reply) -> bool:
         """Answers a call received earlier; False where the caller has gone."""
         return _delivered(lib.sd_answer(self._pointer, id_, slot, *reply))
+
+    def write(self, id_: int, tid: int, address: int, value: int) -> int:
+        """Writes a 32-bit number to a waiting caller's memory: 0 or an errno."""
+        return -int(lib.sd_receiver_write(self._pointer, id_, tid, address, value))
 
     def give(self, id_: int, slot: int, fd: int, flags: int) -> tuple[bool, int]:
         """Answers with a copy of `fd`; whether the caller is there, and the errno that it got."""

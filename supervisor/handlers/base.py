@@ -9,17 +9,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from errno import EFAULT, EINVAL, EMSGSIZE, ENAMETOOLONG, ENOBUFS
+from typing import Final
 
 from supervisor.kernel.syscalls import AT_FDCWD, CallSpec, Condition, Kind, Match, Param
 from supervisor.model import Arg, Decision, Place, Plan, Snapshot
 from supervisor.policy.families import (
     CALLER_KEYS,
     AccessMatch,
+    AddressMatch,
     FamilySpec,
     KeyMatch,
+    NameMatch,
+    NetworkMatch,
     NodeMatch,
     OptionMatch,
     PathMatch,
+    PortMatch,
     SourceMatch,
     TypeMatch,
     may_bind,
@@ -29,7 +35,9 @@ from supervisor.policy.traits import Traits
 __all__ = [
     "AT_FDCWD",
     "CALLER_KEYS",
+    "UNREADABLE",
     "AccessMatch",
+    "AddressMatch",
     "CallSpec",
     "Condition",
     "Family",
@@ -37,11 +45,14 @@ __all__ = [
     "KeyMatch",
     "Kind",
     "Match",
+    "NameMatch",
     "Named",
+    "NetworkMatch",
     "NodeMatch",
     "OptionMatch",
     "Param",
     "PathMatch",
+    "PortMatch",
     "SourceMatch",
     "Traits",
     "TypeMatch",
@@ -52,6 +63,10 @@ __all__ = [
     "number",
     "place",
 ]
+
+
+# What the kernel itself says of a string, an address or a message that it cannot read.
+UNREADABLE: Final = frozenset((EFAULT, ENAMETOOLONG, EINVAL, EMSGSIZE, ENOBUFS))
 
 
 class UnreadableArgument(Exception):

@@ -20,8 +20,10 @@ from typing import Any, Final
 import trio
 
 from supervisor.daemon.config import Config
-from supervisor.daemon.containers import Container, Containers, HandOver
+from supervisor.daemon.container import Container, HandOver
+from supervisor.daemon.containers import Containers
 from supervisor.daemon.policies import Entry
+from supervisor.daemon.rates import Rates
 from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.errors import SeccompdError
 from supervisor.intake.handover import Malformed
@@ -91,7 +93,8 @@ class AttachDoor:
         self._commands: Counter[int] = Counter()
         # For everybody: which policy is for whom is what `match` says.
         sock = place.listen(f"{NAME}.sock", 0o666, socket.SOCK_SEQPACKET)
-        self._reception = Reception(NAME, sock, config, self._connection)
+        rates = Rates(config.connects, config.connects_at_once)
+        self._reception = Reception(NAME, sock, config, self._connection, rates)
 
     async def serve(self) -> None:
         """Takes in what comes."""

@@ -19,7 +19,8 @@ from typing import Final
 import trio
 
 from supervisor.daemon.config import Config
-from supervisor.daemon.containers import Containers, HandOver
+from supervisor.daemon.container import HandOver
+from supervisor.daemon.containers import Containers
 from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.intake.handover import Malformed
 from supervisor.intake.identity import Peer, is_listener, program_of

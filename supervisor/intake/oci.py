@@ -16,7 +16,8 @@ from typing import Final
 import trio
 
 from supervisor.daemon.config import Config
-from supervisor.daemon.containers import Containers, HandOver
+from supervisor.daemon.container import HandOver
+from supervisor.daemon.containers import Containers
 from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.intake.handover import Malformed, Reading, State, parse_state
 from supervisor.intake.identity import Peer, is_listener, kubernetes
@@ -99,7 +100,7 @@ class OciDoor:
         if target is not None:
             subject = replace(subject, cgroups=target.cgroups)
         fds.remove(listener)
-        self._containers.take(HandOver(subject, listener, target, runtime))
+        self._containers.take(HandOver(subject, listener, target, runtime, kept=True))
 
 
 def _target(

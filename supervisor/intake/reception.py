@@ -12,14 +12,17 @@ from typing import Final
 import trio
 
 from supervisor.daemon.config import Config
-from supervisor.daemon.sockets import accepting
+from supervisor.daemon.rates import Complaints, Rates
+from supervisor.daemon.sockets import accepting, admitted
 from supervisor.intake.handover import Malformed
 from supervisor.intake.identity import Peer, peer_of
-from supervisor.observe.complaint import complain
 
 _PIECE: Final = 65536
 # SCM_MAX_FD: no message has more, so that none is ever lost.
 _FDS_MAX: Final = 253
+
+# So many users may have as many connections as one may have. Who has subordinate ids is many.
+_USERS: Final = 2
 
 # Gets a connection that does not block, which is closed afterwards, who connected, and a list of
 # descriptors, which are closed as well but for those that it takes out.
@@ -29,11 +32,17 @@ Handler = Callable[[socket.socket, Peer, list[int]], Awaitable[None]]
 class Reception:
     """One listening socket. A connection that goes wrong costs nobody but its peer."""
 
-    def __init__(self, name: str, sock: socket.socket, config: Config, handler: Handler) -> None:
+    def __init__(
+        self, name: str, sock: socket.socket, config: Config, handler: Handler,
+        rates: Rates | None = None,
+    ) -> None:
+        """`rates`: how often a user may come; what comes more often is sent away, unheard."""
         self._name = name
         self._socket = sock
         self._config = config
         self._handler = handler
+        self._rates = rates
+        self._complaints = Complaints(name)
         # Those of a user that have not handed over, the oldest first.
         self._waiting: dict[int, dict[trio.CancelScope, None]] = {}
 
@@ -41,21 +50,23 @@ class Reception:
         """Accepts, and never reads itself."""
         async with trio.open_nursery() as nursery:
             async for connection in accepting(self._socket, self._name):
+                if self._rates is not None and not admitted(connection, self._rates):
+                    continue
                 # At once: a runtime may go on and end before it has handed anything over.
                 nursery.start_soon(self._connection, connection, peer_of(connection))
 
     async def _connection(self, connection: socket.socket, peer: Peer) -> None:
-        name = self._name
         fds: list[int] = []
+        who = f"a hand-over of uid {peer.uid}, pid {peer.pid},"
         with connection:
             try:
                 await self._handler(connection, peer, fds)
             except Malformed as error:
-                complain(f"{name}: a hand-over of pid {peer.pid} is refused: {error}")
+                self._complaints.about(peer.uid, f"{who} is refused: {error}")
             except OSError as error:
-                complain(f"{name}: a hand-over of pid {peer.pid} ended: {error.strerror or error}")
+                self._complaints.about(peer.uid, f"{who} ended: {error.strerror or error}")
             except Exception as error:  # a defect of ours costs this connection, and no other
-                complain(f"{name}: a hand-over failed: {type(error).__name__}: {error}")
+                self._complaints.about(peer.uid, f"{who} failed: {type(error).__name__}: {error}")
             finally:
                 for fd in fds:
                     os.close(fd)
@@ -63,10 +74,14 @@ class Reception:
     @contextlib.contextmanager
     def waiting(self, peer: Peer) -> Iterator[trio.CancelScope]:
         """While a connection has not handed over: the oldest of a user's gives way where there are
-        too many. Raises Malformed where that has happened, or the scope's deadline has come."""
+        too many, and the oldest of who has most where there are too many of all. Raises Malformed
+        where that has happened, or the scope's deadline has come."""
         waiting = self._waiting.setdefault(peer.uid, {})
         if len(waiting) >= self._config.connections:
             next(iter(waiting)).cancel()
+        elif sum(map(len, self._waiting.values())) >= _USERS * self._config.connections:
+            _, user = max((len(those), uid) for uid, those in self._waiting.items())
+            next(iter(self._waiting[user])).cancel()
         scope = trio.CancelScope()
         waiting[scope] = None
         try:

@@ -16,7 +16,13 @@ from types import ModuleType
 from typing import Final
 
 from supervisor.errors import KernelError
-from supervisor.kernel.syscalls import NATIVE_ARCHES, Condition, Match, number
+from supervisor.kernel.syscalls import (
+    NATIVE_ARCHES,
+    SOCKETCALLS,
+    Condition,
+    Match,
+    number,
+)
 
 # <linux/seccomp.h>
 SET_MODE_FILTER: Final = 1
@@ -142,7 +148,9 @@ def _add(part: object, rule: FilterRule, nr: int, arch: int, native: bool) -> No
     if not native:
         # libseccomp takes the native number (or one it makes up) and translates it by the name.
         own = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, rule.name)
-        if pyseccomp.resolve_syscall(arch, rule.name) != nr:
+        # libseccomp has numbers of its own for calls that can come by way of socketcall(2) as well,
+        # and makes rules for both ways.
+        if rule.name not in SOCKETCALLS and pyseccomp.resolve_syscall(arch, rule.name) != nr:
             own = -1
     try:
         if own == -1:

@@ -22,6 +22,11 @@ SOURCE: Final = "/dev/image"
 TARGET: Final = "/mnt"
 
 
+def makes_no_process(program: Sequence[str]) -> bool:
+    """Whether it is known never to fork: so all its memory is that of one process."""
+    return tuple(program) in PROGRAMS.values()
+
+
 def argv(program: Sequence[str], options: Sequence[str]) -> list[str]:
     """The command line; ValueError where the template has another word in braces."""
     words = {"source": SOURCE, "target": TARGET, "options": ",".join([OPTIONS, *options])}

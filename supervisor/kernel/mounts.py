@@ -49,6 +49,12 @@ _TABLE: Final[Mapping[str, tuple[int, int]]] = {
     "lazytime": (1 << 25, 0),
 }
 
+# Options that hand a filesystem more than its source: other devices, by name or number, and
+# descriptors of whoever mounts. That a rule allows any option is no word about these.
+NAMED_OPTIONS: Final = (
+    "device", "fd", "jdev", "journal_dev", "journal_path", "logdev", "rfdno", "rtdev", "wfdno",
+)  # fmt: skip
+
 # Flags of umount2(2).
 MNT_FORCE: Final = 1
 MNT_DETACH: Final = 2
@@ -67,7 +73,7 @@ MS: Final[Mapping[str, int]] = {name: bits for name, (bits, _) in _TABLE.items()
 LOCKABLE: Final = MS["ro"] | MS["nosuid"] | MS["nodev"] | MS["noexec"]
 # Flags of a mount that can be given and taken one by one; those of atime cannot.
 _PLAIN: Final = LOCKABLE | MS["nosymfollow"]
-_ATIME: Final = MS["noatime"] | MS["nodiratime"] | MS["relatime"] | MS["strictatime"]
+ATIME: Final = MS["noatime"] | MS["nodiratime"] | MS["relatime"] | MS["strictatime"]
 _ATTR_ATIME: Final = 0x70 | 0x80
 
 
@@ -91,7 +97,7 @@ def remounted(flags: int) -> tuple[int, int]:
     Without a flag of atime, all that is of atime stays as it is.
     """
     wanted, all_of = attr_of(flags), attr_of(_PLAIN)
-    if flags & _ATIME:
+    if flags & ATIME:
         all_of |= _ATTR_ATIME
         wanted |= _TABLE["nodiratime"][1] if flags & MS["nodiratime"] else 0
         if flags & MS["noatime"]:

@@ -10,6 +10,7 @@ from typing import Final
 from supervisor.kernel.shim import ffi, lib
 
 _LOOP_MAJOR: Final = 7
+_MOST_LOOKED_AT: Final = 64
 _TYPES: Final = {"c": ("char", stat.S_IFCHR), "b": ("block", stat.S_IFBLK)}
 
 
@@ -69,6 +70,49 @@ def block_device_name(major: int, minor: int) -> bytes:
 def loop_is_bound(major: int, minor: int) -> bool:
     """Whether that is a loop device with a file behind it."""
     return major == _LOOP_MAJOR and os.path.exists(f"/sys/dev/block/7:{minor}/loop/backing_file")
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()
+
+
+def _family(pid: int) -> list[int]:
+    """A process and those below it, of many the first ones."""
+    found = [pid]
+    for one in found:
+        try:
+            for tid in os.listdir(f"/proc/{one}/task")[:_MOST_LOOKED_AT]:
+                found += map(int, _read(f"/proc/{one}/task/{tid}/children").split())
+        except OSError:
+            if one == pid and os.path.exists(f"/proc/{pid}/task"):
+                raise  # a kernel without CONFIG_PROC_CHILDREN
+        if len(found) > _MOST_LOOKED_AT:
+            break
+    return found[:_MOST_LOOKED_AT]
+
+
+def work_of(pid: int) -> str | None:
+    """What a process and those below it have read and written so far, as text to be compared; where
+    the kernel does not count that, how long they have run. None: one waits for a disk right now, or
+    it cannot be told.
+    """
+    found = []
+    try:
+        for one in _family(pid):
+            try:
+                state, *fields = _read(f"/proc/{one}/stat").rpartition(") ")[2].split()
+            except OSError:
+                continue  # it has gone
+            if state == "D":
+                return None
+            try:
+                found.append(_read(f"/proc/{one}/io"))
+            except OSError:
+                found.append(" ".join(fields[10:12]))  # utime and stime
+    except OSError:
+        return None
+    return "\n".join(found)
 
 
 def mounted_devices(task: int) -> Counter[tuple[int, int]]:

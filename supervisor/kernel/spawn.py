@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor.kernel.mounts import attr_of
+from supervisor.kernel.mounts import NAMED_OPTIONS, attr_of
 from supervisor.kernel.shim import check, ffi, lib
 from supervisor.model import Inject, MountCeiling
 
 _READY_MS = 5000
+# What a maker goes by, which is all of its parent's memory that it does not let go of.
+_kept = ffi.new_allocator(lib.sd_kept_new, lib.sd_kept_free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,24 @@ def spawn_resolver() -> Helper:
     return _ready(child, "a resolver could not be set up")
 
 
+def spawn_porters() -> Helper:
+    """Forks the process of porters, which has the capabilities of this one."""
+    child = ffi.new("struct sd_child *")
+    check(lib.sd_porters_spawn(child), "fork")
+    return _ready(child, "porters could not be set up")
+
+
 def spawn_fuse_starter() -> Helper:
     """Forks who makes the beginnings of FUSE programs, as children of this process."""
     child = ffi.new("struct sd_child *")
     check(lib.sd_spare_spawn(child), "fork")
+    return Helper(child.pid, child.pidfd, child.sock)
+
+
+def spawn_giver() -> Helper:
+    """Forks a giver (kernel/giver.py), which takes one order and ends; needs what a maker needs."""
+    child = ffi.new("struct sd_child *")
+    check(lib.sd_giver_spawn(child), "fork")
     return Helper(child.pid, child.pidfd, child.sock)
 
 
@@ -70,15 +86,17 @@ def spawn_maker(
     `lent` are devices and files that it lends for opens.
     """
     keep = (
-        ffi.new("struct sd_range[]", [tuple(r) for r in uids]),
-        ffi.new("struct sd_range[]", [tuple(r) for r in gids]),
-        ffi.new("struct sd_devices[]", [(ord(kind), *numbers) for kind, *numbers in ceiling]),
+        _kept("struct sd_range[]", [tuple(r) for r in uids]),
+        _kept("struct sd_range[]", [tuple(r) for r in gids]),
+        _kept("struct sd_devices[]", [(ord(kind), *numbers) for kind, *numbers in ceiling]),
     )
-    bounds = ffi.new("struct sd_ceiling *")
+    bounds = _kept("struct sd_ceiling *")
     bounds.uids, bounds.gids, bounds.devices = keep
     bounds.uid_count, bounds.gid_count, bounds.device_count = map(len, keep)
     rules, kept = _mount_rules(mounts)
     bounds.mounts, bounds.mount_count = rules, len(mounts)
+    bounds.named_options = _strings(kept, [name.encode() for name in NAMED_OPTIONS])
+    bounds.named_count = len(NAMED_OPTIONS)
     bounds.userns = -1 if userns is None else userns
     bounds.no_real_nodes = not real_nodes
     things, paths = _lent(lent)
@@ -91,7 +109,7 @@ def spawn_maker(
 
 def _lent(lent: Sequence[Inject]) -> tuple[Any, list[Any]]:
     """The array, and what has to live as long as it does."""
-    things = ffi.new("struct sd_lent[]", max(len(lent), 1))
+    things = _kept("struct sd_lent[]", max(len(lent), 1))
     paths: list[Any] = []
     for thing, inject in zip(things, lent, strict=False):
         thing.writes = inject.writes
@@ -99,24 +117,30 @@ def _lent(lent: Sequence[Inject]) -> tuple[Any, list[Any]]:
             kind, thing.major, thing.minor = inject.device
             thing.type = ord(kind)
         elif inject.file is not None:
-            paths.append(path := ffi.new("char[]", os.fsencode(inject.file)))
+            paths.append(path := _kept("char[]", os.fsencode(inject.file)))
             thing.path = path
     return things, paths
 
 
+def _strings(kept: list[Any], texts: Sequence[bytes]) -> Any:
+    """A C array of them; what has to live as long as it does is added to `kept`."""
+    strings = [_kept("char[]", text) for text in texts]
+    kept += strings
+    kept.append(array := _kept("char *[]", strings))
+    return array
+
+
 def _mount_rules(mounts: Sequence[MountCeiling]) -> tuple[Any, list[Any]]:
     """The array, and what has to live as long as it does."""
-    rules = ffi.new("struct sd_mount_rule[]", len(mounts))
+    rules = _kept("struct sd_mount_rule[]", len(mounts))
     kept: list[Any] = []
     for rule, mount in zip(rules, mounts, strict=True):
-        names = [ffi.new("char[]", name) for name in mount.names]
+        kept.append(fstype := _kept("char[]", mount.fstype))
         devices = [(ord("b"), *numbers) for numbers in mount.devices]
-        kept += names
-        kept.append(fstype := ffi.new("char[]", mount.fstype))
-        kept.append(name_list := ffi.new("char *[]", names))
-        kept.append(device_list := ffi.new("struct sd_devices[]", devices))
-        rule.fstype, rule.names, rule.devices = fstype, name_list, device_list
-        rule.name_count, rule.device_count = len(names), len(devices)
-        rule.force = attr_of(mount.force)
-        rule.images, rule.text = mount.images, mount.text
+        kept.append(device_list := _kept("struct sd_devices[]", devices))
+        rule.fstype, rule.devices, rule.device_count = fstype, device_list, len(devices)
+        rule.names, rule.name_count = _strings(kept, mount.names), len(mount.names)
+        rule.options, rule.option_count = _strings(kept, mount.options), len(mount.options)
+        rule.force, rule.flags = attr_of(mount.force), mount.flags
+        rule.images, rule.text, rule.shift = mount.images, mount.text, mount.shift
     return rules, kept

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from errno import errorcode
 from typing import Final
 
+from supervisor.kernel.address_text import as_strace, from_strace
 from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.mounts import MS, MS_MGC_MSK, MS_MGC_VAL, names_of, without_magic
 from supervisor.kernel.opening import FLAGS, O_ACCMODE, RESOLVE, pack_how, unpack_how
@@ -42,6 +43,12 @@ def _mount_flags(value: int) -> str:
     return "|".join(parts) or "0"
 
 
+# An address that stands in a message.
+_WRAPPED: Final = {
+    Kind.MESSAGE: "{{msg_name={}}}", Kind.MESSAGES: "[{{msg_hdr={{msg_name={}}}}}]",
+}  # fmt: skip
+
+
 def _open_flags(value: int) -> str:
     names = open_names(value, FLAGS)
     return "|".join(names if value & O_ACCMODE else ["O_RDONLY", *names])
@@ -68,11 +75,14 @@ def argument(value: Arg, kind: Kind) -> str:
     """One argument as strace writes it."""
     if isinstance(value, bytes) and kind is Kind.HOW:
         return _how(value)
+    if kind.is_address and value != 0:
+        text = as_strace(value) if isinstance(value, bytes) else errno_name(-value)
+        return _WRAPPED.get(kind, "{}").format(text)
     if isinstance(value, bytes):
         quoted = printable(value).replace('"', '\\"')
         return f'"{quoted}"'
     if kind.is_string:
-        return errno_name(-value) if value else "NULL"
+        return _WRAPPED.get(kind, "{}").format(errno_name(-value) if value else "NULL")
     if kind is Kind.MOUNT_FLAGS:
         return _mount_flags(value)
     if kind is Kind.OPEN_FLAGS:
@@ -83,7 +93,7 @@ def argument(value: Arg, kind: Kind) -> str:
         return _mode(value)
     if kind is Kind.DEV:
         return f"makedev({os.major(value)}, {os.minor(value)})"
-    if kind in (Kind.FLAGS, Kind.POINTER):
+    if kind in (Kind.FLAGS, Kind.POINTER, Kind.BUFFER):
         return f"{value:#x}" if value else "0"
     return str(value)
 
@@ -113,9 +123,8 @@ _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
 _DEVICE = re.compile(r"makedev\(\s*(\w+)\s*,\s*(\w+)\s*\)")
 _STRUCT = re.compile(r"\{\s*(\w+=[^{},]+(?:,\s*\w+=[^{},]+)*)\}")
 _CALL = re.compile(r"\s*([a-z_][a-z0-9_]*)\((.*)\)\s*(=.*)?", re.DOTALL)
-_STRING = r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?'
-_PLAIN = r'(?:[^",(){}]|\([^()]*\)|\{[^{}]*\})*'
-_PIECE = re.compile(rf"\s*({_STRING}|{_PLAIN})\s*(,|\Z)", re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?', re.DOTALL)
+_OPENED, _CLOSED = frozenset("([{"), frozenset(")]}")
 
 
 def split_call(text: str) -> tuple[str, list[str]]:
@@ -123,18 +132,38 @@ def split_call(text: str) -> tuple[str, list[str]]:
     found = _CALL.fullmatch(text)
     if found is None:
         raise ValueError("no call: write it as NAME(ARGUMENT, ...) or as NAME NAME=VALUE ...")
-    rest, position, out = found[2], 0, []
+    return found[1], list(_arguments(found[2]))
+
+
+def _arguments(rest: str) -> Iterator[str]:
+    """What stands between commas, those in quotes and in brackets left out."""
+    start = position = depth = 0
     while position < len(rest):
-        piece = _PIECE.match(rest, position)
-        if piece is None:
-            raise ValueError(f"cannot read the arguments from here on: {rest[position:][:40]}")
-        out.append(piece[1].strip())
-        position = piece.end()
-    return found[1], out
+        char = rest[position]
+        if char == '"':
+            string = _STRING.match(rest, position)
+            if string is None:
+                raise ValueError(f"cannot read the arguments from here on: {rest[position:][:40]}")
+            position = string.end()
+            continue
+        depth += (char in _OPENED) - (char in _CLOSED)
+        if char == "," and not depth:
+            yield rest[start:position].strip()
+            start = position + 1
+        position += 1
+    if depth:
+        raise ValueError(f"a bracket is open: {rest[start:][:40]}")
+    if start < len(rest):
+        yield rest[start:].strip()
 
 
 def read_argument(text: str, kind: Kind) -> Arg:
     """The value of an argument as strace writes it. ValueError where it means nothing."""
+    if kind.is_address:
+        address = from_strace(text)
+        return 0 if address is None else address
+    if kind is Kind.BUFFER:
+        return 0  # no policy looks at what is sent
     if text.startswith('"'):
         if not kind.is_string:
             raise ValueError(f"{text} is a string, where a number is wanted")

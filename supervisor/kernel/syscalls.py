@@ -7,7 +7,7 @@ Audit architecture values are those of <linux/audit.h>.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -47,22 +47,36 @@ class Kind(StrEnum):
     POINTER = "pointer"
     ID = "id"
     SIZE = "size"
+    BUFFER = "buffer"
+    ADDRESS = "address"
+    DESTINATION = "destination"
+    MESSAGE = "message"
+    MESSAGES = "messages"
 
     @property
     def bits(self) -> int:
         """How many low bits of the register the kernel looks at; 0: as wide as a register."""
         if self is Kind.MODE:
             return 16
-        if self.is_string or self in (Kind.POINTER, Kind.SIZE, Kind.MOUNT_FLAGS):
+        if self.is_string or self in (
+            Kind.POINTER, Kind.SIZE, Kind.MOUNT_FLAGS, Kind.BUFFER,
+        ):  # fmt: skip
             return 0
         return 32
 
     @property
     def is_string(self) -> bool:
-        """Whether it points to a string, which is read. TEXT and DATA may be NULL, which is 0; HOW
-        is struct open_how.
+        """Whether it points to something that is read and decided on: a string, an address, or
+        struct open_how (HOW).
+
+        All but PATH and ADDRESS may be NULL, or a message without an address, which is 0.
         """
-        return self in (Kind.PATH, Kind.TEXT, Kind.DATA, Kind.HOW)
+        return self in (Kind.PATH, Kind.TEXT, Kind.DATA, Kind.HOW) or self.is_address
+
+    @property
+    def is_address(self) -> bool:
+        """Whether that is the address of a socket (of the message, the first of the messages)."""
+        return self in (Kind.ADDRESS, Kind.DESTINATION, Kind.MESSAGE, Kind.MESSAGES)
 
     @property
     def signed(self) -> bool:
@@ -165,7 +179,26 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "openat2": (437, 437, 437),
     "fsopen": (430, 430, 430),
     "fspick": (433, 433, 433),
+    "connect": (42, 362, 203),
+    "bind": (49, 361, 200),
+    "sendto": (44, 369, 206),
+    "sendmsg": (46, 370, 211),
+    "sendmmsg": (307, 345, 269),
+    "socketcall": (None, 102, None),
+    "socket": (41, 359, 198),
 }
+
+# <linux/net.h>: what socketcall(2) of i386 calls them.
+SOCKETCALLS: Final[Mapping[str, int]] = {
+    "socket": 1,
+    "bind": 2,
+    "connect": 3,
+    "sendto": 11,
+    "sendmsg": 16,
+    "sendmmsg": 20,
+}
+# A call by way of socketcall has its number here above that one, as in csrc/messages.c.
+_UNWRAPPED: Final = 16
 
 _COLUMN: Final[Mapping[int, int]] = {X86_64: 0, I386: 1, AARCH64: 2}
 
@@ -181,6 +214,23 @@ def number(name: str, arch: int) -> int | None:
     KeyError for a name or an architecture that is not in the table: a mistake in this program.
     """
     return _TABLE[name][_COLUMN[arch]]
+
+
+def numbers(name: str, arch: int) -> tuple[int, ...]:
+    """Every number that `name` is known by on `arch`: also that of a call by way of socketcall."""
+    found = [nr] if (nr := number(name, arch)) is not None else []
+    wrapper = number("socketcall", arch)
+    if wrapper is not None and name in SOCKETCALLS:
+        found.append(SOCKETCALLS[name] << _UNWRAPPED | wrapper)
+    return tuple(found)
+
+
+def as_filtered(nr: int, args: Sequence[int]) -> tuple[int, Sequence[int]]:
+    """The number and the registers of a call as a filter sees them."""
+    which = nr & ~X32_BIT
+    if nr == which and which >> _UNWRAPPED:
+        return which & ((1 << _UNWRAPPED) - 1), (which >> _UNWRAPPED,)
+    return nr, args
 
 
 def arch_name(arch: int) -> str:

@@ -36,7 +36,7 @@ class Target:
     maps, as (inside, outside, count). `groups`: where nobody in it can change groups, those of the
     process, as we number them. `runtime`: the process is a runtime's that has executed nothing yet
     (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy. `pid`: the
-    process that said all this.
+    process that said all this, and `began` its start.
     """
 
     userns: int | None
@@ -46,6 +46,7 @@ class Target:
     runtime: tuple[int, int] | None = None
     cgroups: tuple[str, ...] = ()
     pid: int = 0
+    began: int | None = None
 
     def close(self) -> None:
         """Lets go of the namespace."""
@@ -75,7 +76,7 @@ def of_process(pid: int) -> Target:
         if began is not None and forked_only(pid):
             target.runtime = (pid, began)
         target.cgroups = cgroups(pid)
-        target.pid = pid
+        target.pid, target.began = pid, began
         if has_ended(pidfd):
             target.close()
             raise ProcessLookupError(ESRCH, "the process has gone", str(pid))
@@ -105,6 +106,7 @@ def of_process_of(pidfd: int, owner: int) -> Target:
             if not _belongs(task, "ns/mnt", target.userns):
                 raise PermissionError(EPERM, "not in a mount namespace of its own")
             target.cgroups = cgroups(pid)
+            target.pid, target.began = pid, start_time(pid)
             if has_ended(pidfd):
                 raise ProcessLookupError(ESRCH, "the process has gone", str(pid))
         except BaseException:
@@ -138,6 +140,7 @@ def of_first_caller(listener: int, watch: Any, on_error: int) -> Target | None:
         if target.userns is not None and not _made_in_ours(target.userns):
             raise PermissionError(EPERM, "a caller of a namespace below the container's")
         target.pid = thread_group(tid[0]) or 0
+        target.began = start_time(target.pid)
         check(lib.sd_id_valid(listener, watch.carried), "ID_VALID")
         return target
     except OSError:
@@ -145,6 +148,58 @@ def of_first_caller(listener: int, watch: Any, on_error: int) -> Target | None:
             target.close()
         lib.sd_refuse_pending(listener, watch, -on_error)
         return None
+
+
+def mounts_of(target: Target) -> int:
+    """A descriptor of the mount namespace of the process that `target` was read from. OSError where
+    that has gone, or the namespace is not the container's own: what is mounted in one that belongs
+    to another user namespace, or is the host's, is no matter of the container's.
+    """
+    task = open_task(target.pid)
+    try:
+        # A process with that start and that number had it when its directory was opened, too.
+        if target.began is None or start_time(target.pid) != target.began:
+            raise ProcessLookupError(ESRCH, "its first process has ended")
+        mounts = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
+        try:
+            if target.userns is not None:
+                own = _is_of(mounts, target.userns)
+            else:
+                own = not any(_is_mounts_of(mounts, who) for who in ("self", "1"))
+            if not own:
+                raise PermissionError(EPERM, "it has no mount namespace of its own")
+        except BaseException:
+            os.close(mounts)
+            raise
+        return mounts
+    finally:
+        os.close(task)
+
+
+def _is_mounts_of(mounts: int, who: str) -> bool:
+    """Whether that is the mount namespace of a process. What does not let itself be looked at is
+    further from us than any container."""
+    try:
+        return os.path.samestat(os.fstat(mounts), os.stat(f"{PROC}/{who}/ns/mnt"))
+    except PermissionError:
+        return False
+
+
+def device_cgroups(pid: int) -> tuple[bytes, bytes, bytes]:
+    """The cgroups that say what process `pid` may open: its path in version 2, and of version 1 the
+    controllers of the hierarchy that has "devices", and its path there. b"" where there is none, or
+    it is that hierarchy's first one, which restricts nobody."""
+    v2 = controllers = v1 = b""
+    with open(f"{PROC}/{pid}/cgroup", "rb") as file:
+        for line in file:
+            number, names, path = line.rstrip(b"\n").split(b":", 2)
+            if path == b"/":
+                continue
+            if number == b"0":
+                v2 = path
+            elif b"devices" in names.split(b","):
+                controllers, v1 = names, path
+    return v2, controllers, v1
 
 
 def of_children(pid: int, start: int | None) -> tuple[int, int] | None:
@@ -259,11 +314,17 @@ def _belongs(task: int, name: str, userns: int) -> bool:
     """Whether a namespace of the task belongs to that user namespace."""
     namespace = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
     try:
+        return _is_of(namespace, userns)
+    finally:
+        os.close(namespace)
+
+
+def _is_of(namespace: int, userns: int) -> bool:
+    """The same of a descriptor of one."""
+    try:
         owner = check(lib.sd_user_namespace_of(namespace), "NS_GET_USERNS")
     except PermissionError:
         return False  # it is not below ours
-    finally:
-        os.close(namespace)
     try:
         return _identity(owner) == _identity(userns)
     finally:

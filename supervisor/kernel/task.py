@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from typing import Any, Final, NamedTuple
 
 from supervisor.kernel.shim import ffi, lib
 
 PROC = "/proc"
+_OF_A_CHILD: Final = 1 << (signal.SIGCHLD - 1)
 # PF_FORKNOEXEC of the kernel's <linux/sched.h>, as /proc/PID/stat shows it.
 _FORKED_ONLY: Final = 0x40
 _found: Any = ffi.new("struct sd_identity *")
@@ -92,6 +94,23 @@ def signals(tid: int) -> tuple[int, int]:
         int(field(text, name) or b"0", 16) for name in (b"SigPnd", b"ShdPnd", b"SigBlk")
     )
     return (pending | shared) & ~blocked, blocked
+
+
+def interrupted(tid: int) -> tuple[bool, bool]:
+    """(a signal waits that the thread does not block; it is this thread that will see to it).
+
+    Nobody can be asked whose one for the whole process is. The kernel gives it to the first thread
+    where that does not block it, but that of a child to who made the child.
+    """
+    text = status(tid)
+    own, shared, blocked = (
+        int(field(text, name) or b"0", 16) for name in (b"SigPnd", b"ShdPnd", b"SigBlk")
+    )
+    first = field(text, b"Tgid") == field(text, b"Pid")
+    alone = field(text, b"Threads") == b"1"
+    given = shared if alone else shared & ~_OF_A_CHILD if first else 0
+    certain = (own | given) & ~blocked
+    return bool((own | shared) & ~blocked), bool(certain)
 
 
 def _stat(pid: int) -> tuple[int, int] | None:

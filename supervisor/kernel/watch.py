@@ -19,7 +19,9 @@ _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class Watches:
-    """SLOTS of `struct sd_watch`. `fd` is a memfd, to be given to each session."""
+    """SLOTS of `struct sd_watch`. `fd` is a memfd of SIZE bytes, to be given to each session."""
+
+    SIZE: Final = SLOTS * _SIZE
 
     def __init__(self, fd: int) -> None:
         """Takes over `fd`, a descriptor of what `create` made."""
@@ -34,7 +36,7 @@ class Watches:
         """Fresh ones, all zero."""
         fd = os.memfd_create("seccompd-watch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.ftruncate(fd, SLOTS * _SIZE)
+            os.ftruncate(fd, cls.SIZE)
             # A session that has been taken over must not cut away what we look at.
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             return cls(fd)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from supervisor.kernel.address_text import written
 from supervisor.kernel.mounts import names_of, without_magic
 from supervisor.kernel.opening import unpack_how
-from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind
+from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind, as_filtered
 from supervisor.model import Decision, Facts, Outcome, Snapshot, Verdict
 from supervisor.observe.identity import identity
 from supervisor.observe.text import errno_name, members, printable, quoted
@@ -52,7 +53,7 @@ def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:
                 zip(("flags", "mode", "resolve"), unpack_how(value), strict=True)
             )
         elif isinstance(value, bytes):
-            found[param.name] = printable(value)
+            found[param.name] = written(value) if param.kind.is_address else printable(value)
         elif param.kind.is_string:
             found[param.name] = {"error": errno_name(-value)} if value else None
         elif param.kind is Kind.MOUNT_FLAGS:
@@ -102,7 +103,7 @@ class AuditLog:
         self.take(policy)
         self._by_pidfd = by_pidfd
         # The ends of records, with the decisions that they are about; there are few of both.
-        self._ends: dict[tuple[int, int, bool], tuple[Decision, str]] = {}
+        self._ends: dict[tuple[int, int, bool, int], tuple[Decision, str]] = {}
         self._repeats: dict[tuple[int, bytes], _Repeat] = {}
         self._clock = clock
         self._next_sweep = float("inf")
@@ -148,8 +149,9 @@ class AuditLog:
         """Writes the record of one answered call; `who` is the caller's identity, read before it
         was answered, for it may be gone by now. With a `key`, its repeats will be counted."""
         arch = ARCH_NAMES.get(snapshot.arch, f"{snapshot.arch:#x}")
+        nr, _ = as_filtered(snapshot.nr, ())
         record = (
-            f'"syscall":"{snapshot.name}","arch":"{arch}","nr":{snapshot.nr},{who},'
+            f'"syscall":"{snapshot.name}","arch":"{arch}","nr":{nr},{who},'
             f'"args":{{{members(arguments(snapshot, spec))}}},{self._end(decision, outcome)}'
         )
         if outcome.how:
@@ -192,7 +194,7 @@ class AuditLog:
 
     def _end(self, decision: Decision, outcome: Outcome) -> str:
         """What became of a call, as members of its record."""
-        same = (id(decision), outcome.errno, outcome.left_alone)
+        same = (id(decision), outcome.errno, outcome.left_alone, outcome.value)
         known = self._ends.get(same)
         if known is None:
             found = {"verdict": decision.verdict.value, "rule": decision.rule}
@@ -237,4 +239,6 @@ def answer_of(decision: Decision, outcome: Outcome) -> dict[str, Any]:
         return {"errno": errno_name(outcome.errno)}
     if outcome.left_alone:
         return {"answered_by": "kernel"}
-    return {"result": decision.value if decision.verdict is Verdict.RETURN else 0}
+    if decision.verdict is Verdict.RETURN:
+        return {"result": decision.value}
+    return {"result": outcome.value}

@@ -34,7 +34,7 @@ def line(
     elif outcome.left_alone:
         result = "?"
     else:
-        result = str(decision.value if decision.verdict is Verdict.RETURN else 0)
+        result = str(decision.value if decision.verdict is Verdict.RETURN else outcome.value)
     word = _WORDS[decision.verdict]
     if outcome.left_alone:
         word = "refused by the kernel" if decision.verdict is Verdict.REFUSE else "the kernel's"

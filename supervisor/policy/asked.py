@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from errno import EFAULT
 from typing import Any, Final
 
+from supervisor.kernel.address_text import read
+from supervisor.kernel.addresses import Address, AddressError, address_of
 from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.capabilities import NUMBERS
 from supervisor.kernel.device_numbers import join_device
@@ -27,6 +29,7 @@ from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Sour
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
+from supervisor.policy.sockets import OPERATIONS
 from supervisor.policy.values import ERRNOS
 
 _MODES: Final = {
@@ -63,7 +66,25 @@ class Asked:
         for param, arg in zip(self.spec.params, self.snapshot.args, strict=True):
             if param.kind is Kind.PATH and isinstance(arg, bytes):
                 return arg
-        return None
+        address = self.address
+        return None if address is None else address.path
+
+    @property
+    def address(self) -> Address | None:
+        """What a call on a socket leads to; None where it has no address that can be known."""
+        given = self.address_argument
+        if not isinstance(given, bytes):
+            return None
+        try:
+            return address_of(given, OPERATIONS[self.spec.name])
+        except AddressError:
+            return None
+
+    @property
+    def address_argument(self) -> Arg:
+        """The argument that is an address, 0 where the call has none."""
+        args = zip(self.spec.params, self.snapshot.args, strict=True)
+        return next((arg for param, arg in args if param.kind.is_address), 0)
 
     def text(self) -> str:
         """The call as strace would write it."""
@@ -189,8 +210,12 @@ def named(
     if unknown:
         names = ", ".join(param.name for param in spec.params)
         raise ValueError(f"{call} has no argument {min(unknown)}: it has {names}")
-    values = tuple(_value(param.kind, args.get(param.name)) for param in spec.params)
-    return _asked(spec, values, arch)
+    values = [_value(param.kind, args.get(param.name)) for param in spec.params]
+    at = spec.index("addrlen")
+    if at is not None and "addrlen" not in args:  # which is that of the address
+        address = values[at - 1]
+        values[at] = len(address) if isinstance(address, bytes) else 0
+    return _asked(spec, tuple(values), arch)
 
 
 def _spec(families: Mapping[str, FamilySpec], call: str) -> CallSpec:
@@ -204,10 +229,11 @@ def _asked(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
     nr = number(spec.name, arch)
     if nr is None:
         raise ValueError(f"{ARCH_NAMES.get(arch, hex(arch))} has no {spec.name}")
-    if any(
-        isinstance(value, bytes) and b"\0" in value and param.kind is not Kind.HOW
-        for value, param in zip(values, spec.params, strict=True)
-    ):
+    strings = [
+        value for value, param in zip(values, spec.params, strict=True)
+        if isinstance(value, bytes) and not param.kind.is_address and param.kind is not Kind.HOW
+    ]  # fmt: skip
+    if any(b"\0" in value for value in strings):
         raise ValueError("no argument has a NUL in it: the kernel would read no further")
     args = tuple(
         value if isinstance(value, bytes) or (param.kind.is_string and value <= 0)
@@ -218,6 +244,8 @@ def _asked(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
 
 
 def _value(kind: Kind, value: object) -> Arg:
+    if kind.is_address:
+        return 0 if value is None or value == 0 else read(str(value))
     if kind is Kind.PATH:
         if isinstance(value, int) and value < 0:
             return value
@@ -332,7 +360,7 @@ def _recorded_value(value: Any, kind: Kind) -> Arg:
     if isinstance(value, dict):
         return -ERRNOS.get(value["error"], EFAULT)
     if isinstance(value, str) and kind.is_string:
-        return unprintable(value)
+        return read(value) if kind.is_address else unprintable(value)
     if value is None and kind.is_string:
         return 0
     if isinstance(value, bool) or not isinstance(value, int):

@@ -9,10 +9,19 @@ import errno
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from supervisor.kernel import bpf
+from supervisor.kernel.addresses import AF_INET, AF_INET6
 from supervisor.kernel.mounts import MS_REMOUNT
-from supervisor.kernel.syscalls import NATIVE_ARCHES, CallSpec, Condition, Match, number
+from supervisor.kernel.syscalls import (
+    NATIVE_ARCHES,
+    SOCKETCALLS,
+    CallSpec,
+    Condition,
+    Match,
+    numbers,
+)
 from supervisor.model import Verdict
 from supervisor.policy import store
 from supervisor.policy.compiled import CompiledPolicy
@@ -24,6 +33,7 @@ from supervisor.policy.mounts import MountRules
 from supervisor.policy.opens import OpenRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.settle import settle_mounts, settle_nodes
+from supervisor.policy.sockets import SocketRules
 from supervisor.policy.traits import Traits
 
 
@@ -77,7 +87,7 @@ def compile_draft(
             (arch, nr): spec
             for arch in arches
             for spec in served
-            if (nr := number(spec.name, arch)) is not None
+            for nr in numbers(spec.name, arch)
         },
         ceiling=_ceiling(sets),
         families=sets,
@@ -170,6 +180,16 @@ def filter_rules(
             new = settle_mounts(rules, [match for match in every if match not in again])
             out += [bpf.FilterRule(spec.name, action, match) for action, match in new]
             continue
+        if isinstance(rules, SocketRules):
+            if rules.watches:
+                out += [
+                    bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match)
+                    for match in family.always(spec, rules)
+                ]
+                # the arguments of these lie in memory, and are all to be looked at
+                which = Condition(0, 0xFFFFFFFF, SOCKETCALLS[spec.name])
+                out.append(bpf.FilterRule("socketcall", bpf.RET_USER_NOTIF, (which,)))
+            continue
         nodes = next(key for key in family.keys.values() if isinstance(key, NodeMatch))
         for action, those in settled[spec.family].items():
             out += [bpf.FilterRule(spec.name, action, _match(spec, nodes, cube)) for cube in those]
@@ -181,6 +201,11 @@ def filter_rules(
     if by_path or any(families[spec.family].io_uring for spec in served):
         # What goes through a ring never meets the filter.
         out.append(bpf.FilterRule("io_uring_setup", bpf.ret_errno(errno.ENOSYS)))
+    if any(isinstance(rules, SocketRules) and rules.restricts for rules in sets.values()):
+        out += [
+            bpf.FilterRule("socket", bpf.ret_errno(errno.EPROTONOSUPPORT), match)
+            for match in _SCTP
+        ]
     if any(isinstance(rules, MountRules) for rules in sets.values()):
         # The other way to a new mount, and to a remount, has its options in calls of their own: no
         # single one could be decided. Who hears that there is none takes mount(2), mount(8) too.
@@ -188,6 +213,19 @@ def filter_rules(
             bpf.FilterRule(name, bpf.ret_errno(errno.ENOSYS)) for name in ("fsopen", "fspick")
         ]
     return out
+
+
+# socket(domain, type, protocol): SCTP connects and binds by setsockopt(2) as well, and to several
+# addresses at once. It is also what a SOCK_SEQPACKET of IPv4 or IPv6 is if nothing is said.
+_PROTO: Final = 132
+_SEQPACKET: Final = 5
+_SCTP: Final[tuple[Match, ...]] = (
+    (Condition(2, 0xFFFFFFFF, _PROTO),),
+    *(
+        (Condition(0, 0xFFFFFFFF, family), Condition(1, 0xF, _SEQPACKET))
+        for family in (AF_INET, AF_INET6)
+    ),
+)
 
 
 def _match(spec: CallSpec, nodes: NodeMatch, cube: Cube) -> Match:

@@ -18,9 +18,10 @@ from supervisor.model import Decision, Facts, Inject, MountCeiling, Snapshot, Ve
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.opens import OpenRules
 from supervisor.policy.rules import RuleSet
+from supervisor.policy.sockets import OPERATIONS, AnyRules, SocketRules
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 5
+FORMAT: Final = 7
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 # What a mknod makes that is no device (the filter lets those pass).
@@ -62,13 +63,13 @@ class CompiledPolicy:
     filter: bytes
     calls: Mapping[tuple[int, int], CallSpec]
     ceiling: tuple[tuple[str, int, int, int, int, bool], ...]
-    families: Mapping[str, RuleSet | MountRules]
+    families: Mapping[str, AnyRules]
     match: Mapping[str, Any] | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     included: tuple[Included, ...] = ()
     wants: frozenset[str] = field(default=frozenset(), init=False, compare=False)
-    # For each call the positions of mode, dev and path among its arguments.
-    _where: dict[tuple[int, int], tuple[int | None, int | None, int | None]] = field(
+    # For each call the positions of mode, dev, path and address among its arguments.
+    _where: dict[tuple[int, int], tuple[int | None, ...]] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -78,7 +79,10 @@ class CompiledPolicy:
                 (number for number, param in enumerate(spec.params) if param.kind is Kind.PATH),
                 None,
             )
-            self._where[key] = (spec.index("mode"), spec.index("dev"), path)
+            address = next(
+                (number for number, param in enumerate(spec.params) if param.kind.is_address), None
+            )
+            self._where[key] = (spec.index("mode"), spec.index("dev"), path, address)
         callers = [rule.caller for rules in self.families.values() for rule in rules.rules]
         wants = frozenset(name for caller in callers if caller for name in caller.wants)
         object.__setattr__(self, "wants", wants)
@@ -119,6 +123,9 @@ class CompiledPolicy:
             return _COMPANION
         if isinstance(rules, MountRules):
             return rules.decide(snapshot.args, facts)
+        if isinstance(rules, SocketRules):
+            at = self._where[snapshot.arch, snapshot.nr][3] or 0
+            return rules.decide(OPERATIONS[snapshot.name], snapshot.args[at], facts)
         if isinstance(rules, OpenRules):
             return rules.decide_open(snapshot.name, snapshot.args, facts)
         device = self._device(snapshot)
@@ -126,6 +133,11 @@ class CompiledPolicy:
             return rules.otherwise
         path_at = self._where[snapshot.arch, snapshot.nr][2]
         return rules.decide(device, snapshot.args[path_at] if path_at is not None else 0, facts)
+
+    def in_force(self, family: str) -> bool:
+        """Whether a rule of the family may refuse a call: not where all of it is mode: audit."""
+        rules = self.families.get(family)
+        return rules is None or not rules.otherwise.audit
 
     def narrowed(self, family: str, snapshot: Snapshot) -> Decision | Callable[[bytes], Decision]:
         """What the policy comes to for every call with the registers of `snapshot`.
@@ -138,6 +150,8 @@ class CompiledPolicy:
             return _COMPANION
         if isinstance(rules, MountRules):
             raise TypeError("a mount is decided by more than one string")
+        if isinstance(rules, SocketRules):
+            return rules.otherwise  # by no more than that all the same
         if isinstance(rules, OpenRules):
             return rules.narrowed_open(snapshot.name, snapshot.args)
         device = self._device(snapshot)
@@ -145,7 +159,7 @@ class CompiledPolicy:
 
     def _device(self, snapshot: Snapshot) -> tuple[str, int, int] | None:
         """The device that a call is about; None where it is about none."""
-        mode_at, dev_at, _ = self._where[snapshot.arch, snapshot.nr]
+        mode_at, dev_at, *_ = self._where[snapshot.arch, snapshot.nr]
         if mode_at is None or dev_at is None:
             return None
         mode, dev = snapshot.args[mode_at], snapshot.args[dev_at]
@@ -200,7 +214,7 @@ class CompiledPolicy:
             calls={(arch, nr): specs[family, name] for arch, nr, family, name in data["calls"]},
             ceiling=tuple((kind, a, b, c, d, only) for kind, a, b, c, d, only in data["ceiling"]),
             families={
-                name: _kind(rows).from_json(rows)
+                name: _kind_of(rows).from_json(rows)
                 for name, rows in data["families"].items()
             },
             match=data["match"],
@@ -209,9 +223,10 @@ class CompiledPolicy:
         )
 
 
+def _kind_of(rows: Mapping[str, Any]) -> type[AnyRules]:
+    kinds = {"mounts": MountRules, "sockets": SocketRules, "opens": OpenRules}
+    return next((kind for name, kind in kinds.items() if name in rows), RuleSet)
+
+
 _TYPES: Final[Mapping[int, str]] = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
 
-
-def _kind(rows: Mapping[str, Any]) -> type[RuleSet | MountRules]:
-    """Which rules to_json() wrote."""
-    return MountRules if "mounts" in rows else OpenRules if "opens" in rows else RuleSet

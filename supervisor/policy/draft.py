@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.model import Decision, Verdict
-from supervisor.policy import schema
+from supervisor.policy import keys, schema
 from supervisor.policy.callers import caller_match
 from supervisor.policy.compiled import Included
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.includes import assemble
 from supervisor.policy.mount_compile import mount_rules
-from supervisor.policy.mounts import MountRules
 from supervisor.policy.open_compile import open_rules
 from supervisor.policy.races import report_races
 from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.socket_compile import socket_rules
+from supervisor.policy.sockets import AnyRules
 from supervisor.policy.source import Node, Source, place_of, rule_node
 from supervisor.policy.validate import validate
 
-Sets = Mapping[str, RuleSet | MountRules]
+Sets = Mapping[str, AnyRules]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def read_draft(
     assembly = assemble(source, file.parent, model, search)
     # With errors already, this is what of the policy can still be looked at.
     document = validate(source.root, model)
-    sets: dict[str, RuleSet | MountRules] = {}
+    sets: dict[str, AnyRules] = {}
     for name, family in families.items():
         section = getattr(document.syscalls, name) if family.keys is not None else None
         if section is not None:
@@ -72,6 +73,8 @@ def read_draft(
             otherwise = _otherwise(source, name, section, audit=audit)
             if name == "mount":
                 sets[name] = mount_rules(source, name, section, otherwise, audit=audit)
+            elif keys.sockets(family):
+                sets[name] = socket_rules(source, name, section, otherwise, audit=audit)
             elif name == "open":
                 sets[name] = open_rules(source, name, section, otherwise, audit=audit)
             else:

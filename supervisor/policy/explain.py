@@ -19,9 +19,17 @@ from supervisor.policy.asked import Asked
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import device_text
 from supervisor.policy.match import glob_matches, lexical, node_matches
-from supervisor.policy.mounts import MountRule, MountRules, split_options
+from supervisor.policy.mounts import MountRule, split_options
 from supervisor.policy.opens import OpenRule, how_of, may_match
-from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.rules import Rule
+from supervisor.policy.sockets import (
+    AnyRule,
+    AnyRules,
+    SocketRule,
+    address_text,
+    network_text,
+    ports_text,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +87,15 @@ def explain(policy: CompiledPolicy, asked: Asked) -> Explanation:
     return Explanation(asked, run, decision, facts, tuple(tried))
 
 
-def _tried(rules: RuleSet | MountRules, asked: Asked, facts: Facts | None) -> Iterator[Tried]:
+def _tried(rules: AnyRules, asked: Asked, facts: Facts | None) -> Iterator[Tried]:
     look = 1 if facts is None else 2
     for rule in rules.rules:
         if isinstance(rule, OpenRule):
             key, text = _of_open(rule, asked, facts)
         elif isinstance(rule, Rule):
             key, text = _of_node(rule, asked, facts)
+        elif isinstance(rule, SocketRule):
+            key, text = _of_socket(rule, asked, facts)
         else:
             key, text = _of_mount(rule, asked, facts)
         yield Tried(rule.place, look, key, text)
@@ -141,7 +151,7 @@ def _of_open(rule: OpenRule, asked: Asked, facts: Facts | None) -> tuple[str, st
 
 
 def _first_look(
-    rule: Rule | MountRule, globs: tuple[str, ...] | None, asked: Asked
+    rule: Rule | SocketRule, globs: tuple[str, ...] | None, asked: Asked
 ) -> tuple[str, str]:
     """The first look knows the path as it was written, where that says where it leads, and nobody.
 
@@ -161,10 +171,10 @@ def _first_look(
 
 
 def _second_look(
-    rule: Rule | MountRule, globs: tuple[str, ...] | None, path: bytes | None
+    rule: AnyRule, globs: tuple[str, ...] | None, path: bytes | None
 ) -> tuple[str, str]:
     grants = rule.verdict.grants
-    key = "path" if isinstance(rule, Rule) else "target"
+    key = "target" if isinstance(rule, MountRule) else "path"
     if globs is not None:
         if path is None:
             if grants:
@@ -174,7 +184,7 @@ def _second_look(
     return "", ""
 
 
-def _of_caller(rule: Rule | MountRule, facts: Facts) -> tuple[str, str]:
+def _of_caller(rule: AnyRule, facts: Facts) -> tuple[str, str]:
     if rule.caller is None:
         return "", ""
     key = rule.caller.objection(facts, unknown=not rule.verdict.grants)
@@ -187,6 +197,27 @@ def _of_caller(rule: Rule | MountRule, facts: Facts) -> tuple[str, str]:
         return key, f"the caller has none of {_or(rule.caller.capabilities or ())}"
     shown = _path_text(value) if isinstance(value, bytes) else value
     return key, f"{key} is {shown}"
+
+
+def _of_socket(rule: SocketRule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
+    address = asked.address
+    if address is None:
+        return "to", "there is no address that is known here"
+    key = rule.objection(address)
+    if key:
+        wanted: dict[str, Sequence[str]] = {
+            "family": rule.families or (),
+            "to": [network_text(one) for one in rule.networks or ()],
+            "port": [ports_text(one) for one in rule.ports or ()],
+            "abstract": [f"@{glob}" for glob in rule.names or ()],
+            "path": rule.globs or (),
+        }
+        shown = address.family if key == "family" else address_text(address)
+        return key, f"{shown} is not {_or(wanted[key])}"
+    if facts is None:
+        return _first_look(rule, rule.globs, asked)
+    key, text = _second_look(rule, rule.globs, facts.path)
+    return (key, text) if key else _of_caller(rule, facts)
 
 
 def _of_mount(rule: MountRule, asked: Asked, facts: Facts | None) -> tuple[str, str]:

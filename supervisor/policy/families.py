@@ -76,6 +76,34 @@ class OptionMatch:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressMatch:
+    """A rule's key for families of addresses."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkMatch:
+    """A rule's key for IPv4 and IPv6 addresses."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortMatch:
+    """A rule's key for ports."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameMatch:
+    """A rule's key for abstract names of unix sockets."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
 class AccessMatch:
     """A rule's key for how a file is to be opened."""
 
@@ -91,6 +119,10 @@ KeyMatch = (
     | TypeMatch
     | SourceMatch
     | OptionMatch
+    | AddressMatch
+    | NetworkMatch
+    | PortMatch
+    | NameMatch
     | AccessMatch
 )
 
@@ -129,6 +161,8 @@ class FamilySpec:
     otherwise: ClassVar[tuple[str, ...]] = ("refuse", "kernel")
     # Whether io_uring has the same operations: a policy that gates them must refuse io_uring.
     io_uring: ClassVar[bool] = False
+    # Whether a rule may lead a call elsewhere.
+    redirects: ClassVar[bool] = False
 
     def serves(
         self, traits: Traits, realises: frozenset[str], *, mounts: bool

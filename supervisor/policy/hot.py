@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
-from supervisor.kernel.simulate import longest, run
-from supervisor.kernel.syscalls import NATIVE_ARCHES, X86_64, arch_name
+from supervisor.kernel.simulate import action_text, longest, run
+from supervisor.kernel.syscalls import NATIVE_ARCHES, X86_64, arch_name, number
 from supervisor.policy.compiled import CompiledPolicy
 
 # getpid on x86_64 and on i386: calls that no policy will ever be about.
@@ -27,3 +28,20 @@ def named_paths(policy: CompiledPolicy) -> Iterator[tuple[str, int]]:
     for (arch, nr), spec in policy.calls.items():
         if arch == X86_64:
             yield spec.name, longest(policy.filter, nr, arch)
+
+
+# What a filter answers for the sake of rules that are about other calls, and why.
+_INSTEAD: Final[Mapping[str, str]] = {
+    "io_uring_setup": "what goes through a ring passes no filter",
+    "fsopen": "the options of a mount would come in calls of their own",
+}
+
+
+def answered_calls(policy: CompiledPolicy) -> Iterator[str]:
+    """A sentence for each call that the filter answers because it leads around the rules."""
+    for name, why in _INSTEAD.items():
+        nr = number(name, X86_64)
+        assert nr is not None
+        answer = action_text(run(policy.filter, nr, X86_64).action)
+        if answer != "allow":
+            yield f"{name} is refused ({answer}): {why}"

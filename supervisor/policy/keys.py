@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from supervisor.kernel.addresses import FAMILIES
 from supervisor.kernel.capabilities import NAMES as CAPABILITIES
 from supervisor.kernel.filesystems import KNOWN
 from supervisor.kernel.fuse_programs import PROGRAMS
@@ -19,14 +20,18 @@ from supervisor.model import Verdict
 from supervisor.policy.devices import NAMES, SERIES
 from supervisor.policy.families import (
     AccessMatch,
+    AddressMatch,
     CallerGlobMatch,
     CapabilityMatch,
     FamilySpec,
     IdMatch,
     KeyMatch,
+    NameMatch,
+    NetworkMatch,
     NodeMatch,
     OptionMatch,
     PathMatch,
+    PortMatch,
     SourceMatch,
     TypeMatch,
 )
@@ -43,6 +48,9 @@ from supervisor.policy.mount_values import (
     parse_type,
 )
 from supervisor.policy.open_values import GRANTS, parse_access, parse_inject
+from supervisor.policy.socket_values import parse_emulate as parse_socket_emulate
+from supervisor.policy.socket_values import parse_family, parse_network, parse_ports, parse_redirect
+from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import (
     ERRNOS,
     REALISE,
@@ -53,6 +61,7 @@ from supervisor.policy.values import (
     parse_glob,
     parse_ids,
     parse_node,
+    parse_text,
 )
 
 Schema = dict[str, Any]
@@ -116,6 +125,17 @@ SOURCES = _many(
     parse_source,
     {"type": "string", "examples": ["/images/*.img", "/dev/loop*", "block 7:0-7"]},
 )
+ADDRESSES = _many(str, parse_family, {"enum": list(FAMILIES)})
+NETWORKS = _many(
+    Network, parse_network, {"type": "string", "examples": ["10.0.0.0/8", "::1", "fe80::/10"]}
+)
+PORTS = _many(
+    Ports,
+    parse_ports,
+    {"type": "integer", "minimum": 0, "maximum": 65535},
+    {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["8000-8999"]},
+)
+NAMES_OF_SOCKETS = _many(str, parse_text, {"type": "string"})
 ACCESS = _many(str, parse_access, {"enum": list(ACCESS_WORDS.values())})
 _WORD = _entry({"enum": list(FLAG_NAMES)}, {"type": "string"})
 OPTIONS = Annotated[
@@ -140,6 +160,10 @@ _KINDS: Mapping[type, Any] = {
     TypeMatch: TYPES,
     SourceMatch: SOURCES,
     OptionMatch: OPTIONS,
+    AddressMatch: ADDRESSES,
+    NetworkMatch: NETWORKS,
+    PortMatch: PORTS,
+    NameMatch: NAMES_OF_SOCKETS,
     AccessMatch: ACCESS,
 }
 
@@ -154,7 +178,12 @@ def mounts(family: FamilySpec) -> bool:
     return any(isinstance(key, TypeMatch) for key in (family.keys or {}).values())
 
 
-def _emulate_schema(*, mounts: bool) -> Schema:
+def sockets(family: FamilySpec) -> bool:
+    """Whether a family is about sockets."""
+    return any(isinstance(key, NetworkMatch) for key in (family.keys or {}).values())
+
+
+def _emulate_schema(family: FamilySpec) -> Schema:
     nodes = {"realise": {"enum": list(REALISE)}}
     mount = {
         "via": {"enum": list(VIAS)},
@@ -168,7 +197,7 @@ def _emulate_schema(*, mounts: bool) -> Schema:
     }
     return {
         "type": "object",
-        "properties": mount if mounts else nodes,
+        "properties": mount if mounts(family) else {} if sockets(family) else nodes,
         "additionalProperties": False,
     }
 
@@ -185,8 +214,13 @@ _INJECT: Schema = {
 }
 
 
-def do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> Schema:
+_REDIRECT: Schema = {"type": "string", "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5"]}
+
+
+def do_schema(family: FamilySpec) -> Schema:
     """What `do` may be, for an editor."""
+    allowed = family.verdicts
+
     def one(key: str, schema: Schema) -> Schema:
         return {
             "type": "object",
@@ -198,19 +232,27 @@ def do_schema(allowed: frozenset[Verdict], *, mounts: bool) -> Schema:
     schemas: dict[Verdict, Schema] = {
         Verdict.ERRNO: {"enum": list(ERRNOS)},
         Verdict.RETURN: {"type": "integer", "minimum": 0},
-        Verdict.EMULATE: _emulate_schema(mounts=mounts),
+        Verdict.EMULATE: _emulate_schema(family),
         Verdict.INJECT: _INJECT,
     }
     return {
         "anyOf": [
             {"enum": [word.value for word in WORDS if word in allowed]},
             *(one(key.value, schema) for key, schema in schemas.items() if key in allowed),
+            *([one("redirect", _REDIRECT)] if family.redirects else []),
         ]
     }
 
 
 def action_of(family: FamilySpec) -> Callable[[object], Any]:
     """The parser of a family's `do`."""
+    settings: Callable[[Any], Any] | None = None
+    redirect: Callable[[Any], Any] | None = None
     if Verdict.INJECT in family.verdicts:
-        return action_parser(family.verdicts, parse_inject)
-    return action_parser(family.verdicts, parse_emulate if mounts(family) else None)
+        settings = parse_inject
+    elif mounts(family):
+        settings = parse_emulate
+    elif sockets(family):
+        settings = parse_socket_emulate
+        redirect = parse_redirect if family.redirects else None
+    return action_parser(family.verdicts, settings, redirect)

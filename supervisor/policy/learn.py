@@ -23,6 +23,7 @@ from supervisor.policy.generalise import globs_for
 from supervisor.policy.match import lexical
 from supervisor.policy.mount_values import option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
+from supervisor.policy.socket_write import socket_rules
 from supervisor.policy.traits import Traits
 
 _REFUSED_SHOWN: Final = 40
@@ -160,6 +161,8 @@ def _sources(sources: Sequence[Source], pick: _Pick) -> list[str]:
 _RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[str]]]] = {
     "mknod": node_rules,
     "mount": mount_rules,
+    "connect": socket_rules,
+    "bind": socket_rules,
 }
 
 

@@ -10,15 +10,17 @@ from typing import Final
 
 from supervisor.kernel.mounts import USERNS_TYPES
 from supervisor.model import Verdict
+from supervisor.policy import grants
 from supervisor.policy.cubes import cubes
-from supervisor.policy.devices import PROTECTED, device_text, protected
+from supervisor.policy.devices import protected
 from supervisor.policy.draft import Draft
-from supervisor.policy.match import NodeRange
-from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
+from supervisor.policy.grants import entries
+from supervisor.policy.mounts import TEXT_TYPES, MountRule
 from supervisor.policy.opens import OpenRules
 from supervisor.policy.races import place_against, races
-from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.rules import Rule
 from supervisor.policy.shadows import TooMany, shadows
+from supervisor.policy.sockets import AnyRule, AnyRules
 from supervisor.policy.source import Node, Source
 from supervisor.policy.traits import Nodes
 
@@ -33,8 +35,9 @@ _CHOSEN: Final[Mapping[str, str]] = {
 def lint(draft: Draft, nodes: Nodes | None = None) -> None:
     """Adds warnings to the findings of a draft. `nodes`: whom it is for, where that is said."""
     for family, rules in draft.sets.items():
-        for check in (_chosen, _unreachable, _accepted_races, _by_kernel, _hosts_own):
+        for check in (_chosen, _unreachable, _accepted_races, _by_kernel):
             check(draft, family, rules)
+        grants.warn(draft, rules, family)
         if isinstance(rules, OpenRules):
             _given(draft, family, rules, nodes)
         if nodes is not None:
@@ -50,8 +53,8 @@ def _key(node: Node, key: str) -> Node:
     return node.at((key,), key=True)
 
 
-def _chosen(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
-    every: Sequence[Rule | MountRule] = rules.rules
+def _chosen(draft: Draft, family: str, rules: AnyRules) -> None:
+    every: Sequence[AnyRule] = rules.rules
     for index, rule in enumerate(every):
         if rule.caller is None:
             continue
@@ -61,7 +64,7 @@ def _chosen(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
                 _warn(_key(node, key), f"{key} is no protection: {why}")
 
 
-def _unreachable(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+def _unreachable(draft: Draft, family: str, rules: AnyRules) -> None:
     try:
         for shadow in shadows(rules):
             node = draft.node(family, shadow.index)
@@ -82,7 +85,7 @@ def _unreachable(draft: Draft, family: str, rules: RuleSet | MountRules) -> None
         )
 
 
-def _accepted_races(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+def _accepted_races(draft: Draft, family: str, rules: AnyRules) -> None:
     try:
         found = {race.index: race for race in races(rules)}
     except TooMany:
@@ -103,26 +106,20 @@ def _accepted_races(draft: Draft, family: str, rules: RuleSet | MountRules) -> N
             _warn(node, "accept_race says nothing here: no pointer leads from this to a refusal")
 
 
-def _entries(node: Node, key: str) -> list[Node]:
-    """The entries of a rule's key: those of a list, or the one value."""
-    value = node.at((key,))
-    return value.items if value.kind == "list" else [value]
-
-
-def _by_kernel(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
+def _by_kernel(draft: Draft, family: str, rules: AnyRules) -> None:
     """What the filter never notifies, and what the kernel does for a container anyway."""
-    every: Sequence[Rule | MountRule] = rules.rules
+    every: Sequence[AnyRule] = rules.rules
     for index, rule in enumerate(every):
         node = draft.node(family, index)
         if isinstance(rule, Rule):
             for number, nodes in enumerate(rule.nodes or ()):
                 if not cubes([nodes]):
                     _warn(
-                        _entries(node, "devices")[number],
+                        entries(node, "devices")[number],
                         "character device 0:0 is a whiteout: the kernel makes it for everybody, "
                         "and the filter never notifies it",
                     )
-        elif rule.verdict is Verdict.EMULATE:
+        elif isinstance(rule, MountRule) and rule.verdict is Verdict.EMULATE:
             _mounts_by_kernel(node, rule)
 
 
@@ -132,7 +129,7 @@ def _mounts_by_kernel(node: Node, rule: MountRule) -> None:
         if since is not None:
             version = ".".join(map(str, since))
             _warn(
-                _entries(node, "fstype")[number],
+                entries(node, "fstype")[number],
                 f"the kernel lets root of a container mount {fstype} by itself (since Linux "
                 f"{version}): leave that to `otherwise: kernel`, or to do: continue",
             )
@@ -141,26 +138,6 @@ def _mounts_by_kernel(node: Node, rule: MountRule) -> None:
             _key(node, "source"),
             f"{', '.join(rule.types)} is mounted from no device: a device's number never matches",
         )
-
-
-def _hosts_own(draft: Draft, family: str, rules: RuleSet | MountRules) -> None:
-    """Rules that grant all of the host's disks, or its memory: said once for each rule."""
-    if not isinstance(rules, RuleSet):
-        return
-    for index, rule in enumerate(rules.rules):
-        if rule.verdict is not Verdict.EMULATE or rule.realise == "closed":
-            continue
-        node = draft.node(family, index)
-        if rule.nodes is None:
-            _warn(node.at(("do",)), "without `devices` this grants the host's disks and its memory")
-            continue
-        for number, nodes in enumerate(rule.nodes):
-            what = [text for own, text in PROTECTED[:3] if _within(own, nodes)]
-            if what:
-                _warn(
-                    _entries(node, "devices")[number],
-                    f"{device_text(nodes)} grants {' and '.join(what)}",
-                )
 
 
 def _given(draft: Draft, family: str, rules: OpenRules, nodes: Nodes | None) -> None:
@@ -179,17 +156,9 @@ def _given(draft: Draft, family: str, rules: OpenRules, nodes: Nodes | None) -> 
             _warn(node, "for an ordinary user no file can be given: this is EPERM")
 
 
-def _within(inner: NodeRange, outer: NodeRange) -> bool:
-    return (
-        inner[0] == outer[0]
-        and outer[1] <= inner[1] and inner[2] <= outer[2]
-        and outer[3] <= inner[3] and inner[4] <= outer[4]
-    )  # fmt: skip
-
-
-def _for_whom(draft: Draft, family: str, rules: RuleSet | MountRules, nodes: Nodes) -> None:
+def _for_whom(draft: Draft, family: str, rules: AnyRules, nodes: Nodes) -> None:
     """Settings that cannot be carried out for an ordinary user, or without namespaces."""
-    every: Sequence[Rule | MountRule] = rules.rules
+    every: Sequence[AnyRule] = rules.rules
     for index, rule in enumerate(every):
         if rule.verdict is not Verdict.EMULATE:
             continue
@@ -199,6 +168,8 @@ def _for_whom(draft: Draft, family: str, rules: RuleSet | MountRules, nodes: Nod
                 text = "under --map none nothing is mounted: this is EPERM"
             elif nodes == "host" and rule.settings.via == "kernel":
                 text = "for an ordinary user the kernel's drivers are out of reach: this is EPERM"
+        elif not isinstance(rule, Rule):
+            pass
         elif nodes == "host" and rule.realise == "node":
             text = "an ordinary user gets no real node: this is EPERM"
         elif nodes == "none" and rule.realise in ("bind", "closed"):

@@ -30,7 +30,7 @@ USUAL_PROGRAMS: Final[Mapping[str, str]] = {
     "ntfs": "ntfs-3g", "ntfs3": "ntfs-3g", "exfat": "exfat-fuse",
 }  # fmt: skip
 # Words of mount(8) for a flag that is not set: allowed as they are.
-_UNSET: Final = frozenset(("rw", "suid", "dev", "exec", "async", "atime", "diratime", "defaults"))
+UNSET: Final = frozenset(("rw", "suid", "dev", "exec", "async", "atime", "diratime", "defaults"))
 _TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 
 
@@ -88,7 +88,7 @@ def parse_options(value: object) -> Options:
         if word == "*":
             flags = 0xFFFFFFFF
         flags |= MS.get(word, 0)
-        if word not in _UNSET:
+        if word not in UNSET:
             globs.append(word)
     return Options(flags, tuple(globs))
 
@@ -97,7 +97,7 @@ def option_entry(option: str) -> str:
     """The entry of `allow` that stands for this very option of a data string."""
     glob = text_glob_of(option.encode("utf-8", "surrogateescape"))
     # Plainly written such a word would be a flag.
-    return f"[{glob[0]}]{glob[1:]}" if glob in MS or glob in _UNSET else glob
+    return f"[{glob[0]}]{glob[1:]}" if glob in MS or glob in UNSET else glob
 
 
 def parse_emulate(setting: Any) -> MountAction:

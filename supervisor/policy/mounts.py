@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from errno import E2BIG, EFAULT, EINVAL
 from typing import Any, Final
 
-from supervisor.kernel.device_numbers import MAJOR_MAX, MINOR_MAX
 from supervisor.kernel.mounts import (
     MS,
     MS_BIND,
     MS_REMOUNT,
+    NAMED_OPTIONS,
     names_of,
     without_magic,
 )
@@ -33,6 +33,7 @@ from supervisor.model import (
 )
 from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import NodeRange, glob_matches, node_matches
+from supervisor.policy.mount_ceiling import ceilings
 from supervisor.policy.mount_index import Met, MountIndex
 from supervisor.policy.rules import otherwise_from_json, otherwise_to_json
 
@@ -45,6 +46,7 @@ OPERATIONS: Final = sum(
         "remount", "bind", "move", "rec", "unbindable", "private", "slave", "shared",
     )
 )  # fmt: skip
+_ALL_FLAGS: Final = 0xFFFFFFFF
 _BY_KERNEL: Final = MountSettings()
 # mount(8) hands back in a remount what mountinfo shows, and this is there without being asked for.
 _HANDED_BACK: Final = ("idmapped", "errors=continue")
@@ -108,12 +110,11 @@ class MountRule:
         )
 
     @property
-    def allowance(self) -> tuple[int | None, tuple[str, ...] | None] | None:
+    def allowance(self) -> tuple[int, tuple[str, ...] | None, bool] | None:
         """What `objection` goes by: rules where this is the same have the same objections."""
         if self.verdict is not Verdict.EMULATE and self.options is None:
             return None
-        # What is forced is there anyway; a remount has to repeat it.
-        return None if self.flags is None else self.flags | self.settings.force, self.options
+        return self.allowed_flags, self.options, self.settings.via == "kernel"
 
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
@@ -126,15 +127,31 @@ class MountRule:
         """The first flag or option that the rule does not allow; "" where it allows all."""
         if self.allowance is None:
             return ""
-        allowed, globs = self.allowance
-        if allowed is not None:
-            names = names_of(flags & ~(allowed | ALWAYS_ALLOWED | OPERATIONS))
-            if names:
-                return names[0]
+        names = names_of(flags & ~self.allowed_flags)
+        if names:
+            return names[0]
         for option in options:
-            if not any(fnmatch.fnmatchcase(option, glob) for glob in globs or ()):
+            if not any(self._allows(glob, option) for glob in self.options or ()):
                 return option
         return ""
+
+    @property
+    def allowed_flags(self) -> int:
+        """The MS_* flags that a call may have, those of `force` and of other operations too."""
+        if self.flags is None:
+            return _ALL_FLAGS
+        # What is forced is there anyway; a remount has to repeat it.
+        return self.flags | self.settings.force | ALWAYS_ALLOWED | OPERATIONS
+
+    def _allows(self, glob: str, option: str) -> bool:
+        name = option.partition("=")[0]
+        if (
+            self.settings.via == "kernel"
+            and name in NAMED_OPTIONS
+            and not glob.startswith(f"{name}=")
+        ):
+            return False
+        return fnmatch.fnmatchcase(option, glob)
 
     def matches(self, facts: Facts) -> bool:
         """Whether what path work found is what the rule asks for.
@@ -168,31 +185,6 @@ class MountRule:
             return any(fnmatch.fnmatchcase(text, glob) for glob in self.sources or ())
         paths = (glob for glob in self.sources or () if glob.startswith(("/", "**")))
         return any(glob_matches(glob, source.name) for glob in paths)
-
-    def ceilings(self) -> list[MountCeiling]:
-        """What a maker can be asked for with this rule."""
-        if self.audit or self.verdict is not Verdict.EMULATE or self.settings.via != "kernel":
-            return []
-        text, anything = self.settings.text, not self.by_source
-        names = [] if text else [glob for glob in self.sources or () if "**" not in glob]
-        # The maker's globs have no "**".
-        wide = anything or any("**" in glob for glob in self.sources or ())
-        every = ((0, MAJOR_MAX, 0, MINOR_MAX),)
-        return [
-            MountCeiling(
-                fstype=name.encode(),
-                force=self.settings.force,
-                names=tuple(glob.encode("utf-8", "surrogateescape") for glob in names),
-                devices=()
-                if text
-                else every
-                if wide
-                else tuple((low, high, first, last) for _, low, high, first, last in self.devices),
-                images=not text and (anything or self.sources is not None),
-                text=text,
-            )
-            for name in self.types or ()
-        ]
 
     def to_json(self) -> list[Any]:
         """The rule as JSON's types."""
@@ -340,7 +332,7 @@ class MountRules:
 
     def ceilings(self) -> tuple[MountCeiling, ...]:
         """All that a maker can be asked for."""
-        return tuple(dict.fromkeys(one for rule in self.rules for one in rule.ceilings()))
+        return tuple(dict.fromkeys(one for rule in self.rules for one in ceilings(rule)))
 
     def to_json(self) -> dict[str, Any]:
         """The rules as JSON's types."""

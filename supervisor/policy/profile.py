@@ -93,7 +93,15 @@ def _drop_x32(profile: dict[str, Any]) -> None:
 
 
 def lxc(rules: Iterable[FilterRule], base: str | None) -> str:
-    """A profile for LXC (lxc.seccomp.profile, version 2). Raises PolicyError as `oci` does."""
+    """A profile for LXC (lxc.seccomp.profile, version 2). Raises PolicyError as `oci` does, and
+    where the policy is about sendmsg: LXC hands its listener over by that, below the filter.
+    """
+    rules = tuple(rules)
+    if any(rule.name == "sendmsg" for rule in rules):
+        raise PolicyError(
+            "LXC hands its listener over by sendmsg: notified, nobody would answer that",
+            hint="rules on `connect` are for run, runc, crun and podman; LXC can have `bind` alone",
+        )
     lines = (base if base is not None else "2\ndenylist\n").splitlines()
     if len(lines) < 2 or lines[0].strip() != "2":
         raise PolicyError("the base is no LXC profile of version 2")

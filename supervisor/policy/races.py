@@ -17,9 +17,8 @@ from typing import Any, Final
 
 from supervisor.model import Decision, Verdict
 from supervisor.policy.boxes import Box, Budget, Index, TooMany, meet, without
-from supervisor.policy.mounts import MountRule, MountRules
-from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.shapes import Shape, shapes_of
+from supervisor.policy.sockets import AnyRule, AnyRules
 from supervisor.policy.source import Source, rule_node
 from supervisor.policy.values import REFUSALS
 
@@ -39,22 +38,22 @@ class Race:
     texts: tuple[str, ...]
 
 
-def continues(rule: Rule | MountRule | Decision) -> bool:
+def continues(rule: AnyRule | Decision) -> bool:
     """Whether a call that this decides goes on as it is."""
     return rule.audit or rule.verdict is Verdict.CONTINUE
 
 
-def refuses(rule: Rule | MountRule | Decision) -> bool:
+def refuses(rule: AnyRule | Decision) -> bool:
     """Whether a call that this decides does not happen."""
     return not rule.audit and (rule.verdict in REFUSALS or rule.verdict is Verdict.RETURN)
 
 
-def races(rules: RuleSet | MountRules) -> Iterator[Race]:
+def races(rules: AnyRules) -> Iterator[Race]:
     """Each rule that continues, with the first one found that it races with.
 
     Raises TooMany where that cannot be told of all of them.
     """
-    every: list[Rule | MountRule | Decision] = [*rules.rules, rules.otherwise]
+    every: list[AnyRule | Decision] = [*rules.rules, rules.otherwise]
     last = len(every) - 1
     going = [number for number, rule in enumerate(every) if continues(rule)]
     refusing = [number for number, rule in enumerate(every) if refuses(rule)]
@@ -121,7 +120,7 @@ def _reached(shapes: list[Shape], free: Index, box: Box, number: int, budget: Bu
     return bool(without([box], holes, budget))
 
 
-def report_races(source: Source, family: str, section: Any, rules: RuleSet | MountRules) -> None:
+def report_races(source: Source, family: str, section: Any, rules: AnyRules) -> None:
     """Makes errors of the races that no rule accepts."""
     try:
         _report(source, family, section, rules)
@@ -133,7 +132,7 @@ def report_races(source: Source, family: str, section: Any, rules: RuleSet | Mou
         )
 
 
-def _report(source: Source, family: str, section: Any, rules: RuleSet | MountRules) -> None:
+def _report(source: Source, family: str, section: Any, rules: AnyRules) -> None:
     for race in races(rules):
         if race.index >= 0 and section.rules[race.index].accept_race:
             continue
@@ -155,7 +154,7 @@ def _report(source: Source, family: str, section: Any, rules: RuleSet | MountRul
         )
 
 
-def place_against(race: Race, rules: RuleSet | MountRules) -> str:
+def place_against(race: Race, rules: AnyRules) -> str:
     """FILE:LINE of what refuses."""
     if race.against >= 0:
         return rules.rules[race.against].place

@@ -104,13 +104,18 @@ def _pairs(rows: Iterable[Iterable[Any]] | None) -> Any:
 class _Entry:
     """A rule with its decision, and the same decision where it has to be taken again with Facts."""
 
-    __slots__ = ("again", "decision", "grants", "matches", "prefixes", "rule")
+    __slots__ = ("at_first", "decision", "grants", "looks", "matches", "prefixes", "rule")
 
-    def __init__(self, rule: Rule, *, as_written: bool) -> None:
+    def __init__(self, rule: Rule, otherwise: Decision, *, as_written: bool, behind: bool) -> None:
         self.rule = rule
         self.decision = rule.decision()
-        self.again = _again(self.decision, as_written=as_written)
         self.grants = rule.verdict.grants
+        self.looks = looks(rule, otherwise)
+        self.at_first = (
+            to_be_seen(self.decision)
+            if spares(rule, otherwise) and (self.looks or behind)
+            else _again(self.decision, as_written=as_written)
+        )
         self.prefixes = {literal_prefix(glob) for glob in rule.globs or ("**",)}
         # None: every path. Few of many rules are ever tried: a pattern is compiled when it is.
         self.matches: Callable[[bytes], object] | None = (
@@ -140,12 +145,16 @@ class _Cell:
             asking.append(rule)
         # Where no rule looks at who calls, the same path comes to the same again.
         as_written = not any(rule.caller is not None for rule in asking)
-        self._entries = [_Entry(rule, as_written=as_written) for rule in asking]
+        self._entries = []
+        behind = False  # a rule in force that refuses some callers
+        for rule in asking:
+            self._entries.append(_Entry(rule, otherwise, as_written=as_written, behind=behind))
+            behind = behind or passed_by(rule)
         self.fixed = None if asking else last
-        self._last = (last, _again(last, as_written=as_written))
-        self._blind = _again(
-            next((entry.decision for entry in self._entries if entry.grants), last)
-        )
+        at_first = _again(last, as_written=as_written)
+        self._last = (last, to_be_seen(last) if behind and spares(last, otherwise) else at_first)
+        looking = (entry.at_first for entry in self._entries if entry.looks)
+        self._blind = replace(next(looking, self._last[1]), as_written=False)
         # By the literal start of paths the rules that may match them, b"" for all others; found
         # when they are asked for.
         self._near: dict[bytes, list[_Entry] | None] | None = None
@@ -184,10 +193,8 @@ class _Cell:
             matches = entry.matches
             if matches is not None and not matches(path):
                 continue
-            if entry.grants:
-                return entry.again
-            if entry.rule.caller is None:
-                return entry.decision
+            if entry.looks or entry.rule.caller is None:
+                return entry.at_first
         return self._last[1]
 
     def _second(self, facts: Facts) -> Decision:
@@ -201,6 +208,32 @@ class _Cell:
             if found and entry.rule.matches_caller(facts):
                 return entry.decision
         return self._last[0]
+
+
+def passed_by(rule: Any) -> bool:
+    """Whether a rule is in force, and the first look passes it by although it may match: it refuses
+    some callers, and who calls is not known yet.
+    """
+    return not rule.audit and not rule.verdict.grants and rule.caller is not None
+
+
+def spares(rule: Any, otherwise: Decision) -> bool:
+    """Whether a rule (or a decision) would refuse, lets go for the records, and others are in
+    force. Where none is, the looks are taken as they would be if all were.
+    """
+    return rule.audit and not rule.verdict.grants and not otherwise.audit
+
+
+def looks(rule: Any, otherwise: Decision) -> bool:
+    """Whether the first look counts a rule as a match where it cannot tell who calls: it may let
+    the call go on, be it for the records alone.
+    """
+    return rule.verdict.grants or (rule.caller is not None and spares(rule, otherwise))
+
+
+def to_be_seen(decision: Decision) -> Decision:
+    """The same, as a grant that has to be looked at again: who calls is seen then."""
+    return replace(decision, verdict=Verdict.EMULATE, value=0, needs_facts=True)
 
 
 def _again(decision: Decision, *, as_written: bool = False) -> Decision:

@@ -80,7 +80,7 @@ def _family_model(family: FamilySpec) -> Any:
         Annotated[
             Action,
             BeforeValidator(keys.action_of(family)),
-            WithJsonSchema(keys.do_schema(family.verdicts, mounts=keys.mounts(family))),
+            WithJsonSchema(keys.do_schema(family)),
         ],
         Field(description="what becomes of a call that the rule matches"),
     )

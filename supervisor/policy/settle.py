@@ -15,7 +15,8 @@ from supervisor.kernel.syscalls import Condition, Match
 from supervisor.model import Decision, Verdict
 from supervisor.policy.cubes import UNIVERSE, Cube, common, cubes, overlap, subtract
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, MountRule, MountRules
-from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.rules import RuleSet
+from supervisor.policy.sockets import AnyRule
 
 # Past so many tests the filter notifies more, and the session decides.
 _CUBES_MAX: Final = 128
@@ -33,7 +34,7 @@ class Part(NamedTuple):
     asks: bool
 
 
-def action_of(rule: Rule | MountRule | Decision) -> int:
+def action_of(rule: AnyRule | Decision) -> int:
     """What the filter does where this decides: answer, if nobody wants to know of it."""
     if rule.audit:
         return bpf.RET_USER_NOTIF

@@ -13,9 +13,8 @@ from math import prod
 from typing import Final
 
 from supervisor.policy.boxes import Box, Budget, Index, TooMany, meet, without
-from supervisor.policy.mounts import MountRules
-from supervisor.policy.rules import RuleSet
 from supervisor.policy.shapes import Shape, Texts, shapes_of
+from supervisor.policy.sockets import AnyRules
 
 __all__ = ["Shadow", "TooMany", "shadows"]
 
@@ -35,7 +34,7 @@ class Shadow:
     by: tuple[int, ...]
 
 
-def shadows(rules: RuleSet | MountRules) -> Iterator[Shadow]:
+def shadows(rules: AnyRules) -> Iterator[Shadow]:
     """Every rule that never decides. Raises TooMany after those that were found."""
     budget = Budget(_STEPS_MAX)
     shapes = shapes_of(rules, budget)[:-1]

@@ -18,9 +18,10 @@ from supervisor.model import Verdict
 from supervisor.policy.boxes import Box, Budget, Range, less
 from supervisor.policy.globs import includes, text_includes
 from supervisor.policy.match import NodeRange
-from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, MountRule, MountRules
+from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, MountRule
 from supervisor.policy.opens import OpenRule
 from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.sockets import AnyRule, AnyRules, SocketRule
 from supervisor.policy.values import ID_MAX
 
 _BOXES_MAX: Final = 256
@@ -84,6 +85,40 @@ class Globs:
 
 def _same(outer: str, inner: str, budget: Budget) -> bool:  # noqa: ARG001
     return outer == inner
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A number in memory that is to be in one of some ranges, all of which begin with its kind (4
+    and 6 for addresses); None is any number.
+    """
+
+    name: str
+    ranges: tuple[tuple[int, ...], ...] | None
+
+    @property
+    def any(self) -> bool:
+        """Whether every number will do."""
+        return self.ranges is None
+
+    def parts(self) -> Sequence[Numbers]:
+        """One range each."""
+        if self.ranges is None:
+            return [self]
+        return [Numbers(self.name, (one,)) for one in self.ranges]
+
+    def covers(self, other: Numbers, budget: Budget) -> bool:
+        """Whether the one range of `other` is inside of one of these."""
+        if self.ranges is None:
+            return True
+        budget.spend(len(self.ranges))
+        return other.ranges is not None and all(
+            any(
+                outer[:-2] == inner[:-2] and outer[-2] <= inner[-2] and inner[-1] <= outer[-1]
+                for outer in self.ranges
+            )
+            for inner in other.ranges
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +200,7 @@ class Shape:
     """What one rule matches. `exact`: the boxes are not more than that, either.
 
     `sure`: nothing that it looks at can be unknown. Where something is, a rule that grants does not
-    match, and one that refuses does. `late`: it lets a call go on, but decides at the second look
-    alone: at the first, which knows no caller, a later rule may refuse what this one matches.
+    match, and one that refuses does.
     """
 
     boxes: tuple[Box, ...]
@@ -174,7 +208,6 @@ class Shape:
     exact: bool
     grants: bool
     sure: bool
-    late: bool = False
 
     @property
     def free(self) -> bool:
@@ -184,14 +217,14 @@ class Shape:
     @property
     def blind(self) -> bool:
         """The same, where what it asks of the caller is known."""
-        return self.exact and not self.late and all(text.any for text in self.texts)
+        return self.exact and all(text.any for text in self.texts)
 
     def surely(self, other: Shape) -> bool:
         """Whether it matches, where something is unknown, whenever `other` does."""
         return self.sure or not self.grants or (other is not self and other.grants)
 
 
-def _tests(rule: Rule | MountRule) -> list[Hashable]:
+def _tests(rule: AnyRule) -> list[Hashable]:
     """The fixed conditions of a rule that are no ranges of numbers."""
     caller = rule.caller
     out: list[Hashable] = []
@@ -233,11 +266,19 @@ def _nodes(ranges: Sequence[NodeRange] | None) -> tuple[list[Box], bool]:
     return [tuple(zip(low, high, strict=True))], False
 
 
-def _texts(rule: Rule | MountRule) -> tuple[Texts, ...]:
+def _texts(rule: AnyRule) -> tuple[Texts, ...]:
     if isinstance(rule, OpenRule):  # how openat2 opens lies in memory, too
         return (Globs("path", rule.globs), Globs("access", rule.access, _same))
     if isinstance(rule, Rule):
         return (Globs("path", rule.globs),)
+    if isinstance(rule, SocketRule):
+        return (
+            Globs("family", rule.families, _same),
+            Numbers("to", rule.networks),
+            Numbers("port", rule.ports),
+            Globs("path", rule.globs),
+            Globs("abstract", rule.names, text_includes),
+        )
     none = () if rule.verdict is Verdict.EMULATE else None
     return (
         Globs("fstype", rule.types, _same),
@@ -247,7 +288,7 @@ def _texts(rule: Rule | MountRule) -> tuple[Texts, ...]:
     )
 
 
-def shapes_of(rules: RuleSet | MountRules, budget: Budget) -> list[Shape]:
+def shapes_of(rules: AnyRules, budget: Budget) -> list[Shape]:
     """The shape of each rule, and last that of `otherwise`, which matches everything.
 
     Raises TooMany.
@@ -258,7 +299,7 @@ def shapes_of(rules: RuleSet | MountRules, budget: Budget) -> list[Shape]:
     known = set(every)
     nodes = isinstance(rules, RuleSet)
 
-    def shape(rule: Rule | MountRule | None) -> Shape:
+    def shape(rule: AnyRule | None) -> Shape:
         caller = rule.caller if rule is not None else None
         ranges: list[Sequence[Range]] = [
             (getattr(caller, name) or (_IDS,)) if caller is not None else (_IDS,)
@@ -285,8 +326,10 @@ def shapes_of(rules: RuleSet | MountRules, budget: Budget) -> list[Shape]:
             return Shape(boxes, (), exact=True, grants=rules.otherwise.verdict.grants, sure=True)
         texts = _texts(rule)
         grants = rule.verdict.grants
-        sure = all(text.any for text in texts) and (caller is None or not caller.wants)
-        late = nodes and rule.audit and not grants and caller is not None
-        return Shape(boxes, texts, exact, grants, sure, late)
+        # of an address that was read all is known, but where a path leads
+        known_texts = isinstance(rule, SocketRule) and rule.globs is None
+        sure = known_texts or all(text.any for text in texts)
+        sure = sure and (caller is None or not caller.wants)
+        return Shape(boxes, texts, exact, grants, sure)
 
     return [*map(shape, rules.rules), shape(None)]

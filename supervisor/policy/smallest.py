@@ -24,7 +24,9 @@ from supervisor.policy.mounts import (
     split_options,
 )
 from supervisor.policy.opens import OpenRules
-from supervisor.policy.rules import RuleSet
+from supervisor.policy.socket_write import socket_rule
+from supervisor.policy.sockets import OPERATIONS as SOCKET_OPERATIONS
+from supervisor.policy.sockets import AnyRules, SocketRules
 from supervisor.policy.traits import Nodes
 
 
@@ -76,7 +78,7 @@ def mount_rule(asked: Asked, facts: Facts | None, nodes: Nodes) -> str:
 
 
 def smallest(
-    rules: RuleSet | MountRules,
+    rules: AnyRules,
     asked: Asked,
     facts: Facts | None,
     families: Mapping[str, FamilySpec],
@@ -89,14 +91,17 @@ def smallest(
         return None  # what would be given, nobody can guess
     if isinstance(rules, MountRules):
         text = mount_rule(asked, facts, nodes)
+    elif isinstance(rules, SocketRules):
+        text = socket_rule(asked, facts)
     else:
         text = node_rule(asked, facts)
     added = _read(asked.spec.family, text, families)
     if added is None:
         return None
     every: Sequence[Any] = rules.rules
+    make: Any = type(rules)
     for position in range(len(every), -1, -1):  # as far behind as it still decides
-        trial = type(rules)((*every[:position], *added, *every[position:]), rules.otherwise)
+        trial = make((*every[:position], *added, *every[position:]), rules.otherwise)
         if _allows(trial, asked, facts, added[0].place):
             return text, every[position].place if position < len(every) else ""
     return None
@@ -111,10 +116,12 @@ def _read(family: str, text: str, families: Mapping[str, FamilySpec]) -> Sequenc
     return draft.sets[family].rules
 
 
-def _allows(rules: RuleSet | MountRules, asked: Asked, facts: Facts | None, place: str) -> bool:
+def _allows(rules: AnyRules, asked: Asked, facts: Facts | None, place: str) -> bool:
     def decide(known: Facts | None) -> Any:
         if isinstance(rules, MountRules):
             return rules.decide(asked.snapshot.args, known)
+        if isinstance(rules, SocketRules):
+            return rules.decide(SOCKET_OPERATIONS[asked.spec.name], asked.address_argument, known)
         path = asked.path
         return rules.decide(device_of(asked), -1 if path is None else path, known)
 

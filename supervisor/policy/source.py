@@ -20,7 +20,7 @@ from supervisor.errors import PolicyError
 
 SIZE_MAX: Final = 1 << 20
 _DEPTH_MAX: Final = 32
-NODES_MAX: Final = 100_000
+NODES_MAX: Final = 120_000
 # So many findings of one file are kept, and so many are shown: what comes later is mostly the same.
 NOTED_MAX: Final = 1000
 _FINDINGS_MAX: Final = 100
@@ -106,9 +106,13 @@ class Node:
         self.source = source
         self.scalar = scalar
         self.plain = plain
-        self.items: list[Node] = ([] if items is None else items) if kind == "list" else _NONE
-        self.pairs: dict[str, tuple[Node, Node]] = {} if kind == "mapping" else _NONE
         self.kind = kind
+        self.items: list[Node] = _NONE
+        self.pairs: dict[str, tuple[Node, Node]] = _NONE
+        if kind == "list":
+            self.items = [] if items is None else items
+        elif kind == "mapping":
+            self.pairs = {}
 
     @property
     def mark(self) -> Mark:
@@ -302,13 +306,15 @@ class Source:
             start = event.start_mark
             mark = Mark(start.line + 1, start.column + 1)
             if isinstance(event, yaml.ScalarEvent):
-                text = words.setdefault(event.value, event.value)
-                node = Node(mark, self, text, plain=not event.style)
-                self._undecorated(event, mark)
+                text = event.value
+                node = Node(mark, self, words.setdefault(text, text), plain=not event.style)
+                if event.anchor is not None or event.tag is not None:
+                    self._decorated(event, mark)
             elif isinstance(event, yaml.CollectionStartEvent):
                 kind = "list" if isinstance(event, yaml.SequenceStartEvent) else "mapping"
                 node = Node(mark, self, kind=kind)
-                self._undecorated(event, mark)
+                if event.anchor is not None or event.tag is not None:
+                    self._decorated(event, mark)
             elif isinstance(event, yaml.CollectionEndEvent):
                 stack.pop()
                 keys.pop()
@@ -328,8 +334,13 @@ class Source:
                 self.fail()
             if root is None:
                 root = node
+            elif (parent := stack[-1]).kind == "list":
+                parent.items.append(node)
+            elif (key := keys[-1]) is None:
+                keys[-1] = node
             else:
-                self._attach(stack[-1], keys, node)
+                keys[-1] = None
+                self._pair(parent, key, node)
             if node.kind != "scalar":
                 if len(stack) >= _DEPTH_MAX:
                     self.add(mark, f"nested deeper than {_DEPTH_MAX}")
@@ -338,21 +349,13 @@ class Source:
                 keys.append(None)
         return root
 
-    def _undecorated(self, event: Any, mark: Mark) -> None:
+    def _decorated(self, event: Any, mark: Mark) -> None:
         if event.anchor is not None:
             self.add(mark, "anchors (&name) are not allowed in a policy")
         if event.tag is not None:
             self.add(mark, f"tags ({event.tag}) are not allowed in a policy")
 
-    def _attach(self, parent: Node, keys: list[Node | None], node: Node) -> None:
-        if parent.kind == "list":
-            parent.items.append(node)
-            return
-        key = keys[-1]
-        if key is None:
-            keys[-1] = node
-            return
-        keys[-1] = None
+    def _pair(self, parent: Node, key: Node, node: Node) -> None:
         if key.scalar is None:
             self.add(key.mark, "a key is a plain word")
         elif key.plain and not isinstance(core_scalar(key.scalar), str):

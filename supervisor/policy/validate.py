@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,6 +11,7 @@ from supervisor.policy.source import Node
 from supervisor.policy.values import near
 
 Where = tuple[int | str, ...]
+_RULES_MAX: Final = 12_000
 
 
 def validate(root: Node, model: type[BaseModel]) -> Any:
@@ -49,7 +50,12 @@ def validate(root: Node, model: type[BaseModel]) -> Any:
         except ValidationError:
             source.fail()
             raise
-    for family, nodes in _rules(root).items():
+    every = _rules(root)
+    rules = [node for nodes in every.values() for node in nodes]
+    if len(rules) > _RULES_MAX:
+        source.at(rules[_RULES_MAX], f"more than {_RULES_MAX} rules")
+        source.fail()
+    for family, nodes in every.items():
         section = getattr(document.syscalls, family, None)
         if section is not None and not _rules_of(section, nodes, ("syscalls", family), note):
             setattr(document.syscalls, family, None)

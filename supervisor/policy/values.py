@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +53,15 @@ def wrong(text: str) -> PydanticCustomError:
     return PydanticCustomError("policy", "{text}", {"text": text})
 
 
-def near(word: str, known: list[str]) -> str:
+def slip(word: str, known: Sequence[str], likeness: float = 0.6) -> str:
+    """The word of `known` that may have been meant; "" where there is none."""
+    return next(iter(difflib.get_close_matches(word, known, 1, likeness)), "")
+
+
+def near(word: str, known: Sequence[str]) -> str:
     """What to append to "unknown X": the word that may have been meant, or those there are."""
-    found = difflib.get_close_matches(word, known, 1, 0.6)
-    return f": did you mean {found[0]}?" if found else f": one of {', '.join(known[:12])}"
+    meant = slip(word, known)
+    return f": did you mean {meant}?" if meant else f": one of {', '.join(known[:12])}"
 
 
 def parse_errno(value: object) -> int:
@@ -160,16 +165,19 @@ def filled(value: object) -> object:
 
 
 def action_parser(
-    allowed: frozenset[Verdict], emulate: Callable[[Any], Any] | None = None
+    allowed: frozenset[Verdict], emulate: Callable[[Any], Any] | None = None,
+    redirect: Callable[[Any], Any] | None = None,
 ) -> Callable[[object], Action]:
     """A parser of `do` for a family that has the `allowed` verdicts; `emulate` parses the settings
-    of that word where they are not those of device nodes, or those of `inject`.
+    of that word where they are not those of device nodes, or those of `inject`; `redirect` those of
+    that one where the family has it.
     """
     keys = [
         verdict.value
         for verdict in (Verdict.ERRNO, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
         if verdict in allowed
     ]
+    keys += ["redirect"] if redirect is not None else []
     words = [word.value for word in WORDS if word in allowed]
 
     def parse(value: object) -> Action:
@@ -200,6 +208,8 @@ def action_parser(
             return _emulate(setting)
         if key == "inject" and Verdict.INJECT in allowed and emulate is not None:
             return Action(Verdict.INJECT, how=emulate(setting))
+        if key == "redirect" and redirect is not None:
+            return Action(Verdict.EMULATE, how=redirect(setting))
         raise wrong(f"unknown action {key!r}" + near(str(key), keys))
 
     return parse

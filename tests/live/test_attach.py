@@ -532,3 +532,33 @@ def test_where_no_daemon_is(user: Person, place: Path) -> None:
     assert done.returncode == 1
     assert "no daemon serves here" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_somebody_who_comes_again_and_again(daemon: Daemon, alone: Person, root: Person) -> None:
+    """Neither the log nor the daemon's descriptors are filled, and others are served meanwhile."""
+    log, held = len(daemon.log()), len(os.listdir(f"/proc/{daemon.pid}/fd"))
+    script = f"""
+import socket, sys
+for number in range(3000):
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    one.connect({door(daemon)!r})
+    try:
+        one.send(b"{{]")
+    except OSError:
+        pass
+    if number == 1500:
+        print("half", flush=True)
+"""
+    crowd = subprocess.Popen(alone.argv([python(alone), "-c", script]), stdout=subprocess.PIPE)
+    try:
+        assert crowd.stdout is not None
+        assert crowd.stdout.readline() == b"half\n"
+        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) < held + 1000
+        assert run(daemon, root, "true").returncode == 0
+        assert crowd.wait(60) == 0
+    finally:
+        crowd.kill()
+        crowd.communicate()
+    lines = daemon.log()[log:].count("is refused: not JSON")
+    assert 0 < lines <= 100, "of 3000"
+    nothing_left(daemon)

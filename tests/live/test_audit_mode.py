@@ -78,12 +78,16 @@ syscalls:
     - {devices: ["null"], mode: audit, do: emulate}
     - {devices: [zero], mode: audit, do: kill}
     - {devices: [full], do: {errno: EIO}}
+    - {devices: [urandom], uid: 0, mode: audit, do: kill}
+    - {devices: [random], uid: 5, mode: audit, do: kill}
 """
-    done, found = recorded(person, place, policy, "for n in 3 5 7; do mknod a c 1 $n; done; true")
+    script = "for n in 3 5 7 9 8; do mknod a c 1 $n; done; true"
+    done, found = recorded(person, place, policy, script)
     assert done.returncode == 0
-    assert done.stderr.count("Operation not permitted") == 2
+    assert done.stderr.count("Operation not permitted") == 4
     assert done.stderr.count("Input/output error") == 2, "mknod(1), and the trace"
-    assert [one.get("mode") for one in found] == ["audit", "audit", None]
+    assert [one.get("mode") for one in found] == ["audit", "audit", None, "audit", None]
+    assert [one["verdict"] for one in found[3:]] == ["kill", "refuse"]
 
 
 def test_it_costs_no_io_uring_and_no_companions(person: Person, place: Path) -> None:

@@ -45,7 +45,7 @@ def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, 
     try:
         if request.param == "no maker":
             os.chmod("/dev/fuse", 0o666)
-        with mounting(ceiling=[] if request.param == "maker" else None, deadline=3) as found:
+        with mounting(ceiling=[] if request.param == "maker" else None, deadline=2) as found:
             found[0].run("mount -t tmpfs opt /opt && mkdir -p /opt/fs/bin && touch /opt/only-here")
             yield found
             found[0].run("umount /opt")
@@ -226,6 +226,12 @@ tried("seccomp", 317, 0, 1, None)
 tried("unix", 41, 1, 1, 0)
 tried("vsock", 41, 40, 1, 0)
 tried("alg", 41, 38, 5, 0)
+tried("memfd_create", 319, P(b"m"), 0)
+tried("memfd_secret", 447, 0)
+tried("shmget", 29, 0, 4096, 0o1600)
+tried("msgget", 68, 0, 0o1600)
+tried("semget", 64, 0, 1, 0o1600)
+tried("mq_open", 240, P(b"q"), 0o102, 0o600, None)
 tried("reboot", 169, 0xFEE1DEAD, 672274793, 0x4321FEDC, None)
 for path in ("/usr/written", "/opt/written", "/etc/written"):
     try:
@@ -251,7 +257,7 @@ def test_what_it_may_not_do(both: tuple[Target, Actor], place: Path) -> None:
     errno, how = script(actor, target, place, "exec /usr/bin/python3 /opt/fs/bin/escape.py")
     assert (errno, "status 9" in how) == (EINVAL, True), how
     assert "GOT" not in how
-    assert "33 refused" in how
+    assert "39 refused" in how
     assert unmounted(target, place)
 
 
@@ -343,7 +349,7 @@ def test_one_that_goes_on_without_its_mount(place: Path) -> None:
 @pytest.mark.parametrize("way", ["umount", "namespace"])
 def test_one_that_goes_on_is_ended(place: Path, way: str) -> None:
     """However its mount has gone, and though nobody asks for anything afterwards."""
-    with mounting(ceiling=[], patience=0.2) as (target, actor):
+    with mounting(ceiling=[], idleness=0.2) as (target, actor):
         target.run("mount -t tmpfs opt /opt && mkdir -p /opt/fs/bin")
         install(target, place, KEEPER)
         more: dict[str, object] = {}
@@ -355,6 +361,21 @@ def test_one_that_goes_on_is_ended(place: Path, way: str) -> None:
         assert not gone(PROGRAM, 0.5), "it has its mount still"
         target.run(f"umount {place}/mp" if way == "umount" else f"kill $(cat {place}/pid)")
         assert gone(PROGRAM)
+
+
+@pytest.mark.parametrize("longest", [{"patience": 600.0}, {"patience": 1.0}])
+def test_one_that_goes_on_writing_has_more_time(place: Path, longest: dict[str, float]) -> None:
+    """It may be all that the image still lacks; but not for ever."""
+    with mounting(ceiling=[], idleness=0.6, **longest) as (target, actor):
+        target.run("mount -t tmpfs opt /opt && mkdir -p /opt/fs/bin")
+        # the one that it has forked
+        install(target, place, KEEPER.replace("    time.sleep(77)\nwhile", (
+            "    while True:\n        os.write(1, b'x')\n        time.sleep(0.05)\nwhile"
+        )))  # fmt: skip
+        assert "os.write(1" in (place / "text").read_text()
+        assert mount(actor, place)[0] == 0
+        assert target.run(f"umount {place}/mp")[0] == 0
+        assert gone(PROGRAM, 2.5) == (longest["patience"] == 1.0)
 
 
 def test_its_death_is_an_error_not_a_hang(both: tuple[Target, Actor], place: Path) -> None:

@@ -43,7 +43,7 @@ def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, 
     try:
         if request.param == "no maker":
             os.chmod("/dev/fuse", 0o666)
-        with mounting(ceiling=[] if request.param == "maker" else None, deadline=3) as found:
+        with mounting(ceiling=[] if request.param == "maker" else None, deadline=2) as found:
             yield found
     finally:
         os.chmod("/dev/fuse", mode)
@@ -95,6 +95,17 @@ def test_an_ext4_image(both: tuple[Target, Actor], place: Path) -> None:
     assert target.run(f"umount {place}/mp") == (0, "")
     assert gone("fuse2fs")
     assert subprocess.run(["e2fsck", "-fn", place / "image"], check=False).returncode == 0
+
+
+def test_no_device_opens_whatever_the_rule_says(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    target, actor = both
+    assert mount(actor, place, force=0)[0] == 0
+    # libfuse asks for nodev by itself; the container's root may take that away
+    assert target.run(f"mount -o remount,bind,dev,nosuid {place}/mp")[0] == 0
+    assert target.run(f": < {place}/mp/null")[0] != 0
+    assert target.run(f"umount {place}/mp") == (0, "")
 
 
 def test_read_only(both: tuple[Target, Actor], place: Path) -> None:
@@ -173,6 +184,31 @@ def test_what_a_program_sees(both: tuple[Target, Actor], place: Path) -> None:
     assert not Path("/usr/x").exists()
 
 
+FORKS = (
+    "/usr/bin/python3", "-c",
+    "import os, threading; t = threading.Thread(target=os.write, args=(2, b'a thread, '));"
+    "t.start(); t.join(); os.fork() and os.write(2, b'a process'); os._exit(9)",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("ready_made", [FORKS, None])
+def test_ready_made_programs_are_one_process(
+    place: Path, ready_made: tuple[str, ...] | None
+) -> None:
+    """So the limit on a process's memory is that of the program. Others may fork."""
+    with mounting(ceiling=[], ready_made=ready_made) as (target, actor):
+        for _ in range(2):
+            errno, how = mount(actor, place, *FORKS)
+            assert (errno, "a thread, " in how) == (EINVAL, True), how
+            assert ("a process" in how, "PermissionError" in how) == (
+                (False, True) if ready_made else (True, False)
+            )
+            # the next one has its beginning made ahead
+            assert mount(actor, place)[0] == 0
+            spare(actor)
+            assert target.run(f"umount {place}/mp")[0] == 0
+
+
 def test_the_next_program_is_begun_ahead_and_is_as_the_first(
     both: tuple[Target, Actor], place: Path
 ) -> None:
@@ -232,6 +268,72 @@ def test_a_spare_beginning_holds_nothing_and_ends(both: tuple[Target, Actor], pl
         assert time.monotonic() < end, "it outlives the session"
         time.sleep(0.02)
     target.run(f"umount {place}/mp")
+
+
+def test_mounts_are_shown_under_the_callers_name(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    """As after `fuse2fs IMAGE DIRECTORY` by root."""
+    target, actor = both
+    assert mount(actor, place)[0] == 0
+    shown = target.run(f"findmnt -no SOURCE {place}/mp")
+    target.run(f"umount {place}/mp")
+    assert shown == (0, str(place / "image"))
+    os.chmod("/dev/fuse", 0o666)
+    (place / "root").mkdir()
+    subprocess.run(["fuse2fs", place / "image", place / "root"], check=True)
+    by_root = subprocess.run(
+        ["findmnt", "-no", "SOURCE", place / "root"], check=True, capture_output=True, text=True
+    )
+    subprocess.run(["umount", place / "root"], check=True)
+    assert gone("fuse2fs")
+    assert by_root.stdout.strip() == shown[1]
+
+
+def test_an_option_that_ends_in_a_backslash(both: tuple[Target, Actor], place: Path) -> None:
+    """libfuse would take the next word, one of ours perhaps, for its end."""
+    _, actor = both
+    for data in ("x\\", "x\\,y", "a,b\\,c"):
+        errno, how = mount(actor, place, flags=MS["ro"], data=data)
+        assert (errno, "backslash" in how) == (EINVAL, True), how
+
+
+# Mounts, and answers what keeps a mount alive; LATER is done once it is there.
+TALKER = """
+import ctypes, os, struct, sys
+fd = os.open("/dev/fuse", os.O_RDWR)
+options = b"fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other" % fd
+assert ctypes.CDLL(None).mount(b"talker", b"/mnt", b"fuse", 6, options) == 0
+while True:
+    size, opcode, unique = struct.unpack("IIQ", os.read(fd, 1 << 20)[:16])
+    if opcode == 26:
+        out = struct.pack("IIIIHHII", 7, 31, 65536, 0, 16, 12, 4096, 1).ljust(64, b"\\0")
+        os.write(fd, struct.pack("IiQ", 16 + len(out), 0, unique) + out)
+    elif opcode == 17:
+        os.write(2, sys.argv[1].encode() * int(sys.argv[2]) + b"\\n")
+        os.write(fd, struct.pack("IiQ", 96, 0, unique) + b"\\0" * 80)
+    elif opcode not in (2, 42):
+        os.write(fd, struct.pack("IiQ", 16, -5, unique))
+"""
+
+
+def test_what_a_program_says_is_told_as_it_says_it(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    target, actor = both
+    for times, ending in ((1, ""), (40_000, " bytes more")):
+        words = ("/usr/bin/python3", "-c", TALKER.replace("{", "{{").replace("}", "}}"))
+        errno, how = mount(actor, place, *words, "x", str(times), "{source}", "{target}")
+        assert errno == 0, how
+        target.run(f"stat -f {place}/mp")
+        said = actor.event()
+        assert (said["event"], f"fuse, pid {said['pid']}") == ("fuse", how)
+        assert said["says"].startswith("x" * min(times, 900))
+        assert said["says"].endswith(ending)
+        assert len(said["says"]) < 1100
+        assert "status" not in said, "it has its mount, and goes on"
+        assert target.run(f"umount {place}/mp")[0] == 0
+        assert "status" in actor.event()
 
 
 def test_a_signal_ends_the_wait(both: tuple[Target, Actor], place: Path) -> None:

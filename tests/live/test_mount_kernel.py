@@ -69,6 +69,28 @@ def test_the_images_root_is_the_containers(both: tuple[Target, Actor], place: Pa
     assert subprocess.run(["e2fsck", "-fn", place / "image"], check=False).returncode == 0
 
 
+def test_what_is_mounted_read_only_is_attached_so(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    target, actor = both
+    for flags, shown in ((MS["ro"], "1"), (0, "0")):
+        assert mount(actor, place, flags=flags)[0] == 0
+        done = subprocess.run(
+            ["losetup", "-n", "-O", "RO", "-j", place / "image"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.strip() == shown
+        assert target.run(f"umount {place}/mp") == (0, "")
+
+
+def test_device_nodes_open_where_the_rule_says_so(place: Path) -> None:
+    with mounting(ceiling=[{"fstype": "ext4"}]) as (target, actor):
+        for force, opens in ((0, True), (MS["nodev"], False)):
+            assert mount(actor, place, force=force)[0] == 0
+            assert (target.run(f": < {place}/mp/null")[0] == 0) == opens
+            assert target.run(f"umount {place}/mp") == (0, "")
+
+
 def test_without_shift_owners_stay_as_they_are(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
     assert mount(actor, place, shift="false") == (0, "kernel")
@@ -118,6 +140,47 @@ def test_remount(both: tuple[Target, Actor], place: Path) -> None:
     target.run(f"umount {place}/mp")
     actor.mount(remount=True, target="/", flags=MS["ro"])
     assert actor.last["left_alone"], "what is none of ours is the kernel's"
+
+
+def test_a_remount_of_atime_beside_what_is_forced(
+    both: tuple[Target, Actor], place: Path
+) -> None:
+    """The kernel has locked it with the others: another mount takes the place of the old one."""
+    target, actor = both
+    again = {"remount": True, "target": str(place / "mp")}
+    grep = f"grep {place}/mp /proc/self/mountinfo"
+    assert mount(actor, place, flags=MS["noexec"])[0] == 0
+    for flags, shown in (
+        (MS["noatime"], "rw,nosuid,nodev,noatime"),
+        (MS["noatime"] | MS["nodiratime"] | MS["ro"], "ro,nosuid,nodev,noatime,nodiratime"),
+        (MS["relatime"] | MS["noexec"], "rw,nosuid,nodev,noexec,relatime"),
+        (MS["strictatime"], "rw,nosuid,nodev"),
+    ):
+        assert actor.mount(**again, flags=FORCE | flags) == (0, "remounted")
+        status, text = target.run(grep)
+        assert (status, text.count("\n")) == (0, 0), text
+        assert text.split()[5].removesuffix(",idmapped") == shown, text
+        # and all that was so before is so still
+        assert target.run(f"stat -c %u {place}/mp/file")[1] == "0"
+        assert target.run(f"mount -o remount,bind,dev,suid {place}/mp")[0] != 0
+        assert target.run(f"touch {place}/mp/x")[0] == (1 if "ro" in shown else 0)
+    # nothing happens under somebody's feet
+    assert actor.mount(**again, flags=FORCE | MS["noatime"] | MS["noexec"])[0] == 0
+    before = target.run(grep)[1]
+    for use, leave in (
+        (f"exec 5>{place}/mp/open", "exec 5>&-"),
+        (f"cd {place}/mp", "cd /"),
+        (f"mkdir {place}/mp/d; mount -t tmpfs t {place}/mp/d", f"umount {place}/mp/d"),
+    ):
+        assert target.run(use)[0] == 0
+        errno, how = actor.mount(**again, flags=FORCE | MS["strictatime"] | MS["ro"])
+        assert (errno, "in use" in how) == (EBUSY, True), how
+        assert target.run(f"touch {place}/mp/y")[0] == 0
+        assert target.run(leave)[0] == 0
+        assert target.run(grep)[1] == before
+    assert actor.mount(**again, flags=MS["nosuid"] | MS["relatime"])[0] == EPERM, "against force"
+    assert target.run(f"umount {place}/mp") == (0, "")
+    assert target.run(grep)[0] == 1, "there is one mount, not two"
 
 
 @pytest.mark.parametrize(

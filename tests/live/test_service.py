@@ -5,67 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from supervisor.intake.doors import DOORS
 from supervisor.kernel.capabilities import NAMES
-from tests.support.daemon import Daemon, serving
+from tests.support.daemon import serving
 from tests.support.handovers import POLICY, Caller, hand_over
-from tests.support.inside import wait_for
+from tests.support.inside import links
+from tests.support.manager import Manager
 from tests.support.people import ROOT, Person
 from tests.support.scratch import scratch
-
-# Listens as a service manager does, and then becomes what it is told to be.
-MANAGER = """
-import os, socket, sys
-count = int(sys.argv[1])
-for number, path in enumerate(sys.argv[2 : 2 + count]):
-    sock = socket.socket(socket.AF_UNIX)
-    sock.bind(path)
-    sock.listen(100)
-    os.dup2(sock.detach(), 50 + number)
-for number in range(count):
-    os.dup2(50 + number, 3 + number, inheritable=True)
-    os.close(50 + number)
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.environ["LISTEN_FDS"] = str(count)
-os.execvp(sys.argv[2 + count], sys.argv[2 + count :])
-"""
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
     with scratch(0o755) as folder:
         yield folder
-
-
-class Manager:
-    """Where a daemon's messages go."""
-
-    def __init__(self, place: Path) -> None:
-        self.path = place / "notify"
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._sock.bind(str(self.path))
-
-    def heard(self) -> str:
-        """The next message."""
-        assert select.select([self._sock], [], [], 20)[0]
-        return self._sock.recv(4096).decode()
-
-    def until(self, text: str) -> str:
-        """The next message with `text` in it."""
-        return wait_for(self.heard, lambda message: text in message)
-
-    def close(self) -> None:
-        self._sock.close()
 
 
 @pytest.fixture
@@ -75,10 +37,8 @@ def manager(place: Path) -> Iterator[Manager]:
     found.close()
 
 
-def test_its_messages(
-    root: Person, place: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    env = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "400000"}
+def test_its_messages(root: Person, place: Path, manager: Manager) -> None:
+    env = {**manager.environ, "WATCHDOG_USEC": "400000"}
     with serving(root, place, {"host": POLICY}, environ=env) as daemon:
         assert "STATUS=oci; 1 policies" in manager.until("READY=1")
         manager.until("WATCHDOG=1")
@@ -88,28 +48,41 @@ def test_its_messages(
         manager.until("READY=1")
         # a daemon whose loop does not turn does not say that it lives
         os.kill(daemon.pid, signal.SIGSTOP)
-        with contextlib.suppress(BlockingIOError):
-            while manager._sock.recv(4096, socket.MSG_DONTWAIT):
-                pass
-        assert not select.select([manager._sock], [], [], 1)[0]
+        assert manager.silent(1)
         os.kill(daemon.pid, signal.SIGCONT)
         daemon.stop()
         manager.until("STOPPING=1")
-    assert monkeypatch is not None
 
 
-@pytest.mark.parametrize("names", ["seccompd.socket:seccompd.socket", "control:oci", ""])
-def test_sockets_that_listen_already(root: Person, place: Path, names: str) -> None:
+@contextlib.contextmanager
+def listening(files: Sequence[Path], kind: int = socket.SOCK_STREAM) -> Iterator[list[int]]:
+    """Descriptors of sockets that listen there."""
+    with contextlib.ExitStack() as stack:
+        found = []
+        for file in files:
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+            sock.bind(str(file))
+            sock.listen(100)
+            found.append(sock.fileno())
+        yield found
+
+
+@pytest.mark.parametrize("names", ["seccompd.socket seccompd.socket", "control oci", "unknown "])
+def test_sockets_that_listen_already(
+    root: Person, place: Path, manager: Manager, names: str
+) -> None:
     """By their files' names, or by names of their own whatever the files are."""
     own = names.startswith("control")
     run = place / "run"
     run.mkdir()
     files = [run / ("a" if own else "control.sock"), run / ("b" if own else "oci.sock")]
-    start = [sys.executable, "-c", MANAGER, "2", *map(str, files)]
-    with serving(
-        root, place, {"host": POLICY}, start=start, environ={"LISTEN_FDNAMES": names},
-        socket=files[1],
-    ) as daemon:
+    with (
+        listening(files) as found,
+        serving(
+            root, place, {"host": POLICY}, socket=files[1],
+            start=manager.start([*zip(names.split(" "), found, strict=True)]),
+        ) as daemon,
+    ):
         caller = Caller(place)
         try:
             hand_over(daemon, caller, "one")
@@ -119,6 +92,57 @@ def test_sockets_that_listen_already(root: Person, place: Path, names: str) -> N
         assert [os.stat(file).st_mode & 0o777 for file in files] == [0o666, 0o600]
         daemon.stop()
         assert all(file.exists() for file in files), "they are the service manager's"
+
+
+def unit(name: str) -> list[str]:
+    return (ROOT / "deploy" / name).read_text().splitlines()
+
+
+def listens(name: str, how: str) -> list[Path]:
+    """The files that a socket unit has of a kind."""
+    return [Path(line.partition("=")[2]) for line in unit(name) if line.startswith(f"{how}=")]
+
+
+def test_the_socket_units(root: Person, place: Path, manager: Manager) -> None:
+    """Every door there is has a unit; as they have the sockets, the daemon takes them."""
+    run = place / "run"
+    run.mkdir()
+    with contextlib.ExitStack() as stack:
+        given: list[tuple[str, int]] = []
+        doors = []
+        for file in sorted((ROOT / "deploy").glob("*.socket")):
+            names = [line.partition("=")[2] for line in unit(file.name)
+                     if line.startswith("FileDescriptorName=")]  # fmt: skip
+            for how, kind in (
+                ("ListenStream", socket.SOCK_STREAM),
+                ("ListenSequentialPacket", socket.SOCK_SEQPACKET),
+            ):
+                paths = listens(file.name, how)
+                assert {path.parent for path in paths} <= {Path("/run/seccompd")}
+                found = stack.enter_context(listening([run / path.name for path in paths], kind))
+                given += [((names or [file.name])[0], fd) for fd in found]
+                doors += [path.stem for path in paths]
+        assert set(doors) == {*DOORS, "control"}
+        assert len(doors) == len(set(doors))
+        with serving(
+            root, place, {"host": POLICY}, start=manager.start(given), doors=[*DOORS],
+            environ=manager.environ,
+        ) as daemon:
+            manager.until("READY=1")
+            inodes = {os.fstat(fd).st_ino for _, fd in given}
+            assert inodes <= {
+                int(link.split("[")[1][:-1]) for link in links(daemon.pid) if "socket:[" in link
+            }
+            modes = {name: os.stat(run / f"{name}.sock").st_mode & 0o777 for name in doors}
+            assert modes == {"oci": 0o600, "lxc": 0o600, "attach": 0o666, "control": 0o666}
+
+
+def test_a_socket_that_no_door_is_for(root: Person, place: Path, manager: Manager) -> None:
+    with (
+        listening([place / "lxc.sock"], socket.SOCK_SEQPACKET) as found,
+        serving(root, place, {"host": POLICY}, start=manager.start([("lxc", found[0])])) as daemon,
+    ):
+        assert "nobody serves lxc.sock" in daemon.log()
 
 
 def capabilities(pid: int) -> set[str]:
@@ -179,10 +203,3 @@ def test_the_unit_knows_every_capability_that_is_kept() -> None:
         for word in line.partition("=")[2].split()
     }  # fmt: skip
     assert words == {*zygote.KEPT, *main.KEPT}
-
-
-def test_it_is_a_daemons_socket_unit() -> None:
-    lines = (ROOT / "deploy" / "seccompd.socket").read_text().splitlines()
-    paths = [line.partition("=")[2] for line in lines if line.startswith("ListenStream=")]
-    assert paths == ["/run/seccompd/oci.sock", "/run/seccompd/control.sock"]
-    assert isinstance(Daemon, type)

@@ -52,6 +52,10 @@ def umount(target: str, flags: int = 0) -> int:
     return ctypes.get_errno() if got else 0
 
 
+# What of a superblock's options mount(2) has flags for.
+WHOLE = {"ro", "rw", "sync", "dirsync", "lazytime", "mand", "i_version"}
+
+
 def shown(target: str) -> str:
     """What /proc/self/mountinfo says of a mount, without what depends on where it was made."""
     where = os.path.realpath(target)
@@ -62,7 +66,7 @@ def shown(target: str) -> str:
         if fields[4] == where:
             dash = fields.index("-")
             options = sorted(set(fields[5].split(",")) - {"idmapped"})
-            whole = sorted(set(fields[-1].split(",")) & {"ro", "rw", "sync", "lazytime"})
+            whole = sorted(set(fields[-1].split(",")) & WHOLE)
             return f"{fields[dash + 1]} {','.join(options)} {','.join(whole)}"
     return "not there"
 
@@ -127,6 +131,14 @@ row("ext4", "device", "a", "ext4")
 row("ext4 through a link", "device", "link", "ext4")
 row("ext4 ro", "device", "a", "ext4", RDONLY)
 row("ext4 flags", "device", "a", "ext4", RDONLY | NOSUID | 8 | 1024)
+for _name, _flag in (
+    ("nosuid", NOSUID), ("nodev", NODEV), ("noexec", 8), ("sync", 1 << 4), ("mand", 1 << 6),
+    ("dirsync", 1 << 7), ("nosymfollow", 1 << 8), ("noatime", 1 << 10), ("nodiratime", 1 << 11),
+    ("silent", 1 << 15), ("posixacl", 1 << 16), ("relatime", 1 << 21), ("iversion", 1 << 23),
+    ("strictatime", 1 << 24), ("lazytime", 1 << 25), ("unknown", 1 << 30),
+    ("all of them", 0x42A18DDF),
+):  # fmt: skip
+    row(f"ext4 flag {_name}", "device", "a", "ext4", _flag)
 row("ext4 magic", "device", "a", "ext4", MAGIC | RDONLY)
 row("ext4 option", "device", "a", "ext4", 0, "noload")
 row("ext4 unknown option", "device", "a", "ext4", 0, "foo=1")

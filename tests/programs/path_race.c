@@ -1,8 +1,9 @@
 /* A path that changes its meaning while a node is made there.
  *
- * path_race HOW SECONDS GOOD BAD
+ * path_race HOW SECONDS GOOD BAD [MORE]
  *
- * One thread makes nodes, relative to the working directory, for SECONDS or until there are MOST;
+ * One thread makes nodes, relative to the working directory, for SECONDS or until there are MOST
+ * (and for up to MORE seconds, 30, until each side has won now and then);
  * another one turns what their path means between the directories GOOD and BAD all the time. HOW:
  *   string    the letters of the path in memory (names of equal length)
  *   symlink   a symbolic link, exchanged with another one
@@ -77,11 +78,11 @@ static void *turner(void *unused)
 
 int main(int argc, char **argv)
 {
-	if (argc != 5)
+	if (argc != 5 && argc != 6)
 		return 2;
 	how = argv[1];
-	/* on a busy machine some time more, until each side has won now and then */
-	double end = now() + atof(argv[2]), last = end + 30;
+	/* on a busy machine some time more */
+	double end = now() + atof(argv[2]), last = end + (argc == 6 ? atof(argv[5]) : 30);
 	for (int i = 0; i < 2; i++) {
 		names[i] = argv[3 + i];
 		folders[i] = open(names[i], O_PATH | O_DIRECTORY);

@@ -76,6 +76,23 @@ def test_a_node(daemon: Daemon, box: Lxc) -> None:
     served(daemon)
 
 
+def test_a_device_that_comes_later(daemon: Daemon, box: Lxc) -> None:
+    name = box.start()
+    # whose container that is LXC says with its first call
+    assert box.attach(name, NODE).stdout == MADE
+    done = daemon.command("device", "add", name, "/dev/full", "/my/full", "--owner", "0:5")
+    assert (done.returncode, done.stderr) == (0, "")
+    said = box.attach(name, "stat -c '%F %a %u:%g %t:%T' /my/full; echo x >/my/full")
+    assert said.stdout == "character special file 666 0:5 1:7\n"
+    assert "No space left" in said.stderr
+    (row,) = daemon.ask("device", "list")
+    assert (row["container"], row["state"], row["notes"]) == (name, "there", [])
+    assert daemon.command("device", "remove", name, "/my/full").returncode == 0
+    assert box.attach(name, "ls -A /my").stdout == ""
+    box.stop(name)
+    served(daemon)
+
+
 def test_mounts(daemon: Daemon, box: Lxc, place: Path) -> None:
     image = make_image(place)
     for name in ("by-fuse", "by-kernel"):

@@ -20,7 +20,7 @@ FIRST_ID = 100_000
 APPLETS = (
     "sh", "mknod", "ls", "cat", "sleep", "echo", "rm", "mv", "id", "stat", "mount", "umount", "cd",
     "touch", "chmod", "true", "readlink", "test", "mkdir", "env", "mkfifo", "kill", "seq", "cut",
-    "head", "wc",
+    "head", "wc", "cmp",
 )  # fmt: skip
 CAPABILITIES = (
     "CAP_MKNOD", "CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID",

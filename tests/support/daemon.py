@@ -30,7 +30,7 @@ class Daemon:
         self.runtime = place / "run"
         self.audit = place / "audit.json"
         self.socket = socket or self.runtime / "oci.sock"
-        self._lead = start
+        self.lead = start
         self._environ = {"SECCOMPD_TEST_TRACEBACK": "1", **(environ or {})}
         (place / "policies").mkdir(exist_ok=True)
         self._config = place / "seccompd.yaml"
@@ -57,7 +57,7 @@ class Daemon:
                 ["serve", "--config", str(self._config)],
                 stdout=log.fileno(), stderr=log.fileno(),
                 env=self._environ,
-                lead=self._lead,
+                lead=self.lead,
             )
         wait_for(self._listens, bool)
 
@@ -130,8 +130,13 @@ class Daemon:
     ) -> subprocess.CompletedProcess[str]:
         """`seccompd VERB` about this daemon, as somebody."""
         person = person or self._person
-        words = seccompd(person, verb, "--socket", str(self.runtime / "control.sock"), *options)
+        words = self.words(verb, *options, person=person)
         return run(words, env=person.environ(), cwd="/")
+
+    def words(self, verb: str, *options: str, person: Person | None = None) -> list[str]:
+        """Its command line."""
+        control = str(self.runtime / "control.sock")
+        return seccompd(person or self._person, verb, "--socket", control, *options)
 
     def container(self, name: str) -> dict[str, Any]:
         """What `ps` says of a container."""

@@ -49,6 +49,10 @@ class Caller:
         self._listened = Listened(policy(POLICY, "none"), words)
         self.listener = self._listened.listener
 
+    def let_go(self) -> None:
+        """From now on the listener is the daemon's alone."""
+        self._listened.let_go()
+
     def errnos(self) -> list[str]:
         return self.said.read_text().split() if self.said.exists() else []
 

@@ -25,9 +25,15 @@ class Listened:
         """The exit status of the command, once it has ended."""
         return self._next(Kind.EXITED).value
 
+    def let_go(self) -> None:
+        """From now on the listener is only whose it was given to."""
+        if self.listener >= 0:
+            os.close(self.listener)
+            self.listener = -1
+
     def close(self) -> None:
         """Ends the command."""
-        os.close(self.listener)
+        self.let_go()
         self._init.close()
 
     def _next(self, kind: Kind) -> Event:

@@ -84,12 +84,15 @@ class Actor:
         ceiling: Sequence[dict[str, Any]] | None,
         most: int = 64,
         deadline: float = 20.0,
+        idleness: float = 5.0,
         patience: float = 600.0,
+        ready_made: Sequence[str] | None = None,
     ) -> None:
         self._target = target
+        self.events: list[dict[str, Any]] = []
         config = {
             "pid": target.pid, "ceiling": ceiling, "most": most, "deadline": deadline,
-            "patience": patience,
+            "idleness": idleness, "patience": patience, "ready_made": ready_made,
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.mounting", json.dumps(config)],
@@ -108,12 +111,22 @@ class Actor:
 
     def hear(self) -> tuple[int, str]:
         """The errno of the outcome, and how it came about."""
+        while "errno" not in (line := self._line()):
+            self.events.append(line)
+        self.last = line
+        return self.last["errno"], self.last["how"]
+
+    def event(self) -> dict[str, Any]:
+        """The next record that is about no call."""
+        return self.events.pop(0) if self.events else self._line()
+
+    def _line(self) -> dict[str, Any]:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
             raise EOFError
-        self.last = json.loads(line)
-        return self.last["errno"], self.last["how"]
+        found: dict[str, Any] = json.loads(line)
+        return found
 
     def mount(self, **plan: Any) -> tuple[int, str]:
         """Both."""
@@ -133,13 +146,11 @@ class Actor:
 def mounting(
     *,
     ceiling: Sequence[dict[str, Any]] | None,
-    most: int = 64,
-    deadline: float = 20.0,
-    patience: float = 600.0,
+    **more: Any,
 ) -> Iterator[tuple[Target, Actor]]:
     """A target and its actor. `ceiling` None: there is no maker, as for an ordinary user."""
     target = Target()
-    actor = Actor(target, ceiling=ceiling, most=most, deadline=deadline, patience=patience)
+    actor = Actor(target, ceiling=ceiling, **more)
     try:
         yield target, actor
     finally:
@@ -162,7 +173,11 @@ def _serve(config: dict[str, Any]) -> None:
         rules = [
             MountCeiling(
                 fstype=rule["fstype"].encode(), force=rule.get("force", 0),
-                names=tuple(name.encode() for name in rule.get("names", ())),
+                flags=rule.get("flags", 0xFFFFFFFF), shift=rule.get("shift", True),
+                options=tuple(glob.encode() for glob in rule.get("options", ("*",))),
+                names=tuple(
+                    name.encode() for name in rule.get("names", ("*",) if rule.get("text") else ())
+                ),
                 devices=tuple(tuple(numbers) for numbers in rule.get("devices", ())),
                 images=rule.get("images", True), text=rule.get("text", False),
             )
@@ -177,6 +192,7 @@ def _serve(config: dict[str, Any]) -> None:
 
     from supervisor.engine.act import Actor as RealActor
     from supervisor.engine.limits import DEFAULT
+    from supervisor.kernel.fuse_programs import PROGRAMS
     from supervisor.model import (
         Decision,
         Facts,
@@ -197,10 +213,14 @@ def _serve(config: dict[str, Any]) -> None:
     actor = RealActor(
         userns=True, traits=Said(), policy=Said(), maker_socks=makers,
         uids=MAP, gids=MAP,
-        report=lambda *a, **k: print(a, k, file=sys.stderr),
+        report=lambda name, **k: print(json.dumps({"event": name, **k}), flush=True),
         limits=DEFAULT._replace(mount=config["deadline"]),
     )  # fmt: skip
+    actor._servers.idleness = config["idleness"]
     actor._servers.patience = config["patience"]
+    if config["ready_made"]:
+        assert isinstance(PROGRAMS, dict)
+        PROGRAMS["ready-made"] = tuple(config["ready_made"])
 
     def text(value: str | None) -> bytes | None:
         return None if value is None else value.encode()

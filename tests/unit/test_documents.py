@@ -21,12 +21,13 @@ from supervisor.kernel.syscalls import X86_64
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe import audit
 from supervisor.observe.identity import identity
-from supervisor.policy import store
+from supervisor.policy import globs, races, settle, shadows, shapes, store, validate
 from supervisor.policy.applies import Applies
 from supervisor.policy.mount_values import FLAG_NAMES, SETTINGS, VIAS
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 from supervisor.policy.open_values import CONTENT_MAX, GRANTS
 from supervisor.policy.schema import json_schema
+from supervisor.policy.source import NODES_MAX
 from supervisor.policy.traits import Traits
 
 TOP = Path(__file__).resolve().parents[2]
@@ -80,7 +81,8 @@ def examples(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "least"), [("docs/policies.md", 10), ("docs/mounts.md", 1), ("docs/opens.md", 1)]
+    ("page", "least"),
+    [("docs/policies.md", 10), ("docs/mounts.md", 1), ("docs/sockets.md", 1), ("docs/opens.md", 1)],
 )
 def test_the_pages_on_policies_have_examples_that_load(
     tmp_path: Path, page: str, least: int
@@ -104,6 +106,30 @@ def test_the_page_on_policies_has_every_key() -> None:
     shown = " ".join(examples("docs/policies.md"))
     missing = {key for key in {*rule, *limits} if f"{key}:" not in shown}
     assert not missing
+
+
+def test_the_page_on_sockets_has_every_key() -> None:
+    page = (TOP / "docs/sockets.md").read_text()
+    schema = json_schema(FAMILIES)
+    for family in ("connect", "bind"):
+        keys = schema["$defs"][f"{family}_rule"]["properties"].keys()
+        own = keys - schema["$defs"]["mknod_rule"]["properties"].keys()
+        assert {"family", "port", "abstract"} < own
+        assert not {key for key in own if f"`{key}`" not in page}
+
+
+def test_the_page_on_policies_has_the_limits_of_proofs() -> None:
+    page = (TOP / "docs/policies.md").read_text()
+    numbers = (
+        races._STEPS_MAX, shadows._STEPS_MAX, shadows._PIECES_MAX, shapes._BOXES_MAX,
+        shapes._NODES_MAX, shapes._TESTS_MAX, globs._LONG, globs._WORK_MAX, settle._CUBES_MAX,
+    )  # fmt: skip
+    table = [line for line in page.partition("## How far proofs go")[2].splitlines()
+             if line.startswith("| ") and line[2:6] != "what"]  # fmt: skip
+    for number, line in zip(numbers, table, strict=False):
+        assert f"| {number:,}" in line
+    assert f"{NODES_MAX:,} values" in page
+    assert f"{validate._RULES_MAX:,} rules" in page
 
 
 def test_every_option_of_run_is_on_its_page() -> None:

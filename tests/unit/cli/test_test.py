@@ -89,6 +89,17 @@ def test_junit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "1:9: error: not a case" in captured.err
 
 
+def test_a_name_cannot_speak_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text("version: 1\nsyscalls: {mknod: [{do: emulate}]}\n")
+    (tmp_path / "p.test.yaml").write_text(
+        'cases:\n  - {name: "a\\e[31m", call: mknod, args: {mode: char}, verdict: refuse}\n'
+    )
+    assert run(str(tmp_path)) == 1
+    assert "a\\x1b[31m" in capsys.readouterr().out
+
+
 def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(str(folder / "mine.test.yaml"), "-o", "json") == 0
     (row,) = json.loads(capsys.readouterr().out)
@@ -117,6 +128,11 @@ def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
         ("{call: mknod, args: {path: 1}, verdict: x}", "mknod has no argument path: it has"),
         ("{call: mknod, args: 5, verdict: x}", "mappings"),
         ("{call: umount, verdict: x}", "x86_64 has no umount"),
+        ("{call: mknod, verdict: emulated, args: {mode: char}}", "did you mean emulate?"),
+        ("{call: mknod, verdict: errno EPRM, args: {mode: char}}", "did you mean EPERM?"),
+        ("{call: mknod, verdict: errno, errno: 5, args: {mode: char}}", "unknown errno 5"),
+        ('{call: mknod, verdict: emulate, args: {mode: char, dev: "1:1048576"}}', "no device 1:10"),
+        ('{call: mknod, verdict: emulate, args: {pathname: "a\\0b", mode: char}}', "a NUL in it"),
     ],
 )
 def test_what_is_no_case_is_said(

@@ -35,6 +35,7 @@ audit: /var/log/mine
 limits:
   containers: 5
   connections: 6
+  connects: 10
   attached: 9
   message: 8192
   hand_over: 1.5
@@ -56,7 +57,7 @@ limits:
     assert found.policies == (Path("/etc/mine"),)
     assert found.audit == Path("/var/log/mine")
     assert (found.containers, found.connections, found.message) == (5, 6, 8192)
-    assert found.attached == 9
+    assert (found.attached, found.connects, found.connects_at_once) == (9, 10, 40)
     assert (found.hand_over, found.session.snapshot) == (1.5, 0.5)
     assert (found.session.restarts, found.session.restart_window) == (3, 60.0)
     assert (found.session.hang, found.session.path, found.session.mount) == (5.0, 3.0, 30.0)

@@ -47,6 +47,8 @@ with open(sys.argv[1], "w") as file:
 class Actor:
     """Carries nothing out, and says what it is told to say."""
 
+    patient = 0
+
     def __init__(self, act: Callable[[MakeNode], Outcome]) -> None:
         self.act = act
         self.on_wait: Callable[[], None] = lambda: None

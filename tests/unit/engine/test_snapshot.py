@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from errno import EBUSY, EFAULT, ENAMETOOLONG, ENOTCONN
+from errno import EACCES, EBUSY, EFAULT, ENAMETOOLONG, ENODEV, ENOTCONN
 
 import pytest
 
+from supervisor.engine.limits import DEFAULT
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
+from supervisor.kernel.shim import lib
 from supervisor.kernel.syscalls import I386, X86_64
 from supervisor.model import Snapshot
 from tests.support.listener import Listened, deadline_timer, watch
@@ -133,3 +136,59 @@ def test_the_end(received: Start) -> None:
 def test_architectures_differ() -> None:
     names = {(arch, spec.name) for (arch, _), spec in POLICY.calls.items()}
     assert {(X86_64, "mknod"), (I386, "mknod")} <= names
+
+
+NODES = "int(''.join(str(call(133, name, 0o20666, 0x103)) for name in {names}) != {errnos!r})"
+
+
+def nodes(received: Start, names: bytes, *errnos: int) -> tuple[Receiver, Listened]:
+    """A node of each name is asked for; the status is 0 where they get these errnos."""
+    each = "[" + ", ".join(f"b'{name:c}'" for name in names) + "]"
+    return received(NODES.format(names=each, errnos="".join(map(str, errnos))))
+
+
+def test_equal_calls_are_answered_without_a_look(received: Start) -> None:
+    receiver, listened = nodes(received, b"aaabab", *[ENODEV] * 3, EBUSY, ENODEV, EACCES)
+    first(receiver)
+    assert receiver.settled == 0
+    assert receiver.answer_last((0, -ENODEV, 0))
+    receiver.settle((0, -ENODEV, 0), refuses=True)
+    assert first(receiver)[1].args[0] == b"b"
+    assert receiver.settled == 2
+    assert receiver.answer_last((0, -EBUSY, 0))
+    assert first(receiver)[1].args[0] == b"b"
+    assert receiver.settled == 1
+    assert receiver.answer_last((0, -EACCES, 0))
+    assert listened.status() == 0
+
+
+def test_what_is_settled_is_forgotten(received: Start) -> None:
+    receiver, listened = nodes(received, b"aaa", ENODEV, EBUSY, EACCES)
+    forget: Callable[[], None]
+    for errno, forget in (
+        (ENODEV, receiver.settle_no_more),
+        (EBUSY, lambda: receiver.take(POLICY.calls, DEFAULT)),
+        (EACCES, lambda: None),
+    ):
+        assert first(receiver)[1].args[0] == b"a"
+        assert receiver.settled == 0
+        receiver.settle((0, -errno, 0), refuses=True)
+        assert receiver.answer_last((0, -errno, 0))
+        forget()
+    assert listened.status() == 0
+
+
+def test_others_have_their_turn_between_settled_calls(received: Start) -> None:
+    count = lib.SD_AT_ONCE + 2
+    receiver, listened = nodes(received, b"a" * count, *[ENODEV] * count)
+    first(receiver)
+    assert receiver.answer_last((0, -ENODEV, 0))
+    receiver.settle((0, -ENODEV, 0), refuses=True)
+    assert receiver.receive(200_000) is None
+    assert receiver.settled == lib.SD_AT_ONCE
+    while receiver.settled:
+        with contextlib.suppress(OSError):  # the last caller has gone
+            receiver.receive(200_000)
+            continue
+        break
+    assert listened.status() == 0

@@ -42,7 +42,8 @@ def test_what_strace_writes(text: str, kind: Kind, value: int | bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [("S_IFFOO", Kind.MODE), ("", Kind.FD), ('"x"...', Kind.PATH), ('"x"', Kind.MODE),
-     (r'"\q"', Kind.PATH), ("1|", Kind.FLAGS), ("makedev(1)", Kind.DEV)],
+     (r'"\q"', Kind.PATH), ("1|", Kind.FLAGS), ("makedev(1)", Kind.DEV),
+     ("makedev(4096, 0)", Kind.DEV), ("makedev(0, 1048576)", Kind.DEV)],
 )  # fmt: skip
 def test_what_means_nothing(text: str, kind: Kind) -> None:
     with pytest.raises(ValueError, match=r"."):

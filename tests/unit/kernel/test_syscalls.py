@@ -18,6 +18,8 @@ def test_numbers_are_those_of_libseccomp(name: str, arch: int) -> None:
     found = pyseccomp.resolve_syscall(arch, name)
     if found == -1:
         pytest.skip("this libseccomp does not know the call")
+    if found <= -100:
+        pytest.skip("a number of libseccomp's own: the call can come by way of socketcall, too")
     assert (number(name, arch) if number(name, arch) is not None else -1) == max(found, -1)
 
 

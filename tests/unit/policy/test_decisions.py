@@ -164,6 +164,7 @@ def slow(policy: CompiledPolicy, path: bytes, facts: Facts | None) -> Verdict:
     """The same semantics with no index at all, for calls of char 1:3."""
     rules = node_rules(policy)
     written = lexical(path)
+    behind = False  # a refusal in force that asks who calls, and is not known to match
     for rule in rules.rules:
         if rule.nodes is not None and ("c", 1, 1, 3, 3) not in rule.nodes:
             continue
@@ -171,14 +172,19 @@ def slow(policy: CompiledPolicy, path: bytes, facts: Facts | None) -> Verdict:
         unsure = (rule.globs is not None and known is None) or (
             facts is None and rule.caller is not None
         )
-        if unsure and rule.verdict.grants == (facts is not None):
+        # For the records alone it lets some callers go: at the first look that is as a grant.
+        spares = facts is None and rule.audit and not rule.verdict.grants
+        looks = rule.verdict.grants or (spares and rule.caller is not None)
+        if unsure and looks == (facts is not None):
+            behind = behind or (not rule.audit and not looks and rule.caller is not None)
             continue
         globs = rule.globs
         if globs is not None and known is not None and not _any(globs, known):
             continue
         if facts is not None and not rule.matches_caller(facts):
             continue
-        return rule.verdict
+        seen = spares and (behind or rule.caller is not None)
+        return Verdict.EMULATE if seen else rule.verdict
     return rules.otherwise.verdict
 
 
@@ -195,6 +201,8 @@ def test_the_index_changes_nothing(seed: int) -> None:
         if rnd.random() < 0.2:
             keys.append(f"uid: {rnd.choice((0, 1))}")
         keys.append(rnd.choice(("do: emulate", "do: refuse", "do: kill", "do: {return: 1}")))
+        if rnd.random() < 0.2:
+            keys.append("mode: audit, accept_race: true")
         rules.append("{" + ", ".join(keys) + "}")
     compiled = mknod(*rules)
     for _ in range(200):
@@ -210,6 +218,23 @@ def test_the_index_changes_nothing(seed: int) -> None:
             for uid in (0, 1, 2):
                 second = decide(compiled, call(path), Facts(lexical(path), uid, 0))
                 assert second == replace(first, needs_facts=False, as_written=False)
+
+
+def test_an_audit_rule_that_asks_who_calls_is_not_passed_by() -> None:
+    """What no rule behind it grants, it lets go for the records: whom, says the second look."""
+    for rule in ('{devices: ["null"], uid: 0, mode: audit, do: kill}',
+                 '{devices: ["null"], uid: 0, mode: audit, do: {errno: EIO}}'):  # fmt: skip
+        compiled = mknod(rule)
+        for path in (b"/x", b"x"):
+            first = decide(compiled, call(path))
+            assert (first.verdict, first.needs_facts, first.as_written) == (
+                Verdict.EMULATE, True, False,
+            )  # fmt: skip
+        known = decide(compiled, call(b"/x"), Facts(b"/x", 0, 0))
+        assert known.audit
+        assert known.verdict in (Verdict.KILL, Verdict.ERRNO)
+        other = decide(compiled, call(b"/x"), Facts(b"/x", 5, 0))
+        assert (other.verdict, other.audit) == (Verdict.REFUSE, False)
 
 
 def test_only_ids_and_unknown_paths_have_to_be_looked_at_again() -> None:

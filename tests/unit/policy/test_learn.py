@@ -249,6 +249,49 @@ def test_mounts(tmp_path: Path) -> None:
     assert all(grants(text, record) for record in records[:3])
 
 
+@pytest.mark.parametrize("data", ["rw", "bind,nosuid", "remount", "*,$x,[a]", "ro,defaults,}: #"])
+def test_options_of_a_text_are_no_flags(tmp_path: Path, data: str) -> None:
+    """What stands in a mount's text may be spelled as a flag is, or as another call."""
+    asked = mount(b"/images/a.img", b"/mnt")
+    asked["args"] |= {"data": data, "mountflags": 0}
+    text = learned(tmp_path, asked)
+    assert clean(text)
+    assert grants(text, asked)
+    for flags in (1, 2):  # ro, nosuid: nobody asked for those
+        other = mount(b"/images/a.img", b"/mnt")
+        other["args"] |= {"data": data, "mountflags": flags}
+        assert not grants(text, other)
+
+
+MANY = [node(b"/srv/%d/dev/null" % number, 0x103) for number in range(9)]
+REFUSED = node(b"/srv/x/dev/null", 0x103, verdict="refuse", rule="base.yaml:9", errno="EPERM")
+
+
+def test_what_was_refused_is_not_granted_for_being_near(tmp_path: Path) -> None:
+    near = learned(tmp_path, *MANY)
+    assert grants(near, REFUSED), "many folders become what is below all of them"
+    text = learned(tmp_path, *MANY, REFUSED)
+    assert all(grants(text, record) for record in MANY)
+    assert not grants(text, REFUSED)
+    assert '1 x mknod("/srv/x/dev/null"' in text
+
+
+def test_nor_by_an_existing_policy_that_is_extended(tmp_path: Path) -> None:
+    old = tmp_path / "old.yaml"
+    old.write_text("version: 1\nsyscalls: {mknod: [{devices: zero, do: refuse}]}\n")
+    assert grants(learned(tmp_path, *MANY, merge=str(old)), REFUSED)
+    text = learned(tmp_path, *MANY, REFUSED, merge=str(old))
+    assert all(grants(text, record) for record in MANY)
+    assert not grants(text, REFUSED)
+
+
+def test_what_was_refused_once_and_granted_then_is_not_said_to_be_refused(tmp_path: Path) -> None:
+    granted = node(b"/srv/x/dev/null", 0x103, how="bind")
+    text = learned(tmp_path, granted, REFUSED)
+    assert grants(text, granted)
+    assert "refused" not in text
+
+
 def test_what_nobody_may_overwrite(tmp_path: Path) -> None:
     there = tmp_path / "there.yaml"
     there.write_text("")

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.device_numbers import MINOR_MAX
 from supervisor.model import Decision, Facts, Source, Verdict
 from supervisor.policy import store
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.devices import PROTECTED, device_text
 from supervisor.policy.draft import read_draft
 from supervisor.policy.lint import lint
+from supervisor.policy.match import NodeRange
 from supervisor.policy.shadows import shadows
 from supervisor.policy.source import PolicyFindings
 from supervisor.policy.traits import Nodes
@@ -82,7 +85,49 @@ def warnings(text: str, nodes: Nodes | None = None) -> list[str]:
         (HEAD + "    - {do: emulate}\n", ["4:12 without `devices` this grants the host's disks"]),
         (
             HEAD + '    - {devices: "char 1:*", do: emulate}\n',
-            ["4:17 char 1:* grants the host's memory and the host's I/O ports"],
+            ["4:17 char 1:* grants the host's memory, "],
+        ),
+        (
+            HEAD + "    - {devices: [zero, mem, 'char 10:196'], path: /a, do: emulate}\n"
+            "    - {devices: mem, do: {emulate: {realise: closed}}}\n",
+            ["4:24 mem grants the host's memory", "4:29 char 10:196 grants the host's devices"],
+        ),
+        (  # what an earlier rule decides is not granted by a later one
+            HEAD + "    - {devices: [mem, 'char 1:0-2', 'block 8:*'], do: refuse}\n"
+            "    - {devices: ['char 1:0-3', 'block 8:1'], do: emulate}\n"
+            "    - {devices: 'block 8-9:1', path: /a, do: emulate}\n",
+            ["6:17 block 8-9:1 grants the host's block devices"],
+        ),
+        (
+            MOUNT + '      - {fstype: ext4, source: "**", options: {allow: ["*"]}, '
+            "do: {emulate: {via: kernel, devices: true}}}\n",
+            [
+                "6:32 ** mounts the host's disks",
+                "6:56 * allows errors=panic",
+                "6:67 devices: true: every device node",
+            ],
+        ),
+        (
+            MOUNT + '      - {fstype: ext4, source: ["block *:*", "block 8:1", /dev/sd*, "/dev/**",'
+            ' "block 7:0", "/images/**"], do: emulate}\n'
+            '      - {fstype: squashfs, source: "**", do: {emulate: {via: fuse}}}\n',
+            [
+                "6:33 block *:* mounts the host's disks",
+                "6:46 block 8:1 mounts the host's disks",
+                "6:69 /dev/** mounts the host's disks",
+            ],
+        ),
+        (
+            MOUNT + "      - {fstype: ext4, source: /a, options: {allow: "
+            '[ro, rw, "ro ", MS_RDONLY, MS_NODEV, nosuidd, acl, "x=nodev", user_xattr]}, '
+            "do: emulate}\n",
+            [
+                "6:58 rw is how it is without a flag",
+                "6:62 'ro ' has blanks around it",
+                "6:69 MS_RDONLY is no option: flags are named as mount(8) does",
+                "6:80 MS_NODEV is no option: the flag is written nodev",
+                "6:90 nosuidd is an option that no flag stands for: did you mean nosuid?",
+            ],
         ),
         (
             "version: 1\nlists: {a: [zero], b: [$a], c: [full]}\nsyscalls:\n  mknod:\n"
@@ -121,6 +166,29 @@ def test_what_is_odd_is_said(text: str, expected: list[str] | None) -> None:
     assert len(found) == len(expected), found
     for said, start in zip(sorted(found), sorted(expected), strict=True):
         assert said.startswith(start), (said, start)
+
+
+def some_of(nodes: NodeRange) -> list[NodeRange]:
+    """The range, its corners, and what reaches a little beyond it."""
+    kind, low, high, first, last = nodes
+    return [
+        nodes, (kind, low, low, first, first), (kind, high, high, last, last),
+        (kind, low, high, last, min(last + 1, MINOR_MAX)), (kind, low, low, 0, first),
+        (kind, max(low - 1, 0), high, first, last),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("protected", PROTECTED, ids=lambda pair: str(pair[1]))
+def test_what_meets_the_hosts_own_is_said(protected: tuple[NodeRange, str]) -> None:
+    own, what = protected
+    for nodes in some_of(own):
+        text = device_text(nodes)
+        (said,) = warnings(HEAD + f"    - {{devices: '{text}', path: /a/**, do: emulate}}\n")
+        assert said.startswith(f"4:17 {text} grants ")
+        assert what in said or said.endswith(" and more")
+        closed = f"    - {{devices: '{text}', do: {{emulate: {{realise: closed}}}}}}\n"
+        assert warnings(HEAD + closed) == []
+        assert warnings(HEAD + f"    - {{devices: '{text}', do: {{errno: EIO}}}}\n") == []
 
 
 def test_what_an_ordinary_user_cannot_do_is_said_where_it_is_asked_for() -> None:

@@ -129,6 +129,27 @@ def test_flags_and_options_are_allowed_by_name() -> None:
     assert first(every, mount_call(flags=1 << 30, data=b"x=y")).verdict is Verdict.EMULATE
 
 
+@pytest.mark.parametrize(
+    "option", ["logdev=/dev/sdb", "device=/dev/sdb", "journal_path=/a", "journal_dev=8", "fd=0"]
+)
+def test_other_devices_have_to_be_named(option: str) -> None:
+    """That all options are allowed is no word about those that bring in another device."""
+    name = option.partition("=")[0]
+    call = mount_call(data=f"a=b,{option}".encode())
+    for globs, granted in (
+        ('"*"', False), (f'["*", "{name[:-1]}*"]', False), (f'["*", "{name}=x*"]', False),
+        (f'["*", "{option}"]', True), (f'["a=*", "{name}=*"]', True),
+    ):  # fmt: skip
+        policy = mounts(KERNEL.replace("do:", f"options: {{allow: {globs}}}, do:"))
+        decision = first(policy, call)
+        assert (decision.verdict is Verdict.EMULATE) == granted, globs
+        if not granted:
+            assert decision.reason == f"{option} is not allowed by p.yaml:6"
+    # a FUSE program has no other devices to be given
+    every = FUSE.replace("do:", 'options: {allow: "*"}, do:')
+    assert first(mounts(every), call).verdict is Verdict.EMULATE
+
+
 def test_another_rule_may_allow_what_one_does_not() -> None:
     readable = KERNEL.replace("do: emulate", "options: {allow: ro}, do: {emulate: {force: ro}}")
     policy = mounts(readable, '{fstype: ext4, source: "/images/mine.img", uid: 5, do: emulate}')
@@ -207,8 +228,20 @@ def test_the_ceiling_has_what_the_kernel_may_mount_and_no_more() -> None:
     assert policy.mounts == (
         MountCeiling(b"ext4", MS["nodev"], **how),
         MountCeiling(b"xfs", MS["nodev"], **how),
-        MountCeiling(b"nfs", MS["nodev"] | MS["nosuid"], text=True),
+        MountCeiling(b"nfs", MS["nodev"] | MS["nosuid"], text=True, names=(b"a:/*",)),
     )
+    narrow = mounts(
+        '{fstype: ext4, source: "**", options: {allow: [noatime, "data=*", "x[^y]"]}, '
+        "do: {emulate: {force: ro, shift: false}}}"
+    ).mounts[0]
+    always = MS["silent"] | MS["relatime"] | MS["strictatime"]
+    operations = sum(MS[name] for name in ("remount", "bind", "move", "rec"))
+    operations += sum(MS[name] for name in ("unbindable", "private", "slave", "shared"))
+    forced = MS["nodev"] | MS["ro"]
+    assert narrow.flags == MS["noatime"] | forced | always | operations
+    assert (narrow.options, narrow.shift) == ((b"noatime", b"data=*", b"x*"), False)
+    anywhere = mounts("{fstype: nfs, do: emulate}").mounts[0]
+    assert (anywhere.names, anywhere.options) == ((b"*",), ())
     assert policy.fuse
     assert not mounts(KERNEL).fuse
     assert mounts(FUSE).mounts == ()
@@ -271,6 +304,10 @@ def test_what_is_forced_may_be_asked_for() -> None:
         ("{fstype: xfs, do: {emulate: {via: fuse}}}", "via: fuse needs a program for xfs"),
         ("{fstype: [ext4, squashfs], do: {emulate: {via: fuse}}}", "needs a program for"),
         ("{fstype: ext4, source: images/*, do: emulate}", "'images/*' is no path"),
+        ("{fstype: ext4, source: images/*, do: {emulate: {via: fuse}}}", "'images/*' is no path"),
+        ("{fstype: ext4, source: a, do: refuse}", "'a' is no path"),
+        ("{fstype: ext5, source: /x, do: emulate}", "unknown filesystem 'ext5': did you mean ext4"),
+        ("{fstype: [tmpfs, sqaushfs], do: refuse}", "did you mean squashfs?"),
         ("{fstype: ext4, source: char 1:3, do: emulate}", "no character device is a source"),
         ("{fstype: a/b, do: refuse}", "is no type of a filesystem"),
         ("{fstype: ext4, options: [ro], do: refuse}", "options is a mapping with allow"),
@@ -312,6 +349,22 @@ def test_a_continue_beside_a_refusal_has_to_be_meant() -> None:
     assert first(meant, mount_call(fstype=b"tmpfs")).verdict is Verdict.CONTINUE
     assert first(meant, mount_call(fstype=b"ramfs")).verdict is Verdict.REFUSE
     assert first(mounts(rule), mount_call(fstype=b"tmpfs")).rule == "p.yaml:6"
+
+
+def test_types_that_nobody_here_has_heard_of_may_be_named() -> None:
+    """Of a kernel that has more than Linux, or of a FUSE program."""
+    for name in ("acmefs", "fuse.sshfs", "fuse.ext5", "x"):
+        rule = f"{{fstype: {name}, do: refuse}}"
+        assert first(mounts(rule, otherwise="refuse"), mount_call(fstype=name.encode())).rule
+
+
+def test_a_rule_about_texts_does_not_match_an_image() -> None:
+    """A source that is no path is a text of nfs or cifs: no image is called that."""
+    rules = ("{source: 'nas:*', do: {errno: EIO}}", "{do: {errno: EACCES}}")
+    policy = mounts(*rules, otherwise="refuse")
+    assert second(policy, mount_call()).value == errno.EACCES
+    nas = Source("text", b"nas:/x")
+    assert second(policy, mount_call(b"nas:/x", fstype=b"nfs"), nas).value == errno.EIO
 
 
 def test_how_many_mounts_there_may_be() -> None:

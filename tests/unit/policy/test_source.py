@@ -79,6 +79,8 @@ HEAD = "version: 1\nsyscalls:\n  mknod:\n"
         (b"a: \xff", "1:4 not UTF-8"),
         (b"a: b\x07", "1:5 not YAML"),
         (b"[" * 100_000, "1:33 nested deeper"),
+        (HEAD + "    - {do: refuse}\n" * 12_001, "12004:7 more than 12000 rules"),
+        (HEAD + f"    - {{devices: [{'zero, ' * 120_000}], do: refuse}}\n", "4:71"),
         (b"#" * (SIZE_MAX + 1), "1:1 larger than"),
     ],
 )

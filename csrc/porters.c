@@ -1,0 +1,139 @@
+/* Porters carry out calls on sockets that were fetched from a caller.
+ *
+ * A socket that blocks, blocks whoever calls on it: O_NONBLOCK belongs to the open file, which is the
+ * caller's, too. Even one that does not can be held by another thread of the caller's in the middle of
+ * a send. So each call is a thread's own, and nobody else waits for it. A thread has no capability that
+ * means anything to a socket but while it acts as the caller. It is kicked (interrupted by a signal) when the caller has gone or
+ * has a signal of its own to see to. */
+#include "porters.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { MOST_PORTERS = 256, STACK = 128 * 1024 };
+
+static struct porter {
+	pthread_t thread;
+	int sock;
+	int used; /* under `lock` */
+} porters[MOST_PORTERS];
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- threads ---- */
+
+static ssize_t receive(int sock, struct sd_errand *errand, int *fds, size_t *count)
+{
+	char control[CMSG_SPACE(sizeof(int) * SD_PORTER_FDS)];
+	struct iovec io = {errand, sizeof *errand};
+	struct msghdr message = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = control,
+				 .msg_controllen = sizeof control};
+	ssize_t got;
+	*count = 0;
+	do
+		got = recvmsg(sock, &message, MSG_CMSG_CLOEXEC);
+	while (got < 0 && errno == EINTR); /* kicked too late */
+	struct cmsghdr *head = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+	if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS) {
+		*count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(fds, CMSG_DATA(head), *count * sizeof(int));
+	}
+	return got;
+}
+
+static void follow(uint32_t cpu)
+{
+	static __thread uint32_t here = UINT32_MAX;
+	cpu_set_t only;
+	if (cpu == here || cpu >= CPU_SETSIZE)
+		return;
+	CPU_ZERO(&only);
+	CPU_SET(cpu, &only);
+	if (!sched_setaffinity((pid_t)syscall(SYS_gettid), sizeof only, &only))
+		here = cpu;
+}
+
+static void *serve(void *which)
+{
+	struct porter *porter = which;
+	struct sd_errand *errand = malloc(sizeof *errand);
+	int fds[SD_PORTER_FDS], sock = porter->sock;
+	size_t count;
+	ssize_t got;
+	while (errand && (got = receive(sock, errand, fds, &count)) > 0) {
+		follow(errand->cpu);
+		struct sd_errand_done done;
+		sd_porter_call(errand, (size_t)got, fds, count, &done);
+		for (size_t i = 0; i < count; i++)
+			close(fds[i]);
+		if (send(sock, &done, sizeof done, MSG_NOSIGNAL) < 0 && errno != EINTR)
+			break;
+	}
+	free(errand);
+	pthread_mutex_lock(&lock);
+	close(sock);
+	porter->used = 0;
+	pthread_mutex_unlock(&lock);
+	return NULL;
+}
+
+static void begin(uint32_t number, int sock)
+{
+	pthread_attr_t small;
+	int started = 0;
+	pthread_mutex_lock(&lock);
+	if (number < MOST_PORTERS && !porters[number].used) {
+		pthread_attr_init(&small);
+		pthread_attr_setstacksize(&small, STACK);
+		pthread_attr_setdetachstate(&small, PTHREAD_CREATE_DETACHED);
+		porters[number].sock = sock;
+		started = !pthread_create(&porters[number].thread, &small, serve, &porters[number]);
+		porters[number].used = started;
+		pthread_attr_destroy(&small);
+	}
+	pthread_mutex_unlock(&lock);
+	if (!started)
+		close(sock); /* who waits on it sees so */
+}
+
+static void kick(uint32_t number)
+{
+	pthread_mutex_lock(&lock); /* a thread that is marked as used has not ended yet */
+	if (number < MOST_PORTERS && porters[number].used)
+		pthread_kill(porters[number].thread, SIGUSR1);
+	pthread_mutex_unlock(&lock);
+}
+
+static void nothing(int signal)
+{
+	(void)signal;
+}
+
+int sd_porters_spawn(struct sd_child *child)
+{
+	int pid = sd_fork_helper(child, "seccompd-port");
+	if (pid)
+		return pid;
+	struct sigaction interrupt = {.sa_handler = nothing}; /* no SA_RESTART: that is what it is for */
+	struct sd_porters_order order;
+	int sock;
+	int32_t ready = sd_porter_setup();
+	if (!ready && sigaction(SIGUSR1, &interrupt, NULL))
+		ready = -errno;
+	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready)
+		_exit(1);
+	while (sd_receive_fds(0, &order, sizeof order, &sock, 1) == (int)sizeof order) {
+		if (order.op == SD_PORTER_NEW && sock >= 0)
+			begin(order.number, sock);
+		else if (order.op == SD_PORTER_KICK)
+			kick(order.number);
+	}
+	_exit(0);
+}

@@ -1,0 +1,378 @@
+/* Receives one call at a time: poll, RECV, read the caller's memory, ID_VALID; and answers it. */
+#include "compat.h"
+#include "memory.h"
+#include "proxy.h"
+#include "receiver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+struct sd_receiver {
+	int listener;
+	int proxy;            /* -1: calls come from the listener itself */
+	int outstanding;      /* from a proxy, and not answered */
+	uint64_t received_at; /* that one */
+	int timer;
+	struct sd_watch *watch;
+	struct sd_reads *reads;
+	size_t count;
+	uint64_t deadline_ns;
+	int next_slot;
+	uint64_t last_id;
+	int last_slot;
+	struct sd_settled settled;
+};
+
+static int by_call(const void *a, const void *b)
+{
+	const struct sd_reads *x = a, *y = b;
+	if (x->arch != y->arch)
+		return x->arch < y->arch ? -1 : 1;
+	return (x->nr > y->nr) - (x->nr < y->nr);
+}
+
+struct sd_receiver *sd_receiver_new(int listener, int proxy, int timer, struct sd_watch *watch,
+				    const struct sd_reads *reads, size_t count, uint64_t deadline_ns)
+{
+	struct seccomp_notif_sizes sizes;
+	if (syscall(SYS_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) ||
+	    sizes.seccomp_notif > sizeof watch->received)
+		return NULL;
+	struct sd_receiver *receiver = calloc(1, sizeof *receiver);
+	if (!receiver)
+		return NULL;
+	*receiver = (struct sd_receiver){
+		.listener = listener, .proxy = proxy, .timer = timer, .watch = watch,
+	};
+	if (sd_receiver_reads(receiver, reads, count, deadline_ns)) {
+		free(receiver);
+		return NULL;
+	}
+	return receiver;
+}
+
+int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count,
+		      uint64_t deadline_ns)
+{
+	struct sd_reads *table = calloc(count ? count : 1, sizeof *table);
+	if (!table)
+		return -ENOMEM;
+	memcpy(table, reads, count * sizeof *table);
+	qsort(table, count, sizeof *table, by_call);
+	sd_settled_clear(&receiver->settled);
+	free(receiver->reads);
+	receiver->reads = table;
+	receiver->count = count;
+	receiver->deadline_ns = deadline_ns;
+	return 0;
+}
+
+void sd_receiver_free(struct sd_receiver *receiver)
+{
+	if (!receiver)
+		return;
+	sd_settled_clear(&receiver->settled);
+	free(receiver->reads);
+	free(receiver);
+}
+
+/* 1: the listener has a call; 0: it has not */
+static int wait_for_call(const struct sd_receiver *receiver, int linger_us, const int *also,
+			 size_t also_count)
+{
+	struct pollfd polled[SD_ALSO + 1];
+	nfds_t count = 1;
+	int fd = receiver->proxy >= 0 ? receiver->proxy : receiver->listener;
+	polled[0] = (struct pollfd){fd, POLLIN, 0};
+	for (size_t i = 0; i < also_count && count <= SD_ALSO; i++)
+		polled[count++] = (struct pollfd){also[i], POLLIN, 0};
+	struct timespec limit = {linger_us / 1000000, (long)(linger_us % 1000000) * 1000};
+	int ready = ppoll(polled, count, &limit, NULL);
+	if (ready < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (polled[0].revents & POLLIN)
+		return 1;
+	return polled[0].revents & (POLLHUP | POLLERR | POLLNVAL) ? -ENOTCONN : 0;
+}
+
+/* A caller that made one reader hang is not read again; past SD_STALLS nobody of its container is. */
+static int stalled_before(const struct sd_watch *watch, uint32_t tid)
+{
+	uint32_t stalls = __atomic_load_n(&watch->stalls, __ATOMIC_ACQUIRE);
+	if (!stalls)
+		return 0;
+	if (stalls >= SD_STALLS)
+		return 1;
+	uint32_t tgid;
+	uint64_t start_time;
+	if (sd_task_start((int)tid, &tgid, &start_time))
+		return 1;
+	for (uint32_t i = 0; i < stalls; i++)
+		if (watch->stalled[i].tgid == tgid && watch->stalled[i].start_time == start_time)
+			return 1;
+	return 0;
+}
+
+static void begin_reading(struct sd_receiver *receiver, uint64_t id, uint32_t tid)
+{
+	struct sd_watch *watch = receiver->watch;
+	uint64_t now = sd_now_ns();
+	watch->reading_id = id;
+	watch->reading_tid = tid;
+	__atomic_store_n(&watch->reading_since, now, __ATOMIC_RELEASE);
+	/* A timer that is still running will be seen by the watchdog, who then waits for the rest of
+	 * this reading: so a busy session arms it at most once a deadline, and an idle one never. */
+	if (receiver->timer >= 0 && now - watch->armed_at >= receiver->deadline_ns) {
+		watch->armed_at = now;
+		sd_arm_timer(receiver->timer, receiver->deadline_ns);
+	}
+}
+
+static void end_reading(struct sd_receiver *receiver)
+{
+	__atomic_store_n(&receiver->watch->reading_since, 0, __ATOMIC_RELEASE);
+}
+
+static const struct sd_reads *reads_of(const struct sd_receiver *receiver, uint32_t arch, int32_t nr)
+{
+	struct sd_reads wanted = {.arch = arch, .nr = nr};
+	return bsearch(&wanted, receiver->reads, receiver->count, sizeof wanted, by_call);
+}
+
+static void take_arguments(struct sd_receiver *receiver, struct sd_call *call, int unread)
+{
+	const struct seccomp_notif *notif = (void *)receiver->watch->received;
+	const struct sd_reads *reads = reads_of(receiver, call->arch, call->nr);
+	uint64_t args[6];
+	for (int i = 0; i < 6; i++)
+		args[i] = notif->data.args[i];
+	int wrapped = !reads && sd_is_socketcall(call, args);
+	if (wrapped)
+		reads = reads_of(receiver, call->arch, sd_socketcall_number(args));
+	int reading = !unread && sd_has_strings(reads);
+	if (reading)
+		begin_reading(receiver, call->id, call->tid);
+	if (wrapped && reads)
+		unread |= sd_unwrap_socketcall(call, args, unread);
+	sd_take_arguments(call, reads, args, unread);
+	if (reading)
+		end_reading(receiver);
+}
+
+static int free_slot(struct sd_receiver *receiver)
+{
+	for (int i = 0; i < SD_PENDING; i++) {
+		int slot = (receiver->next_slot + i) % SD_PENDING;
+		if (!receiver->watch->pending[slot]) {
+			receiver->next_slot = slot + 1;
+			return slot;
+		}
+	}
+	return -ENOBUFS;
+}
+
+static void forget(struct sd_receiver *receiver, int slot)
+{
+	__atomic_store_n(&receiver->watch->pending[slot], 0, __ATOMIC_RELEASE);
+	receiver->next_slot = slot; /* the same cache line again, as long as calls come one by one */
+}
+
+/* The place of the call that the watchdog received for us: its notification is still there. */
+static int carried_slot(struct sd_watch *watch)
+{
+	uint64_t id = watch->carried;
+	watch->carried = 0;
+	for (int i = 0; id && i < SD_PENDING; i++)
+		if (watch->pending[i] == id)
+			return i;
+	return -1;
+}
+
+/* 0, -EAGAIN: there is none after all; or another errno. The notification is in the watch then. */
+static int next_call(struct sd_receiver *receiver)
+{
+	if (receiver->proxy >= 0) {
+		receiver->received_at = sd_now_ns();
+		/* a monitor that does not wait for the answer any more would take it for the next one's */
+		if (receiver->outstanding) {
+			shutdown(receiver->proxy, SHUT_RDWR);
+			return -ENOTCONN;
+		}
+		return sd_proxy_receive(receiver->proxy, receiver->listener, receiver->watch);
+	}
+	memset(receiver->watch->received, 0, sizeof receiver->watch->received);
+	if (!ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, receiver->watch->received))
+		return 0;
+	return errno == ENOENT || errno == EINTR ? -EAGAIN : -errno;
+}
+
+/* The caller has gone. A proxy's client waits for an answer all the same. */
+static void abandon(struct sd_receiver *receiver, uint64_t id, int slot)
+{
+	struct seccomp_notif_resp answer = {.id = id, .error = -EPERM};
+	if (receiver->proxy >= 0)
+		sd_proxy_answer(receiver->proxy, receiver->watch, &answer, receiver->received_at);
+	receiver->outstanding = 0;
+	forget(receiver, slot);
+}
+
+/* One call: see sd_receive. */
+static int receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
+	       size_t also_count)
+{
+	struct sd_watch *watch = receiver->watch;
+	struct seccomp_notif *notif = (void *)watch->received;
+	for (;;) {
+		__atomic_store_n(&watch->turns, watch->turns + 1, __ATOMIC_RELAXED);
+		int slot = watch->carried ? carried_slot(watch) : -1;
+		if (slot >= 0) {
+			receiver->received_at = watch->carried_at;
+		} else {
+			slot = free_slot(receiver);
+			if (slot < 0)
+				return slot;
+			int ready = wait_for_call(receiver, linger_us, also, also_count);
+			if (ready <= 0)
+				return ready;
+			int error = next_call(receiver);
+			if (error == -EAGAIN)
+				continue; /* aborted between poll and RECV: routine */
+			if (error)
+				return error;
+			watch->pending[slot] = notif->id;
+		}
+		receiver->outstanding = 1;
+		call->id = notif->id;
+		call->ip = notif->data.instruction_pointer;
+		call->tid = notif->pid;
+		call->arch = notif->data.arch;
+		call->nr = notif->data.nr;
+		call->slot = slot;
+		/* pid 0 is a caller that our pid namespace does not show: nothing of it can be looked at */
+		int unread = !call->tid || stalled_before(watch, call->tid);
+		take_arguments(receiver, call, unread);
+		if (!unread && sd_id_valid(receiver->listener, call->id)) {
+			abandon(receiver, call->id, slot);
+			linger_us = 0;
+			continue;
+		}
+		watch->calls++;
+		receiver->last_id = call->id;
+		receiver->last_slot = slot;
+		return call->key_length | (unread ? SD_UNREAD : 0);
+	}
+}
+
+/* Answers the call received last, where an equal one was settled before. */
+static int settle(struct sd_receiver *receiver, const struct sd_call *call)
+{
+	const struct sd_reply *reply =
+		sd_settled_find(&receiver->settled, call->key, (size_t)call->key_length);
+	if (!reply)
+		return 0;
+	/* that the caller has gone is routine; any other error would be here again with the next one */
+	sd_answer_last(receiver, reply->value, reply->error, reply->proceed);
+	receiver->watch->refused += reply->refuses != 0;
+	return 1;
+}
+
+int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
+	       size_t also_count)
+{
+	int found;
+	call->settled = 0;
+	do {
+		found = receive(receiver, call, linger_us, also, also_count);
+		if (found <= 0 || found & SD_UNREAD || !settle(receiver, call))
+			return found;
+	} while (++call->settled < SD_AT_ONCE);
+	return 0;
+}
+
+void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
+	       int proceed, int refuses)
+{
+	const struct sd_reply reply = {value, error, proceed, refuses};
+	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);
+}
+
+void sd_settle_no_more(struct sd_receiver *receiver)
+{
+	sd_settled_clear(&receiver->settled);
+}
+
+int sd_receiver_write(struct sd_receiver *receiver, uint64_t id, uint32_t tid, uint64_t address,
+		      uint32_t value)
+{
+	char name[32];
+	snprintf(name, sizeof name, "/proc/%u/mem", tid);
+	int memory = open(name, O_RDWR | O_CLOEXEC); /* of this very address space, whoever comes next */
+	int error = memory < 0 ? -errno : sd_id_valid(receiver->listener, id);
+	if (!error) {
+		/* a page that takes for ever to come stalls who writes as it stalls who reads */
+		begin_reading(receiver, id, tid);
+		if (pwrite(memory, &value, sizeof value, (off_t)address) != (ssize_t)sizeof value)
+			error = -EFAULT;
+		end_reading(receiver);
+	}
+	if (memory >= 0)
+		close(memory);
+	return error;
+}
+
+int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value, int error,
+	      int proceed)
+{
+	if (slot < 0 || slot >= SD_PENDING)
+		return -EINVAL;
+	/* The kernel would take an error of any size and sign, and 1 would look like success. */
+	if (error > 0 || error < LOWEST_ERRNO || (error && value) || (proceed && (error || value)))
+		return -EINVAL;
+	uint32_t flags = proceed ? SECCOMP_USER_NOTIF_FLAG_CONTINUE : 0;
+	struct seccomp_notif_resp answer = {.id = id, .val = value, .error = error, .flags = flags};
+	int result = receiver->proxy >= 0
+			     ? sd_proxy_answer(receiver->proxy, receiver->watch, &answer,
+					       receiver->received_at)
+			     : sd_send_answer(receiver->listener, &answer);
+	receiver->outstanding = 0;
+	forget(receiver, slot);
+	return result;
+}
+
+int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int proceed)
+{
+	return sd_answer(receiver, receiver->last_id, receiver->last_slot, value, error, proceed);
+}
+
+int sd_give(struct sd_receiver *receiver, uint64_t id, int slot, int fd, uint32_t flags)
+{
+	struct seccomp_notif_addfd give = {
+		.id = id, .srcfd = (uint32_t)fd, .newfd_flags = flags,
+		/* a proxy's client has the answer to give: there the two are not one */
+		.flags = receiver->proxy >= 0 ? 0 : SECCOMP_ADDFD_FLAG_SEND,
+	};
+	if (slot < 0 || slot >= SD_PENDING)
+		return -EINVAL;
+	int number;
+	do
+		number = ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &give);
+	while (number < 0 && errno == EINTR);
+	if (number >= 0 && receiver->proxy < 0) {
+		receiver->outstanding = 0;
+		forget(receiver, slot);
+		return number;
+	}
+	int error = number < 0 ? -errno : 0;
+	if (error == -ENOENT) {
+		abandon(receiver, id, slot);
+		return error;
+	}
+	int told = sd_answer(receiver, id, slot, error ? 0 : number, error, 0);
+	return told ? told : error ? error : number;
+}

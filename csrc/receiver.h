@@ -1,0 +1,43 @@
+/* What the files that receive calls share: receiver.c, arguments.c, settled.c, listener.c. */
+#ifndef SECCOMPD_RECEIVER_H
+#define SECCOMPD_RECEIVER_H
+
+#include "shim.h"
+
+#include <linux/seccomp.h>
+
+/* ---- arguments.c ---- */
+
+/* Whether one of them is a string: then the caller's memory is to be read. */
+int sd_has_strings(const struct sd_reads *reads);
+/* Cuts the arguments to their types, reads the strings, and writes the key of what was found.
+ * `reads` NULL: nothing is known of the call. `unread`: no memory is to be read. */
+void sd_take_arguments(struct sd_call *call, const struct sd_reads *reads, const uint64_t *args,
+		       int unread);
+
+/* ---- settled.c ---- */
+
+enum { SD_SETTLED = 256 };
+
+struct sd_reply {
+	int64_t value;
+	int32_t error, proceed, refuses;
+};
+
+struct settled;
+struct sd_settled {
+	struct settled *at[SD_SETTLED];
+	size_t count;
+};
+
+const struct sd_reply *sd_settled_find(const struct sd_settled *all, const char *key, size_t length);
+void sd_settled_add(struct sd_settled *all, const char *key, size_t length,
+		    const struct sd_reply *reply);
+void sd_settled_clear(struct sd_settled *all);
+
+/* ---- listener.c ---- */
+
+/* 0 or -errno */
+int sd_send_answer(int listener, struct seccomp_notif_resp *answer);
+
+#endif

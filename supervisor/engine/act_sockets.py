@@ -1,0 +1,274 @@
+"""Calls on sockets: fetched from the caller's table, and made by a porter.
+
+What a caller's descriptor number stands for is looked at once. From then on it is that very socket
+that is looked at and called on, whatever is put in its place. A call may wait for as long as the
+caller's own would; it ends with the caller, and is interrupted where a signal waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from errno import EACCES, EBADF, EINTR, EINVAL, EPERM, EPIPE, ESRCH
+from typing import Final
+
+import trio
+
+from supervisor.engine.helpers import HelperError, Resolvers
+from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.engine.porters import Porter, PorterError, Porters
+from supervisor.engine.socket_jobs import WHY, SocketError, SocketJob
+from supervisor.engine.socket_paths import SocketPath
+from supervisor.kernel import features
+from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX
+from supervisor.kernel.shim import lib
+from supervisor.kernel.task import interrupted, thread_group
+from supervisor.model import Decision, Facts, Outcome, Snapshot, SocketCall, SocketSettings, Verdict
+
+_LINGER_US: Final = 300
+_BEAT: Final = 0.1  # how often a long wait looks after its caller
+_PLAIN: Final = frozenset(family.to_bytes(2, "little") for family in (AF_INET, AF_INET6))
+# The kernel's own, for a call that is to begin anew once the signal has been seen to: it knows
+# whether the caller asked for that (SA_RESTART), and what to say where it did not. It does so only
+# for the thread that will see to the signal.
+_ERESTARTSYS: Final = 512
+_MOST_READY: Final = 64
+_MSG_NOSIGNAL: Final = 0x4000
+_SOCK_STREAM: Final = 1
+_GONE: Final = "the caller has gone"
+_ERRORS: Final = {-ESRCH: _GONE, -EPIPE: "socket: the porter has gone"}
+# A signal that nobody has seen to for so many beats is this thread's, for all that can be known.
+_UNSEEN_TO: Final = 3
+# Before the porter was asked anything.
+_UNASKED: Final = frozenset((-ESRCH, -EPERM, -EINVAL))
+
+
+class Sockets:
+    """Makes the calls of one session. `on_wait` is called before each time that it sleeps."""
+
+    def __init__(self, resolvers: Resolvers, *, on_error: int, limits: Limits = DEFAULT) -> None:
+        self._resolvers = resolvers
+        self._porters = Porters()
+        self._limits = limits
+        self._by_thread = features.available("pidfd_info")
+        self._on_error = on_error
+        # Jobs that have been done, by their plans: the same call comes again.
+        self._ready: dict[int, SocketJob] = {}
+        self.patient = 0  # how many calls wait in porters
+        self.on_wait: Callable[[], None] = lambda: None
+
+    def take(self, *, on_error: int, limits: Limits) -> None:
+        """Goes by another policy's settings from now on."""
+        self._on_error, self._limits = on_error, limits
+
+    def prepare(self) -> None:
+        """Has somebody there before the first call; where that fails, the call says so."""
+        with contextlib.suppress(PorterError):
+            self._porters.prepare()
+
+    def rest(self) -> None:
+        """Nobody calls."""
+        self._ready.clear()
+        lib.sd_socket_forget_owners()
+        self._porters.rest()
+
+    def close(self) -> None:
+        """Ends the porters."""
+        self._porters.close()
+
+    # -- the short way
+
+    def at_once(
+        self, plan: SocketCall, snapshot: Snapshot, decision: Decision
+    ) -> Outcome | SocketJob | None:
+        """A connect to an IPv4 or IPv6 address that is granted: what it came to.
+
+        None: nothing has begun, and `perform` is to do it. A job: it takes longer.
+        """
+        if (
+            plan.operation != "connect"
+            or plan.address is None
+            or plan.address[:2] not in _PLAIN
+            or decision.needs_facts
+            or decision.verdict is not Verdict.EMULATE
+        ):
+            return None
+        job = self._ready.pop(id(plan), None)
+        if job is None:
+            job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+        else:
+            job.again(snapshot)
+        try:
+            result = self._ask(job)
+            if result == 0:
+                return job
+            if len(self._ready) < _MOST_READY:
+                self._ready[id(plan)] = job  # which keeps the plan, so that it stays the only one
+            return self._came(job, result)
+        except SocketError as error:
+            return Outcome(error.errno, error.how)
+        except PorterError as error:
+            return Outcome(self._on_error, str(error))
+
+    async def finish(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
+        """Goes on with what `at_once` has begun."""
+        try:
+            return await self._wait(job, valid)
+        except SocketError as error:
+            return Outcome(error.errno, error.how)
+
+    # -- the long way
+
+    async def perform(
+        self,
+        plan: SocketCall,
+        snapshot: Snapshot,
+        task: int,
+        valid: Callable[[], bool],
+        redecide: Callable[[Facts], Decision] | None,
+        *,
+        probe_only: bool,
+    ) -> Outcome:
+        """Makes the call for the caller whose /proc/TID `task` is."""
+        job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+        path = SocketPath(self._resolvers, self._limits, self._on_error, self.on_wait)
+        decision: Decision | None = None
+        try:
+            on_unix = False
+            if probe_only or plan.path is not None:
+                on_unix = await self._is_unix(job, valid)
+            if probe_only:
+                return Outcome(EACCES)
+            if plan.path is not None and on_unix:
+                await path.follow(job, task)
+            if redecide is not None:
+                decision = redecide(path.facts(task))
+                if decision.verdict is not Verdict.EMULATE:
+                    return Outcome(EACCES, path=path.name, decision=decision)
+                settings = decision.settings
+                if isinstance(settings, SocketSettings) and settings != plan.settings:
+                    plan = replace(plan, settings=settings)
+                    job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+            if not valid():
+                raise SocketError(self._on_error, _GONE)
+            outcome = await self._carry_out(job, path, task, valid)
+            return outcome._replace(path=path.name, decision=decision)
+        except SocketError as error:
+            return Outcome(error.errno, error.how, path.name, decision=decision)
+        except (HelperError, PorterError) as error:
+            return Outcome(self._on_error, str(error), path.name, decision=decision)
+        finally:
+            path.close()
+
+    async def _is_unix(self, job: SocketJob, valid: Callable[[], bool]) -> bool:
+        """Looks at the socket, and does nothing with it. Raises SocketError where there is none."""
+        look = SocketJob(job.plan, job.snapshot, by_thread=self._by_thread)
+        look.call.op = lib.SD_SOCKET_LOOK
+        result = self._ask(look)
+        outcome = await self._wait(look, valid) if result == 0 else self._came(look, result)
+        if outcome.errno:
+            raise SocketError(outcome.errno, outcome.how)
+        return int(look.call.domain) == AF_UNIX
+
+    async def _carry_out(
+        self, job: SocketJob, path: SocketPath, task: int, valid: Callable[[], bool]
+    ) -> Outcome:
+        plan = job.plan
+        if plan.several and not job.snapshot.args[2]:
+            return Outcome(0)  # none of them
+        if path.target >= 0 and plan.operation == "bind":
+            return Outcome(await path.bind(job, task))
+        job.load()
+        job.as_caller(task)
+        job.call.path = path.target
+        result = self._ask(job)
+        return await self._wait(job, valid) if result == 0 else self._came(job, result)
+
+    # -- porters
+
+    def _ask(self, job: SocketJob) -> int:
+        """Has a porter make the call: 1 it has, 0 it takes longer. Raises PorterError, and
+        SocketError."""
+        job.call.anew = False
+        for _ in range(2):  # one that has gone is seen when it is asked
+            porter = job.porter = self._porters.take()
+            result: int = lib.sd_socket_call(job.call, porter.sock, _LINGER_US)
+            if result == 0:
+                return result
+            self._done_with(porter, result)
+            if result > 0 and job.call.why == lib.SD_SOCKET_GONE and not job.call.anew:
+                job.call.anew = True  # the number may be somebody else's by now
+            elif result != -EPIPE:
+                break
+        if result < 0:
+            raise SocketError(self._on_error, _ERRORS.get(result) or os.strerror(-result))
+        return result
+
+    async def _wait(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
+        """Until the porter answers. Raises SocketError where nobody waits for that any more."""
+        porter = job.porter
+        assert porter is not None
+        result = seen = 0
+        self.patient += 1
+        try:
+            while result == 0:
+                self.on_wait()
+                with trio.move_on_after(_BEAT):
+                    await trio.lowlevel.wait_readable(porter.sock)
+                result = lib.sd_socket_answer(job.call, porter.sock, 0)
+                if result == 0:
+                    if not valid():
+                        raise SocketError(self._on_error, _GONE)
+                    pending, job.certain = interrupted(job.snapshot.tid)
+                    seen = seen + 1 if pending else 0
+                    if job.certain or seen >= _UNSEEN_TO:
+                        self._porters.kick(porter)
+        finally:
+            self.patient -= 1
+            self._done_with(porter, result)
+        return self._came(job, result)
+
+    def _done_with(self, porter: Porter, result: int) -> None:
+        if result > 0:
+            self._porters.give(porter)
+        elif result == 0:
+            self._porters.leave(porter)
+        elif result in _UNASKED:
+            self._porters.give(porter)
+        else:
+            self._porters.lose(porter)
+
+    # -- answers
+
+    def _came(self, job: SocketJob, result: int) -> Outcome:
+        """What a porter's answer comes to."""
+        call, plan = job.call, job.plan
+        if result < 0:
+            raise SocketError(self._on_error, _ERRORS.get(result) or os.strerror(-result))
+        value, why = int(call.result), int(call.why)
+        if why == lib.SD_SOCKET_GONE:
+            raise SocketError(self._on_error, _GONE)
+        if why == lib.SD_SOCKET_RIGHTS and value != -EBADF:
+            raise SocketError(self._on_error, WHY[why])
+        if value == -EINTR and call.patient and job.certain:
+            return Outcome(_ERESTARTSYS, "a signal for the caller")
+        if value == -EPIPE and plan.operation == "send" and not why:
+            self._break_pipe(job)
+        if value < 0:
+            return Outcome(-value, WHY.get(why, job.how))
+        if not plan.several or call.op == lib.SD_SOCKET_LOOK:
+            return Outcome(0, job.how, value=value)
+        at = plan.message.told_at if plan.message else 0
+        return Outcome(0, job.how, value=1, told=(at, value))
+
+    def _break_pipe(self, job: SocketJob) -> None:
+        """The signal that comes with the errno."""
+        if job.plan.flags & _MSG_NOSIGNAL or job.call.type != _SOCK_STREAM:
+            return
+        tid = job.snapshot.tid
+        group = thread_group(tid)
+        if group is not None and lib.sd_id_valid(job.snapshot.listener, job.snapshot.id) == 0:
+            lib.sd_signal_thread(group, tid, signal.SIGPIPE)

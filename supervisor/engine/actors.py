@@ -1,0 +1,86 @@
+"""Whoever carries plans out: those about sockets go one way, those about paths the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from supervisor.engine.act import Actor
+from supervisor.engine.act_sockets import Sockets
+from supervisor.engine.limits import Limits
+from supervisor.engine.socket_jobs import SocketJob
+from supervisor.kernel.syscalls import CallSpec
+from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, SocketCall
+from supervisor.policy.compiled import CompiledPolicy
+
+
+class Actors:
+    """A PlanActor (engine/crew.py) for plans of all kinds."""
+
+    def __init__(self, paths: Actor, sockets: Sockets) -> None:
+        self._paths = paths
+        self._sockets = sockets
+        self.on_wait: Callable[[], None] = lambda: None
+
+    def take(
+        self, policy: CompiledPolicy, maker_socks: list[int] | None, limits: Limits
+    ) -> None:
+        """Goes by another policy from now on; with other makers, where there are any."""
+        self._paths.take(policy, maker_socks, limits)
+        self._sockets.take(on_error=policy.on_error, limits=limits)
+
+    @property
+    def patient(self) -> int:
+        """How many calls wait for the outside world, and keep nobody busy."""
+        return self._sockets.patient
+
+    def concerned(self, spec: CallSpec) -> bool:
+        """Whether a companion's call may concern us."""
+        return self._paths.concerned(spec)
+
+    def rest(self) -> bool:
+        """Lets go of what was needed for a burst alone; False: not all helpers have ended yet."""
+        self._sockets.rest()
+        return self._paths.rest()
+
+    def close(self) -> None:
+        """Ends the helpers."""
+        self._sockets.close()
+        self._paths.close()
+
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Any:
+        """The short way, where there is one. None: `perform` it. A job: `finish` it."""
+        if isinstance(plan, SocketCall):
+            return self._sockets.at_once(plan, snapshot, decision)
+        return self._paths.at_once(plan, snapshot, decision)
+
+    async def finish(
+        self, job: Any, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> Outcome:
+        """Goes on with what `at_once` has begun; the rest is as in `perform`."""
+        if isinstance(job, SocketJob):
+            self._sockets.on_wait = self.on_wait
+            return await self._sockets.finish(job, valid)
+        self._paths.on_wait = self.on_wait
+        return await self._paths.finish(job, valid, redecide)
+
+    async def perform(
+        self,
+        plan: Plan,
+        snapshot: Snapshot,
+        task: int,
+        valid: Callable[[], bool],
+        redecide: Callable[[Facts], Decision] | None,
+        *,
+        probe_only: bool = False,
+    ) -> Outcome:
+        """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH)."""
+        if isinstance(plan, SocketCall):
+            self._sockets.on_wait = self.on_wait
+            return await self._sockets.perform(
+                plan, snapshot, task, valid, redecide, probe_only=probe_only
+            )
+        self._paths.on_wait = self.on_wait
+        return await self._paths.perform(
+            plan, snapshot, task, valid, redecide, probe_only=probe_only
+        )

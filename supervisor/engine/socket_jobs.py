@@ -1,0 +1,100 @@
+"""A call on a socket that is being carried out: the C structure, and what is put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from errno import EOPNOTSUPP
+from typing import Any, Final
+
+from supervisor.engine.porters import Porter
+from supervisor.kernel.address_text import written
+from supervisor.kernel.addresses import port_of, with_port
+from supervisor.kernel.shim import ffi, lib
+from supervisor.model import Snapshot, SocketCall, SocketSettings
+
+_OPERATIONS: Final = {
+    "connect": lib.SD_SOCKET_CONNECT, "bind": lib.SD_SOCKET_BIND, "send": lib.SD_SOCKET_SEND,
+}  # fmt: skip
+# What is sent is a copy of ours: nobody could say when the caller's own may be changed again.
+_MSG_ZEROCOPY: Final = 0x4000000
+# What goes into the record of a call that was not made.
+WHY: Final[Mapping[int, str]] = {
+    lib.SD_SOCKET_DOMAIN: "socket: of a domain that is not served",
+    lib.SD_SOCKET_LONG: "socket: a message of more than 128 KiB",
+    lib.SD_SOCKET_NETLINK: "socket: a netlink message that may change something",
+    lib.SD_SOCKET_CONTROL: "socket: a control message",
+    lib.SD_SOCKET_RIGHTS: "socket: the caller's descriptors or rights cannot be taken",
+}
+
+
+class SocketError(Exception):
+    """What the caller is told, and what goes into the audit record."""
+
+    def __init__(self, errno: int, how: str = "") -> None:
+        super().__init__(how)
+        self.errno = errno
+        self.how = how
+
+
+class SocketJob:
+    """One call on its way. `porter` is who makes it, None before that. `certain`: it was
+    interrupted for a signal that the calling thread itself will see to. `how`: what else goes into
+    the record.
+    """
+
+    __slots__ = ("_kept", "call", "certain", "how", "plan", "porter", "snapshot")
+
+    def __init__(self, plan: SocketCall, snapshot: Snapshot, *, by_thread: bool) -> None:
+        self.plan = plan
+        self.snapshot = snapshot
+        self.porter: Porter | None = None
+        self.certain = False
+        self.how = ""
+        self._kept: list[Any] = []
+        call = self.call = ffi.new("struct sd_socket *")
+        call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
+        call.number, call.by_thread = plan.fd, by_thread
+        call.op, call.call_flags = _OPERATIONS[plan.operation], plan.flags
+        call.task = call.path = -1
+        if plan.address is None:
+            call.flags = lib.SD_SOCKET_NO_ADDRESS
+        else:
+            call.address_length = len(plan.address)
+            ffi.memmove(call.address, plan.address, len(plan.address))
+        if plan.unspecified:
+            call.flags |= lib.SD_SOCKET_UNSPECIFIED
+        self.redirect(plan.settings)
+
+    def again(self, snapshot: Snapshot) -> None:
+        """The same call once more."""
+        self.snapshot, self.certain = snapshot, False
+        call = self.call
+        call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
+
+    def redirect(self, settings: object) -> None:
+        """Leads it elsewhere, where its decision says so."""
+        if not isinstance(settings, SocketSettings) or not settings.redirect:
+            return
+        target = with_port(settings.redirect, port_of(self.plan.address or bytes(2)))
+        self.call.flags |= lib.SD_SOCKET_REDIRECTED
+        self.call.address_length = len(target)
+        ffi.memmove(self.call.address, target, len(target))
+        self.how = f"redirected to {written(target)}"
+
+    def as_caller(self, task: int) -> None:
+        """With the rights of the caller whose /proc/TID `task` is."""
+        self.call.flags |= lib.SD_SOCKET_AS_CALLER
+        self.call.task = task
+
+    def load(self) -> None:
+        """Takes along what is sent. Raises SocketError."""
+        message, call = self.plan.message, self.call
+        if message is None:
+            return
+        if self.plan.flags & _MSG_ZEROCOPY:
+            raise SocketError(EOPNOTSUPP, "socket: MSG_ZEROCOPY")
+        if message.cut:
+            call.flags |= lib.SD_SOCKET_CUT
+        self._kept = [ffi.from_buffer(message.payload), ffi.from_buffer(message.control)]
+        call.payload, call.control = self._kept
+        call.payload_length, call.control_length = len(message.payload), len(message.control)

@@ -1,0 +1,143 @@
+"""Addresses of sockets, as a caller passes them: what each can mean to the kernel, and no more.
+
+The sources are the kernel's own checks (net/ipv4, net/ipv6, net/unix, net/netlink). An address that
+could be understood in two ways is made into one that cannot.
+"""
+
+from __future__ import annotations
+
+import struct
+from errno import EAFNOSUPPORT, EINVAL
+from typing import Final, NamedTuple
+
+AF_UNSPEC: Final = 0
+AF_UNIX: Final = 1
+AF_INET: Final = 2
+AF_INET6: Final = 10
+AF_NETLINK: Final = 16
+
+FAMILIES: Final = ("inet", "inet6", "unix", "netlink")
+
+_INET = struct.Struct("!H4s")
+_INET_SIZE: Final = 16
+_INET6 = struct.Struct("!HI16s")
+_INET6_LEAST: Final = 24  # without sin6_scope_id: SIN6_LEN_RFC2133
+_UNIX_MOST: Final = 110
+_NETLINK_SIZE: Final = 12
+_FAMILY = struct.Struct("=H")
+_PORT = struct.Struct("!H")
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+_LOOPBACK: Final = bytes((127, 0, 0, 1))
+
+
+class AddressError(Exception):
+    """No address; `errno` is what the kernel says to it."""
+
+    def __init__(self, errno: int) -> None:
+        super().__init__(errno)
+        self.errno = errno
+
+
+class Address(NamedTuple):
+    """Where a call leads, or what a socket is bound to.
+
+    `family` is one of FAMILIES or "unspec" (a connect that ends a connection). `ip` is of "inet"
+    the IPv4 address, also where it was written as an IPv6 one, of "inet6" the IPv6 address. Of
+    "unix" there is either `path`, or `name`, an abstract one without the NUL in front, or neither
+    (bind: the kernel chooses). `raw` is the address for the kernel; `unspecified`: its family was
+    AF_UNSPEC, which not every socket takes for an IPv4 address.
+    """
+
+    family: str
+    raw: bytes
+    ip: int | None = None
+    port: int | None = None
+    path: bytes | None = None
+    name: bytes | None = None
+    unspecified: bool = False
+
+
+def address_of(data: bytes, operation: str) -> Address:
+    """What the kernel takes `data` for in an `operation`: "connect", "bind" or "send".
+
+    Raises AddressError.
+    """
+    if len(data) < _FAMILY.size:
+        raise AddressError(EINVAL)
+    family: int = _FAMILY.unpack_from(data)[0]
+    if family in (AF_INET, AF_UNSPEC):
+        return _inet(data, operation, family)
+    if family == AF_INET6:
+        return _inet6(data, operation)
+    if family == AF_UNIX:
+        return _unix(data, operation)
+    if family == AF_NETLINK and len(data) >= _NETLINK_SIZE:
+        return Address("netlink", data[:_NETLINK_SIZE])
+    raise AddressError(EINVAL if family == AF_NETLINK else EAFNOSUPPORT)
+
+
+def _inet(data: bytes, operation: str, family: int) -> Address:
+    if family == AF_UNSPEC and operation == "connect":
+        return Address("unspec", bytes(_INET_SIZE))
+    if len(data) < _INET_SIZE:
+        raise AddressError(EINVAL)
+    port, ip = _INET.unpack_from(data, 2)
+    if operation == "bind":
+        if family == AF_UNSPEC and any(ip):
+            raise AddressError(EAFNOSUPPORT)
+    elif not any(ip):
+        ip = _LOOPBACK  # as which the kernel takes it
+    raw = _FAMILY.pack(AF_INET) + _INET.pack(port, ip) + bytes(8)
+    value = int.from_bytes(ip, "big")
+    return Address("inet", raw, value, port, unspecified=family == AF_UNSPEC)
+
+
+def _inet6(data: bytes, operation: str) -> Address:
+    if len(data) < _INET6_LEAST:
+        raise AddressError(EINVAL)
+    port, flow, ip = _INET6.unpack_from(data, 2)
+    scope = data[24:28] if len(data) >= 28 else bytes(4)
+    if operation != "bind" and not any(ip):
+        ip = bytes(15) + b"\1"
+    elif operation != "bind" and ip == _MAPPED + bytes(4):
+        ip = _MAPPED + _LOOPBACK
+    raw = _FAMILY.pack(AF_INET6) + _INET6.pack(port, flow, ip) + scope
+    if ip.startswith(_MAPPED):
+        return Address("inet", raw, int.from_bytes(ip[12:], "big"), port)
+    return Address("inet6", raw, int.from_bytes(ip, "big"), port)
+
+
+def _unix(data: bytes, operation: str) -> Address:
+    text = data[2:]
+    if len(data) > _UNIX_MOST or (not text and operation != "bind"):
+        raise AddressError(EINVAL)
+    if not text:
+        return Address("unix", data)
+    if text[0] == 0:
+        return Address("unix", data, name=text[1:])
+    path = text.partition(b"\0")[0]
+    # the longest path has no NUL at its end
+    return Address("unix", (data[:2] + path + b"\0")[:_UNIX_MOST], path=path)
+
+
+def with_port(target: bytes, port: int | None) -> bytes:
+    """The IPv4 or IPv6 address `target`, at `port` if it has none of its own."""
+    own: int = _PORT.unpack_from(target, _FAMILY.size)[0]
+    if own or port is None:
+        return target
+    return target[: _FAMILY.size] + _PORT.pack(port) + target[_FAMILY.size + _PORT.size :]
+
+
+def port_of(raw: bytes) -> int | None:
+    """The port of an IPv4 or IPv6 address, None of all others."""
+    if _FAMILY.unpack_from(raw)[0] not in (AF_INET, AF_INET6):
+        return None
+    return int(_PORT.unpack_from(raw, _FAMILY.size)[0])
+
+
+def ip_text(family: str, ip: int) -> str:
+    """An address as people write it."""
+    from socket import inet_ntop  # not worth its time where no address is shown
+
+    version, size = (AF_INET, 4) if family == "inet" else (AF_INET6, 16)
+    return inet_ntop(version, ip.to_bytes(size, "big"))

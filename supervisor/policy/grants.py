@@ -1,0 +1,161 @@
+"""What a rule gives away of the host's: `seccompd check` says it as a warning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from supervisor.kernel.mounts import MS
+from supervisor.model import Verdict
+from supervisor.policy.boxes import Box, Budget, Index, TooMany, meet, without
+from supervisor.policy.devices import PROTECTED, SERIES, device_text
+from supervisor.policy.draft import Draft
+from supervisor.policy.globs import includes
+from supervisor.policy.match import NodeRange, text_matches
+from supervisor.policy.mount_values import FLAG_NAMES, UNSET
+from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
+from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.sockets import AnyRules
+from supervisor.policy.source import Node, Source
+from supervisor.policy.values import slip
+
+_STEPS_MAX: Final = 200_000
+_SHOWN: Final = 3
+# An option by which an image stops the whole machine, and how the kernel names devices in /dev.
+_PANIC: Final = "errors=panic"
+_NODES: Final = "/dev/*"
+# How alike a word must be to a flag: options are many, and short ones look alike.
+_ALIKE: Final = 0.8
+
+
+def warn(draft: Draft, rules: AnyRules, family: str) -> None:
+    """Adds warnings about what the rules of one family grant."""
+    if isinstance(rules, RuleSet):
+        _nodes(draft, family, rules)
+    elif isinstance(rules, MountRules):
+        for index, rule in enumerate(rules.rules):
+            node = draft.node(family, index)
+            _words(node)
+            if rule.verdict is Verdict.EMULATE:
+                for place, text in _mount(node, rule):
+                    Source.at(place, text, "warning")
+
+
+def entries(node: Node, key: str) -> list[Node]:
+    """The entries of a rule's key: those of a list, or the one value."""
+    value = node.at((key,))
+    return value.items if value.kind == "list" else [value]
+
+
+# -- device nodes
+
+
+def _nodes(draft: Draft, family: str, rules: RuleSet) -> None:
+    """Rules that grant what is protected, unless an earlier rule has decided that already."""
+    settled = [rule.nodes if rule.nodes and not rule.needs_facts else () for rule in rules.rules]
+    earlier = Index([[_box(nodes) for nodes in some] for some in settled])
+    budget = Budget(_STEPS_MAX)
+    for index, rule in enumerate(rules.rules):
+        if rule.verdict is not Verdict.EMULATE or rule.realise == "closed":
+            continue
+        node = draft.node(family, index)
+        if rule.nodes is None:
+            text = "without `devices` this grants the host's disks and its memory"
+            Source.at(node.at(("do",)), text, "warning")
+            continue
+        for number, nodes in enumerate(rule.nodes):
+            what = [
+                text for own, text in PROTECTED
+                if (both := meet(_box(own), _box(nodes)))
+                and _left(both, index, rules.rules, earlier, budget)
+            ]  # fmt: skip
+            if what:
+                text = f"{device_text(nodes)} grants {_and(what)}"
+                Source.at(entries(node, "devices")[number], text, "warning")
+
+
+def _box(nodes: NodeRange) -> Box:
+    kind, low, high, first, last = nodes
+    return (ord(kind),) * 2, (low, high), (first, last)
+
+
+def _left(box: Box, index: int, rules: Sequence[Rule], earlier: Index, budget: Budget) -> bool:
+    """Whether some of `box` comes as far as rule `index`; True where that takes too long to say."""
+    try:
+        holes = [
+            _box(nodes) for number in earlier.near(box, budget) if number < index
+            for nodes in rules[number].nodes or ()
+        ]  # fmt: skip
+        return bool(without([box], holes, budget))
+    except TooMany:
+        return True
+
+
+def _and(texts: Sequence[str]) -> str:
+    some = list(dict.fromkeys(texts))
+    if len(some) > _SHOWN:
+        some = [*some[:_SHOWN], "more"]
+    return " and ".join([", ".join(some[:-1]), some[-1]] if len(some) > 1 else some)
+
+
+# -- mounts
+
+
+def _mount(node: Node, rule: MountRule) -> Iterator[tuple[Node, str]]:
+    if rule.settings.via == "kernel":
+        yield from _sources(node, rule)
+        for word, glob in _allowed(node):
+            if text_matches(glob, _PANIC):
+                yield word, f"{glob} allows {_PANIC}: then a broken image stops the whole machine"
+    if not rule.settings.force & MS["nodev"]:
+        yield (
+            node.at(("do",)),
+            "devices: true: every device node of the filesystem opens, also nodes of the host's "
+            "disks and memory, which whoever made the image can have put there",
+        )
+
+
+def _sources(node: Node, rule: MountRule) -> Iterator[tuple[Node, str]]:
+    """Sources that are the host's disks; a loop device has what somebody put there."""
+    if rule.types and TEXT_TYPES.issuperset(rule.types):
+        return
+    loop = SERIES["loop"][1]
+    for entry in entries(node, "source") if rule.by_source else ():
+        text = str(entry.scalar)
+        if text.startswith("block"):
+            low, _, high = text.split()[1].partition(":")[0].partition("-")
+            disks = {low, high or low} != {str(loop)}
+        else:
+            disks = text.startswith(("/", "**")) and includes(text, _NODES, Budget(_STEPS_MAX))
+        if disks:
+            yield entry, f"{text} mounts the host's disks, where the caller can open them"
+
+
+def _allowed(node: Node) -> Iterator[tuple[Node, str]]:
+    """The words of `options: {allow: ...}`."""
+    options = node.at(("options",))
+    if options.kind == "mapping" and "allow" in options.pairs:
+        for word in entries(options, "allow"):
+            if word.kind == "scalar" and word.scalar is not None:
+                yield word, word.scalar
+
+
+def _words(node: Node) -> None:
+    """Words that allow nothing that anybody would ask for: most likely they are slips."""
+    for word, text in _allowed(node):
+        said = ""
+        plain = text.strip().lower().removeprefix("ms_")
+        if text in UNSET:
+            said = f"{text} is how it is without a flag: it need not be allowed"
+        elif text != text.strip():
+            said = f"{text!r} has blanks around it: no option has"
+        elif text in FLAG_NAMES or "=" in text:
+            continue
+        elif plain in FLAG_NAMES:
+            said = f"{text} is no option: the flag is written {plain}"
+        elif text.startswith("MS_"):
+            said = f"{text} is no option: flags are named as mount(8) does (ro, nosuid ...)"
+        elif near := slip(plain, FLAG_NAMES, _ALIKE):
+            said = f"{text} is an option that no flag stands for: did you mean {near}?"
+        if said:
+            Source.at(word, said, "warning")

@@ -1,0 +1,83 @@
+"""A policy's section on sockets to SocketRules, with what only whole rules can get wrong."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from supervisor.kernel.addresses import address_of
+from supervisor.model import Decision, SocketSettings
+from supervisor.policy.callers import caller_match
+from supervisor.policy.sockets import SocketRule, SocketRules
+from supervisor.policy.source import Source, place_of, rule_node
+
+# What only some families have: the keys, and who has them.
+_KEYS: Final = (
+    ("to", ("inet", "inet6")),
+    ("address", ("inet", "inet6")),
+    ("port", ("inet", "inet6")),
+    ("path", ("unix",)),
+    ("abstract", ("unix",)),
+)
+
+
+def socket_rules(
+    source: Source, family: str, section: Any, otherwise: Decision, *, audit: bool
+) -> SocketRules:
+    """The rules of the section `family`; what is wrong with them becomes findings of `source`."""
+    rules = []
+    for index, raw in enumerate(section.rules):
+        node = rule_node(source, family, index)
+        _hold_together(source, node, raw)
+        rules.append(
+            SocketRule(
+                place=place_of(node),
+                verdict=raw.do.verdict,
+                value=raw.do.value,
+                silent=raw.silent,
+                families=_tuple(raw.family),
+                networks=_tuple(getattr(raw, "to", None) or getattr(raw, "address", None)),
+                ports=_tuple(raw.port),
+                globs=_tuple(raw.path),
+                names=_tuple(raw.abstract),
+                caller=caller_match(raw),
+                audit=audit or raw.mode == "audit",
+                settings=_settings(source, node, raw),
+            )
+        )
+    return SocketRules(tuple(rules), otherwise)
+
+
+def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _settings(source: Source, node: Any, raw: Any) -> SocketSettings:
+    how = raw.do.how
+    if not isinstance(how, SocketSettings) or not how.redirect:
+        return SocketSettings()
+    if raw.to is None or raw.path is not None or raw.abstract is not None:
+        text = "redirect leads elsewhere what goes to some addresses: name them by `to`"
+        source.at(node.at(("do",)), text)
+    versions = {network[0] for network in raw.to or ()}
+    target = address_of(how.redirect, "connect")
+    if target.family == "inet6" and 4 in versions:
+        source.at(node.at(("do",)), "a socket of IPv4 cannot be led to an IPv6 address")
+    return how
+
+
+def _hold_together(source: Source, node: Any, raw: Any) -> None:
+    """Keys that no address can match all at once."""
+    said = [(key, of) for key, of in _KEYS if getattr(raw, key, None) is not None]
+    for key, of in said:
+        if raw.family is not None and not set(of) & set(raw.family):
+            text = f"{key} is for {' and '.join(of)}: this rule never matches"
+            source.at(node.at((key,), key=True), text)
+            return
+    for one, of in said:
+        for other, theirs in said:
+            if not set(of) & set(theirs) or (one, other) == ("path", "abstract"):
+                source.at(
+                    node.at((other,), key=True),
+                    f"no socket has both {one} and {other}: write two rules",
+                )
+                return

@@ -1,0 +1,89 @@
+"""Single values of rules about sockets. As in values.py, errors are for who wrote the value."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+from supervisor.kernel.address_text import read
+from supervisor.kernel.addresses import FAMILIES, AddressError, address_of
+from supervisor.model import SocketSettings
+from supervisor.policy.sockets import Network, Ports
+from supervisor.policy.values import near, wrong
+
+_PORT_MAX: Final = 65535
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def parse_family(value: object) -> str:
+    """The name of a family of addresses."""
+    if not isinstance(value, str) or value not in FAMILIES:
+        raise wrong(f"unknown family {value!r}" + near(str(value), list(FAMILIES)))
+    return value
+
+
+def parse_network(value: object) -> Network:
+    """An address, or a network with its prefix: 10.0.0.0/8, ::1, fe80::/10.
+
+    An IPv6 network of mapped addresses is the IPv4 network that it means.
+    """
+    if not isinstance(value, str):
+        raise wrong('an address is a text in quotes, such as "10.0.0.0/8" or "::1"')
+    try:
+        network = ipaddress.ip_network(value)
+    except ValueError as error:
+        text = str(error)
+        if "host bits" in text:
+            whole = ipaddress.ip_network(value, strict=False)
+            text = f"{value} is an address in {whole}: write one of them"
+        else:
+            text = f"{value!r} is no address and no network, such as 10.0.0.0/8 or ::1"
+        raise wrong(text) from None
+    low, high = int(network.network_address), int(network.broadcast_address)
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        return 4, low & 0xFFFFFFFF, high & 0xFFFFFFFF
+    return network.version, low, high
+
+
+def parse_ports(value: object) -> Ports:
+    """A port, or a range of them."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        low = high = value
+    elif isinstance(value, str) and (found := re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", value)):
+        low, high = int(found[1]), int(found[2])
+    else:
+        raise wrong('a port is a number, or a range such as "8000-8999"')
+    if not 0 <= low <= high <= _PORT_MAX:
+        raise wrong(f"no such ports: from 0 to {_PORT_MAX}, the lower one first")
+    return low, high
+
+
+def parse_redirect(value: object) -> SocketSettings:
+    """Where a call is led to instead: 10.0.0.1:80, [::1]:80, or an address alone: at the same port.
+    """
+    if not isinstance(value, str):
+        raise wrong('redirect takes an address in quotes, such as "127.0.0.1:8443"')
+    try:
+        address = ipaddress.ip_address(value)
+        text = f"[{value}]:0" if address.version == 6 else f"{value}:0"
+    except ValueError:
+        text = value
+    try:
+        data = read(text)
+        found = address_of(data, "connect")
+    except (ValueError, AddressError):
+        found = None
+    if found is None or found.ip is None or (text == value and not found.port):
+        raise wrong(
+            f"{value!r} is no address to lead to: write 127.0.0.1:8443, [::1]:8443, or an address "
+            "alone for the same port"
+        )
+    return SocketSettings(found.raw)
+
+
+def parse_emulate(setting: object) -> SocketSettings:
+    """The settings of `emulate` for a socket: there are none."""
+    if setting != {}:
+        raise wrong("emulate of a socket takes no settings: write do: emulate")
+    return SocketSettings()

@@ -1,0 +1,80 @@
+"""Rules about sockets as text: the smallest one for a call, and those that many calls need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from supervisor.kernel.addresses import Address, ip_text
+from supervisor.model import Facts
+from supervisor.policy import write
+from supervisor.policy.asked import Asked
+from supervisor.policy.match import lexical
+
+_Pick = Callable[[Iterable[bytes]], list[str]]
+
+
+def where_of(family: str) -> str:
+    """The key for addresses in rules of a family."""
+    return "address" if family == "bind" else "to"
+
+
+def paths_of(asked: Asked, facts: Facts | None) -> list[bytes]:
+    """The path as it was written, where that says where it leads, and as it was found."""
+    written = lexical(asked.path) if asked.path is not None else None
+    found = facts.path if facts is not None else asked.known_path()
+    return list(dict.fromkeys(path for path in (written, found) if path))
+
+
+def _one_or_list(values: Sequence[str]) -> str:
+    return write.listed(values) if len(values) > 1 else write.quoted(values[0])
+
+
+def socket_rule(asked: Asked, facts: Facts | None) -> str:
+    """A rule for one address and one port, or for one unix socket."""
+    address = asked.address
+    pairs: list[tuple[str, str]] = []
+    if address is None:
+        pass
+    elif address.ip is not None:
+        pairs = _inet(asked.spec.family, [address])
+    elif address.path is not None:
+        globs = [write.glob_of(path) for path in paths_of(asked, facts)]
+        pairs = [("path", _one_or_list(globs))] if globs else []
+    elif address.name is not None:
+        pairs = [("abstract", write.quoted(write.text_glob_of(address.name)))]
+    else:
+        pairs = [("family", address.family)]
+    return write.rule([*pairs, ("do", "emulate")])
+
+
+def _inet(family: str, addresses: Sequence[Address]) -> list[tuple[str, str]]:
+    """The keys for addresses that have one port in common."""
+    texts = dict.fromkeys(ip_text(one.family, one.ip or 0) for one in addresses)
+    pairs = [(where_of(family), _one_or_list(list(texts)))]
+    return [*pairs, ("port", str(addresses[0].port))]
+
+
+def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[str]:
+    """Rules for calls of one family: for each port, for all paths, and for all abstract names."""
+    ports: dict[int, list[Address]] = {}
+    paths: list[bytes] = []
+    names: list[str] = []
+    others: dict[str, None] = {}
+    for asked in calls:
+        address = asked.address
+        if address is None:
+            continue
+        if address.port is not None:
+            ports.setdefault(address.port, []).append(address)
+        elif address.path is not None:
+            paths += paths_of(asked, asked.facts)
+        elif address.name is not None:
+            names.append(write.text_glob_of(address.name))
+        elif address.family != "unspec":
+            others[address.family] = None
+    family = calls[0].spec.family
+    rules = [_inet(family, some) for _, some in sorted(ports.items())]
+    rules += [[("path", _one_or_list(pick(paths)))]] if paths else []
+    rules += [[("abstract", _one_or_list(sorted(set(names))))]] if names else []
+    rules += [[("family", _one_or_list(list(others)))]] if others else []
+    return [write.rule([*pairs, ("do", "emulate")]) for pairs in rules]

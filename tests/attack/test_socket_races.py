@@ -1,0 +1,76 @@
+"""Where a call on a socket leads to is what was read, whatever the caller changes meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.people import Person
+from tests.support.program import run
+from tests.support.scratch import compile_c, scratch
+from tests.support.sockets import Counter, policy
+
+SHORT, LONG = 1.0, 40
+EVERY_LENGTH = pytest.mark.parametrize(
+    "seconds", [SHORT, pytest.param(LONG, marks=[pytest.mark.attack, pytest.mark.timeout(400)])]
+)
+
+
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Path]:
+    with scratch(0o755) as folder:
+        compile_c("socket_race", folder, "-pthread")
+        yield folder
+
+
+@pytest.fixture
+def ports() -> Iterator[tuple[Counter, Counter]]:
+    both = Counter(), Counter()
+    yield both
+    for one in both:
+        one.close()
+
+
+def race(
+    person: Person, programs: Path, ports: tuple[Counter, Counter], how: str, seconds: float,
+    rule: str,
+) -> tuple[int, int, int]:
+    """Calls that were granted, calls that were refused, and datagrams at the second port."""
+    allowed, refused = ports
+    options = policy(programs / "rules.yaml", [rule % allowed.port])
+    done = run(
+        person, str(programs / "socket_race"), how, str(seconds), str(allowed.port),
+        str(refused.port), options=options, timeout=seconds * 3 + 30,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    word, *numbers = done.stdout.split()
+    granted, denied, turns = map(int, numbers)
+    assert (word, turns > 1000) == ("done", True)
+    return granted, denied, refused.count()
+
+
+@EVERY_LENGTH
+@pytest.mark.parametrize("how", ["address", "table", "send"])
+def test_nothing_comes_to_a_port_that_is_refused(
+    person: Person, programs: Path, ports: tuple[Counter, Counter], how: str, seconds: float
+) -> None:
+    """Rule 12: decided and carried out from one reading, on one socket."""
+    granted, denied, arrived = race(
+        person, programs, ports, how, seconds, 'to: "127.0.0.1", port: %d, do: emulate'
+    )
+    assert arrived == 0
+    assert min(granted, denied) > 5, "one side always won"
+    assert ports[0].count() > 5
+
+
+@pytest.mark.parametrize("how", ["address", "send"])
+def test_the_race_is_one(
+    root: Person, programs: Path, ports: tuple[Counter, Counter], how: str
+) -> None:
+    """Rule 13: were the calls let go on after a look at memory, datagrams would come there."""
+    rule = 'to: "127.0.0.1", port: %d, do: continue, accept_race: true'
+    _, denied, arrived = race(root, programs, ports, how, SHORT, rule)
+    assert denied > 5
+    assert arrived > 0

@@ -1,0 +1,390 @@
+"""Rules on sockets hold for every way in which a program can call."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.people import Person, python
+from tests.support.program import Started, run
+from tests.support.scratch import compile_c, scratch
+from tests.support.sockets import LOCAL, Counter, policy
+
+BY_PORT = 'to: "127.0.0.0/8", port: %d, do: emulate'
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch(0o777) as folder:
+        compile_c("socket_calls", folder, "-pthread")
+        yield folder
+
+
+@pytest.fixture
+def ports() -> Iterator[tuple[Counter, Counter]]:
+    both = Counter(), Counter()
+    yield both
+    for one in both:
+        one.close()
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    """The port of a listener that takes nobody in: a connect waits there."""
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.socket())
+        sock.bind((LOCAL, 0))
+        sock.listen(0)
+        port: int = sock.getsockname()[1]
+        for _ in range(2):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex((LOCAL, port))
+        yield port
+
+
+def calls(
+    person: Person, place: Path, ports: tuple[Counter, Counter], how: str, rule: str = BY_PORT
+) -> dict[str, str]:
+    allowed, refused = ports
+    options = policy(place / f"{how}.yaml", [rule % allowed.port], ["do: emulate"])
+    done = run(
+        person, str(place / "socket_calls"), how, str(allowed.port), str(refused.port),
+        options=options,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert refused.count() == 0
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+def inside(person: Person, place: Path, script: str, options: list[str]) -> list[str]:
+    """The lines that a Python program writes."""
+    file = place / "inside.py"
+    file.write_text("import errno, os, socket, struct, time\n" + script)
+    done = run(person, python(person), str(file), options=options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("how", ["socketcall", "direct"])
+def test_32_bit_callers(
+    person: Person, place: Path, ports: tuple[Counter, Counter], how: str
+) -> None:
+    found = calls(person, place, ports, how)
+    expected = {
+        "bind": "0", "connect": "0", "connect-refused": "EACCES", "sendto": "3",
+        "sendto-refused": "EACCES", "send": "4", "sendmsg": "5", "sendmmsg": "1", "sent": "5",
+        "sendmsg-refused": "EACCES", "nowhere": "EFAULT",
+    }  # fmt: skip
+    if how == "socketcall":
+        expected["no-arguments"] = "EFAULT"
+    assert found == expected
+    assert ports[0].count() == 4
+
+
+@pytest.mark.parametrize("hidden", ["", "pidfd_info"])
+def test_a_thread_with_a_table_of_its_own(
+    person: Person, place: Path, ports: tuple[Counter, Counter], hidden: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is the thread's socket that is called on, never that of its process."""
+    monkeypatch.setenv("SECCOMPD_TEST_HIDE", hidden)
+    found = calls(person, place, ports, "table")
+    # without pidfds of threads, whose table it is cannot be told: refused
+    told = ("0", "EACCES", "1") if not hidden else ("EPERM", "EPERM", "ENOTCONN")
+    assert found == {
+        "connect": told[0], "refused": told[1], "peer": told[2], "the-leaders": "ENOTCONN",
+    }  # fmt: skip
+
+
+def test_a_table_that_is_full(
+    person: Person, place: Path, ports: tuple[Counter, Counter]
+) -> None:
+    assert calls(person, place, ports, "limit") == {"full": "EMFILE", "connect": "0"}
+
+
+def test_threads_where_the_kernel_has_no_pidfds_of_them(
+    person: Person, place: Path, ports: tuple[Counter, Counter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lesson of others: a thread's number is no process's."""
+    monkeypatch.setenv("SECCOMPD_TEST_HIDE", "pidfd_info")
+    options = policy(place / "threads.yaml", [BY_PORT % ports[0].port])
+    script = f"""
+import threading
+def call():
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", {ports[0].port}))
+    print("ok")
+thread = threading.Thread(target=call)
+thread.start()
+thread.join()
+"""
+    assert inside(person, place, script, options) == ["ok"]
+
+
+def test_addresses_that_mean_the_same(
+    person: Person, place: Path, ports: tuple[Counter, Counter]
+) -> None:
+    """A refused port stays refused however its address is written."""
+    allowed, refused = ports
+    options = policy(
+        place / "same.yaml",
+        [f'to: ["127.0.0.0/8", "::1"], port: {refused.port}, do: {{errno: ECONNREFUSED}}',
+         "family: [inet, inet6], do: emulate"],
+    )  # fmt: skip
+    script = f"""
+for family, host in ((2, "127.0.0.1"), (2, "127.9.9.9"), (2, "0.0.0.0"), (10, "::ffff:127.0.0.1"),
+                     (10, "::"), (10, "::1"), (10, "::ffff:0.0.0.0")):
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    for port in ({refused.port}, {allowed.port}):
+        for call in (sock.connect, lambda to: sock.sendto(b"x", to),
+                     lambda to: sock.sendmsg([b"x"], [], 0, to)):
+            try:
+                call((host, port))
+            except OSError as error:
+                if port == {refused.port}:
+                    assert error.errno == errno.ECONNREFUSED, (host, error)
+            else:
+                assert port == {allowed.port}, (host, port)
+import ctypes
+libc = ctypes.CDLL(None)
+unspec = struct.pack("=H", 0) + struct.pack("!H4s8x", {refused.port}, bytes((127, 0, 0, 1)))
+for family in (2, 10):
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    assert libc.sendto(sock.fileno(), b"x", 1, 0, unspec, 16) == -1
+print("done")
+"""
+    assert inside(person, place, script, options) == ["done"]
+    assert refused.count() == 0
+    assert allowed.count() > 5
+
+
+def test_unix_sockets_by_path_and_by_name(person: Person, place: Path) -> None:
+    """A path is what it leads to, and not how it is written."""
+    folder = place / f"unix-{person.name}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    rules = [
+        f'path: "{folder}/open/*", do: emulate',
+        'abstract: "seccompd-test-*", do: emulate',
+    ]
+    options = policy(place / "unix.yaml", rules, rules)
+    script = f"""
+os.chdir("{folder}")
+os.mkdir("open"); os.mkdir("shut")
+def attempt(call, to):
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        getattr(sock, call)(to)
+        if call == "bind":
+            sock.listen(5)
+        kept.append(sock)
+        print(call, str(to)[:7].encode(), "ok")
+    except OSError as error:
+        print(call, str(to)[:7].encode(), errno.errorcode[error.errno])
+kept = []
+attempt("bind", "{folder}/open/a")
+attempt("bind", "open/b")
+attempt("bind", "shut/c")
+os.symlink("../open/b", "shut/link")
+os.symlink("../shut", "open/dir")
+attempt("connect", "shut/link")
+attempt("connect", "shut/../open/b")
+attempt("bind", "open/dir/d")
+attempt("connect", "open/none")
+name = f"{{os.getpid()}}-{{time.time_ns()}}"
+attempt("bind", "\\0seccompd-test-" + name)
+attempt("connect", "\\0seccompd-test-" + name)
+attempt("bind", "\\0other-" + name)
+print(sorted(os.listdir("shut")))
+"""
+    found = inside(person, place, script, options)
+    start = str(folder)[:7].encode()
+    assert found == [
+        f"bind {start!r} ok", "bind b'open/b' ok", "bind b'shut/c' EACCES",
+        "connect b'shut/li' ok", "connect b'shut/..' ok", "bind b'open/di' EACCES",
+        "connect b'open/no' ENOENT",
+        "bind b'\\x00seccom' ok", "connect b'\\x00seccom' ok", "bind b'\\x00other-' EACCES",
+        "['link']",
+    ]  # fmt: skip
+
+
+def test_privileged_ports_take_the_callers_own_rights(root: Person, place: Path) -> None:
+    """In a network namespace of its own root may, and somebody else of the container may not."""
+    options = policy(place / "ports.yaml", ["do: emulate"], ["do: emulate"])
+    options += ["--unshare", "net"]
+    script = """
+def attempt():
+    try:
+        socket.socket().bind(("127.0.0.1", 80))
+        print("ok")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+attempt()
+os.setresuid(1000, 1000, 1000)
+attempt()
+"""
+    assert inside(root, place, script, options) == ["ok", "EACCES"]
+
+
+def test_a_connect_that_waits_holds_up_nobody(
+    person: Person, place: Path, full: int, ports: tuple[Counter, Counter]
+) -> None:
+    options = policy(place / "wait.yaml", ["do: emulate"])
+    script = f"""
+import threading
+def wait():
+    socket.socket().connect(("127.0.0.1", {full}))
+for _ in range(60):
+    threading.Thread(target=wait, daemon=True).start()
+time.sleep(0.5)
+start = time.monotonic()
+for _ in range(20):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", {ports[0].port}))
+print(time.monotonic() - start < 10, flush=True)
+os._exit(0)
+"""
+    assert inside(person, place, script, options) == ["True"]
+
+
+def test_a_caller_that_is_killed_while_it_waits(person: Person, place: Path, full: int) -> None:
+    """The call ends with it, and whoever makes the calls is there for the next ones."""
+    options = policy(place / "killed.yaml", ["do: emulate"])
+    script = f"""
+import signal
+for turn in range(5):
+    child = os.fork()
+    if not child:
+        socket.socket().connect(("127.0.0.1", {full}))
+        os._exit(0)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    print(os.WTERMSIG(status))
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.connect(("127.0.0.1", 9))
+print("next")
+"""
+    assert inside(person, place, script, options) == ["9"] * 5 + ["next"]
+
+
+def test_nothing_is_left_of_calls_that_are_over(person: Person, place: Path, full: int) -> None:
+    """Lesson of others: threads and descriptors that leak, call by call."""
+    options = policy(place / "left.yaml", ["do: emulate"], ["do: emulate"])
+    script = f"""
+import os, signal, socket, sys, time
+def some():
+    for _ in range(100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect(("127.0.0.1", 9))
+        a, b = socket.socketpair()
+        socket.send_fds(a, [b"x"], [0, 1])
+        a.close(); b.close()
+    children = []
+    for _ in range(30):
+        children.append(os.fork())
+        if not children[-1]:
+            break
+    if 0 in children:
+        socket.socket().connect(("127.0.0.1", {full}))
+    time.sleep(1)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    time.sleep(2)
+for line in sys.stdin:
+    some()
+    print("done", flush=True)
+"""
+    words = ["run", *options, "--", python(person), "-c", script]
+    started = Started(person, words, stdin=subprocess.PIPE)
+    try:
+        counts = []
+        for _ in range(2):
+            assert started.process.stdin is not None
+            assert started.process.stdout is not None
+            started.process.stdin.write(b"\n")
+            started.process.stdin.flush()
+            assert started.process.stdout.readline() == b"done\n"
+            counts.append({
+                (Path(f"/proc/{pid}/comm").read_text().strip(), kind):
+                    len(os.listdir(f"/proc/{pid}/{kind}"))
+                for pid in started.processes() for kind in ("task", "fd")
+                if Path(f"/proc/{pid}/comm").read_text().startswith("seccompd")
+            })  # fmt: skip
+        assert counts[1][("seccompd-port", "task")] <= 4
+        assert counts[1][("seccompd-port", "fd")] <= 6
+        assert counts[1] == counts[0]
+    finally:
+        started.kill()
+
+
+def test_the_end_does_not_wait_for_a_connect(person: Person, place: Path, full: int) -> None:
+    """Rule 9: when seccompd ends, so does all of it."""
+    options = policy(place / "end.yaml", ["do: emulate"])
+    script = f'import socket; print("go", flush=True); socket.socket().connect(("{LOCAL}", {full}))'
+    started = Started(person, ["run", *options, "--", python(person), "-c", script])
+    try:
+        assert started.process.stdout is not None
+        assert started.process.stdout.readline() == b"go\n"
+        time.sleep(0.3)
+        os.kill(started.process.pid, signal.SIGKILL)
+        assert started.wait_gone() == []
+    finally:
+        started.kill()
+
+
+def test_what_is_recorded(root: Person, place: Path) -> None:
+    """The address as people write it, and by which rule it was decided."""
+    log = place / "audit.json"
+    options = policy(
+        place / "record.yaml", ['to: "127.0.0.0/8", do: emulate', 'to: "10.0.0.1", do: refuse']
+    )
+    script = """
+for to in (("127.0.0.1", 9), ("10.0.0.1", 80), ("192.0.2.1", 80)):
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(to)
+    except OSError:
+        pass
+"""
+    inside(root, place, script, [*options, "--audit", str(log)])
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    found = [
+        (one["args"]["addr"], one["verdict"], one["rule"].rpartition(":")[2], one.get("errno"))
+        for one in records if one.get("syscall") == "connect"
+    ]  # fmt: skip
+    assert found == [
+        ("127.0.0.1:9", "emulate", "4", None),
+        ("10.0.0.1:80", "refuse", "5", "EACCES"),
+        ("192.0.2.1:80", "refuse", "3", "EACCES"),
+    ]
+
+
+def test_netlink_messages_that_change_something_are_not_ours_to_send(
+    root: Person, place: Path
+) -> None:
+    """They could name descriptors and processes, which would be those of whoever sends them."""
+    options = policy(place / "netlink.yaml", ["do: emulate"], ["do: emulate"])
+    script = """
+def ask(kind):
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    sock.bind((0, 0))
+    body = struct.pack("=BBHiII", 0, 0, 0, 1, 0, 0)
+    head = struct.pack("=IHHII", 16 + len(body), kind, 1 | 4, 1, 0)
+    try:
+        sock.sendto(head + body, (0, 0))
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return struct.unpack_from("=IH", sock.recv(65536))[1]
+print(ask(18), ask(16), ask(17), ask(19))
+"""
+    # RTM_GETLINK is answered by an RTM_NEWLINK; RTM_NEWLINK, RTM_DELLINK, RTM_SETLINK
+    assert inside(root, place, script, options) == ["16 EPERM EPERM EPERM"]

@@ -1,0 +1,69 @@
+"""Sockets of containers of runc and crun, whose filter notifies sendmsg too."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.bundles import Bundle, bundle
+from tests.support.daemon import Daemon, serving
+from tests.support.people import Person
+from tests.support.scratch import compile_c, scratch
+from tests.support.sockets import Counter
+
+POLICY = """
+version: 1
+match: {door: oci}
+syscalls:
+  connect:
+    - {to: "127.0.0.0/8", port: %d, do: emulate}
+    - {to: "127.0.0.0/8", do: {errno: EHOSTUNREACH}}
+  bind:
+    - {do: emulate}
+"""
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch(0o755) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[tuple[Counter, Counter]]:
+    both = Counter(), Counter()
+    yield both
+    for one in both:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(root: Person, place: Path, ports: tuple[Counter, Counter]) -> Iterator[Daemon]:
+    with serving(root, place, {"sockets": POLICY % ports[0].port}) as found:
+        yield found
+
+
+@pytest.fixture(params=["runc", "crun"])
+def box(request: pytest.FixtureRequest, daemon: Daemon, place: Path) -> Iterator[Bundle]:
+    with bundle(place, daemon.profile("sockets"), runtime=request.param) as found:
+        spaces = found.config["linux"]["namespaces"]
+        found.config["linux"]["namespaces"] = [one for one in spaces if one["type"] != "network"]
+        mounts = found.config["mounts"]  # sysfs is for who has a network of its own
+        found.config["mounts"] = [one for one in mounts if one["destination"] != "/sys"]
+        shutil.copy(compile_c("socket_calls", place, "-static", "-pthread"), found.root / "bin")
+        yield found
+
+
+@pytest.mark.parametrize("how", ["direct", "socketcall"])
+def test_of_runc_and_crun(box: Bundle, ports: tuple[Counter, Counter], how: str) -> None:
+    allowed, refused = ports
+    allowed.count()
+    done = box.run("", args=["/bin/socket_calls", how, str(allowed.port), str(refused.port)])
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert (found["connect"], found["sendmsg"], found["sent"]) == ("0", "5", "5")
+    assert found["connect-refused"] == found["sendmsg-refused"] == "EHOSTUNREACH"
+    assert (allowed.count(), refused.count()) == (4, 0)
