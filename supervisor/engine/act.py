@@ -157,9 +157,7 @@ class Actor:
                 return Outcome(self._on_error, str(error))
         if isinstance(plan, Open):
             self._opener.on_wait = self.on_wait
-            return await self._opener.perform(
-                plan, snapshot, task, valid, redecide, probe_only=probe_only
-            )
+            return await self._opener.perform(plan, snapshot, task, valid, redecide)
         if isinstance(plan, Unmount):
             await self._umounts.prepare(self.on_wait)
         ours = isinstance(plan, Unmount) and self._umounts.concerned(plan)

@@ -169,12 +169,12 @@ class Opener:
 
     async def perform(
         self, plan: Open, snapshot: Snapshot, task: int, valid: Callable[[], bool],
-        redecide: Callable[[Facts], Decision] | None, *, probe_only: bool,
+        redecide: Callable[[Facts], Decision] | None,
     ) -> Outcome:
         """Opens what is given, for the caller whose /proc/TID `task` is. An open that no rule is
-        about after all is the kernel's.
+        about after all is the kernel's; without `redecide` it is refused.
         """
-        if probe_only or redecide is None:
+        if redecide is None:
             return Outcome(EACCES)
         asking: _Asking | None = None
         self._calls += 1

@@ -259,7 +259,7 @@ class Session:
         if outcome.give is None:
             delivered = receiver.answer(id_, slot, reply)
         else:
-            delivered, outcome = self._give(id_, slot, outcome, outcome.give)
+            delivered, outcome = receiver.give(id_, slot, outcome, *outcome.give)
         if outcome.errno:
             self._count_refusal()
         if not delivered:
@@ -270,19 +270,6 @@ class Session:
             self._records.record(
                 snapshot, ruling.spec, decision, outcome, start, witness, delivered=delivered
             )
-
-    def _give(
-        self, id_: int, slot: int, outcome: Outcome, give: tuple[int, int]
-    ) -> tuple[bool, Outcome]:
-        """Answers with a descriptor, and closes ours: whether the caller was there, and what the
-        call came to. The caller's own limit of descriptors is the kernel's to say.
-        """
-        fd, flags = give
-        try:
-            delivered, errno = self._receiver.give(id_, slot, fd, flags)
-        finally:
-            os.close(fd)
-        return delivered, outcome._replace(errno=errno if delivered else 0, give=None)
 
     def _unread(self, tid: int) -> Decision:
         reason = (

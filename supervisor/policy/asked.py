@@ -29,6 +29,7 @@ from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Sour
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
+from supervisor.policy.open_values import parse_how
 from supervisor.policy.sockets import OPERATIONS
 from supervisor.policy.values import ERRNOS
 
@@ -251,7 +252,7 @@ def _value(kind: Kind, value: object) -> Arg:
             return value
         return b"" if value is None else as_bytes(value)
     if kind is Kind.HOW:
-        return _how(value)
+        return parse_how(value)
     if kind.is_string:
         return 0 if value is None or value == 0 else as_bytes(value)
     if value is None:
@@ -270,18 +271,6 @@ def _value(kind: Kind, value: object) -> Arg:
     if isinstance(value, str):
         return sum_of(value)
     raise ValueError(f"{value!r} is no {kind.value}")
-
-
-def _how(value: object) -> Arg:
-    """A struct open_how, as strace writes it, or by the names of its members."""
-    if isinstance(value, dict):
-        fields = {
-            name: one if isinstance(one, int) else sum_of(str(one)) for name, one in value.items()
-        }
-        if not fields.keys() <= {"flags", "mode", "resolve"}:
-            raise ValueError("how has flags, mode and resolve")
-        return pack_how(**fields)
-    return pack_how() if value is None else read_argument(str(value), Kind.HOW)
 
 
 def _mount_flags(value: object) -> int:

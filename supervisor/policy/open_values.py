@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from supervisor.kernel.opening import ACCESS_WORDS
-from supervisor.model import Inject
+from supervisor.kernel.opening import ACCESS_WORDS, pack_how
+from supervisor.kernel.strace import read_argument, sum_of
+from supervisor.kernel.syscalls import Kind
+from supervisor.model import Arg, Inject
 from supervisor.policy.values import near, parse_node, wrong
 
 _WORDS: Final = tuple(ACCESS_WORDS.values())
@@ -72,3 +74,15 @@ def _content(value: Any) -> str:
     if size > CONTENT_MAX:
         raise wrong(f"content has at most {CONTENT_MAX} bytes")
     return value
+
+
+def parse_how(value: object) -> Arg:
+    """A struct open_how, as strace writes it, or by the names of its members."""
+    if isinstance(value, dict):
+        fields = {
+            name: one if isinstance(one, int) else sum_of(str(one)) for name, one in value.items()
+        }
+        if not fields.keys() <= {"flags", "mode", "resolve"}:
+            raise ValueError("how has flags, mode and resolve")
+        return pack_how(**fields)
+    return pack_how() if value is None else read_argument(str(value), Kind.HOW)
