@@ -33,6 +33,7 @@ enum sd_kind {
 	SD_MESSAGE = 9,     /* a struct msghdr */
 	SD_MESSAGES = 10,   /* several struct mmsghdr, of which the first one counts */
 	SD_BUFFER = 11,     /* data, its length is the next argument: no part of the key */
+	SD_HOW = 12,        /* struct open_how of openat2(2), whose size is the next argument */
 };
 
 enum {
@@ -140,6 +141,9 @@ int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int p
 void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
 	       int proceed, int refuses);
 void sd_settle_no_more(struct sd_receiver *receiver);
+/* Answers with a copy of `fd`, which the caller gets as its lowest free descriptor, with `flags`
+ * (O_CLOEXEC or 0): that number; -ENOENT as above; another errno, which the caller was told. */
+int sd_give(struct sd_receiver *receiver, uint64_t id, int slot, int fd, uint32_t flags);
 int sd_id_valid(int listener, uint64_t id);
 /* Writes a number to the memory of a caller that waits; 0 or -errno */
 int sd_receiver_write(struct sd_receiver *receiver, uint64_t id, uint32_t tid, uint64_t address,
@@ -325,6 +329,12 @@ struct sd_mount_rule { /* one fstype, what it may be mounted from, and how */
 	uint32_t shift;             /* may be idmapped */
 };
 
+struct sd_lent {        /* what a maker lends for opens: a device, or a file of the host's */
+	const char *path;   /* NULL: a device */
+	uint32_t type, major, minor; /* 'c' or 'b' */
+	uint32_t writes;    /* for writing, too */
+};
+
 struct sd_ceiling { /* all that a maker can ever be asked for */
 	const struct sd_range *uids; /* none: no user namespace */
 	const struct sd_range *gids;
@@ -338,6 +348,8 @@ struct sd_ceiling { /* all that a maker can ever be asked for */
 	uint32_t named_count;
 	int32_t userns;        /* of the target, for idmapped mounts; -1: none */
 	int32_t no_real_nodes; /* that could be opened: only such as are mounted, and end with that */
+	const struct sd_lent *lent;
+	uint32_t lent_count;   /* at most SD_MOST_LENT */
 };
 
 /* Memory that helpers keep, see forget.c: all that a ceiling is made of. NULL: there is none */
@@ -349,7 +361,7 @@ int sd_resolver_spawn(struct sd_child *child);
 int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child);
 int sd_helper_ready(int sock, int timeout_ms);
 
-enum { SD_HOST_NODE_MAX = 256 };
+enum { SD_HOST_NODE_MAX = 256, SD_MOST_LENT = 256 };
 
 enum sd_work_op {
 	SD_WORK_MAKE = 1,
@@ -591,6 +603,49 @@ int sd_mount_wait(int fd, int listener, int linger_us);
 /* a node for /dev/fuse, as a detached mount; its answer as above */
 int sd_mount_fuse_node(int maker, uint32_t uid, uint32_t gid);
 int sd_mount_fuse_made(int maker, int *tree);
+
+/* ---- opening.c: what a session asks resolvers and makers about opens ---- */
+
+enum sd_open_flag {
+	SD_OPEN_NOFOLLOW = 1,
+	SD_OPEN_DECIDED = 4, /* what is given is opened whatever the path leads to now */
+	SD_OPEN_NET = 2, /* what is given is opened in the caller's network namespace */
+};
+
+struct sd_opening {
+	uint32_t flags;       /* SD_OPEN_* */
+	uint32_t open_flags;  /* O_*, for what is given */
+	int32_t dirfd, length, granted_length;
+	char path[SD_PATH_MAX];    /* as the caller wrote it */
+	char granted[SD_PATH_MAX]; /* where it has to lead for anything to be given */
+	/* what came of it */
+	int32_t error;        /* 0 or -errno: of the path, or of opening what is given */
+	int32_t retire;       /* this resolver cannot become that caller: ask a fresh one */
+	int32_t leads;        /* the path led to `granted` */
+	int32_t fd;           /* opened; -1: none */
+	int32_t pending;
+	uint32_t fsuid, fsgid;
+	int32_t resolved_length; /* -1: it is not known where the path leads */
+	char resolved[SD_PATH_MAX + 256];
+};
+
+/* Has a resolver see where a path leads, whether there is something or not; and where that is
+ * `granted`, open what `thing` (O_PATH; -1: nothing) stands for. 0 or -errno. */
+int sd_open_ask(int resolver, const struct sd_waiting *call, int task, int thing,
+		struct sd_opening *opening);
+/* 1: it has answered; 0: not within `linger_us`; -EPIPE: it has gone */
+int sd_open_told(int resolver, struct sd_opening *opening, int linger_us);
+/* 1: for the caller of `call` this absolute path, in which nothing has to be cleaned, leads to itself,
+ * whether something is there or not; 0: that takes a resolver to tell. Never waits. */
+int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length);
+/* Opens what an O_PATH descriptor stands for: a descriptor or -errno */
+int sd_open_again(int fd, uint32_t flags);
+/* Asks a maker for the `index`th thing of its ceiling: of a device a detached mount of a node, which
+ * is for a resolver to open; of a file what `flags` open. 0 or -errno */
+int sd_lend_ask(int maker, uint32_t index, uint32_t flags);
+/* 1: `*fd` is it; 0: not within `linger_us`; -errno: why there is none; -EPIPE: the maker has gone.
+ * `*fd` is -1 at the start. */
+int sd_lend_told(int maker, int *fd, int linger_us);
 
 /* ---- devices.c ---- */
 

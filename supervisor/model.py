@@ -175,6 +175,25 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Inject:
+    """What an `inject` rule gives: a device (type, major, minor), a file of the host's, or a file
+    with this content. `writes`: for writing, too.
+    """
+
+    device: tuple[str, int, int] | None = None
+    file: str | None = None
+    content: str | None = None
+    writes: bool = False
+
+    def text(self) -> str:
+        """For a record."""
+        if self.device is not None:
+            kind, major, minor = self.device
+            return f"device {'char' if kind == 'c' else 'block'} {major}:{minor}"
+        return "content" if self.file is None else f"file {self.file}"
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The policy's answer to one call. `value` is the errno of ERRNO, the result of RETURN.
 
@@ -190,7 +209,7 @@ class Decision:
     rule: str
     reason: str = ""
     value: int = 0
-    settings: Settings | MountSettings | SocketSettings = Settings()
+    settings: Settings | MountSettings | SocketSettings | Inject = Settings()
     needs_facts: bool = False
     silent: bool = False
     audit: bool = False
@@ -314,6 +333,20 @@ class Unmount:
     flags: int
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """open, openat, openat2, creat of what may be given by a rule. `flags` are O_*.
+
+    `granted`: where the path is written to lead; if it does, `inject` is given, and the decision
+    need not be taken again.
+    """
+
+    place: Place
+    flags: int
+    inject: Inject | None = None
+    granted: bytes | None = None
+
+
 Plan = (
     MakeNode
     | RemoveNode
@@ -324,6 +357,7 @@ Plan = (
     | Remount
     | Unmount
     | SocketCall
+    | Open
 )
 
 
@@ -334,7 +368,9 @@ class Outcome(NamedTuple):
     is the kernel's to do, with the caller's own rights. `how` goes into the audit record
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
-    `told` a number that is to be written to the caller's memory first, with where.
+    `told` a number that is to be written to the caller's memory first, with where. `give`: a
+    descriptor, which the caller gets a copy of, with these flags (O_CLOEXEC or 0); whoever answers
+    closes it.
     """
 
     errno: int
@@ -345,3 +381,4 @@ class Outcome(NamedTuple):
     facts: Facts | None = None
     value: int = 0
     told: tuple[int, int] | None = None
+    give: tuple[int, int] | None = None

@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from errno import EPERM, ESRCH
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from supervisor.engine.act_mounts import Mounter
+from supervisor.engine.act_opens import Opener
 from supervisor.engine.act_umounts import Umounts
 from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.names import LiveNodes
 from supervisor.engine.realise import PROBE, Realiser
+from supervisor.engine.said import Policy, Traits
 from supervisor.engine.works import NOT_BEGUN, Job, fill, lend, let_go, path_of
 from supervisor.kernel.shim import lib
 from supervisor.kernel.spawn import Helper
@@ -31,6 +33,7 @@ from supervisor.model import (
     Facts,
     MakeNode,
     Mount,
+    Open,
     Outcome,
     Plan,
     Remount,
@@ -55,19 +58,6 @@ _WAS_NODE: Final[int] = lib.SD_WAS_NODE
 _make: Final = lib.sd_work_make
 
 
-class _Traits(Protocol):
-    @property
-    def nodes(self) -> str: ...
-
-
-class _Policy(Protocol):
-    @property
-    def on_error(self) -> int: ...
-
-    @property
-    def max_mounts(self) -> int: ...
-
-
 class Actor:
     """Carries out the plans of one session, but those about sockets.
 
@@ -80,7 +70,7 @@ class Actor:
     patient: Final = 0  # nothing here waits for the outside world
 
     def __init__(
-        self, *, userns: bool, traits: _Traits, policy: _Policy, maker_socks: list[int],
+        self, *, userns: bool, traits: Traits, policy: Policy, maker_socks: list[int],
         limits: Limits = DEFAULT, resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
@@ -105,14 +95,18 @@ class Actor:
             uids=uids if userns else None, gids=gids,
         )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)
+        self._opener = Opener(
+            self._resolvers, self._makers, on_error=policy.on_error, lent=policy.lent, limits=limits
+        )
         self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare(resolver)
 
-    def take(self, policy: _Policy, maker_socks: list[int] | None, limits: Limits) -> None:
+    def take(self, policy: Policy, maker_socks: list[int] | None, limits: Limits) -> None:
         """Goes by another policy from now on; with other makers, where there are any."""
         self._on_error = policy.on_error
         self._deadline = limits.path
         self._mounter.take(on_error=policy.on_error, most=policy.max_mounts, limits=limits)
+        self._opener.take(on_error=policy.on_error, lent=policy.lent, limits=limits)
         if maker_socks is not None:
             self._makers.replace(maker_socks)
 
@@ -133,6 +127,7 @@ class Actor:
     def close(self) -> None:
         """Ends the helpers."""
         self._servers.close()
+        self._opener.close()
         self._resolvers.close()
         self._makers.close()
 
@@ -159,6 +154,9 @@ class Actor:
                 )
             except HelperError as error:
                 return Outcome(self._on_error, str(error))
+        if isinstance(plan, Open):
+            self._opener.on_wait = self.on_wait
+            return await self._opener.perform(plan, snapshot, task, valid, redecide)
         if isinstance(plan, Unmount):
             await self._umounts.prepare(self.on_wait)
         ours = isinstance(plan, Unmount) and self._umounts.concerned(plan)
@@ -181,6 +179,8 @@ class Actor:
         None: nothing has begun, and `perform` is to do it. A job: it takes longer, and `finish` has
         to be awaited.
         """
+        if isinstance(plan, Open):
+            return self._opener.at_once(plan, snapshot)
         if (
             not isinstance(plan, MakeNode)
             or decision.verdict is not Verdict.EMULATE
@@ -346,7 +346,7 @@ class Actor:
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        if isinstance(plan, Mount | Remount | SocketCall):
+        if isinstance(plan, Mount | Remount | SocketCall | Open):
             raise TypeError("this is not path work")
         fill(work, plan)
         if isinstance(plan, Unmount):

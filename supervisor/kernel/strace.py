@@ -12,6 +12,8 @@ from typing import Final
 from supervisor.kernel.address_text import as_strace, from_strace
 from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.mounts import MS, MS_MGC_MSK, MS_MGC_VAL, names_of, without_magic
+from supervisor.kernel.opening import FLAGS, O_ACCMODE, RESOLVE, pack_how, unpack_how
+from supervisor.kernel.opening import names_of as open_names
 from supervisor.kernel.syscalls import AT_FDCWD, Kind
 from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Arg
@@ -47,6 +49,21 @@ _WRAPPED: Final = {
 }  # fmt: skip
 
 
+def _open_flags(value: int) -> str:
+    names = open_names(value, FLAGS)
+    return "|".join(names if value & O_ACCMODE else ["O_RDONLY", *names])
+
+
+def _how(value: bytes) -> str:
+    flags, mode, resolve = unpack_how(value)
+    parts = [f"flags={_open_flags(flags)}"]
+    if mode:
+        parts.append(f"mode=0{mode:03o}")
+    if resolve:
+        parts.append(f"resolve={'|'.join(open_names(resolve, RESOLVE))}")
+    return f"{{{', '.join(parts)}}}"
+
+
 def _mode(value: int) -> str:
     kind = stat.S_IFMT(value)
     parts = [_TYPES.get(kind, f"{kind:#o}")] if kind else []
@@ -56,6 +73,8 @@ def _mode(value: int) -> str:
 
 def argument(value: Arg, kind: Kind) -> str:
     """One argument as strace writes it."""
+    if isinstance(value, bytes) and kind is Kind.HOW:
+        return _how(value)
     if kind.is_address and value != 0:
         text = as_strace(value) if isinstance(value, bytes) else errno_name(-value)
         return _WRAPPED.get(kind, "{}").format(text)
@@ -66,6 +85,8 @@ def argument(value: Arg, kind: Kind) -> str:
         return _WRAPPED.get(kind, "{}").format(errno_name(-value) if value else "NULL")
     if kind is Kind.MOUNT_FLAGS:
         return _mount_flags(value)
+    if kind is Kind.OPEN_FLAGS:
+        return _open_flags(value)
     if kind is Kind.FD:
         return "AT_FDCWD" if value == AT_FDCWD else str(value)
     if kind is Kind.MODE:
@@ -90,6 +111,9 @@ _CONSTANTS: Final[Mapping[str, int]] = {
     "AT_SYMLINK_NOFOLLOW": 0x100,
     "AT_EMPTY_PATH": 0x1000,
     "NULL": 0,
+    "O_RDONLY": 0,
+    **FLAGS,
+    **RESOLVE,
     **{name: -value for value, name in errorcode.items()},
 }
 _ESCAPES: Final[Mapping[str, bytes]] = {
@@ -97,6 +121,7 @@ _ESCAPES: Final[Mapping[str, bytes]] = {
 }  # fmt: skip
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
 _DEVICE = re.compile(r"makedev\(\s*(\w+)\s*,\s*(\w+)\s*\)")
+_STRUCT = re.compile(r"\{\s*(\w+=[^{},]+(?:,\s*\w+=[^{},]+)*)\}")
 _CALL = re.compile(r"\s*([a-z_][a-z0-9_]*)\((.*)\)\s*(=.*)?", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?', re.DOTALL)
 _END = re.compile(r"\s*(,|\Z)")
@@ -151,6 +176,11 @@ def read_argument(text: str, kind: Kind) -> Arg:
         if text.endswith("..."):
             raise ValueError(f"{text} was cut off: strace -s 4096 shows whole strings")
         return _unescaped(text[1:-1])
+    if kind is Kind.HOW and (found := _STRUCT.fullmatch(text)):
+        fields = dict(field.strip().split("=", 1) for field in found[1].split(","))
+        if not fields.keys() <= {"flags", "mode", "resolve"}:
+            raise ValueError(f"{text} is no struct open_how")
+        return pack_how(**{name: sum_of(value) for name, value in fields.items()})
     if kind is Kind.DEV and (found := _DEVICE.fullmatch(text)):
         return join_device(_number(found[1]), _number(found[2]))
     return sum_of(text)

@@ -14,6 +14,7 @@ from typing import Any
 
 from supervisor.kernel.address_text import written
 from supervisor.kernel.mounts import MS, names_of, without_magic
+from supervisor.kernel.opening import unpack_how
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind, as_filtered
 from supervisor.model import Decision, Facts, MountSettings, Outcome, Settings, Snapshot, Verdict
 from supervisor.observe.identity import identity
@@ -47,7 +48,11 @@ def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:
     """The arguments by name: numbers as they are, strings printable, or {"error": ERRNO}."""
     found: dict[str, Any] = {}
     for param, value in zip(spec.params if spec else (), snapshot.args, strict=False):
-        if isinstance(value, bytes):
+        if isinstance(value, bytes) and param.kind is Kind.HOW:
+            found[param.name] = dict(
+                zip(("flags", "mode", "resolve"), unpack_how(value), strict=True)
+            )
+        elif isinstance(value, bytes):
             found[param.name] = written(value) if param.kind.is_address else printable(value)
         elif param.kind.is_string:
             found[param.name] = {"error": errno_name(-value)} if value else None

@@ -19,6 +19,7 @@ from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.capabilities import NUMBERS
 from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.mounts import MS
+from supervisor.kernel.opening import pack_how
 from supervisor.kernel.simulate import Run
 from supervisor.kernel.simulate import run as run_filter
 from supervisor.kernel.strace import argument, read_argument, split_call, sum_of
@@ -28,6 +29,7 @@ from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Sour
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
+from supervisor.policy.open_values import parse_how
 from supervisor.policy.sockets import OPERATIONS
 from supervisor.policy.values import ERRNOS
 
@@ -112,7 +114,7 @@ class Asked:
         if self.filtered(policy.filter).action != RET_USER_NOTIF:
             return False
         decision, _ = self.decided(policy)
-        return decision.verdict is Verdict.EMULATE and not decision.audit
+        return decision.verdict in (Verdict.EMULATE, Verdict.INJECT) and not decision.audit
 
     def known(self, first: Decision) -> Facts:
         """What path work would have found out, as far as the caller's description says."""
@@ -230,7 +232,7 @@ def _asked(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
         raise ValueError(f"{ARCH_NAMES.get(arch, hex(arch))} has no {spec.name}")
     strings = [
         value for value, param in zip(values, spec.params, strict=True)
-        if isinstance(value, bytes) and not param.kind.is_address
+        if isinstance(value, bytes) and not param.kind.is_address and param.kind is not Kind.HOW
     ]  # fmt: skip
     if any(b"\0" in value for value in strings):
         raise ValueError("no argument has a NUL in it: the kernel would read no further")
@@ -249,6 +251,8 @@ def _value(kind: Kind, value: object) -> Arg:
         if isinstance(value, int) and value < 0:
             return value
         return b"" if value is None else as_bytes(value)
+    if kind is Kind.HOW:
+        return parse_how(value)
     if kind.is_string:
         return 0 if value is None or value == 0 else as_bytes(value)
     if value is None:
@@ -292,6 +296,8 @@ def parse(families: Mapping[str, FamilySpec], text: str, arch: int = X86_64) -> 
     if re.match(r"[a-z_][a-z0-9_]*\s*\(", text):
         name, words = split_call(re.sub(r"\A(\w+)\s+\(", r"\1(", text))
         spec = _spec(families, name)
+        if len(words) == len(spec.params) - 1 and spec.params[-1].kind is Kind.MODE:
+            words.append("0")  # of an open that makes no file nobody shows it
         if len(words) != len(spec.params):
             names = ", ".join(param.name for param in spec.params)
             raise ValueError(f"{name} has {len(spec.params)} arguments: {names}")
@@ -339,6 +345,8 @@ def _text(value: Any) -> str:
 
 
 def _recorded_value(value: Any, kind: Kind) -> Arg:
+    if isinstance(value, dict) and kind is Kind.HOW and "error" not in value:
+        return pack_how(value["flags"], value["mode"], value["resolve"])
     if isinstance(value, dict):
         return -ERRNOS.get(value["error"], EFAULT)
     if isinstance(value, str) and kind.is_string:

@@ -18,6 +18,7 @@ from supervisor.policy.compiled import Included
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.includes import assemble
 from supervisor.policy.mount_compile import mount_rules
+from supervisor.policy.open_compile import open_rules
 from supervisor.policy.races import report_races
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.socket_compile import socket_rules
@@ -74,6 +75,8 @@ def read_draft(
                 sets[name] = mount_rules(source, name, section, otherwise, audit=audit)
             elif keys.sockets(family):
                 sets[name] = socket_rules(source, name, section, otherwise, audit=audit)
+            elif name == "open":
+                sets[name] = open_rules(source, name, section, otherwise, audit=audit)
             else:
                 sets[name] = _node_rules(source, name, section, otherwise, audit=audit)
             report_races(source, name, section, sets[name])

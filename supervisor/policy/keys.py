@@ -15,8 +15,11 @@ from supervisor.kernel.addresses import FAMILIES
 from supervisor.kernel.capabilities import NAMES as CAPABILITIES
 from supervisor.kernel.filesystems import KNOWN
 from supervisor.kernel.fuse_programs import PROGRAMS
+from supervisor.kernel.opening import ACCESS_WORDS
+from supervisor.model import Verdict
 from supervisor.policy.devices import NAMES, SERIES
 from supervisor.policy.families import (
+    AccessMatch,
     AddressMatch,
     CallerGlobMatch,
     CapabilityMatch,
@@ -44,6 +47,7 @@ from supervisor.policy.mount_values import (
     parse_source,
     parse_type,
 )
+from supervisor.policy.open_values import GRANTS, parse_access, parse_inject
 from supervisor.policy.socket_values import parse_emulate as parse_socket_emulate
 from supervisor.policy.socket_values import parse_family, parse_network, parse_ports, parse_redirect
 from supervisor.policy.sockets import Network, Ports
@@ -132,6 +136,7 @@ PORTS = _many(
     {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["8000-8999"]},
 )
 NAMES_OF_SOCKETS = _many(str, parse_text, {"type": "string"})
+ACCESS = _many(str, parse_access, {"enum": list(ACCESS_WORDS.values())})
 _WORD = _entry({"enum": list(FLAG_NAMES)}, {"type": "string"})
 OPTIONS = Annotated[
     Options,
@@ -159,6 +164,7 @@ _KINDS: Mapping[type, Any] = {
     NetworkMatch: NETWORKS,
     PortMatch: PORTS,
     NameMatch: NAMES_OF_SOCKETS,
+    AccessMatch: ACCESS,
 }
 
 
@@ -196,6 +202,18 @@ def _emulate_schema(family: FamilySpec) -> Schema:
     }
 
 
+_INJECT: Schema = {
+    "type": "object",
+    "properties": {
+        "device": {"anyOf": [{"enum": list(NAMES)}, _DEVICE]},
+        "file": {"type": "string", "pattern": "^/"},
+        "content": {"type": "string"},
+        "access": {"enum": list(GRANTS)},
+    },
+    "additionalProperties": False,
+}
+
+
 _REDIRECT: Schema = {"type": "string", "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5"]}
 
 
@@ -211,13 +229,16 @@ def do_schema(family: FamilySpec) -> Schema:
             "additionalProperties": False,
         }
 
-    emulate = _emulate_schema(family)
+    schemas: dict[Verdict, Schema] = {
+        Verdict.ERRNO: {"enum": list(ERRNOS)},
+        Verdict.RETURN: {"type": "integer", "minimum": 0},
+        Verdict.EMULATE: _emulate_schema(family),
+        Verdict.INJECT: _INJECT,
+    }
     return {
         "anyOf": [
             {"enum": [word.value for word in WORDS if word in allowed]},
-            one("errno", {"enum": list(ERRNOS)}),
-            one("return", {"type": "integer", "minimum": 0}),
-            one("emulate", emulate),
+            *(one(key.value, schema) for key, schema in schemas.items() if key in allowed),
             *([one("redirect", _REDIRECT)] if family.redirects else []),
         ]
     }
@@ -227,7 +248,9 @@ def action_of(family: FamilySpec) -> Callable[[object], Any]:
     """The parser of a family's `do`."""
     settings: Callable[[Any], Any] | None = None
     redirect: Callable[[Any], Any] | None = None
-    if mounts(family):
+    if Verdict.INJECT in family.verdicts:
+        settings = parse_inject
+    elif mounts(family):
         settings = parse_emulate
     elif sockets(family):
         settings = parse_socket_emulate

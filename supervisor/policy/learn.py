@@ -46,7 +46,7 @@ class Learned:
         key = f"{asked.text()} {record.get('resolved')} {record.get('how')}"
         if record.get("verdict") == "emulate" and not self.protects(asked):
             self.granted.setdefault(key, asked)
-        elif record.get("verdict") not in ("continue",):
+        elif record.get("verdict") not in ("continue", "inject"):
             known = self.refused.get(key, (asked, 0))
             self.refused[key] = (asked, known[1] + weight)
         if len(self.granted) + len(self.refused) > _CALLS_MAX:

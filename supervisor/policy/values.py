@@ -169,10 +169,15 @@ def action_parser(
     redirect: Callable[[Any], Any] | None = None,
 ) -> Callable[[object], Action]:
     """A parser of `do` for a family that has the `allowed` verdicts; `emulate` parses the settings
-    of that word where they are not those of device nodes, `redirect` those of that one where the
-    family has it.
+    of that word where they are not those of device nodes, or those of `inject`; `redirect` those of
+    that one where the family has it.
     """
-    settings = ["errno", "return", "emulate", *(["redirect"] if redirect is not None else [])]
+    keys = [
+        verdict.value
+        for verdict in (Verdict.ERRNO, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
+        if verdict in allowed
+    ]
+    keys += ["redirect"] if redirect is not None else []
     words = [word.value for word in WORDS if word in allowed]
 
     def parse(value: object) -> Action:
@@ -186,7 +191,7 @@ def action_parser(
         if not isinstance(value, dict) or len(value) != 1:
             raise wrong(
                 f"an action is one of {', '.join(words)}, or a mapping with one of "
-                f"{', '.join(settings)}"
+                f"{', '.join(keys)}"
             )
         ((key, setting),) = value.items()
         if key == "errno" and Verdict.ERRNO in allowed:
@@ -201,9 +206,11 @@ def action_parser(
             if emulate is not None:
                 return Action(Verdict.EMULATE, how=emulate(setting))
             return _emulate(setting)
+        if key == "inject" and Verdict.INJECT in allowed and emulate is not None:
+            return Action(Verdict.INJECT, how=emulate(setting))
         if key == "redirect" and redirect is not None:
             return Action(Verdict.EMULATE, how=redirect(setting))
-        raise wrong(f"unknown action {key!r}" + near(key, settings))
+        raise wrong(f"unknown action {key!r}" + near(str(key), keys))
 
     return parse
 
