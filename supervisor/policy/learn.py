@@ -157,18 +157,39 @@ def new_policy(
     learned: Learned, families: Mapping[str, FamilySpec], name: str, traits: Traits,
     notes: Sequence[str] = (),
 ) -> str:
-    """A whole policy. PolicyError where there is none that grants the calls again."""
+    """A whole policy. PolicyError where there is none that grants the calls again.
+
+    Calls that no rule grants, whatever their records say, are left out and told of.
+    """
+    text = _granting(learned, families, name, traits, notes)
+    if text is None:
+        for key, asked in list(learned.granted.items()):
+            if _granting(Learned({key: asked}), families, name, traits, ()) is None:
+                learned.unknown[key] = (learned.granted.pop(key), 1)
+        text = _granting(learned, families, name, traits, notes)
+    if text is None:
+        raise PolicyError("no policy grants all of these calls: this is a mistake of seccompd's")
+    return text
+
+
+def _granting(
+    learned: Learned, families: Mapping[str, FamilySpec], name: str, traits: Traits,
+    notes: Sequence[str],
+) -> str | None:
     for general in (True, False):
         rules = rules_for(learned.granted.values(), families, general=general)
         body = _body(rules, name)
-        policy = compile_policy(Path("learned.yaml"), body.encode(), traits, families)
+        try:
+            policy = compile_policy(Path("learned.yaml"), body.encode(), traits, families)
+        except PolicyError:
+            return None
         beyond = learned.beyond(policy)
         if learned.missing(policy) or learned.opened(policy) or (general and beyond):
             continue
         # What was refused at one time and granted at another is not said to be refused.
         refused = {key: what for key, what in learned.refused.items() if key not in beyond}
         return _head(learned, refused, learned.taken(policy), notes) + body
-    raise PolicyError("no policy grants all of these calls: this is a mistake of seccompd's")
+    return None
 
 
 def _head(
