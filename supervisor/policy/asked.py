@@ -322,7 +322,7 @@ def recorded(families: Mapping[str, FamilySpec], record: Mapping[str, Any]) -> A
     """
     known = specs(families)
     name = record.get("syscall")
-    if name not in known or not isinstance(record.get("args"), dict):
+    if not isinstance(name, str) or name not in known or not isinstance(record.get("args"), dict):
         return None
     try:
         arch = record["arch"]
