@@ -16,7 +16,9 @@ from supervisor.policy.asked import Asked
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import protected
 from supervisor.policy.explain import device_of
+from supervisor.policy.grants import PANIC
 from supervisor.policy.match import lexical
+from supervisor.policy.mounts import split_options
 
 _CALLS_MAX: Final = 100_000
 # The families that rules are made for, and whether those need to know where a call led.
@@ -48,8 +50,14 @@ def protects(asked: Asked) -> str:
     if asked.spec.family == "mknod":
         closed = settings(asked).get("realise") == "closed"
         return "" if closed else protected(*device_of(asked))
+    if asked.spec.family != "mount":
+        return ""
     source = asked.facts.source if asked.facts else None
-    return "the host's block devices" if source is not None and source.device is not None else ""
+    if source is not None and source.device is not None:
+        return "the host's block devices"
+    data = asked.snapshot.args[-1]
+    stops = isinstance(data, bytes) and PANIC in split_options(data)
+    return "the whole host, which a broken image would stop" if stops else ""
 
 
 @dataclass(slots=True)
@@ -69,8 +77,9 @@ class Learned:
     def add(self, asked: Asked, weight: int) -> None:
         """One recorded decision. PolicyError where there are too many different ones."""
         record = asked.recorded or {}
-        if record.get("rule") == "filter" and record.get("verdict") == "continue":
-            return  # a filter of ours would not have notified it
+        by_filter = record.get("rule") == "filter" or asked.spec.family not in LEARNED
+        if by_filter and record.get("verdict") == "continue":
+            return  # a filter of ours would not have notified it; of the others there are many
         self.calls += weight
         # What came of it is part of what is learned: the same call at two places are two.
         how = json.dumps(settings(asked), sort_keys=True)
@@ -90,7 +99,7 @@ class Learned:
         verdict = record.get("verdict")
         if verdict == "continue":
             return self.left
-        if verdict != "emulate" or record.get("mode") == "audit" or protects(asked):
+        if verdict not in ("emulate", "inject") or record.get("mode") == "audit" or protects(asked):
             return self.refused
         if "errno" in record:
             return self.failed

@@ -336,6 +336,14 @@ def test_no_mount_of_a_device_is_learned(tmp_path: Path, via: str) -> None:
     assert "the host's block devices: never learned" in text
 
 
+def test_nor_one_that_may_stop_the_machine(tmp_path: Path) -> None:
+    panics = mount(b"/a.img", b"/mnt", emulate={"via": "kernel"})
+    panics["args"]["data"] = "noload,errors=panic"
+    text = learned(tmp_path, panics)
+    assert "syscalls: {}" in text
+    assert "never learned" in text
+
+
 @pytest.mark.parametrize("name", ["1", "2024", "true", "1e3", "0x1f", "0o7", "null", "~"])
 def test_any_name_of_a_file_is_the_name_of_a_policy(tmp_path: Path, name: str) -> None:
     log, out = tmp_path / "log", tmp_path / f"{name}.yaml"
