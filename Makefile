@@ -89,7 +89,7 @@ attack: venv-test build ## the long attacks: races, stalls, storms
 fuzz: venv-test build ## 100,000 documents for the policy reader, a million messages for the daemon's doors
 	@$(PYTEST) -q -s -m fuzz $(ARGS)
 	@$(PY) -m tests.support.fuzzing $(or $(COUNT),1000000)
-	@SECCOMPD_TEST_FUZZ=100000 $(PYTEST) -q --timeout 3600 tests/unit/intake/test_fuzz.py
+	@SECCOMPD_TEST_FUZZ=100000 $(PYTEST) -q --timeout 3600 tests/unit/intake/test_fuzz.py tests/unit/policy/test_records.py
 soak: venv-test build ## minutes of load, then a count of what is left behind
 	@$(PYTEST) -q -m soak --timeout 3600 $(ARGS)
 

@@ -7,6 +7,8 @@
  *
  *     same      mknod(PATH, S_IFCHR | 0666, makedev(1, 3)), the same path each time
  *     new       the same for PATH and a running number: another path each time
+ *     open      openat(PATH, O_RDONLY), and close
+ *     opens     the same for PATH and 0 to 199, one after the other
  *     fifo      mknod(PATH, S_IFIFO | 0666, 0), in batches
  *     getppid   getppid(), in batches
  *     connect   connect() of a TCP socket to a listener of the caller's own, on the loopback
@@ -17,6 +19,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -100,7 +103,8 @@ static void run(const char *what, long count, long interval_us, const char *path
 	const long call = !strcmp(what, "getppid") ? SYS_getppid : SYS_mknod;
 	const mode_t mode = (!strcmp(what, "fifo") ? S_IFIFO : S_IFCHR) | 0666;
 	const unsigned long device = mode & S_IFCHR ? makedev(1, 3) : 0;
-	const int numbered = !strcmp(what, "new");
+	const int numbered = !strcmp(what, "new"), many = !strcmp(what, "opens");
+	const int opens = many || !strcmp(what, "open");
 	const struct timespec pause = {interval_us / 1000000, interval_us % 1000000 * 1000};
 	char name[4200];
 
@@ -116,11 +120,18 @@ static void run(const char *what, long count, long interval_us, const char *path
 
 		if (numbered)
 			snprintf(name, sizeof name, "%s%u.%ld", path, serial, i);
+		if (many)
+			snprintf(name, sizeof name, "%s%ld", path, i % 200);
 		if (interval_us)
 			nanosleep(&pause, NULL);
 		uint64_t before = now();
-		for (int k = batched ? BATCH : 1; k > 0; k--)
+		for (int k = batched ? BATCH : 1; k > 0 && !opens; k--)
 			r = syscall(call, name, mode, device);
+		if (opens) {
+			r = syscall(SYS_openat, AT_FDCWD, name, O_RDONLY);
+			if (r >= 0)
+				close((int)r);
+		}
 		took[i] = now() - before;
 		const int error = r < 0 ? errno : 0;
 		if (result->error == -2)

@@ -28,9 +28,10 @@ name: containers
 match: {door: oci}
 syscalls:
   mknod:
+    - {devices: ["null"], path: "/errno/**", do: {errno: EPERM}}
     - {devices: ["null"], do: emulate}
 """
-EPERM: Final = 1
+EPERM, ENOENT = 1, 2
 MANY: Final = 20
 
 
@@ -214,10 +215,10 @@ def _share(bench: Bench) -> list[Row]:
         bundles = [Bundle(place, profile, ["/caller"]) for _ in range(2)]
         ours = [stack.enter_context(_Container(bundle, bench.env)) for bundle in bundles]
         floor = [stack.enter_context(Peer(peers.floor("refuse"), bench.env)) for _ in range(2)]
-        request = "same 4000 0 1 /none/x"
-        for what, pair, errno, bound in (
-            ("2 busy callers to 1, the floor", floor, EPERM, None),
-            ("2 busy containers to 1", ours, 2, 1.7),
+        for what, pair, request, errno, bound in (
+            ("2 busy callers to 1, the floor", floor, "same 4000 0 1 /errno/x", EPERM, None),
+            ("2 busy containers to 1, refused", ours, "same 4000 0 1 /errno/x", EPERM, 1.7),
+            ("  with path work", ours, "same 1000 0 1 /none/x", ENOENT, 1.7),
         ):
             one, two = [], []
             for _ in range(max(4, round(15 * bench.scale))):

@@ -10,6 +10,7 @@
  *     emulate    make the node as the caller would: its root, cwd, ids, groups, umask, CAP_MKNOD
  *     bare       make the node in the caller's cwd with our own rights: wrong, and the fastest there is
  *     connect    fetch the caller's socket (pidfd_getfd), and connect that to the address that was read
+ *     open       of opens instead: give a descriptor of /dev/zero for GRANTED, continue all others
  *     filter     no supervisor: the filter itself answers EPERM; what it lets pass is what is measured
  *
  * The listener is used as seccompd uses it: WAIT_KILLABLE_RECV and SYNC_WAKE_UP. As an ordinary user
@@ -50,9 +51,11 @@
 #endif
 
 enum { PATH_SIZE = 4096 };
-enum mode { REFUSE, CONTINUE, EMULATE, BARE, CONNECT, FILTER };
+#define GRANTED "/granted"
+
+enum mode { REFUSE, CONTINUE, EMULATE, BARE, CONNECT, OPEN, FILTER };
 static const char *const mode_names[] = {"refuse", "continue", "emulate",
-					 "bare", "connect", "filter"};
+					 "bare", "connect", "open", "filter"};
 
 _Noreturn void die(const char *what)
 {
@@ -102,7 +105,34 @@ static int install_connect(unsigned long flags)
 	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
 }
 
+static int install_for_opens(unsigned long flags)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+	};
+	struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
 /* ---- what is decided and done ---- */
+
+/* 0, or -errno where somebody has to answer still. */
+static int give(int listener, uint64_t id)
+{
+	struct seccomp_notif_addfd add = {.id = id, .flags = SECCOMP_ADDFD_FLAG_SEND};
+	int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	add.srcfd = (uint32_t)fd;
+	int result = ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0 ? -errno : 0;
+	close(fd);
+	return result;
+}
 
 /* The caller's path, read once. Returns its length or -errno; the memory may end after the NUL. */
 static ssize_t read_path(pid_t tid, uint64_t address, char path[PATH_SIZE])
@@ -148,14 +178,18 @@ static void serve(int listener, enum mode mode)
 				die("SECCOMP_IOCTL_NOTIF_SEND");
 			continue;
 		}
-		const int at = request.data.nr == SYS_mknodat;
+		const int at = request.data.nr == SYS_mknodat || mode == OPEN;
 		ssize_t length = read_path((pid_t)request.pid, request.data.args[at], path);
 		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &request.id))
 			continue;
 		response.id = request.id;
 		if (length < 0)
 			response.error = (int)length;
-		else if (mode == CONTINUE)
+		else if (mode == OPEN && !strcmp(path, GRANTED)) {
+			response.error = give(listener, request.id);
+			if (!response.error || response.error == -ENOENT)
+				continue;
+		} else if (mode == CONTINUE || mode == OPEN)
 			response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
 		else if (mode == REFUSE)
 			response.error = -EPERM;
@@ -230,6 +264,7 @@ static _Noreturn void launch(int socket, enum mode mode, char **command)
 		const unsigned long flags = SECCOMP_FILTER_FLAG_NEW_LISTENER |
 					    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
 		int fd = mode == CONNECT ? install_connect(flags)
+			 : mode == OPEN	 ? install_for_opens(flags)
 					 : install(SECCOMP_RET_USER_NOTIF, flags);
 		if (fd < 0)
 			die("seccomp");
@@ -281,7 +316,7 @@ int main(int argc, char **argv)
 	if (mode >= 0 && sscanf(argv[2], "%u:%u:%u", &inside, &outside, &count) == 3)
 		at = 3;
 	if (mode < 0 || at >= argc) {
-		fputs("usage: floor refuse|continue|emulate|bare|connect|filter [INSIDE:OUTSIDE:COUNT] CMD ...\n", stderr);
+		fputs("usage: floor refuse|continue|emulate|bare|connect|open|filter [INSIDE:OUTSIDE:COUNT] CMD ...\n", stderr);
 		return 125;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))

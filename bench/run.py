@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from bench import containers, lxc, mounts, peers
+from bench import containers, lxc, mounts, opens, peers
 from bench.peers import BenchError, Peer, Sample
 
 EPERM, EEXIST = 1, 17
@@ -396,6 +396,9 @@ def main() -> int:
                 attempt(one)
         if wanted("mount"):
             for one in mounts.measure(bench):
+                attempt(one)
+        if wanted("opens"):
+            for one in opens.measure(bench):
                 attempt(one)
         if wanted("memory"):
             try:

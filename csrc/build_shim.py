@@ -1,4 +1,4 @@
-"""Builds the C shim as one abi3 module, supervisor._shim, from csrc/shim.h and csrc/*.c.
+"""Builds the C shim as one abi3 module, supervisor._shim, from csrc/*.c and shim.h's headers.
 
 Run as a program it builds the module in place; setuptools takes `ffibuilder` from here.
 """
@@ -17,13 +17,21 @@ ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
 
 
-def declarations() -> str:
-    """The plain part of shim.h."""
+def headers() -> list[Path]:
+    """The headers that shim.h is made of, in its order."""
     text = (CSRC / "shim.h").read_text()
-    found = re.search(r"/\* cdef begin \*/(.*)/\* cdef end \*/", text, re.S)
-    if found is None:
-        raise SystemExit("csrc/shim.h has lost its cdef markers")
-    return found.group(1)
+    return [CSRC / name for name in re.findall(r'^#include "(\w+\.h)"$', text, re.M)]
+
+
+def declarations() -> str:
+    """The plain part of those."""
+    parts = []
+    for header in headers():
+        found = re.search(r"/\* cdef begin \*/(.*)/\* cdef end \*/", header.read_text(), re.S)
+        if found is None:
+            raise SystemExit(f"{header} has lost its cdef markers")
+        parts.append(found.group(1))
+    return "".join(parts)
 
 
 def sources() -> list[str]:
@@ -38,7 +46,7 @@ ffibuilder.set_source(
     '#include "shim.h"',
     sources=sources(),
     include_dirs=["csrc"],
-    depends=["csrc/shim.h", "csrc/compat.h"],
+    depends=["csrc/compat.h", "csrc/shim.h", *(os.path.relpath(one, ROOT) for one in headers())],
     py_limited_api=True,
     define_macros=[("Py_LIMITED_API", "0x030b0000"), ("_GNU_SOURCE", "1")],
     # cffi's own output has unused parameters; the shim's files are held to more by `make lint`.

@@ -236,6 +236,8 @@ static int look_closely(struct sd_home *home, struct sd_caller *caller, const st
 	caller->mount_ns = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
 	if (caller->root < 0 || caller->mount_ns < 0)
 		return -errno;
+	if (ask->op == SD_ASK_OPEN && ask->flags & SD_OPEN_NET)
+		caller->net_ns = openat(caller->task, "ns/net", O_RDONLY | O_CLOEXEC);
 	if (ask->op == SD_ASK_UMOUNT)
 		caller->mountinfo = openat(caller->task, "mountinfo", O_RDONLY | O_CLOEXEC);
 	return 0;
@@ -245,7 +247,7 @@ int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask
 	     int need_base, int listener)
 {
 	caller->base[0] = caller->base[1] = -EBADF;
-	caller->root = caller->mount_ns = caller->mountinfo = -1;
+	caller->root = caller->mount_ns = caller->mountinfo = caller->net_ns = -1;
 	int result = look_closely(home, caller, ask, need_base);
 	if (listener >= 0) {
 		if (!result && sd_id_valid(listener, ask->id))
@@ -304,7 +306,7 @@ int sd_go_home(struct sd_home *home, struct sd_caller *caller)
 void sd_leave(struct sd_home *home, struct sd_caller *caller)
 {
 	const int held[] = {caller->base[0], caller->base[1], caller->root, caller->mount_ns,
-			    caller->mountinfo};
+			    caller->mountinfo, caller->net_ns};
 	for (size_t i = 0; i < sizeof held / sizeof *held; i++)
 		if (held[i] >= 0)
 			close(held[i]);

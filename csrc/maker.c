@@ -78,6 +78,8 @@ static void serve(struct maker *maker)
 		sd_follow(make.cpu);
 		if (size != (int)sizeof make || !make.name[0])
 			made.error = -EINVAL;
+		else if (make.op == SD_MAKE_LEND)
+			made.error = sd_lend(&make, maker->permitted, &give);
 		else if (!sd_allowed(maker->ceiling, make.mode, make.device))
 			made.error = -EPERM;
 		else if (make.op == SD_MAKE_NODE)
@@ -87,7 +89,8 @@ static void serve(struct maker *maker)
 		else if (make.op == SD_MAKE_AT)
 			made.error = sd_make_node_at(maker, &make, fd, &give);
 		sd_set_caps(0, maker->permitted);
-		if (give >= 0 && made.error != SD_NEEDS_BIND && make.op != SD_MAKE_PRIVATE) {
+		if (give >= 0 && made.error != SD_NEEDS_BIND && make.op != SD_MAKE_PRIVATE &&
+		    make.op != SD_MAKE_LEND) {
 			if (give != fd)
 				close(give);
 			give = -1;
@@ -108,11 +111,14 @@ static int make_home(struct maker *maker)
 	if (unshare(CLONE_NEWNS))
 		return -errno;
 	int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	sd_lend_prepare(maker->ceiling);
 	int error = sd_mounting_prepare(&maker->mounting, maker->ceiling);
 	if (!error)
 		error = sd_pivot_into(options, NULL);
 	if (!error)
 		error = sd_mounting_settle(&maker->mounting, proc);
+	if (!error)
+		error = sd_lend_settle();
 	if (proc >= 0)
 		close(proc);
 	if (error)

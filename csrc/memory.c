@@ -45,3 +45,23 @@ int sd_read_string(pid_t tid, uint64_t address, char *text, int kind)
 	}
 	return kind == SD_STRING ? -ENAMETOOLONG : kind == SD_TEXT ? -EINVAL : -E2BIG;
 }
+
+/* copy_struct_from_user(): what is longer than the kernel knows has to be zero behind that. */
+int sd_read_how(pid_t tid, uint64_t address, uint64_t size, char *text)
+{
+	if (size < SD_HOW_SIZE)
+		return -EINVAL;
+	if (size > SD_PATH_MAX)
+		return -E2BIG;
+	struct iovec local = {text, size};
+	struct iovec remote = {(void *)(uintptr_t)address, size};
+	ssize_t got = process_vm_readv(tid, &local, 1, &remote, 1, 0);
+	if (got < 0)
+		return -errno;
+	if ((uint64_t)got < size)
+		return -EFAULT;
+	for (uint64_t i = SD_HOW_SIZE; i < size; i++)
+		if (text[i])
+			return -E2BIG;
+	return SD_HOW_SIZE;
+}

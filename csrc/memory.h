@@ -24,4 +24,9 @@ int sd_read_of_socket(struct sd_call *call, int at, int kind, char *text);
 /* The data of argument `at`, into call->message. */
 void sd_read_payload(struct sd_call *call, int at);
 
+/* Reads the first SD_HOW_SIZE bytes of a struct open_how of `size` bytes into `text`. Returns that
+ * size, or -EINVAL, -E2BIG, -EFAULT as openat2(2) would, or what process_vm_readv gave. */
+enum { SD_HOW_SIZE = 24 };
+int sd_read_how(pid_t tid, uint64_t address, uint64_t size, char *text);
+
 #endif

@@ -28,6 +28,7 @@ enum sd_ask_op {
 	SD_ASK_CHANGE,
 	SD_ASK_HOME,        /* [task] -> [home]: where nodes that cannot be opened are */
 	SD_ASK_UMOUNT,
+	SD_ASK_OPEN,        /* [task] or [task, what is given] -> [it, opened] */
 };
 
 enum { SD_NO_TEXT = 0xffff };
@@ -57,6 +58,7 @@ enum sd_told_flag {
 	SD_TOLD_UNBOUND = 128,   /* one node less: `node_dev`, `node_ino` */
 	SD_TOLD_LINKED = 256,    /* one name more for `node_dev`, `node_ino` */
 	SD_TOLD_BEGUN = 2048,    /* of an umount: not the answer yet, which may take long */
+	SD_TOLD_LEADS = 4096,    /* of an open: the path leads where it is granted */
 	SD_TOLD_FOREIGN = 1024,  /* a file system that a maker must not touch: it may not answer */
 };
 
@@ -83,6 +85,7 @@ enum sd_make_op {
 	SD_MAKE_DROP,     /* no answer */
 	SD_MAKE_LINK,     /* no answer */
 	SD_MAKE_AT,       /* [where a path starts] -> [parent], with SD_NEEDS_BIND */
+	SD_MAKE_LEND,     /* [] -> [detached node], [file]: `device` is the index in the ceiling */
 	SD_MAKE_MOUNT,    /* [channel], [channel, image], of AGAIN [mount]: struct sd_new_mount */
 };
 
@@ -148,6 +151,7 @@ struct sd_caller {
 	int base[2]; /* where each path starts: a descriptor, or -errno */
 	int root, mount_ns;
 	int mountinfo; /* for an umount alone */
+	int net_ns;    /* for some opens alone */
 	int away;    /* in the caller's mount namespace */
 	int there;   /* and in its root directory */
 	uint32_t fsuid, fsgid, umask;
@@ -266,6 +270,23 @@ SD_HIDDEN void sd_do_umount(struct sd_caller *caller, struct sd_home *home,
 			    const struct sd_ask *ask, struct sd_told *told);
 SD_HIDDEN void sd_do_companion(struct sd_caller *caller, struct sd_home *home,
 			       const struct sd_ask *ask, struct sd_told *told);
+
+/* ---- opens.c ---- */
+
+/* Where the path leads; and what held[1] stands for, opened, where that is the second text. */
+SD_HIDDEN void sd_do_open(struct sd_caller *caller, struct sd_home *home, const struct sd_ask *ask,
+			  struct sd_told *told, const int *held, int *give);
+
+/* ---- lend.c: the maker's ---- */
+
+/* Before the host's mounts are let go of. */
+SD_HIDDEN void sd_lend_prepare(const struct sd_ceiling *ceiling);
+/* Once the root directory is our own. 0 or -errno. */
+SD_HIDDEN int sd_lend_settle(void);
+/* What `make` asks for: 0 and `*give`, or -errno. */
+SD_HIDDEN int sd_lend(const struct sd_make *make, uint64_t permitted, int *give);
+/* Opens without waiting for anything, and clears O_NONBLOCK where `flags` have none. */
+SD_HIDDEN int sd_open_unblocking(int dir, const char *path, int flags);
 
 SD_HIDDEN const char *sd_ask_text(const struct sd_ask *ask, int which);
 

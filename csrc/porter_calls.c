@@ -5,125 +5,17 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/netlink.h>
-#include <linux/securebits.h>
 #include <netinet/in.h>
-#include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/fsuid.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { OVERFLOW_ID = 65534 };
-
 #define CAP(name) (1ULL << (name))
-/* What a caller's capabilities may do for it on a socket. */
-static const uint64_t SOCKET_CAPS = CAP(CAP_DAC_OVERRIDE) | CAP(CAP_DAC_READ_SEARCH) |
-				    CAP(CAP_NET_BIND_SERVICE) | CAP(CAP_NET_BROADCAST) |
-				    CAP(CAP_NET_ADMIN) | CAP(CAP_NET_RAW);
-
-static pthread_mutex_t looking = PTHREAD_MUTEX_INITIALIZER; /* it reads into one place for all */
-static uint64_t permitted;
-static char userns[64];
-static uid_t own_uid;
-static gid_t own_gid;
-static uint32_t own_groups[SD_GROUPS], own_count;
-
-/* All that a porter has while it acts for nobody: it is what fetching a descriptor takes, and means
- * nothing to a socket. */
-static int rest(void)
-{
-	return sd_set_caps(permitted & CAP(CAP_SYS_PTRACE), permitted);
-}
-
-int sd_porter_setup(void)
-{
-	own_uid = geteuid();
-	own_gid = getegid();
-	int count = getgroups(SD_GROUPS, own_groups), error = sd_permitted_caps(&permitted);
-	if (error || count < 0)
-		return error ? error : -errno;
-	own_count = (uint32_t)count;
-	if (readlink("/proc/thread-self/ns/user", userns, sizeof userns - 1) < 0)
-		return -errno;
-	/* a uid that becomes or leaves 0 must not change capabilities behind our back */
-	if (permitted & CAP(CAP_SETPCAP) &&
-	    prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NOROOT, 0, 0, 0))
-		return -errno;
-	return rest();
-}
-
-/* ---- as whom ---- */
-
-/* Groups that are not mapped show as 65534 and cannot be set: a list that has some is left as it is
- * where it is the one that we were born with, and loses them elsewhere, which is fewer rights. */
-static int take_groups(const uint32_t *groups, uint32_t count)
-{
-	uint32_t list[SD_GROUPS], used = 0;
-	gid_t now[SD_GROUPS];
-	int known = getgroups(SD_GROUPS, now);
-	if (known == (int)count && !memcmp(now, groups, count * sizeof *groups))
-		return 0;
-	for (uint32_t i = 0; i < count; i++)
-		if (groups[i] != OVERFLOW_ID)
-			list[used++] = groups[i];
-	return syscall(SYS_setgroups, used, list) ? -errno : 0;
-}
-
-/* glibc's functions would change all threads at once. */
-static int take_ids(uint32_t uid, uint32_t gid, const uint32_t *groups, uint32_t count)
-{
-	int error = take_groups(groups, count);
-	if (!error && (syscall(SYS_setresgid, -1, gid, -1) || syscall(SYS_setresuid, -1, uid, -1)))
-		error = -errno;
-	return error;
-}
-
-/* The ids that count: the effective ones, which a peer is shown, and those of the file system. */
-static int become(const struct sd_errand *errand, int listener, int task, struct sd_caller *caller)
-{
-	caller->task = task;
-	caller->status = -1;
-	/* following the links of another's /proc directory takes a capability */
-	int error = sd_set_caps(permitted, permitted);
-	if (!error) {
-		pthread_mutex_lock(&looking);
-		error = sd_look_at(caller, userns);
-		pthread_mutex_unlock(&looking);
-	}
-	if (!error && sd_id_valid(listener, errand->id))
-		error = -ESRCH;
-	if (!error && permitted & CAP(CAP_SETUID))
-		error = take_ids(caller->euid, caller->egid, caller->groups, caller->group_count);
-	else if (!error && (caller->euid != own_uid || caller->egid != own_gid))
-		error = -EPERM;
-	if (!error) {
-		setfsgid(caller->fsgid);
-		setfsuid(caller->fsuid);
-		if ((uint32_t)setfsuid((uid_t)-1) != caller->fsuid ||
-		    (uint32_t)setfsgid((gid_t)-1) != caller->fsgid)
-			error = -EPERM;
-	}
-	sd_harden();
-	return error ? error : sd_set_caps(caller->caps & SOCKET_CAPS & permitted, permitted);
-}
-
-/* Nobody's again. A thread that cannot be is of no use to the next caller. */
-static void come_back(void)
-{
-	int error = sd_set_caps(permitted, permitted);
-	if (!error && permitted & CAP(CAP_SETUID))
-		error = take_ids(own_uid, own_gid, own_groups, own_count);
-	if (error || rest())
-		_exit(1);
-	sd_harden();
-}
-
-/* ---- the call ---- */
 
 /* Where an address is a path, it was followed as the caller would have: what it led to is open, and
  * reached through that. */
@@ -220,14 +112,32 @@ static int64_t take_control(const struct sd_errand *errand, const int *fds, stru
 	return 0;
 }
 
+/* Whether a unix socket would follow the address as a path: here, where all paths are the host's. What it
+ * leads to comes along where the caller's socket was a unix one when that was asked. */
+static int leads_to_a_path(const struct sd_errand *errand)
+{
+	sa_family_t family;
+	const size_t start = offsetof(struct sockaddr_un, sun_path);
+	if (errand->flags & SD_SOCKET_NO_ADDRESS || errand->with_path ||
+	    (size_t)errand->address_length <= start)
+		return 0;
+	memcpy(&family, errand->address, sizeof family);
+	return family == AF_UNIX && errand->address[start];
+}
+
 /* Whether this socket takes the address for what was decided on, and the call is one that can be made
  * for somebody else. 0, or the errno. */
 static int64_t fits(struct sd_errand *errand, int sock, struct sd_errand_done *done)
 {
-	int protocol = option(sock, SO_PROTOCOL);
 	if (done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX &&
 	    done->domain != AF_NETLINK)
 		return refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN);
+	if (done->domain == AF_UNIX && leads_to_a_path(errand))
+		return refuse(done, -EINVAL, SD_SOCKET_OTHER);
+	if (errand->op != SD_SOCKET_SEND && !(errand->flags & SD_SOCKET_UNSPECIFIED))
+		return 0;
+	int protocol = option(sock, SO_PROTOCOL);
+	done->type = option(sock, SO_TYPE);
 	/* only IPv4 sockets take AF_UNSPEC for IPv4; UDP ones of IPv6 for none at all */
 	if (errand->flags & SD_SOCKET_UNSPECIFIED && done->domain == AF_INET6) {
 		if (errand->op != SD_SOCKET_SEND || done->type != SOCK_DGRAM ||
@@ -277,23 +187,38 @@ static int64_t send_unix(struct sd_errand *errand, struct msghdr *message, const
 	if (hold->right_count)
 		used = add_control(control, used, SCM_RIGHTS, hold->rights,
 				   hold->right_count * sizeof *hold->rights);
-	if (permitted & CAP(CAP_SETUID)) {
-		/* our real uid is another one: saying theirs takes a capability */
-		uint64_t caps = caller->caps & SOCKET_CAPS & permitted;
-		if (sd_set_caps(caps | CAP(CAP_SETUID) | CAP(CAP_SETGID), permitted))
-			return refuse(done, -EPERM, SD_SOCKET_RIGHTS);
+	int speaks = sd_porter_speak(caller);
+	if (speaks < 0)
+		return refuse(done, -EPERM, SD_SOCKET_RIGHTS);
+	if (speaks)
 		used = add_control(control, used, SCM_CREDENTIALS, &who, sizeof who);
-	}
 	message->msg_control = used ? control : NULL;
 	message->msg_controllen = used;
 	ssize_t sent = sendmsg(hold->sock, message, errand->call_flags | MSG_NOSIGNAL);
 	return sent < 0 ? -errno : sent;
 }
 
+/* The IPv4 address of an errand as one that IPv6 sockets take. */
+static void map_address(struct sd_errand *errand)
+{
+	struct sockaddr_in from;
+	struct sockaddr_in6 to = {.sin6_family = AF_INET6};
+	memcpy(&from, errand->address, sizeof from);
+	if (from.sin_family != AF_INET)
+		return;
+	to.sin6_port = from.sin_port;
+	memset(to.sin6_addr.s6_addr + 10, 0xff, 2);
+	memcpy(to.sin6_addr.s6_addr + 12, &from.sin_addr, sizeof from.sin_addr);
+	memcpy(errand->address, &to, sizeof to);
+	errand->address_length = sizeof to;
+}
+
 static int64_t call(struct sd_errand *errand, const struct hold *hold, int path,
 		    struct sd_errand_done *done)
 {
 	struct sockaddr_un by_path;
+	if (errand->flags & SD_SOCKET_REDIRECTED && done->domain == AF_INET6)
+		map_address(errand);
 	void *address = errand->address;
 	socklen_t length = (socklen_t)errand->address_length;
 	if (path >= 0) {
@@ -348,8 +273,6 @@ static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, stru
 	done->domain = option(sock, SO_DOMAIN);
 	if (done->domain < 0)
 		return refuse(done, done->domain, SD_SOCKET_KERNEL);
-	done->type = option(sock, SO_TYPE);
-	done->patient = is_patient(sock);
 	return 0;
 }
 
@@ -360,13 +283,13 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct hold *
 	if (done->domain == AF_UNIX && errand->control_length)
 		result = take_control(errand, fds, hold, done);
 	if (!result) {
-		result = become(errand, fds[1], fds[2], &hold->caller);
+		result = sd_porter_become(errand->id, fds[1], fds[2], &hold->caller);
 		if (result)
 			refuse(done, 0, result == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_RIGHTS);
 		else
 			result = call(errand, hold, errand->with_path ? fds[3] : -1, done);
 	}
-	come_back();
+	sd_porter_come_back();
 	return result;
 }
 
@@ -391,6 +314,8 @@ void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_
 				SD_SOCKET_KERNEL);
 	else if (!result && errand->op != SD_SOCKET_LOOK)
 		result = call(errand, &hold, -1, done);
+	if (result == -EINTR)
+		done->patient = is_patient(hold.sock);
 	let_go(&hold);
 	done->result = result;
 }

@@ -28,10 +28,22 @@ struct sd_porters_order {
 	uint32_t op, number;
 };
 
-/* ---- porter_calls.c ---- */
+/* ---- porter_ids.c ---- */
 
 /* Once, in the process of porters, before there is a thread. 0 or -errno. */
 SD_HIDDEN int sd_porter_setup(void);
+/* Reads who the caller is whose /proc/TID `task` is, asks `listener` whether call `id` still waits, and
+ * takes on the ids that count (the effective ones, which a peer is shown, and those of the file system)
+ * and the capabilities. 0 or -errno; sd_porter_come_back has to follow. */
+SD_HIDDEN int sd_porter_become(uint64_t id, int listener, int task, struct sd_caller *caller);
+/* May we say over a unix socket who the caller is? The kernel would say our own real uid. 1: we may, from
+ * now on; 0: ours is the caller's; or -errno. */
+SD_HIDDEN int sd_porter_speak(const struct sd_caller *caller);
+/* Nobody's again. A thread that cannot be is of no use to the next caller: its process ends. */
+SD_HIDDEN void sd_porter_come_back(void);
+
+/* ---- porter_calls.c ---- */
+
 /* Does an errand of `size` bytes with the `count` descriptors that came with it. */
 SD_HIDDEN void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
 			      struct sd_errand_done *done);

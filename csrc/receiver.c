@@ -349,3 +349,30 @@ int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int p
 {
 	return sd_answer(receiver, receiver->last_id, receiver->last_slot, value, error, proceed);
 }
+
+int sd_give(struct sd_receiver *receiver, uint64_t id, int slot, int fd, uint32_t flags)
+{
+	struct seccomp_notif_addfd give = {
+		.id = id, .srcfd = (uint32_t)fd, .newfd_flags = flags,
+		/* a proxy's client has the answer to give: there the two are not one */
+		.flags = receiver->proxy >= 0 ? 0 : SECCOMP_ADDFD_FLAG_SEND,
+	};
+	if (slot < 0 || slot >= SD_PENDING)
+		return -EINVAL;
+	int number;
+	do
+		number = ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &give);
+	while (number < 0 && errno == EINTR);
+	if (number >= 0 && receiver->proxy < 0) {
+		receiver->outstanding = 0;
+		forget(receiver, slot);
+		return number;
+	}
+	int error = number < 0 ? -errno : 0;
+	if (error == -ENOENT) {
+		abandon(receiver, id, slot);
+		return error;
+	}
+	int told = sd_answer(receiver, id, slot, error ? 0 : number, error, 0);
+	return told ? told : error ? error : number;
+}

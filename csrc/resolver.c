@@ -32,7 +32,8 @@ static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd
 	int places = 1;
 	if (ask->op == SD_ASK_RENAME || ask->op == SD_ASK_LINK)
 		places = 2;
-	else if (ask->op == SD_ASK_PLACE || ask->op == SD_ASK_ATTACH || held[1] >= 0)
+	else if (ask->op == SD_ASK_PLACE || ask->op == SD_ASK_ATTACH ||
+		 (held[1] >= 0 && ask->op != SD_ASK_OPEN))
 		places = 0;
 	int result = sd_enter(home, &caller, ask, places, listener);
 	if (result == SD_TOLD_RETIRE) {
@@ -63,6 +64,9 @@ static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd
 			break;
 		case SD_ASK_ATTACH:
 			sd_do_attach(&caller, home, ask, told, held);
+			break;
+		case SD_ASK_OPEN:
+			sd_do_open(&caller, home, ask, told, held, give);
 			break;
 		default:
 			sd_do_companion(&caller, home, ask, told);

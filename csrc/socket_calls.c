@@ -12,6 +12,43 @@
 
 #include "work.h"
 
+/* Those of who called lately stay open. One belongs to one thread for ever: where that has gone it
+ * leads to nobody, whoever has the number now. */
+enum { KNOWN = 8 };
+static struct owner {
+	uint32_t tid;
+	int pidfd;
+	uint64_t used;
+} known[KNOWN];
+
+void sd_socket_forget_owners(void)
+{
+	for (int i = 0; i < KNOWN; i++) {
+		if (known[i].tid)
+			close(known[i].pidfd);
+		known[i].tid = 0;
+	}
+}
+
+/* Lent: it stays ours. */
+static int known_owner(const struct sd_socket *call, int anew)
+{
+	static uint64_t calls;
+	struct owner *one = &known[0];
+	for (int i = 1; i < KNOWN && one->tid != call->tid; i++)
+		if (known[i].tid == call->tid || known[i].used < one->used)
+			one = &known[i];
+	if (one->tid != call->tid || anew) {
+		int pidfd = sd_socket_owner(call);
+		if (one->tid)
+			close(one->pidfd);
+		one->tid = pidfd < 0 ? 0 : call->tid;
+		one->pidfd = pidfd;
+	}
+	one->used = ++calls;
+	return one->pidfd;
+}
+
 /* The thread itself has it, or where the kernel has no pidfds of threads its process, if a comparison
  * says that the two share it. */
 int sd_socket_owner(const struct sd_socket *call)
@@ -102,7 +139,8 @@ int sd_socket_call(struct sd_socket *call, int porter, int linger_us)
 	if (call->address_length < 0 || call->address_length > SD_ADDRESS_MAX ||
 	    call->control_length > SD_CONTROL_MAX || call->payload_length > SD_PAYLOAD_MAX)
 		return -EINVAL;
-	fds[0] = sd_socket_owner(call);
+	/* without pidfds of threads each call asks anew whether the thread shares its process's table */
+	fds[0] = known_owner(call, !call->by_thread || call->anew);
 	if (fds[0] < 0)
 		return fds[0];
 	if (call->flags & SD_SOCKET_AS_CALLER)
@@ -110,7 +148,6 @@ int sd_socket_call(struct sd_socket *call, int porter, int linger_us)
 	if (call->path >= 0)
 		fds[count++] = call->path;
 	int error = send_errand(call, porter, fds, count);
-	close(fds[0]);
 	return error ? error : sd_socket_answer(call, porter, linger_us);
 }
 

@@ -113,6 +113,17 @@ static int bind_at(struct sd_home *home, struct sd_caller *caller, int tree, int
 	return error;
 }
 
+/* The caller's unix socket; whatever else the descriptor stands for by now is an error of the call's. */
+static int take_socket(int pidfd, int number)
+{
+	int domain, fd = sd_take_descriptor(pidfd, number);
+	socklen_t size = sizeof domain;
+	if (fd < 0 || (!getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) && domain == AF_UNIX))
+		return fd;
+	close(fd);
+	return -EINVAL;
+}
+
 int sd_bind_path(struct sd_home *home, const struct sd_ask *ask, const int *held, int listener)
 {
 	struct sd_caller caller = {.task = held[0], .status = -1};
@@ -122,7 +133,7 @@ int sd_bind_path(struct sd_home *home, const struct sd_ask *ask, const int *held
 		return -EPERM;
 	}
 	/* before it is asked whose it is, which sd_enter does */
-	int sock = sd_act_as_self(home) ? -EPERM : sd_take_descriptor(held[2], (int)ask->call_flags);
+	int sock = sd_act_as_self(home) ? -EPERM : take_socket(held[2], (int)ask->call_flags);
 	int result = sd_enter(home, &caller, ask, 0, listener);
 	if (!result && sock < 0)
 		result = sock;

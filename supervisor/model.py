@@ -133,6 +133,15 @@ class MountSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketSettings:
+    """How a rule wants a call on a socket made: led to the struct sockaddr `redirect`, at the port
+    that the caller asked for if it has none of its own; b"": to where the caller asked.
+    """
+
+    redirect: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class MountCeiling:
     """All that a maker can be asked to mount with one rule of `via: kernel`: one fstype, what it
     may be mounted from, the MS_* flags that it always gets (`force`) and those that may be asked
@@ -166,6 +175,25 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class Inject:
+    """What an `inject` rule gives: a device (type, major, minor), a file of the host's, or a file
+    with this content. `writes`: for writing, too.
+    """
+
+    device: tuple[str, int, int] | None = None
+    file: str | None = None
+    content: str | None = None
+    writes: bool = False
+
+    def text(self) -> str:
+        """For a record."""
+        if self.device is not None:
+            kind, major, minor = self.device
+            return f"device {'char' if kind == 'c' else 'block'} {major}:{minor}"
+        return "content" if self.file is None else f"file {self.file}"
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The policy's answer to one call. `value` is the errno of ERRNO, the result of RETURN.
 
@@ -181,7 +209,7 @@ class Decision:
     rule: str
     reason: str = ""
     value: int = 0
-    settings: Settings | MountSettings = Settings()
+    settings: Settings | MountSettings | SocketSettings | Inject = Settings()
     needs_facts: bool = False
     silent: bool = False
     audit: bool = False
@@ -282,7 +310,8 @@ class SocketCall:
     `operation` is "connect", "bind" or "send". `address` is a struct sockaddr in which nothing can
     be understood in two ways, None where the call has none; `path` what it names of the file
     system, as it was written. `flags` are MSG_*. `several`: the call wants to hear how many
-    messages were sent, and is told how much of the first. `unspecified`: see Address.
+    messages were sent, and is told how much of the first. `unspecified`: see Address. What is taken
+    from `settings` is that of the decision taken again with Facts, wherever there is one.
     """
 
     operation: str
@@ -293,6 +322,7 @@ class SocketCall:
     message: Message | None = None
     several: bool = False
     unspecified: bool = False
+    settings: SocketSettings = SocketSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +331,20 @@ class Unmount:
 
     place: Place
     flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """open, openat, openat2, creat of what may be given by a rule. `flags` are O_*.
+
+    `granted`: where the path is written to lead; if it does, `inject` is given, and the decision
+    need not be taken again.
+    """
+
+    place: Place
+    flags: int
+    inject: Inject | None = None
+    granted: bytes | None = None
 
 
 Plan = (
@@ -313,6 +357,7 @@ Plan = (
     | Remount
     | Unmount
     | SocketCall
+    | Open
 )
 
 
@@ -323,7 +368,9 @@ class Outcome(NamedTuple):
     is the kernel's to do, with the caller's own rights. `how` goes into the audit record
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
-    `told` a number that is to be written to the caller's memory first, with where.
+    `told` a number that is to be written to the caller's memory first, with where. `give`: a
+    descriptor, which the caller gets a copy of, with these flags (O_CLOEXEC or 0); whoever answers
+    closes it.
     """
 
     errno: int
@@ -334,3 +381,4 @@ class Outcome(NamedTuple):
     facts: Facts | None = None
     value: int = 0
     told: tuple[int, int] | None = None
+    give: tuple[int, int] | None = None

@@ -7,8 +7,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -16,7 +15,9 @@ from supervisor.errors import PolicyError, UsageError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import store
 from supervisor.policy.compile import compile_policy
-from supervisor.policy.learn import Learned, new_policy, rules_for
+from supervisor.policy.explain import verdict_text
+from supervisor.policy.learn import new_policy, rules_for
+from supervisor.policy.learned import Learned
 from supervisor.policy.merge import merged
 from supervisor.policy.records import Log
 from supervisor.policy.traits import Traits
@@ -68,13 +69,14 @@ def learn(
     learned = Learned()
     for asked, weight in log.calls(logs):
         learned.add(asked, weight)
+    log.check_session()
     notes = []
     if log.lost:
         notes.append(f"{log.lost} records were lost: some of what was asked for may be missing.")
     if log.unread:
         notes.append(f"{log.unread} lines of the logs could not be read.")
     for note in notes:
-        sys.stderr.write(f"seccompd: {note}\n")
+        _say(note)
     if merge:
         text = _merge(merge, learned, show or sys.stdout)
     else:
@@ -89,10 +91,14 @@ def learn(
     except OSError as error:
         raise PolicyError(f"cannot write it: {error.strerror}", where=out) from None
     granted, refused = len(learned.granted), len(learned.refused)
-    sys.stderr.write(
-        f"seccompd: {out}: {granted} different calls granted, {refused} refused; read it, then "
-        f"`seccompd check {out}`\n"
+    _say(
+        f"{out}: {granted} different calls granted, {refused} refused; read it, then "
+        f"`seccompd check {out}`"
     )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"seccompd: {text}\n")
 
 
 def _name(out: str | None) -> str:
@@ -105,21 +111,41 @@ def _merge(name: str, learned: Learned, show: TextIO) -> str:
     """The text of the policy `name` with what it does not grant yet; the difference is shown."""
     file = store.find(name)
     content = store.read(file, name if "/" in name else None)
-    policy = compile_policy(file, content, _TRAITS, FAMILIES)
-    new = replace(learned, granted=learned.missing(policy))
-    before = learned.beyond(policy)
     old = content.decode("utf-8-sig")
+    first = compile_policy(file, content, _TRAITS, FAMILIES)
+    missing = learned.missing(first)
+    before = learned.beyond(first)
     for general in (True, False):
-        text = merged(str(file), old, rules_for(new, FAMILIES, general=general))
+        text = merged(str(file), old, rules_for(missing.values(), FAMILIES, general=general))
         policy = compile_policy(file, text.encode(), _TRAITS, FAMILIES)
         left = learned.missing(policy)
         if not left and not (general and learned.beyond(policy) - before):
             break
     else:
-        text = next(iter(left.values())).text()
-        raise PolicyError(f"{text} is not granted by it either way", where=str(file))
-    shown = difflib.unified_diff(
-        old.splitlines(keepends=True), text.splitlines(keepends=True), str(file), "learned"
-    )
-    show.writelines(shown)
+        one = next(iter(left.values())).text()
+        raise PolicyError(f"{one} is not granted by it either way", where=str(file))
+    for asked in missing.values():
+        decision = asked.decided(first)[0] if asked.spec.family in first.families else None
+        if decision is not None and not decision.reason:  # a rule's, and not `otherwise`
+            _say(
+                f"warning: {decision.rule} has {verdict_text(decision)} for {asked.text()}: the "
+                "new rules stand in front of it"
+            )
+    for key in learned.taken(policy):
+        asked, count = learned.left[key]
+        _say(
+            f"warning: {count} x {asked.text()} was left to the kernel when this was recorded, and "
+            "is refused under the new policy"
+        )
+    if not missing:
+        _say(f"{file} grants all of it already: this adds nothing")
+    show.writelines(_difference(old, text, str(file)))
     return text
+
+
+def _difference(old: str, new: str, name: str) -> Iterator[str]:
+    lines = difflib.unified_diff(
+        old.splitlines(keepends=True), new.splitlines(keepends=True), name, "learned"
+    )
+    for line in lines:
+        yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"

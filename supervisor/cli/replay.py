@@ -33,6 +33,7 @@ def main(args: argparse.Namespace) -> int:
     policy = compile_named(args.policy, Traits(args.nodes), FAMILIES)
     log = Log(FAMILIES, args.session)
     found = replay(policy, log.calls(map(Path, args.log)))
+    log.check_session()
     if args.output == "json":
         sys.stdout.write(json.dumps(_row(found, log), indent=1) + "\n")
     else:

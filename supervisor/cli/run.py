@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supervisor.errors import UsageError
+from supervisor.errors import SeccompdError, UsageError
 
 if TYPE_CHECKING:
     from supervisor.intake.command import Options
@@ -122,10 +122,16 @@ def _learning(options: Options, out: str, merge: str | None) -> int:
     os.close(fd)
     try:
         status = run(options._replace(audit=log))
-        learn([Path(log)], out, merge=merge, show=sys.stderr)  # stdout was the command's
-        return status
-    finally:
+    except BaseException:
         os.unlink(log)
+        raise
+    try:
+        learn([Path(log)], out, merge=merge, show=sys.stderr)  # stdout was the command's
+    except SeccompdError as error:  # the command has run: its status and its records are kept
+        sys.stderr.write(f"seccompd: {error}\nseccompd: the records are in {log}\n")
+        return status
+    os.unlink(log)
+    return status
 
 
 def _attach(args: argparse.Namespace, maps: tuple[str, ...]) -> Path:

@@ -29,7 +29,9 @@ class Change:
         new = self._policy
         if self._keeper.told is None:
             return
-        same = (new.ceiling, new.mounts, new.fuse) == (before.ceiling, before.mounts, before.fuse)
+        same = (new.ceiling, new.mounts, new.fuse, new.lent) == (
+            before.ceiling, before.mounts, before.fuse, before.lent
+        )  # fmt: skip
         if same:
             self._tell([])
         else:

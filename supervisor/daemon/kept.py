@@ -28,7 +28,7 @@ from supervisor.observe.complaint import complain
 from supervisor.policy.applies import Subject
 from supervisor.policy.notified import Notified
 
-# The layout of a card, and of the watches (struct sd_watch in csrc/shim.h).
+# The layout of a card, and of the watches (struct sd_watch in csrc/shim_receive.h).
 FORMAT: Final = 1
 _NAME: Final = re.compile(rf"{KEPT}(\d+)-(watch|card|userns|listener-(\d+)|device-\d+)")
 _AGAIN: Final = 0.05

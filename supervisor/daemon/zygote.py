@@ -340,7 +340,7 @@ class Zygote:
             while len(makers) < MAKERS:
                 maker = spawn_maker(
                     devices, config.uids or (), config.gids or (), policy.mounts, userns,
-                    real_nodes=config.real_nodes,
+                    lent=policy.lent, real_nodes=config.real_nodes,
                 )
                 makers.append(maker.sock)
                 if maker.pidfd >= 0:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from errno import EPERM, ESRCH
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from supervisor.engine.act_mounts import Mounter
+from supervisor.engine.act_opens import Opener
 from supervisor.engine.act_umounts import Umounts
 from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.names import LiveNodes
 from supervisor.engine.realise import PROBE, Realiser
+from supervisor.engine.said import Policy, Traits
 from supervisor.engine.works import NOT_BEGUN, Job, fill, lend, let_go, path_of
 from supervisor.kernel.shim import lib
 from supervisor.kernel.spawn import Helper
@@ -31,6 +33,7 @@ from supervisor.model import (
     Facts,
     MakeNode,
     Mount,
+    Open,
     Outcome,
     Plan,
     Remount,
@@ -50,23 +53,9 @@ _WAIT: Final[int] = lib.SD_WORK_WAIT
 _RETIRE: Final[int] = lib.SD_WORK_RETIRE
 _LOST: Final[int] = lib.SD_WORK_LOST
 _LONG: Final[int] = lib.SD_WORK_LONG
-_WANT_PATH: Final[int] = lib.SD_WORK_WANT_PATH
 _AS_WRITTEN: Final[int] = lib.SD_WORK_WANT_PATH | lib.SD_WORK_AS_WRITTEN
 _WAS_NODE: Final[int] = lib.SD_WAS_NODE
 _make: Final = lib.sd_work_make
-
-
-class _Traits(Protocol):
-    @property
-    def nodes(self) -> str: ...
-
-
-class _Policy(Protocol):
-    @property
-    def on_error(self) -> int: ...
-
-    @property
-    def max_mounts(self) -> int: ...
 
 
 class Actor:
@@ -81,7 +70,7 @@ class Actor:
     patient: Final = 0  # nothing here waits for the outside world
 
     def __init__(
-        self, *, userns: bool, traits: _Traits, policy: _Policy, maker_socks: list[int],
+        self, *, userns: bool, traits: Traits, policy: Policy, maker_socks: list[int],
         limits: Limits = DEFAULT, resumed: bool = False,
         uids: Sequence[tuple[int, int, int]] | None = None,
         gids: Sequence[tuple[int, int, int]] | None = None,
@@ -106,14 +95,18 @@ class Actor:
             uids=uids if userns else None, gids=gids,
         )  # fmt: skip
         self._umounts = Umounts(self._mounter, self._servers, self._makers)
+        self._opener = Opener(
+            self._resolvers, self._makers, on_error=policy.on_error, lent=policy.lent, limits=limits
+        )
         self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare(resolver)
 
-    def take(self, policy: _Policy, maker_socks: list[int] | None, limits: Limits) -> None:
+    def take(self, policy: Policy, maker_socks: list[int] | None, limits: Limits) -> None:
         """Goes by another policy from now on; with other makers, where there are any."""
         self._on_error = policy.on_error
         self._deadline = limits.path
         self._mounter.take(on_error=policy.on_error, most=policy.max_mounts, limits=limits)
+        self._opener.take(on_error=policy.on_error, lent=policy.lent, limits=limits)
         if maker_socks is not None:
             self._makers.replace(maker_socks)
 
@@ -134,6 +127,7 @@ class Actor:
     def close(self) -> None:
         """Ends the helpers."""
         self._servers.close()
+        self._opener.close()
         self._resolvers.close()
         self._makers.close()
 
@@ -160,6 +154,9 @@ class Actor:
                 )
             except HelperError as error:
                 return Outcome(self._on_error, str(error))
+        if isinstance(plan, Open):
+            self._opener.on_wait = self.on_wait
+            return await self._opener.perform(plan, snapshot, task, valid, redecide)
         if isinstance(plan, Unmount):
             await self._umounts.prepare(self.on_wait)
         ours = isinstance(plan, Unmount) and self._umounts.concerned(plan)
@@ -172,9 +169,8 @@ class Actor:
             self.names.bound()  # all that an ordinary user makes are bind mounts
         job = self._new_job(plan, snapshot)
         job.work.task = task
-        job.valid, job.redecide, job.probe_only = valid, redecide, probe_only
-        if redecide is not None:
-            job.wanted = _WANT_PATH
+        job.ask(valid, redecide)
+        job.probe_only = probe_only
         return await self._carry_out(job)
 
     def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
@@ -183,6 +179,8 @@ class Actor:
         None: nothing has begun, and `perform` is to do it. A job: it takes longer, and `finish` has
         to be awaited.
         """
+        if isinstance(plan, Open):
+            return self._opener.at_once(plan, snapshot)
         if (
             not isinstance(plan, MakeNode)
             or decision.verdict is not Verdict.EMULATE
@@ -210,7 +208,7 @@ class Actor:
         self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
     ) -> Outcome:
         """Goes on with what `at_once` has begun; the rest is as in `perform`."""
-        job.valid, job.redecide = valid, redecide
+        job.ask(valid, redecide)
         outcome = await self._with(None, job)
         if outcome is not None:
             self._jobs.append(job)
@@ -348,7 +346,7 @@ class Actor:
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        if isinstance(plan, Mount | Remount | SocketCall):
+        if isinstance(plan, Mount | Remount | SocketCall | Open):
             raise TypeError("this is not path work")
         fill(work, plan)
         if isinstance(plan, Unmount):

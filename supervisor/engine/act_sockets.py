@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from errno import EACCES, EBADF, EINTR, EINVAL, EPERM, EPIPE, ESRCH
 from typing import Final
 
@@ -25,7 +26,7 @@ from supervisor.kernel import features
 from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import interrupted, thread_group
-from supervisor.model import Decision, Facts, Outcome, Snapshot, SocketCall, Verdict
+from supervisor.model import Decision, Facts, Outcome, Snapshot, SocketCall, SocketSettings, Verdict
 
 _LINGER_US: Final = 300
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
@@ -71,6 +72,7 @@ class Sockets:
     def rest(self) -> None:
         """Nobody calls."""
         self._ready.clear()
+        lib.sd_socket_forget_owners()
         self._porters.rest()
 
     def close(self) -> None:
@@ -146,6 +148,10 @@ class Sockets:
                 decision = redecide(path.facts(task))
                 if decision.verdict is not Verdict.EMULATE:
                     return Outcome(EACCES, path=path.name, decision=decision)
+                settings = decision.settings
+                if isinstance(settings, SocketSettings) and settings != plan.settings:
+                    plan = replace(plan, settings=settings)
+                    job = SocketJob(plan, snapshot, by_thread=self._by_thread)
             if not valid():
                 raise SocketError(self._on_error, _GONE)
             outcome = await self._carry_out(job, path, task, valid)
@@ -186,13 +192,16 @@ class Sockets:
     def _ask(self, job: SocketJob) -> int:
         """Has a porter make the call: 1 it has, 0 it takes longer. Raises PorterError, and
         SocketError."""
+        job.call.anew = False
         for _ in range(2):  # one that has gone is seen when it is asked
             porter = job.porter = self._porters.take()
             result: int = lib.sd_socket_call(job.call, porter.sock, _LINGER_US)
             if result == 0:
                 return result
             self._done_with(porter, result)
-            if result != -EPIPE:
+            if result > 0 and job.call.why == lib.SD_SOCKET_GONE and not job.call.anew:
+                job.call.anew = True  # the number may be somebody else's by now
+            elif result != -EPIPE:
                 break
         if result < 0:
             raise SocketError(self._on_error, _ERRORS.get(result) or os.strerror(-result))
@@ -249,11 +258,11 @@ class Sockets:
         if value == -EPIPE and plan.operation == "send" and not why:
             self._break_pipe(job)
         if value < 0:
-            return Outcome(-value, WHY.get(why, ""))
+            return Outcome(-value, WHY.get(why, job.how))
         if not plan.several or call.op == lib.SD_SOCKET_LOOK:
-            return Outcome(0, value=value)
+            return Outcome(0, job.how, value=value)
         at = plan.message.told_at if plan.message else 0
-        return Outcome(0, value=1, told=(at, value))
+        return Outcome(0, job.how, value=1, told=(at, value))
 
     def _break_pipe(self, job: SocketJob) -> None:
         """The signal that comes with the errno."""

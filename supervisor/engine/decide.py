@@ -18,8 +18,9 @@ from supervisor.policy.compiled import CompiledPolicy
 
 COMPANIONS = frozenset({"node_files", "umounts"})
 _MOUNT = "mount"
+OPEN: Final = "open"
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
-_REFUSED_HERE = frozenset({_MOUNT, "connect", "bind"})
+_REFUSED_HERE = frozenset({_MOUNT, "connect", "bind", OPEN})
 _LENGTH: Final = 4  # bytes of a string's length in a key
 
 
@@ -64,7 +65,8 @@ class Ruling:
 
     `reply` is the answer where registers and strings alone settle it, else None. `companion`: the
     call is notified only for the sake of nodes that are bind mounts of ours, or of our programs.
-    `refuses`: the caller does not get what it asked for.
+    `refuses`: the caller does not get what it asked for. `quiet`: it is recorded only where it does
+    not go on as it would have gone without us.
     """
 
     decision: Decision
@@ -72,9 +74,12 @@ class Ruling:
     reply: Reply | None
     companion: bool = False
     refuses: bool = field(init=False)
+    quiet: bool = field(init=False)
 
     def __post_init__(self) -> None:
         decision = self.decision
+        opens = self.spec is not None and self.spec.family == OPEN
+        object.__setattr__(self, "quiet", (self.companion or opens) and not decision.audit)
         object.__setattr__(self, "refuses", not decision.verdict.grants and not decision.audit)
 
 

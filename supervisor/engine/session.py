@@ -19,7 +19,7 @@ import trio
 
 from supervisor.engine.callers import Callers, SecondLook
 from supervisor.engine.crew import Crew, PlanActor, Totals
-from supervisor.engine.decide import Judge, Ruling, reply_of, reply_to
+from supervisor.engine.decide import OPEN, Judge, Ruling, reply_of, reply_to
 from supervisor.engine.latch import Latch
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
@@ -28,7 +28,7 @@ from supervisor.handlers.base import UNREADABLE, UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import open_task, signals, thread_group
-from supervisor.model import Decision, Outcome, Snapshot, Verdict
+from supervisor.model import Decision, MakeNode, Outcome, Snapshot, Verdict
 from supervisor.observe.complaint import complain
 from supervisor.observe.records import Records
 from supervisor.policy.compiled import CompiledPolicy
@@ -149,7 +149,7 @@ class Session:
                         # to find that nobody calls.
                         self._nap.cancel()
                     return
-            elif self._records.wanted:
+            elif self._records.wanted and not (ruling.quiet and reply is PROCEED):
                 self._settle_and_record(key, ruling, reply)
             else:
                 self._settle(ruling, reply)
@@ -185,7 +185,9 @@ class Session:
             return False
         start = time.perf_counter_ns()
         decision = Decision(Verdict.CONTINUE, "runtime", _REASON)
-        witness = self._records.witness(tid, decision, None)
+        spec = self._judge.spec(receiver.snapshot()) if self._records.wanted else None
+        opens = spec is not None and spec.family == OPEN  # there are hundreds
+        witness = None if opens else self._records.witness(tid, decision, None)
         # What was read of the caller is the caller's only if it still waits.
         delivered = receiver.answer_last(PROCEED if receiver.valid(id_) else (0, -EPERM, 0))
         if witness is not None:
@@ -212,13 +214,17 @@ class Session:
     def _settle_and_record(self, key: bytes, ruling: Ruling, reply: Reply) -> None:
         start = time.perf_counter_ns()
         witness = self._records.witness(self._receiver.call.tid, ruling.decision, key)
+        if witness is None:
+            self._settle(ruling, reply)
+            return
+        if not witness.counted:
+            witness = witness.placed(self._receiver.snapshot(), ruling.spec)
         delivered = self._settle(ruling, reply)
-        if witness is not None:
-            outcome = Outcome(-reply[1], left_alone=bool(reply[2]))
-            self._records.record(
-                self._receiver.snapshot(), ruling.spec, ruling.decision, outcome, start, witness,
-                delivered=delivered, key=key,
-            )
+        outcome = Outcome(-reply[1], left_alone=bool(reply[2]))
+        self._records.record(
+            self._receiver.snapshot(), ruling.spec, ruling.decision, outcome, start, witness,
+            delivered=delivered, key=key,
+        )
 
     def _rule(self, key: bytes) -> Ruling:
         """The ruling on the call received last, which no earlier one was equal to."""
@@ -240,9 +246,12 @@ class Session:
         witness = self._records.witness(call.tid, ruling.decision, None)
         id_, slot = call.id, call.slot
         snapshot = receiver.snapshot()
+        if witness is not None:
+            witness = witness.placed(snapshot, ruling.spec)
         if snapshot.message is not None:
             key += snapshot.message.payload  # other data is another call
-        if self._missed is None:
+        if self._missed is None or (ruling.spec is not None and ruling.spec.family == OPEN):
+            # an open that is given twice is given once: the answer and the descriptor are one
             outcome = await self._act(snapshot, ruling)
         else:
             outcome = await self._act_once(self._missed, snapshot, ruling, key)
@@ -253,14 +262,17 @@ class Session:
         reply = reply_of(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
         before = signals(snapshot.tid) if self._missed is not None else (0, 0)
-        delivered = receiver.answer(id_, slot, reply)
+        if outcome.give is None:
+            delivered = receiver.answer(id_, slot, reply)
+        else:
+            delivered, outcome = receiver.give(id_, slot, outcome, *outcome.give)
         if outcome.errno:
             self._count_refusal()
         if not delivered:
             self.totals.undelivered += 1
         elif self._missed is not None and not before[0] and signals(snapshot.tid) == before:
             self._missed.delivered(snapshot.tid, snapshot.ip, key)
-        if witness is not None and not (ruling.companion and outcome.left_alone):
+        if witness is not None and not (ruling.quiet and outcome.left_alone and not decision.audit):
             self._records.record(
                 snapshot, ruling.spec, decision, outcome, start, witness, delivered=delivered
             )
@@ -336,7 +348,9 @@ class Session:
             lambda facts: self._judge.again(snapshot, spec, facts),
             self._callers, valid, self._on_error,
         )  # fmt: skip
-        again = look if decision.needs_facts else None
+        # A record of what was made says where.
+        granted = isinstance(plan, MakeNode) and decision.verdict is Verdict.EMULATE
+        again = look if decision.needs_facts or (granted and self._records.wanted) else None
         if begun is not None:
             outcome = await self._actor.finish(begun, valid, again)
         else:
@@ -356,7 +370,7 @@ class Session:
         in_force = self._judge.in_force(spec)
         outcome = look.outcome(decision, outcome, in_force=in_force)
         final = outcome.decision
-        if final is None or final.audit or final.verdict is Verdict.EMULATE:
+        if final is None or final.audit or final.verdict in (Verdict.EMULATE, Verdict.INJECT):
             return outcome
         if final.verdict is Verdict.KILL:
             killed = self._kill(snapshot)

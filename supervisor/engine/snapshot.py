@@ -6,6 +6,7 @@ from the Snapshot.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from errno import ENOENT
@@ -15,7 +16,7 @@ from typing import Any
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.kernel.shim import check, ffi, lib
 from supervisor.kernel.syscalls import CallSpec, Kind
-from supervisor.model import Arg, Message, Snapshot
+from supervisor.model import Arg, Message, Outcome, Snapshot
 
 # What the kernel is told: the call's result, or the negative errno, or 1: CONTINUE.
 Reply = tuple[int, int, int]
@@ -34,7 +35,7 @@ _CALL = struct.Struct("=Ii")
 _LENGTH = struct.Struct("=i")
 
 _READ = {
-    Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA,
+    Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA, Kind.HOW: lib.SD_HOW,
     Kind.ADDRESS: lib.SD_ADDRESS, Kind.DESTINATION: lib.SD_DESTINATION,
     Kind.MESSAGE: lib.SD_MESSAGE, Kind.MESSAGES: lib.SD_MESSAGES, Kind.BUFFER: lib.SD_BUFFER,
 }  # fmt: skip
@@ -209,6 +210,19 @@ class Receiver:
     def write(self, id_: int, tid: int, address: int, value: int) -> int:
         """Writes a 32-bit number to a waiting caller's memory: 0 or an errno."""
         return -int(lib.sd_receiver_write(self._pointer, id_, tid, address, value))
+
+    def give(
+        self, id_: int, slot: int, outcome: Outcome, fd: int, flags: int
+    ) -> tuple[bool, Outcome]:
+        """Answers with a copy of `fd`, which is closed: whether the caller was there, and what the
+        call came to. The caller's own limit of descriptors is the kernel's to say.
+        """
+        try:
+            number = lib.sd_give(self._pointer, id_, slot, fd, flags)
+        finally:
+            os.close(fd)
+        delivered = number != -ENOENT
+        return delivered, outcome._replace(errno=-min(number, 0) if delivered else 0, give=None)
 
     def valid(self, id_: int) -> bool:
         """Whether the caller is still waiting for the answer to this id."""

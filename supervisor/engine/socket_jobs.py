@@ -7,8 +7,10 @@ from errno import EOPNOTSUPP
 from typing import Any, Final
 
 from supervisor.engine.porters import Porter
+from supervisor.kernel.address_text import written
+from supervisor.kernel.addresses import port_of, with_port
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import Snapshot, SocketCall
+from supervisor.model import Snapshot, SocketCall, SocketSettings
 
 _OPERATIONS: Final = {
     "connect": lib.SD_SOCKET_CONNECT, "bind": lib.SD_SOCKET_BIND, "send": lib.SD_SOCKET_SEND,
@@ -21,6 +23,7 @@ WHY: Final[Mapping[int, str]] = {
     lib.SD_SOCKET_LONG: "socket: a message of more than 128 KiB",
     lib.SD_SOCKET_NETLINK: "socket: a netlink message that may change something",
     lib.SD_SOCKET_CONTROL: "socket: a control message",
+    lib.SD_SOCKET_OTHER: "socket: another one than was looked at",
     lib.SD_SOCKET_RIGHTS: "socket: the caller's descriptors or rights cannot be taken",
 }
 
@@ -36,16 +39,18 @@ class SocketError(Exception):
 
 class SocketJob:
     """One call on its way. `porter` is who makes it, None before that. `certain`: it was
-    interrupted for a signal that the calling thread itself will see to.
+    interrupted for a signal that the calling thread itself will see to. `how`: what else goes into
+    the record.
     """
 
-    __slots__ = ("_kept", "call", "certain", "plan", "porter", "snapshot")
+    __slots__ = ("_kept", "call", "certain", "how", "plan", "porter", "snapshot")
 
     def __init__(self, plan: SocketCall, snapshot: Snapshot, *, by_thread: bool) -> None:
         self.plan = plan
         self.snapshot = snapshot
         self.porter: Porter | None = None
         self.certain = False
+        self.how = ""
         self._kept: list[Any] = []
         call = self.call = ffi.new("struct sd_socket *")
         call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
@@ -59,12 +64,23 @@ class SocketJob:
             ffi.memmove(call.address, plan.address, len(plan.address))
         if plan.unspecified:
             call.flags |= lib.SD_SOCKET_UNSPECIFIED
+        self.redirect(plan.settings)
 
     def again(self, snapshot: Snapshot) -> None:
         """The same call once more."""
         self.snapshot, self.certain = snapshot, False
         call = self.call
         call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
+
+    def redirect(self, settings: object) -> None:
+        """Leads it elsewhere, where its decision says so."""
+        if not isinstance(settings, SocketSettings) or not settings.redirect:
+            return
+        target = with_port(settings.redirect, port_of(self.plan.address or bytes(2)))
+        self.call.flags |= lib.SD_SOCKET_REDIRECTED
+        self.call.address_length = len(target)
+        ffi.memmove(self.call.address, target, len(target))
+        self.how = f"redirected to {written(target)}"
 
     def as_caller(self, task: int) -> None:
         """With the rights of the caller whose /proc/TID `task` is."""

@@ -59,6 +59,15 @@ class Job:
         work = self.work
         work.listener, work.id, work.tid = snapshot.listener, snapshot.id, snapshot.tid
 
+    def ask(
+        self, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
+    ) -> None:
+        """Who is asked on the way. With `redecide` the path is wanted, from the next step on."""
+        self.valid, self.redecide = valid, redecide
+        if redecide is not None and not self.wanted:
+            self.wanted = lib.SD_WORK_WANT_PATH
+            self.work.flags |= self.wanted
+
 
 def put(work: Any, which: int, place: Place) -> None:
     """The `which`th place of a work."""

@@ -16,6 +16,7 @@ from supervisor.kernel.syscalls import AT_FDCWD, CallSpec, Condition, Kind, Matc
 from supervisor.model import Arg, Decision, Place, Plan, Snapshot
 from supervisor.policy.families import (
     CALLER_KEYS,
+    AccessMatch,
     AddressMatch,
     FamilySpec,
     KeyMatch,
@@ -35,6 +36,7 @@ __all__ = [
     "AT_FDCWD",
     "CALLER_KEYS",
     "UNREADABLE",
+    "AccessMatch",
     "AddressMatch",
     "CallSpec",
     "Condition",

@@ -9,11 +9,12 @@ from supervisor.handlers.base import Family
 from supervisor.handlers.device_nodes import DeviceNodes
 from supervisor.handlers.mounts import Mounts
 from supervisor.handlers.node_files import NodeFiles
+from supervisor.handlers.opens import Opens
 from supervisor.handlers.sockets import Binds, Connects
 from supervisor.handlers.umounts import Umounts
 
 FAMILIES: Final[Mapping[str, Family]] = {
     family.name: family for family in (
-        DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(),
+        DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(), Opens(),
     )
 }

@@ -30,7 +30,7 @@ from supervisor.handlers.base import (
     call,
 )
 from supervisor.kernel.addresses import address_of
-from supervisor.model import Arg, Decision, Snapshot, SocketCall, Verdict
+from supervisor.model import Arg, Decision, Snapshot, SocketCall, SocketSettings, Verdict
 from supervisor.policy.sockets import OPERATIONS
 
 _LENGTH_AT: Final = 5
@@ -71,18 +71,19 @@ class _Sockets(Family):
     verdicts: ClassVar[frozenset[Verdict]] = _VERDICTS
     io_uring: ClassVar[bool] = True
 
-    def plan(self, snapshot: Snapshot, decision: Decision) -> SocketCall:  # noqa: ARG002
+    def plan(self, snapshot: Snapshot, decision: Decision) -> SocketCall:
         """The call with an address that can be understood in one way alone."""
         message = snapshot.message
         if message is None:
-            return _plan(snapshot.name, snapshot.args)
+            return _plan(snapshot.name, snapshot.args, decision.settings)
         if message.errno:
             raise UnreadableArgument(message.errno)
-        return replace(_plan(snapshot.name, snapshot.args), message=message)
+        plan = _plan(snapshot.name, snapshot.args, decision.settings)
+        return replace(plan, message=message)
 
 
 @lru_cache(maxsize=1024)
-def _plan(name: str, args: tuple[Arg, ...]) -> SocketCall:
+def _plan(name: str, args: tuple[Arg, ...], settings: object) -> SocketCall:
     """The same call comes again and again."""
     address_at, flags_at = _PLACES[name]
     operation = OPERATIONS[name]
@@ -101,6 +102,7 @@ def _plan(name: str, args: tuple[Arg, ...]) -> SocketCall:
     return SocketCall(
         operation, fd, found.raw, found.path, flags, several=several,
         unspecified=found.unspecified,
+        settings=settings if isinstance(settings, SocketSettings) else SocketSettings(),
     )  # fmt: skip
 
 
@@ -109,6 +111,7 @@ class Connects(_Sockets):
 
     name: ClassVar[str] = "connect"
     doc: ClassVar[str] = "where sockets connect to, and send to"
+    redirects: ClassVar[bool] = True
     calls: ClassVar[tuple[CallSpec, ...]] = (
         call(
             "connect", "connect",

@@ -25,6 +25,7 @@ _INET6_LEAST: Final = 24  # without sin6_scope_id: SIN6_LEN_RFC2133
 _UNIX_MOST: Final = 110
 _NETLINK_SIZE: Final = 12
 _FAMILY = struct.Struct("=H")
+_PORT = struct.Struct("!H")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _LOOPBACK: Final = bytes((127, 0, 0, 1))
 
@@ -117,6 +118,21 @@ def _unix(data: bytes, operation: str) -> Address:
     path = text.partition(b"\0")[0]
     # the longest path has no NUL at its end
     return Address("unix", (data[:2] + path + b"\0")[:_UNIX_MOST], path=path)
+
+
+def with_port(target: bytes, port: int | None) -> bytes:
+    """The IPv4 or IPv6 address `target`, at `port` if it has none of its own."""
+    own: int = _PORT.unpack_from(target, _FAMILY.size)[0]
+    if own or port is None:
+        return target
+    return target[: _FAMILY.size] + _PORT.pack(port) + target[_FAMILY.size + _PORT.size :]
+
+
+def port_of(raw: bytes) -> int | None:
+    """The port of an IPv4 or IPv6 address, None of all others."""
+    if _FAMILY.unpack_from(raw)[0] not in (AF_INET, AF_INET6):
+        return None
+    return int(_PORT.unpack_from(raw, _FAMILY.size)[0])
 
 
 def ip_text(family: str, ip: int) -> str:

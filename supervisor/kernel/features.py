@@ -22,8 +22,8 @@ class Feature(NamedTuple):
     """One thing a kernel may have: `since` is the version that brought it.
 
     `required` features have no fallback. `purpose` says in a few words what it is good for, and
-    `probe` is the name of the shim's number for it (enum sd_feature in csrc/shim.h). `by_launch`:
-    a launch finds out by itself, and says more about it than a probe could.
+    `probe` is the name of the shim's number for it (enum sd_feature in csrc/shim_work.h).
+    `by_launch`: a launch finds out by itself, and says more about it than a probe could.
     """
 
     name: str

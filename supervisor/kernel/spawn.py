@@ -9,7 +9,7 @@ from typing import Any
 
 from supervisor.kernel.mounts import NAMED_OPTIONS, attr_of
 from supervisor.kernel.shim import check, ffi, lib
-from supervisor.model import MountCeiling
+from supervisor.model import Inject, MountCeiling
 
 _READY_MS = 5000
 # What a maker goes by, which is all of its parent's memory that it does not let go of.
@@ -72,6 +72,7 @@ def spawn_maker(
     mounts: Sequence[MountCeiling] = (),
     userns: int | None = None,
     *,
+    lent: Sequence[Inject] = (),
     real_nodes: bool = True,
 ) -> Helper:
     """Forks a maker; needs root's privileges in the initial user namespace.
@@ -82,6 +83,7 @@ def spawn_maker(
     count) of the target's user namespace; none: it has none of its own. `mounts` is what it may
     ever mount, and `userns` the target's user namespace, for whose ids it is mounted. Without
     `real_nodes` it makes those that can be opened only to be mounted, so that none of them stays.
+    `lent` are devices and files that it lends for opens.
     """
     keep = (
         _kept("struct sd_range[]", [tuple(r) for r in uids]),
@@ -97,10 +99,27 @@ def spawn_maker(
     bounds.named_count = len(NAMED_OPTIONS)
     bounds.userns = -1 if userns is None else userns
     bounds.no_real_nodes = not real_nodes
+    things, paths = _lent(lent)
+    bounds.lent, bounds.lent_count = things, len(lent)
     child = ffi.new("struct sd_child *")
     check(lib.sd_maker_spawn(bounds, child), "fork")
-    del kept
+    del kept, paths
     return _ready(child, "a maker could not be set up")
+
+
+def _lent(lent: Sequence[Inject]) -> tuple[Any, list[Any]]:
+    """The array, and what has to live as long as it does."""
+    things = _kept("struct sd_lent[]", max(len(lent), 1))
+    paths: list[Any] = []
+    for thing, inject in zip(things, lent, strict=False):
+        thing.writes = inject.writes
+        if inject.device is not None:
+            kind, thing.major, thing.minor = inject.device
+            thing.type = ord(kind)
+        elif inject.file is not None:
+            paths.append(path := _kept("char[]", os.fsencode(inject.file)))
+            thing.path = path
+    return things, paths
 
 
 def _strings(kept: list[Any], texts: Sequence[bytes]) -> Any:

@@ -22,6 +22,8 @@ from supervisor.kernel.mounts import (
     names_of,
     without_magic,
 )
+from supervisor.kernel.opening import FLAGS, O_ACCMODE, RESOLVE, pack_how, unpack_how
+from supervisor.kernel.opening import names_of as open_names
 from supervisor.kernel.syscalls import AT_FDCWD, Kind
 from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Arg
@@ -57,6 +59,21 @@ _WRAPPED: Final = {
 }  # fmt: skip
 
 
+def _open_flags(value: int) -> str:
+    names = open_names(value, FLAGS)
+    return "|".join(names if value & O_ACCMODE else ["O_RDONLY", *names])
+
+
+def _how(value: bytes) -> str:
+    flags, mode, resolve = unpack_how(value)
+    parts = [f"flags={_open_flags(flags)}"]
+    if mode:
+        parts.append(f"mode=0{mode:03o}")
+    if resolve:
+        parts.append(f"resolve={'|'.join(open_names(resolve, RESOLVE))}")
+    return f"{{{', '.join(parts)}}}"
+
+
 def _mode(value: int) -> str:
     kind = stat.S_IFMT(value)
     parts = [_TYPES.get(kind, f"{kind:#o}")] if kind else []
@@ -66,6 +83,8 @@ def _mode(value: int) -> str:
 
 def argument(value: Arg, kind: Kind) -> str:
     """One argument as strace writes it."""
+    if isinstance(value, bytes) and kind is Kind.HOW:
+        return _how(value)
     if kind.is_address and value != 0:
         text = as_strace(value) if isinstance(value, bytes) else errno_name(-value)
         return _WRAPPED.get(kind, "{}").format(text)
@@ -76,6 +95,8 @@ def argument(value: Arg, kind: Kind) -> str:
         return _WRAPPED.get(kind, "{}").format(errno_name(-value) if value else "NULL")
     if kind is Kind.MOUNT_FLAGS:
         return _mount_flags(value)
+    if kind is Kind.OPEN_FLAGS:
+        return _open_flags(value)
     if kind is Kind.FD:
         return "AT_FDCWD" if value == AT_FDCWD else str(value)
     if kind is Kind.MODE:
@@ -104,6 +125,9 @@ _CONSTANTS: Final[Mapping[str, int]] = {
     "MNT_EXPIRE": MNT_EXPIRE,
     "UMOUNT_NOFOLLOW": UMOUNT_NOFOLLOW,
     "NULL": 0,
+    "O_RDONLY": 0,
+    **FLAGS,
+    **RESOLVE,
     **{name: -value for value, name in errorcode.items()},
 }
 _ESCAPES: Final[Mapping[str, bytes]] = {
@@ -119,7 +143,9 @@ _UNFINISHED: Final = re.compile(r"\s*<unfinished \.\.\.>\s*\Z")
 # What a descriptor leads to (-y), and in numbers what the constants before it are (-X verbose).
 _FD: Final = re.compile(r"(-?[0-9]+|AT_FDCWD)<((?:->|<[^<>]*>|[^<>])*)>")
 _COMMENT: Final = re.compile(r"\s*/\*.*?\*/")
+_STRUCT = re.compile(r"\{\s*(\w+=[^{},]+(?:,\s*\w+=[^{},]+)*)\}")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?', re.DOTALL)
+_END = re.compile(r"\s*[,)]")
 _OPENED, _CLOSED = frozenset("([{"), frozenset(")]}")
 
 
@@ -136,6 +162,11 @@ def split_call(text: str) -> tuple[str, list[str]]:
     return found[1], arguments
 
 
+def _is_alone(rest: str, start: int, string: re.Match[str]) -> bool:
+    """Whether a string is an argument by itself: nothing stands beside it."""
+    return not rest[start : string.start()].strip() and bool(_END.match(rest, string.end()))
+
+
 def _arguments(rest: str) -> tuple[list[str], int]:
     """What stands between commas up to the bracket that closes the call, and where that ends.
 
@@ -148,7 +179,7 @@ def _arguments(rest: str) -> tuple[list[str], int]:
         skipped = None
         if char == '"':
             skipped = _STRING.match(rest, position)
-            if skipped is None:
+            if skipped is None or not (depth or _is_alone(rest, start, skipped)):
                 raise ValueError(f"cannot read the arguments from here on: {rest[position:][:40]}")
         elif position == start or rest[position - 1] in " (":
             skipped = _FD.match(rest, position)
@@ -157,8 +188,6 @@ def _arguments(rest: str) -> tuple[list[str], int]:
             continue
         if not depth and char in ",)":
             word = rest[start:position].strip()
-            if word.startswith('"') and not _STRING.fullmatch(word):
-                raise ValueError(f"no comma between arguments: {word[:40]}")
             if char == "," or out or word:
                 out.append(word)
             if char == ")":
@@ -188,6 +217,11 @@ def read_argument(text: str, kind: Kind) -> Arg:
         if text.endswith("..."):
             raise ValueError(f"{text} was cut off: strace -s 4096 shows whole strings")
         return _unescaped(text[1:-1])
+    if kind is Kind.HOW and (found := _STRUCT.fullmatch(text)):
+        fields = dict(field.strip().split("=", 1) for field in found[1].split(","))
+        if not fields.keys() <= {"flags", "mode", "resolve"}:
+            raise ValueError(f"{text} is no struct open_how")
+        return pack_how(**{name: sum_of(value) for name, value in fields.items()})
     text = _COMMENT.sub("", _FD.sub(r"\1", text))
     if kind.is_string:
         value = sum_of(text)

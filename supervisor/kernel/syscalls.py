@@ -41,6 +41,8 @@ class Kind(StrEnum):
     PATH = "path"
     TEXT = "text"
     DATA = "data"
+    OPEN_FLAGS = "open_flags"
+    HOW = "how"
     MOUNT_FLAGS = "mount_flags"
     POINTER = "pointer"
     ID = "id"
@@ -64,11 +66,12 @@ class Kind(StrEnum):
 
     @property
     def is_string(self) -> bool:
-        """Whether it points to something that is read and decided on: a string, or an address.
+        """Whether it points to something that is read and decided on: a string, an address, or
+        struct open_how (HOW).
 
         All but PATH and ADDRESS may be NULL, or a message without an address, which is 0.
         """
-        return self in (Kind.PATH, Kind.TEXT, Kind.DATA) or self.is_address
+        return self in (Kind.PATH, Kind.TEXT, Kind.DATA, Kind.HOW) or self.is_address
 
     @property
     def is_address(self) -> bool:
@@ -170,6 +173,10 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "seccomp": (317, 354, 277),
     "ioctl": (16, 54, 29),
     "io_uring_setup": (425, 425, 425),
+    "open": (2, 5, None),
+    "creat": (85, 8, None),
+    "openat": (257, 295, 56),
+    "openat2": (437, 437, 437),
     "fsopen": (430, 430, 430),
     "fspick": (433, 433, 433),
     "connect": (42, 362, 203),

@@ -13,11 +13,12 @@ from functools import lru_cache
 from typing import Any
 
 from supervisor.kernel.address_text import written
-from supervisor.kernel.mounts import names_of, without_magic
+from supervisor.kernel.mounts import MS, names_of, without_magic
+from supervisor.kernel.opening import unpack_how
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind, as_filtered
-from supervisor.model import Decision, Facts, Outcome, Snapshot, Verdict
+from supervisor.model import Decision, Facts, MountSettings, Outcome, Settings, Snapshot, Verdict
 from supervisor.observe.identity import identity
-from supervisor.observe.text import errno_name, members, printable, quoted
+from supervisor.observe.text import errno_name, members, printable, quoted, would_be
 from supervisor.observe.writer import LineWriter
 
 SCHEMA = 1
@@ -47,7 +48,11 @@ def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:
     """The arguments by name: numbers as they are, strings printable, or {"error": ERRNO}."""
     found: dict[str, Any] = {}
     for param, value in zip(spec.params if spec else (), snapshot.args, strict=False):
-        if isinstance(value, bytes):
+        if isinstance(value, bytes) and param.kind is Kind.HOW:
+            found[param.name] = dict(
+                zip(("flags", "mode", "resolve"), unpack_how(value), strict=True)
+            )
+        elif isinstance(value, bytes):
             found[param.name] = written(value) if param.kind.is_address else printable(value)
         elif param.kind.is_string:
             found[param.name] = {"error": errno_name(-value)} if value else None
@@ -76,6 +81,26 @@ def facts_of(facts: Facts) -> dict[str, Any]:
         if facts.source.device is not None:
             source["device"] = ":".join(map(str, facts.source.device))
     return found
+
+
+def settings_of(decision: Decision) -> dict[str, Any]:
+    """How a rule has its calls carried out, by the keys of `emulate` in a policy, those that are as
+    they are where nothing is said left out."""
+    how = decision.settings
+    if isinstance(how, Settings):
+        return {} if how == Settings() else {"realise": how.realise}
+    if not isinstance(how, MountSettings):
+        return {}  # what those do to a call, `how` of its record says
+    forced = how.force & ~MS["nodev"]
+    said = {
+        "via": how.via,
+        "program": list(how.program),
+        "from": "container" if how.inside else "",
+        "shift": "" if how.shift == "auto" else how.shift,
+        "force": names_of(forced) if forced else [],
+        "devices": not how.force & MS["nodev"],
+    }
+    return {key: value for key, value in said.items() if value}
 
 
 class AuditLog:
@@ -139,16 +164,20 @@ class AuditLog:
         *,
         who: str,
         delivered: bool,
+        directory: bytes | None = None,
         key: bytes | None = None,
     ) -> None:
-        """Writes the record of one answered call; `who` is the caller's identity, read before it
-        was answered, for it may be gone by now. With a `key`, its repeats will be counted."""
+        """Writes the record of one answered call; `who` is the caller's identity, and `directory`
+        where its path is relative to, read before it was answered, for it may be gone by now. With
+        a `key`, its repeats will be counted."""
         arch = ARCH_NAMES.get(snapshot.arch, f"{snapshot.arch:#x}")
         nr, _ = as_filtered(snapshot.nr, ())
         record = (
             f'"syscall":"{snapshot.name}","arch":"{arch}","nr":{nr},{who},'
             f'"args":{{{members(arguments(snapshot, spec))}}},{self._end(decision, outcome)}'
         )
+        if directory is not None:
+            record += f',"directory":{quoted(printable(directory))}'
         if outcome.how:
             record += f',"how":{quoted(outcome.how)}'
         if outcome.path is not None:
@@ -192,11 +221,15 @@ class AuditLog:
         same = (id(decision), outcome.errno, outcome.left_alone, outcome.value)
         known = self._ends.get(same)
         if known is None:
-            found = {"verdict": decision.verdict.value, "rule": decision.rule}
+            found: dict[str, Any] = {"verdict": decision.verdict.value, "rule": decision.rule}
             if decision.audit:
                 found["mode"] = "audit"
+                if (would := would_be(decision)) is not None:
+                    found["would"] = would
             if decision.reason:
                 found["reason"] = decision.reason
+            if decision.verdict is Verdict.EMULATE and (done := settings_of(decision)):
+                found["emulate"] = done
             if len(self._ends) >= _MOST_ENDS:
                 self._ends.clear()
             known = self._ends[same] = decision, members(found | answer_of(decision, outcome))

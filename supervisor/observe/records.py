@@ -11,15 +11,25 @@ from supervisor.model import Decision, Outcome, Snapshot
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.identity import identity
 from supervisor.observe.trace import Tracer
+from supervisor.observe.where import directory, plainly
 
 
 class Witness(NamedTuple):
     """What is known of a call's caller before it is answered. `who` is its identity, for a record;
     `counted`: the audit log has counted the call as a repeat, and writes no record of it.
+    `directory`: where its path is relative to (where.py).
     """
 
     who: str
     counted: bool
+    directory: bytes | None = None
+
+    def placed(self, snapshot: Snapshot, spec: CallSpec | None) -> Witness:
+        """The same, with the directory of that call, for a record of its own."""
+        if not self.who:
+            return self
+        found = directory(snapshot, spec)
+        return self if found is None else self._replace(directory=found)
 
 
 class Onlooker:
@@ -38,7 +48,7 @@ class Onlooker:
 
     def show(
         self, snapshot: Snapshot, spec: CallSpec | None, decision: Decision, outcome: Outcome,
-        seconds: float, who: str, delivered: bool,
+        seconds: float, witness: Witness, delivered: bool,
     ) -> None:
         """One record, where it is wanted. One that the reader is too slow for is lost."""
         names = {snapshot.name, spec.family if spec is not None else snapshot.name}
@@ -47,12 +57,18 @@ class Onlooker:
         if self._verdicts is not None and decision.verdict.value not in self._verdicts:
             return
         self._log.record(
-            snapshot, spec, decision, outcome, seconds, who=who, delivered=delivered
+            snapshot, spec, decision, outcome, seconds, who=witness.who, delivered=delivered,
+            directory=witness.directory,
         )
 
     def close(self) -> None:
         """Closes our own descriptor."""
         self._log.let_go()
+
+
+def _went_short(outcome: Outcome) -> bool:
+    """Whether a node was made the short way, through no symbolic link, which says no path."""
+    return outcome.path is None and bool(outcome.how) and not outcome.errno
 
 
 class Records:
@@ -99,13 +115,15 @@ class Records:
         if self._tracer is not None:
             self._tracer.show(snapshot, spec, decision, outcome)
         seconds = (time.perf_counter_ns() - start) / 1e9
+        if spec is not None and spec.family == "mknod" and _went_short(outcome):
+            outcome = outcome._replace(path=plainly(snapshot, spec, witness.directory))
         if self._audit is not None and not witness.counted:
             self._audit.record(
                 snapshot, spec, decision, outcome, seconds, who=witness.who, delivered=delivered,
-                key=key,
+                directory=witness.directory, key=key,
             )
         for onlooker in self._onlookers.values():
-            onlooker.show(snapshot, spec, decision, outcome, seconds, witness.who, delivered)
+            onlooker.show(snapshot, spec, decision, outcome, seconds, witness, delivered)
 
     def event(self, name: str, **details: Any) -> None:
         """Something that is about the session, for the audit log."""

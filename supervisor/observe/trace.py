@@ -7,7 +7,7 @@ import os
 from supervisor.kernel.strace import argument
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
-from supervisor.observe.text import errno_name
+from supervisor.observe.text import errno_name, would_be
 from supervisor.observe.writer import LineWriter
 
 _WORDS = {
@@ -40,6 +40,8 @@ def line(
         word = "refused by the kernel" if decision.verdict is Verdict.REFUSE else "the kernel's"
     if decision.audit:
         word = f"audit, would be {_WORDS[decision.verdict]}"
+        would = would_be(decision)
+        word += "" if would is None else f" with {would}"
     notes = [f"{word}: {decision.rule}"]
     notes += [note for note in (decision.reason, outcome.how) if note]
     return f"{snapshot.name}({args}) = {result} [{'; '.join(notes)}]"

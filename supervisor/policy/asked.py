@@ -18,6 +18,7 @@ from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.capabilities import NUMBERS
 from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.mounts import MS
+from supervisor.kernel.opening import pack_how
 from supervisor.kernel.simulate import Run
 from supervisor.kernel.simulate import run as run_filter
 from supervisor.kernel.strace import argument, read_argument, sum_of
@@ -29,6 +30,7 @@ from supervisor.policy.devices import DeviceError, parse_device
 from supervisor.policy.doors import CONSTANTS, DOORS
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
+from supervisor.policy.open_values import parse_how
 from supervisor.policy.sockets import OPERATIONS
 from supervisor.policy.values import ERRNOS, near
 
@@ -121,7 +123,7 @@ class Asked:
         if self.filtered(policy.filter).action != RET_USER_NOTIF:
             return False
         decision, _ = self.decided(policy)
-        return decision.verdict is Verdict.EMULATE and not decision.audit
+        return decision.verdict in (Verdict.EMULATE, Verdict.INJECT) and not decision.audit
 
     def known(self, first: Decision) -> Facts:
         """What path work would have found out, as far as the caller's description says."""
@@ -248,7 +250,7 @@ def asked_of(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
         raise ValueError(f"{ARCH_NAMES.get(arch, hex(arch))} has no {spec.name}")
     strings = [
         value for value, param in zip(values, spec.params, strict=True)
-        if isinstance(value, bytes) and not param.kind.is_address
+        if isinstance(value, bytes) and not param.kind.is_address and param.kind is not Kind.HOW
     ]  # fmt: skip
     if any(b"\0" in value for value in strings):
         raise ValueError("no argument has a NUL in it: the kernel would read no further")
@@ -267,6 +269,8 @@ def _value(kind: Kind, value: object) -> Arg:
         if isinstance(value, int) and value < 0:
             return value
         return b"" if value is None else as_bytes(value)
+    if kind is Kind.HOW:
+        return parse_how(value)
     if kind.is_string:
         return 0 if value is None or value == 0 else as_bytes(value)
     if value is None:
@@ -332,8 +336,9 @@ def recorded(families: Mapping[str, FamilySpec], record: Mapping[str, Any]) -> A
         caller: dict[str, Any] = {
             key: _whole(record, key) for key in ("uid", "gid") if key in record
         }
-        if "resolved" in record:
-            caller["resolved"] = _text(record["resolved"])
+        for key, told in (("resolved", "resolved"), ("directory", "cwd")):
+            if key in record:
+                caller[told] = _text(record[key])
         return replace(asked, caller=caller, facts=_facts(record), recorded=record)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a record of this version: {error!r}") from None
@@ -344,6 +349,8 @@ def _text(value: Any) -> str:
 
 
 def _recorded_value(value: Any, kind: Kind) -> Arg:
+    if isinstance(value, dict) and kind is Kind.HOW and "error" not in value:
+        return pack_how(value["flags"], value["mode"], value["resolve"])
     if isinstance(value, dict):
         return -ERRNOS.get(value["error"], EFAULT)
     if isinstance(value, str) and kind.is_string:

@@ -66,8 +66,8 @@ def _as_strace(spec: CallSpec, words: Sequence[str], arch: int) -> Asked:
         CONSTANTS[word] if word in CONSTANTS else read_argument(word, param.kind)
         for word, param in zip(words, params, strict=False)
     ]
-    if len(words) == len(params) - 1 and params[-1].kind is Kind.DEV and not _is_device(values[-1]):
-        values.append(0)  # strace leaves out what means nothing
+    if len(words) == len(params) - 1 and _is_left_out(params[-1].kind, values):
+        values.append(0)
     if len(values) != len(params) or len(words) > len(params):
         names = ", ".join(param.name for param in params)
         raise ValueError(f"{spec.name} has {len(params)} arguments: {names}")
@@ -76,8 +76,12 @@ def _as_strace(spec: CallSpec, words: Sequence[str], arch: int) -> Asked:
     return asked if cwd is None else replace(asked, caller={"cwd": cwd})
 
 
-def _is_device(mode: Arg) -> bool:
-    return isinstance(mode, int) and (stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
+def _is_left_out(kind: Kind, before: Sequence[Arg]) -> bool:
+    """Whether strace leaves out the last argument: it means nothing beside those before it."""
+    mode = before[-1]
+    if kind is Kind.DEV:
+        return isinstance(mode, int) and not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
+    return kind is Kind.MODE  # of an open that makes no file
 
 
 def _start(spec: CallSpec, words: Sequence[str]) -> str | None:

@@ -30,6 +30,7 @@ from supervisor.policy.draft import Draft, Sets, read_draft
 from supervisor.policy.families import FamilySpec, NodeMatch
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import MountRules
+from supervisor.policy.opens import OpenRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.settle import settle_mounts, settle_nodes
 from supervisor.policy.sockets import AnyRules, SocketRules
@@ -162,7 +163,11 @@ def filter_rules(
 ) -> list[bpf.FilterRule]:
     """What the filter does for each call that is served, and for the doors that lead around one."""
     out: list[bpf.FilterRule] = []
-    settled = {name: settle_nodes(rules) for name, rules in _node_sets(sets).items()}
+    settled = {
+        name: settle_nodes(rules)
+        for name, rules in _node_sets(sets).items()
+        if not isinstance(rules, OpenRules)
+    }
     for spec in served:
         family = families[spec.family]
         if family.keys is None:
@@ -172,6 +177,10 @@ def filter_rules(
             ]
             continue
         rules = sets[spec.family]
+        if isinstance(rules, OpenRules):
+            every = family.always(spec, rules)
+            out += [bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match) for match in every]
+            continue
         if isinstance(rules, MountRules):
             every = family.always(spec, rules)
             again = [match for match in every if match[0].value & MS_REMOUNT]

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from supervisor.kernel.device_numbers import split_device
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
-from supervisor.model import Decision, Facts, MountCeiling, Snapshot, Verdict
+from supervisor.model import Decision, Facts, Inject, MountCeiling, Snapshot, Verdict
 from supervisor.policy.mounts import MountRules
+from supervisor.policy.opens import OpenRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.sockets import OPERATIONS, AnyRules, SocketRules
 
@@ -97,6 +98,12 @@ class CompiledPolicy:
         return any(rules.uses_fuse for rules in self._mount_rules())
 
     @property
+    def lent(self) -> tuple[Inject, ...]:
+        """All that a maker can be asked to lend for opens, in the order of their numbers there."""
+        rules = self.families.get("open")
+        return rules.lent if isinstance(rules, OpenRules) else ()
+
+    @property
     def max_mounts(self) -> int:
         """How many mounts a session may have at a time."""
         return max((rules.max_mounts for rules in self._mount_rules()), default=0)
@@ -119,6 +126,8 @@ class CompiledPolicy:
         if isinstance(rules, SocketRules):
             at = self._where[snapshot.arch, snapshot.nr][3] or 0
             return rules.decide(OPERATIONS[snapshot.name], snapshot.args[at], facts)
+        if isinstance(rules, OpenRules):
+            return rules.decide_open(snapshot.name, snapshot.args, facts)
         device = self._device(snapshot)
         if device is _NO_DEVICE:
             return rules.otherwise
@@ -143,6 +152,8 @@ class CompiledPolicy:
             raise TypeError("a mount is decided by more than one string")
         if isinstance(rules, SocketRules):
             return rules.otherwise  # by no more than that all the same
+        if isinstance(rules, OpenRules):
+            return rules.narrowed_open(snapshot.name, snapshot.args)
         device = self._device(snapshot)
         return rules.otherwise if device is _NO_DEVICE else rules.narrowed(device)
 
@@ -213,7 +224,9 @@ class CompiledPolicy:
 
 
 def _kind_of(rows: Mapping[str, Any]) -> type[AnyRules]:
-    return MountRules if "mounts" in rows else SocketRules if "sockets" in rows else RuleSet
+    kinds = {"mounts": MountRules, "sockets": SocketRules, "opens": OpenRules}
+    return next((kind for name, kind in kinds.items() if name in rows), RuleSet)
 
 
 _TYPES: Final[Mapping[int, str]] = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
+

@@ -50,23 +50,67 @@ SERIES: Final[Mapping[str, tuple[str, int, int, int]]] = {
 }
 
 _EVERY_MINOR: Final = (0, MINOR_MAX)
-# What is the host's own, and never learned: (range, what a container would get with it).
+_ANEW: Final = "whatever the host gives this number to, which differs from boot to boot"
+# What is the host's own, and never learned: (range, what a container would get with it). Missing
+# are devices that serve whoever opens them (tun, fuse, kvm, the render nodes of graphics cards).
 PROTECTED: Final[Sequence[tuple[NodeRange, str]]] = (
     (("b", 0, MAJOR_MAX, *_EVERY_MINOR), "the host's block devices"),
     (("c", 1, 1, 1, 2), "the host's memory"),
     (("c", 1, 1, 4, 4), "the host's I/O ports"),
+    (("c", 1, 1, 6, 6), "the host's memory, as a core file"),
     (("c", 1, 1, 11, 11), "the host's kernel log"),
+    (("c", 1, 1, 12, 12), "the host's memory before a crash"),
+    (("c", 2, 3, *_EVERY_MINOR), "the host's pseudo terminals"),
     (("c", 4, 4, 0, 63), "the host's virtual consoles"),
+    (("c", 4, 4, 64, MINOR_MAX), "the host's serial lines"),
     (("c", 5, 5, 1, 1), "the host's console"),
-    (("c", 10, 10, 144, 144), "the host's firmware memory"),
+    (("c", 5, 5, 3, 3), "the host's kernel log"),
+    (("c", 5, 5, 64, MINOR_MAX), "the host's serial lines"),
+    (("c", 6, 6, *_EVERY_MINOR), "the host's printers"),
+    (("c", 7, 7, *_EVERY_MINOR), "the screens of the host's virtual consoles"),
+    (("c", 9, 9, *_EVERY_MINOR), "the host's tapes"),
+    (("c", 10, 10, 0, 127), "the host's mice, and others at each boot"),
+    (("c", 10, 10, 128, 182), "the host's mainboard: watchdog, clock, firmware memory, AGP"),
+    (("c", 10, 10, 184, 195), "the host's mainboard: microcode, SMBus, crash dumps"),
     (("c", 10, 10, 196, 196), "the host's devices, through VFIO"),
+    (("c", 10, 10, 203, 203), "new devices of the host, through CUSE"),
+    (("c", 10, 10, 208, 213), "the host's mainboard: hot plugging, management, watchdogs"),
+    (("c", 10, 10, 219, 222), "the host's disks, through their controllers"),
+    (("c", 10, 10, 223, 223), "the host's keyboards and mice, through uinput"),
+    (("c", 10, 10, 224, 224), "the host's TPM"),
+    (("c", 10, 10, 227, 228), "the host's mainboard: machine checks, clock"),
     (("c", 10, 10, 231, 231), "the host's memory, through suspend to disk"),
     (("c", 10, 10, 234, 237), "control of the host's disks and mounts"),
+    (("c", 10, 10, 239, 240), "the host's keyboards and mice, through uhid and userio"),
+    (("c", 10, 10, 242, 242), "the host's radios"),
+    (("c", 10, 10, 249, 249), "the host's disks, through ZFS"),
+    (("c", 10, 10, 243, MINOR_MAX), _ANEW),
+    (("c", 12, 12, *_EVERY_MINOR), "the host's tapes"),
     (("c", 13, 13, *_EVERY_MINOR), "the host's keyboards and mice"),
+    (("c", 14, 14, *_EVERY_MINOR), "the host's sound"),
     (("c", 21, 21, *_EVERY_MINOR), "the host's disks, through SCSI"),
+    (("c", 29, 29, *_EVERY_MINOR), "the host's screens"),
+    (("c", 31, 31, *_EVERY_MINOR), "the host's sound"),
+    (("c", 35, 35, *_EVERY_MINOR), "the host's sound"),
+    (("c", 81, 81, *_EVERY_MINOR), "the host's cameras and tuners"),
+    (("c", 86, 86, *_EVERY_MINOR), "the host's tape changers"),
+    (("c", 89, 89, *_EVERY_MINOR), "the host's mainboard, through I2C"),
     (("c", 90, 90, *_EVERY_MINOR), "the host's flash memory"),
+    (("c", 99, 99, *_EVERY_MINOR), "the host's parallel ports"),
+    (("c", 116, 116, *_EVERY_MINOR), "the host's sound"),
+    (("c", 153, 153, *_EVERY_MINOR), "the host's mainboard, through SPI"),
+    (("c", 162, 162, *_EVERY_MINOR), "the host's disks, as raw devices"),
+    (("c", 166, 167, *_EVERY_MINOR), "the host's USB"),
+    (("c", 171, 171, *_EVERY_MINOR), "the host's memory, through FireWire"),
+    (("c", 180, 181, *_EVERY_MINOR), "the host's USB"),
+    (("c", 188, 189, *_EVERY_MINOR), "the host's USB"),
     (("c", 202, 202, *_EVERY_MINOR), "the host's processor registers"),
-)
+    (("c", 204, 205, *_EVERY_MINOR), "the host's serial lines"),
+    (("c", 226, 226, 0, 127), "the host's screens, through its graphics cards"),
+    (("c", 229, 229, *_EVERY_MINOR), "the host's console, through its hypervisor"),
+    (("c", 234, 254, *_EVERY_MINOR), _ANEW),
+    (("c", 384, 511, *_EVERY_MINOR), _ANEW),
+)  # fmt: skip
 
 
 def protected(kind: str, major: int, minor: int) -> str:

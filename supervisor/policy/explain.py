@@ -20,6 +20,7 @@ from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import device_text
 from supervisor.policy.match import glob_matches, lexical, node_matches
 from supervisor.policy.mounts import MountRule, split_options
+from supervisor.policy.opens import OpenRule, how_of, may_match
 from supervisor.policy.rules import Rule
 from supervisor.policy.sockets import (
     AnyRule,
@@ -89,7 +90,9 @@ def explain(policy: CompiledPolicy, asked: Asked) -> Explanation:
 def _tried(rules: AnyRules, asked: Asked, facts: Facts | None) -> Iterator[Tried]:
     look = 1 if facts is None else 2
     for rule in rules.rules:
-        if isinstance(rule, Rule):
+        if isinstance(rule, OpenRule):
+            key, text = _of_open(rule, asked, facts)
+        elif isinstance(rule, Rule):
             key, text = _of_node(rule, asked, facts)
         elif isinstance(rule, SocketRule):
             key, text = _of_socket(rule, asked, facts)
@@ -130,6 +133,21 @@ def _of_node(rule: Rule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
         return _first_look(rule, rule.globs, asked)
     key, text = _second_look(rule, rule.globs, facts.path)
     return (key, text) if key else _of_caller(rule, facts)
+
+
+def _of_open(rule: OpenRule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
+    how = how_of(asked.snapshot.name, asked.snapshot.args)
+    if not rule.about(how):
+        if how is not None and rule.access is not None and how.access not in rule.access:
+            return "access", f"{how.access or 'no access'} is not {_or(rule.access)}"
+        return "do", "nothing that can be given is what it asks for, or the kernel refuses it"
+    if facts is not None:
+        key, text = _second_look(rule, rule.globs, facts.path)
+        return (key, text) if key else _of_caller(rule, facts)
+    written = asked.path or b""
+    if written and lexical(written) is None and not may_match(rule, written):
+        return "path", f"{_path_text(written)} does not end as {_or(rule.globs or ())}"
+    return _first_look(rule, rule.globs, asked)
 
 
 def _first_look(

@@ -103,6 +103,13 @@ class NameMatch:
     doc: str
 
 
+@dataclass(frozen=True, slots=True)
+class AccessMatch:
+    """A rule's key for how a file is to be opened."""
+
+    doc: str
+
+
 KeyMatch = (
     NodeMatch
     | PathMatch
@@ -116,6 +123,7 @@ KeyMatch = (
     | NetworkMatch
     | PortMatch
     | NameMatch
+    | AccessMatch
 )
 
 # Who calls: the keys that the rules of every family have.
@@ -149,8 +157,12 @@ class FamilySpec:
     keys: ClassVar[Mapping[str, KeyMatch] | None] = None
     # What a rule's `do` may be.
     verdicts: ClassVar[frozenset[Verdict]] = frozenset()
+    # What `otherwise` may be; the first one is what it is where nothing is said.
+    otherwise: ClassVar[tuple[str, ...]] = ("refuse", "kernel")
     # Whether io_uring has the same operations: a policy that gates them must refuse io_uring.
     io_uring: ClassVar[bool] = False
+    # Whether a rule may lead a call elsewhere.
+    redirects: ClassVar[bool] = False
 
     def serves(
         self, traits: Traits, realises: frozenset[str], *, mounts: bool

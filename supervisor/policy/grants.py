@@ -22,8 +22,10 @@ from supervisor.policy.values import slip
 _STEPS_MAX: Final = 200_000
 _SHOWN: Final = 3
 # An option by which an image stops the whole machine, and how the kernel names devices in /dev.
-_PANIC: Final = "errors=panic"
+PANIC: Final = "errors=panic"
 _NODES: Final = "/dev/*"
+# Nobody who meant a flag has written these.
+_NO_WORD: Final = frozenset("=*?[")
 # How alike a word must be to a flag: options are many, and short ones look alike.
 _ALIKE: Final = 0.8
 
@@ -105,8 +107,8 @@ def _mount(node: Node, rule: MountRule) -> Iterator[tuple[Node, str]]:
     if rule.settings.via == "kernel":
         yield from _sources(node, rule)
         for word, glob in _allowed(node):
-            if text_matches(glob, _PANIC):
-                yield word, f"{glob} allows {_PANIC}: then a broken image stops the whole machine"
+            if text_matches(glob, PANIC):
+                yield word, f"{glob} allows {PANIC}: then a broken image stops the whole machine"
     if not rule.settings.force & MS["nodev"]:
         yield (
             node.at(("do",)),
@@ -149,7 +151,7 @@ def _words(node: Node) -> None:
             said = f"{text} is how it is without a flag: it need not be allowed"
         elif text != text.strip():
             said = f"{text!r} has blanks around it: no option has"
-        elif text in FLAG_NAMES or "=" in text:
+        elif text in FLAG_NAMES or not _NO_WORD.isdisjoint(text):
             continue
         elif plain in FLAG_NAMES:
             said = f"{text} is no option: the flag is written {plain}"

@@ -15,8 +15,11 @@ from supervisor.kernel.addresses import FAMILIES
 from supervisor.kernel.capabilities import NAMES as CAPABILITIES
 from supervisor.kernel.filesystems import KNOWN
 from supervisor.kernel.fuse_programs import PROGRAMS
+from supervisor.kernel.opening import ACCESS_WORDS
+from supervisor.model import Verdict
 from supervisor.policy.devices import NAMES, SERIES
 from supervisor.policy.families import (
+    AccessMatch,
     AddressMatch,
     CallerGlobMatch,
     CapabilityMatch,
@@ -44,8 +47,9 @@ from supervisor.policy.mount_values import (
     parse_source,
     parse_type,
 )
+from supervisor.policy.open_values import GRANTS, parse_access, parse_inject
 from supervisor.policy.socket_values import parse_emulate as parse_socket_emulate
-from supervisor.policy.socket_values import parse_family, parse_network, parse_ports
+from supervisor.policy.socket_values import parse_family, parse_network, parse_ports, parse_redirect
 from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import (
     ERRNOS,
@@ -133,6 +137,7 @@ PORTS = _many(
     {"type": "string", "pattern": "^[0-9]+-[0-9]+$", "examples": ["8000-8999"]},
 )
 NAMES_OF_SOCKETS = _many(str, parse_text, {"type": "string"})
+ACCESS = _many(str, parse_access, {"enum": list(ACCESS_WORDS.values())})
 _WORD = _entry({"enum": list(FLAG_NAMES)}, {"type": "string"})
 OPTIONS = Annotated[
     Options,
@@ -169,6 +174,7 @@ _KINDS: Mapping[type, Any] = {
     NetworkMatch: NETWORKS,
     PortMatch: PORTS,
     NameMatch: NAMES_OF_SOCKETS,
+    AccessMatch: ACCESS,
 }
 
 
@@ -215,6 +221,27 @@ def _emulate_schema(family: FamilySpec) -> Schema:
     }
 
 
+_INJECT: Schema = {
+    "type": "object",
+    "properties": {
+        "device": {
+            "anyOf": [{"enum": list(NAMES)}, _DEVICE], "description": "the host's device",
+        },
+        "file": {"type": "string", "pattern": "^/", "description": "a file of the host's"},
+        "content": {"type": "string", "description": "a file that has this in it"},
+        "access": {"enum": list(GRANTS), "description": "what the caller may do with it, at most"},
+    },
+    "description": "the call gets a descriptor that is opened for it",
+    "additionalProperties": False,
+}
+
+
+_REDIRECT: Schema = {
+    "type": "string", "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5"],
+    "description": "the call is carried out with this address",
+}
+
+
 def do_schema(family: FamilySpec) -> Schema:
     """What `do` may be, for an editor."""
     allowed = family.verdicts
@@ -227,16 +254,22 @@ def do_schema(family: FamilySpec) -> Schema:
             "additionalProperties": False,
         }
 
-    emulate = _emulate_schema(family)
+    schemas: dict[Verdict, Schema] = {
+        Verdict.ERRNO: {"enum": list(ERRNOS), "description": "the call fails with this errno"},
+        Verdict.RETURN: {
+            "type": "integer", "minimum": 0, "maximum": RETURN_MAX,
+            "description": "nothing is done, and the call returns this number",
+        },
+        Verdict.EMULATE: _emulate_schema(family) | {
+            "description": "carried out for the caller, with settings",
+        },
+        Verdict.INJECT: _INJECT,
+    }
     return {
         "anyOf": [
             {"enum": [word.value for word in WORDS if word in allowed]},
-            one("errno", {"enum": list(ERRNOS), "description": "the call fails with this errno"}),
-            one("return", {
-                "type": "integer", "minimum": 0, "maximum": RETURN_MAX,
-                "description": "nothing is done, and the call returns this number",
-            }),
-            one("emulate", emulate | {"description": "carried out for the caller, with settings"}),
+            *(one(key.value, schema) for key, schema in schemas.items() if key in allowed),
+            *([one("redirect", _REDIRECT)] if family.redirects else []),
         ]
     }
 
@@ -244,8 +277,12 @@ def do_schema(family: FamilySpec) -> Schema:
 def action_of(family: FamilySpec) -> Callable[[object], Any]:
     """The parser of a family's `do`."""
     settings: Callable[[Any], Any] | None = None
-    if mounts(family):
+    redirect: Callable[[Any], Any] | None = None
+    if Verdict.INJECT in family.verdicts:
+        settings = parse_inject
+    elif mounts(family):
         settings = parse_emulate
     elif sockets(family):
         settings = parse_socket_emulate
-    return action_parser(family.verdicts, settings)
+        redirect = parse_redirect if family.redirects else None
+    return action_parser(family.verdicts, settings, redirect)

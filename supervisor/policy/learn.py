@@ -1,140 +1,118 @@
-"""Writes a policy from recorded calls: minimal, readable, and one under which they come out as they
-did. What is the host's own (devices.py: PROTECTED) is never learned, whatever was granted.
+"""Writes a policy from recorded calls (learned.py): minimal, readable, and one under which they
+come out as they did.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from supervisor.errors import PolicyError
+from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.mounts import names_of, without_magic
 from supervisor.model import Source
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
 from supervisor.policy.compile import compile_policy
-from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.devices import device_text, protected
+from supervisor.policy.devices import device_text
 from supervisor.policy.explain import device_of
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.generalise import globs_for
-from supervisor.policy.match import lexical
-from supervisor.policy.mount_values import option_entry
+from supervisor.policy.learned import Counted, Learned, places, protects, settings
+from supervisor.policy.match import glob_matches
+from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
 from supervisor.policy.socket_write import socket_rules
 from supervisor.policy.traits import Traits
+from supervisor.policy.write import NewRule
 
-_REFUSED_SHOWN: Final = 40
-_CALLS_MAX: Final = 100_000
-
-
-@dataclass(slots=True)
-class Learned:
-    """What was found in the records: calls to be granted, and calls that were not, with counts."""
-
-    granted: dict[str, Asked] = field(default_factory=dict)
-    refused: dict[str, tuple[Asked, int]] = field(default_factory=dict)
-    calls: int = 0
-
-    def add(self, asked: Asked, weight: int) -> None:
-        """One recorded decision. PolicyError where there are too many different ones."""
-        record = asked.recorded or {}
-        self.calls += weight
-        # What came of it is part of what is learned: the same call at two places are two.
-        key = f"{asked.text()} {record.get('resolved')} {record.get('how')}"
-        if record.get("verdict") == "emulate" and not self.protects(asked):
-            self.granted.setdefault(key, asked)
-        elif record.get("verdict") not in ("continue",):
-            known = self.refused.get(key, (asked, 0))
-            self.refused[key] = (asked, known[1] + weight)
-        if len(self.granted) + len(self.refused) > _CALLS_MAX:
-            raise PolicyError(f"more than {_CALLS_MAX} different calls: learn from less at a time")
-
-    def missing(self, policy: CompiledPolicy) -> dict[str, Asked]:
-        """The granted calls that a policy does not grant."""
-        return {key: one for key, one in self.granted.items() if not one.granted(policy)}
-
-    def beyond(self, policy: CompiledPolicy) -> set[str]:
-        """The refused calls that a policy grants, by their keys."""
-        return {key for key, (one, _) in self.refused.items() if one.granted(policy)}
-
-    @staticmethod
-    def protects(asked: Asked) -> str:
-        """What of the host's a call is about, so that it is never learned; "" for all others."""
-        if asked.spec.family == "mknod":
-            kind, major, minor = device_of(asked)
-            # The console is made so that nobody can open it, or not at all.
-            return "" if (kind, major, minor) == _CONSOLE else protected(kind, major, minor)
-        facts = asked.facts
-        source = facts.source if facts else None
-        via_kernel = str((asked.recorded or {}).get("how", "")).startswith("kernel")
-        if source is not None and source.device is not None and via_kernel:
-            return "the host's block devices"
-        return ""
-
-
-_CONSOLE: Final = ("c", 5, 1)
+_SHOWN: Final = 40
+_Device = tuple[str, int, int]
 _Pick = Callable[[Iterable[bytes]], list[str]]
+Rules = Mapping[str, Sequence[NewRule]]
 
 
 def _plain(paths: Iterable[bytes]) -> list[str]:
     return [write.glob_of(path) for path in sorted(set(paths))]
 
 
-def _places(asked: Asked) -> list[bytes]:
-    """The path as it was written, where that says where it leads, and as it was found."""
-    written = lexical(asked.path) if asked.path is not None else None
-    found = asked.facts.path if asked.facts else asked.known_path()
-    return list(dict.fromkeys(path for path in (written, found) if path))
+def _made_of(calls: Sequence[Asked]) -> str:
+    more = f", and {len(calls) - 1} more" if len(calls) > 1 else ""
+    return f"{calls[0].text()}{more}"
 
 
-def node_rules(calls: Sequence[Asked], pick: _Pick) -> list[str]:
-    """Rules for device nodes: devices that were made at the same places share one."""
-    places: dict[tuple[str, int, int], list[bytes]] = {}
+def node_rules(calls: Sequence[Asked], pick: _Pick) -> list[NewRule]:
+    """Rules for device nodes: devices that were made in the same way at the same places share one.
+
+    Those that are not made openly come first, and lend no place to others.
+    """
+    ways: dict[str, list[Asked]] = {}
     for asked in calls:
-        places.setdefault(device_of(asked), []).extend(_places(asked))
-    shared: dict[tuple[str, ...], list[tuple[str, int, int]]] = {}
-    everywhere = pick([path for paths in places.values() for path in paths])
-    for device, paths in places.items():
-        globs = everywhere if pick is not _plain else pick(paths)
-        shared.setdefault(tuple(globs), []).append(device)
+        ways.setdefault(str(settings(asked).get("realise", "auto")), []).append(asked)
     out = []
-    for globs_, devices in shared.items():
-        for closed in (False, True):
-            some = [device for device in devices if (device == _CONSOLE) == closed]
-            if some:
-                names = [device_text((kind, one, one, two, two)) for kind, one, two in some]
-                do = "{emulate: {realise: closed}}" if closed else "emulate"
-                paths_ = write.listed(globs_) if len(globs_) != 1 else write.quoted(globs_[0])
-                pairs = [("devices", write.listed(names))]
-                pairs += [("path", paths_)] if globs_ else []
-                out.append(write.rule([*pairs, ("do", do)]))
+    for way, some in sorted(ways.items(), key=lambda pair: pair[0] == "auto"):
+        do = "emulate" if way == "auto" else f"{{emulate: {{realise: {write.quoted(way)}}}}}"
+        globs = pick([path for asked in some for path in places(asked)])
+        shared: dict[tuple[str, ...], dict[_Device, list[Asked]]] = {}
+        for device, made in _by_device(some).items():
+            paths = [path for asked in made for path in places(asked)]
+            mine = [glob for glob in globs if any(glob_matches(glob, path) for path in paths)]
+            shared.setdefault(tuple(mine), {})[device] = made
+        for mine_, devices in shared.items():
+            names = [device_text((kind, one, one, two, two)) for kind, one, two in devices]
+            pairs = [("devices", write.listed(names)), ("path", mine_), ("do", do)]
+            out.append(NewRule(pairs, _made_of([one for made in devices.values() for one in made])))
     return out
 
 
-def mount_rules(calls: Sequence[Asked], pick: _Pick) -> list[str]:
+def _by_device(calls: Sequence[Asked]) -> dict[_Device, list[Asked]]:
+    found: dict[_Device, list[Asked]] = {}
+    for asked in calls:
+        found.setdefault(device_of(asked), []).append(asked)
+    return found
+
+
+def mount_rules(calls: Sequence[Asked], pick: _Pick) -> list[NewRule]:
     """Rules for mounts: one for each type and way, with its sources, targets and options."""
-    groups: dict[tuple[str, bool], list[Asked]] = {}
+    groups: dict[tuple[str, str], list[Asked]] = {}
     for asked in calls:
         fstype = asked.snapshot.args[2]
         name = fstype.decode("utf-8", "surrogateescape") if isinstance(fstype, bytes) else ""
-        fuse = str((asked.recorded or {}).get("how", "")).startswith("fuse")
-        groups.setdefault((name, fuse), []).append(asked)
+        groups.setdefault((name, _action(name, asked)), []).append(asked)
     out = []
-    for (name, fuse), some in groups.items():
+    for (name, do), some in groups.items():
         sources = [facts.source for asked in some if (facts := asked.facts) and facts.source]
-        targets = pick([path for asked in some for path in _places(asked)[-1:]])
-        pairs = [
+        pairs: list[tuple[str, str | Sequence[str]]] = [
             ("fstype", write.quoted(name)),
-            ("source", write.listed(_sources(sources, pick))),
-            ("target", write.listed(targets)),
+            ("source", _sources(sources, pick)),
+            ("target", pick([path for asked in some for path in places(asked)[-1:]])),
             ("options", f"{{allow: {write.listed(_words(some))}}}"),
-            ("do", "{emulate: {via: fuse}}" if fuse else "emulate"),
+            ("do", do),
         ]
-        out.append(write.rule(pairs))
+        out.append(NewRule(pairs, _made_of(some)))
     return out
+
+
+def _action(fstype: str, asked: Asked) -> str:
+    """How it was mounted, as a policy says it. Not `devices: true`: an image may hold any node, the
+    host's disks as well."""
+    said: Mapping[str, Any] = settings(asked)
+    if not said:  # the record of an earlier version
+        fuse = str((asked.recorded or {}).get("how", "")).startswith("fuse")
+        said = {"via": "fuse" if fuse else "kernel", "force": ["nosuid"]}
+    pairs = []
+    if said.get("via") == "fuse":
+        pairs.append(("via", "fuse"))
+        program = tuple(said.get("program", ()))
+        usual = USUAL_PROGRAMS.get(fstype)
+        if program and program != (PROGRAMS[usual] if usual else ()):
+            named = [name for name, words in PROGRAMS.items() if words == program]
+            pairs.append(("program", named[0] if named else write.listed(program)))
+    pairs += [(key, str(said[key])) for key in ("from", "shift") if key in said]
+    if said.get("force"):
+        pairs.append(("force", write.listed(said["force"])))
+    return f"{{emulate: {write.rule(pairs)}}}" if pairs else "emulate"
 
 
 def _words(calls: Sequence[Asked]) -> list[str]:
@@ -150,15 +128,11 @@ def _words(calls: Sequence[Asked]) -> list[str]:
 
 
 def _sources(sources: Sequence[Source], pick: _Pick) -> list[str]:
-    out = [
-        device_text(("b", major, major, minor, minor))
-        for major, minor in sorted({one.device for one in sources if one.device is not None})
-    ]
-    out += pick([one.name for one in sources if one.kind == "image"])
+    out = pick([one.name for one in sources if one.kind == "image"])
     return out + sorted({write.text_glob_of(one.name) for one in sources if one.kind == "text"})
 
 
-_RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[str]]]] = {
+_RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[NewRule]]]] = {
     "mknod": node_rules,
     "mount": mount_rules,
     "connect": socket_rules,
@@ -167,12 +141,13 @@ _RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[str]]]] = {
 
 
 def rules_for(
-    learned: Learned, families: Mapping[str, FamilySpec], *, general: bool
-) -> dict[str, list[str]]:
-    """The rules by family, as text."""
-    out: dict[str, list[str]] = {}
+    granted: Iterable[Asked], families: Mapping[str, FamilySpec], *, general: bool
+) -> dict[str, list[NewRule]]:
+    """The rules by family."""
+    out: dict[str, list[NewRule]] = {}
+    every = list(granted)
     for family in families:
-        calls = [asked for asked in learned.granted.values() if asked.spec.family == family]
+        calls = [asked for asked in every if asked.spec.family == family]
         if calls and family in _RULES:
             out[family] = _RULES[family](calls, globs_for if general else _plain)
     return out
@@ -182,47 +157,82 @@ def new_policy(
     learned: Learned, families: Mapping[str, FamilySpec], name: str, traits: Traits,
     notes: Sequence[str] = (),
 ) -> str:
-    """A whole policy. PolicyError where there is none that grants the calls again."""
+    """A whole policy. PolicyError where there is none that grants the calls again.
+
+    Calls that no rule grants, whatever their records say, are left out and told of.
+    """
+    text = _granting(learned, families, name, traits, notes)
+    if text is None:
+        for key, asked in list(learned.granted.items()):
+            if _granting(Learned({key: asked}), families, name, traits, ()) is None:
+                learned.unknown[key] = (learned.granted.pop(key), 1)
+        text = _granting(learned, families, name, traits, notes)
+    if text is None:
+        raise PolicyError("no policy grants all of these calls: this is a mistake of seccompd's")
+    return text
+
+
+def _granting(
+    learned: Learned, families: Mapping[str, FamilySpec], name: str, traits: Traits,
+    notes: Sequence[str],
+) -> str | None:
     for general in (True, False):
-        rules = rules_for(learned, families, general=general)
-        text = _text(learned, rules, name, notes)
-        policy = compile_policy(Path("learned.yaml"), text.encode(), traits, families)
+        rules = rules_for(learned.granted.values(), families, general=general)
+        body = _body(rules, name)
+        try:
+            policy = compile_policy(Path("learned.yaml"), body.encode(), traits, families)
+        except PolicyError:
+            return None
         beyond = learned.beyond(policy)
-        if learned.missing(policy) or (general and beyond):
+        if learned.missing(policy) or learned.opened(policy) or (general and beyond):
             continue
         # What was refused at one time and granted at another is not said to be refused.
         refused = {key: what for key, what in learned.refused.items() if key not in beyond}
-        return _text(replace(learned, refused=refused), rules, name, notes) if beyond else text
-    raise PolicyError("no policy grants all of these calls: this is a mistake of seccompd's")
+        return _head(learned, refused, learned.taken(policy), notes) + body
+    return None
 
 
-def _text(
-    learned: Learned, rules: Mapping[str, Sequence[str]], name: str, notes: Sequence[str]
+def _head(
+    learned: Learned, refused: Counted, taken: set[str], notes: Sequence[str]
 ) -> str:
     different = len(learned.granted)
-    lines = [f"# Learned from {learned.calls} calls, {different} different ones of them granted."]
-    lines += [f"# {note}" for note in notes]
-    if learned.refused:
-        lines += ["#", "# Asked for and refused, and not allowed here either:"]
-        every = sorted(learned.refused.values(), key=lambda pair: -pair[1])
-        for asked, count in every[:_REFUSED_SHOWN]:
-            what = Learned.protects(asked)
-            why = f"  ({what}: never learned)" if what else ""
-            lines.append(f"#   {count} x {asked.text()}{why}")
-        if len(every) > _REFUSED_SHOWN:
-            lines.append(f"#   and {len(every) - _REFUSED_SHOWN} others")
-    lines += ["version: 1", f"name: {name}", "description: learned, to be read before it is used"]
+    lines = [f"Learned from {learned.calls} calls, {different} different ones of them granted."]
+    lines += notes
+    never = {key: what for key, (one, _) in refused.items() if (what := protects(one))}
+    errnos = {key: (one.recorded or {}).get("errno") for key, (one, _) in learned.failed.items()}
+    lines += _listed(
+        "Asked for and refused, and not allowed here either:", refused,
+        {key: f"{what}: never learned" for key, what in never.items()},
+    )  # fmt: skip
+    lines += _listed("Allowed, failed all the same, and not allowed here:", learned.failed, errnos)
+    lines += _listed(
+        "Left to the kernel, whose answer is in no record:", learned.left,
+        dict.fromkeys(taken, "refused here"),
+    )  # fmt: skip
+    lines += _listed(
+        "Allowed, and no rule is made of it (nobody wrote down where, or what):", learned.unknown,
+        {},
+    )  # fmt: skip
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
+def _listed(title: str, calls: Counted, why: Mapping[str, object]) -> list[str]:
+    """Calls as a comment, those that came most often first; `why` by their keys."""
+    if not calls:
+        return []
+    lines = ["", title]
+    every = sorted(calls.items(), key=lambda pair: -pair[1][1])
+    for key, (asked, count) in every[:_SHOWN]:
+        lines.append(f"  {count} x {asked.text()}" + (f"  ({why[key]})" if key in why else ""))
+    if len(every) > _SHOWN:
+        lines.append(f"  and {len(every) - _SHOWN} others")
+    return lines
+
+
+def _body(rules: Rules, name: str) -> str:
+    lines = ["version: 1", f"name: {write.quoted(name)}"]
+    lines.append("description: learned, to be read before it is used")
     lines.append("syscalls:" if rules else "syscalls: {}")
     for family, some in rules.items():
-        indent = "    "
-        lines.append(f"  {family}:")
-        if family == "mount":
-            # What the kernel mounts for a container by itself was left to it, and stays so.
-            lines += ["    otherwise: kernel", "    rules:"]
-            indent = "      "
-        calls = [asked for asked in learned.granted.values() if asked.spec.family == family]
-        if calls:
-            more = f", and {len(calls) - 1} more" if len(calls) > 1 else ""
-            lines.append(f"{indent}# {calls[0].text()}{more}")
-        lines += [f"{indent}- {rule}" for rule in some]
+        lines += write.section("  ", family, some)
     return "\n".join(lines) + "\n"

@@ -12,9 +12,11 @@ from supervisor.kernel.mounts import USERNS_TYPES
 from supervisor.model import Verdict
 from supervisor.policy import grants
 from supervisor.policy.cubes import cubes
+from supervisor.policy.devices import protected
 from supervisor.policy.draft import Draft
 from supervisor.policy.grants import entries
 from supervisor.policy.mounts import TEXT_TYPES, MountRule
+from supervisor.policy.opens import OpenRules
 from supervisor.policy.races import place_against, races
 from supervisor.policy.rules import Rule
 from supervisor.policy.shadows import TooMany, shadows
@@ -36,6 +38,8 @@ def lint(draft: Draft, nodes: Nodes | None = None) -> None:
         for check in (_chosen, _unreachable, _accepted_races, _by_kernel, _twice):
             check(draft, family, rules)
         grants.warn(draft, rules, family)
+        if isinstance(rules, OpenRules):
+            _given(draft, family, rules, nodes)
         if nodes is not None:
             _for_whom(draft, family, rules, nodes)
     _unused_lists(draft)
@@ -150,6 +154,22 @@ def _mounts_by_kernel(node: Node, rule: MountRule) -> None:
             _key(node, "source"),
             f"{', '.join(rule.types)} is mounted from no device: a device's number never matches",
         )
+
+
+def _given(draft: Draft, family: str, rules: OpenRules, nodes: Nodes | None) -> None:
+    """What opens are given: the host's own devices, and what takes more rights than there are."""
+    for index, rule in enumerate(rules.rules):
+        if rule.inject is None:
+            continue
+        node = draft.node(family, index).at(("do",))
+        if rule.inject.device is not None:
+            if what := protected(*rule.inject.device):
+                _warn(node, f"{rule.inject.text()} gives {what}")
+            if nodes == "host" and not rule.inject.writes:
+                text = "for an ordinary user the host's node is given: it may be opened again"
+                _warn(node, f"{text} for writing, where the host lets this user")
+        elif rule.inject.file is not None and nodes == "host":
+            _warn(node, "for an ordinary user no file can be given: this is EPERM")
 
 
 def _for_whom(draft: Draft, family: str, rules: AnyRules, nodes: Nodes) -> None:

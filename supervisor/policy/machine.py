@@ -11,6 +11,7 @@ from supervisor.kernel.mounts import USERNS_TYPES
 from supervisor.model import Verdict
 from supervisor.policy.draft import Draft
 from supervisor.policy.mounts import MountRules
+from supervisor.policy.opens import OpenRules
 from supervisor.policy.source import Source
 
 
@@ -19,6 +20,8 @@ def warn(draft: Draft) -> None:
     for text in _kernel():
         Source.at(draft.source.root, text, "warning")
     for family, rules in draft.sets.items():
+        if isinstance(rules, OpenRules):
+            _opens(draft, family, rules)
         if not isinstance(rules, MountRules):
             continue
         for index, rule in enumerate(rules.rules):
@@ -33,6 +36,14 @@ def warn(draft: Draft) -> None:
                         entry = node.at(("fstype", number))
                         text = f"{fstype} is not in /proc/filesystems: its module is not loaded"
                         Source.at(entry, text, "warning")
+
+
+def _opens(draft: Draft, family: str, rules: OpenRules) -> None:
+    for index, rule in enumerate(rules.rules):
+        name = None if rule.inject is None else rule.inject.file
+        if name is not None and not os.path.isfile(name):
+            what = "is no regular file" if os.path.exists(name) else "is not there"
+            Source.at(draft.node(family, index).at(("do",)), f"{name} {what}", "warning")
 
 
 def _kernel() -> Iterator[str]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from supervisor.errors import PolicyError
 from supervisor.policy.source import Node, Source
+from supervisor.policy.write import NewRule, section
 
 
-def merged(name: str, text: str, rules: Mapping[str, Sequence[str]]) -> str:
-    """The text of a policy with `rules` (by family, in flow style) in front of those it has.
+def merged(name: str, text: str, rules: Mapping[str, Sequence[NewRule]]) -> str:
+    """The text of a policy with `rules` (by family) in front of those it has.
 
     Raises PolicyError where the text has a form that this cannot be done with.
     """
@@ -19,7 +20,7 @@ def merged(name: str, text: str, rules: Mapping[str, Sequence[str]]) -> str:
     return text
 
 
-def _with(name: str, text: str, family: str, rules: list[str]) -> str:
+def _with(name: str, text: str, family: str, rules: list[NewRule]) -> str:
     source = Source(name, text.encode())
     root = source.root
     lines = text.splitlines(keepends=True)
@@ -28,17 +29,31 @@ def _with(name: str, text: str, family: str, rules: list[str]) -> str:
     if root.kind != "mapping":
         raise PolicyError("not a policy", where=name)
     if "syscalls" not in root.pairs:
-        body = "".join(f"    - {rule}\n" for rule in rules)
-        return "".join(lines) + f"syscalls:\n  {family}:\n{body}"
+        return "".join(lines) + "syscalls:\n" + _text(section("  ", family, rules))
     syscalls = root.pairs["syscalls"][1]
     if family not in syscalls.pairs:
         return _new_family(name, lines, syscalls, family, rules)
-    section = syscalls.pairs[family][1]
-    if section.kind == "mapping":
-        if "rules" not in section.pairs:
+    there = syscalls.pairs[family][1]
+    if there.kind == "mapping":
+        if "rules" not in there.pairs:
             raise PolicyError(f"{family} has no list of rules: add `rules: []` to it", where=name)
-        section = section.pairs["rules"][1]
-    return _into_list(name, lines, section, rules)
+        there = there.pairs["rules"][1]
+    return _into_list(name, lines, there, rules)
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _in_flow(start: str, rules: Sequence[NewRule], rest: str) -> str:
+    """A list in flow style from its bracket on, each new rule on a line; `rest` ends the list."""
+    margin = start[: len(start) - len(start.lstrip())]
+    out = ["["]
+    for number, rule in enumerate(rules):
+        comma = "" if number + 1 == len(rules) and rest.startswith("]") else ","
+        out += [f"{margin}    # {rule.why}"] if rule.why else []
+        out.append(f"{margin}    {rule.flow()}{comma}")
+    return _text(out) + f"{margin}    {rest}"
 
 
 def _split(lines: list[str], node: Node) -> tuple[str, str, str]:
@@ -48,38 +63,32 @@ def _split(lines: list[str], node: Node) -> tuple[str, str, str]:
     return "".join(lines[:number]), line[:column], line[column:] + "".join(lines[number + 1 :])
 
 
-def _into_list(name: str, lines: list[str], section: Node, rules: list[str]) -> str:
-    before, start, rest = _split(lines, section)
+def _into_list(name: str, lines: list[str], there: Node, rules: list[NewRule]) -> str:
+    before, start, rest = _split(lines, there)
     if rest.startswith("["):
-        comma = ", " if section.items else ""
-        return f"{before}{start}[{', '.join(rules)}{comma}{rest[1:]}"
-    if not section.items:
+        return before + start + _in_flow(start, rules, rest[1:].lstrip(" "))
+    if not there.items:
         raise PolicyError("a list of rules that is empty is written []", where=name)
-    before, start, rest = _split(lines, section.items[0])
+    before, start, rest = _split(lines, there.items[0])
     if start.strip() != "-":
         raise PolicyError("cannot tell where its rules begin", where=name)
-    return before + "".join(f"{start}{rule}\n" for rule in rules) + start + rest
+    margin = start[: start.index("-")]
+    return before + _text([line for rule in rules for line in rule.lines(margin)]) + start + rest
 
 
 def _new_family(
-    name: str, lines: list[str], syscalls: Node, family: str, rules: list[str]
+    name: str, lines: list[str], syscalls: Node, family: str, rules: list[NewRule]
 ) -> str:
-    extra = "otherwise: kernel, " if family == "mount" else ""
-    flow = f"{{{extra}rules: [{', '.join(rules)}]}}"
     before, start, rest = _split(lines, syscalls)
     if rest.startswith("{"):
         comma = ", " if syscalls.pairs else ""
-        return f"{before}{start}{{{family}: {flow}{comma}{rest[1:]}"
+        extra = "otherwise: kernel, " if family == "mount" else ""
+        begun = f"{start}{{{family}: {{{extra}rules: "
+        return before + begun + _in_flow(start, rules, f"]}}{comma}{rest[1:]}")
     first = next(iter(syscalls.pairs.values()), None)
     if first is None:
         raise PolicyError("syscalls that are empty are written {}", where=name)
     before, start, rest = _split(lines, first[0])
     if start.strip():
         raise PolicyError("cannot tell where its families begin", where=name)
-    body = [f"{start}{family}:\n"]
-    indent = start + "  "
-    if extra:
-        body += [f"{indent}otherwise: kernel\n", f"{indent}rules:\n"]
-        indent += "  "
-    body += [f"{indent}- {rule}\n" for rule in rules]
-    return before + "".join(body) + start + rest
+    return before + _text(section(start, family, rules)) + start + rest

@@ -15,6 +15,7 @@ from typing import Any, Final
 from supervisor.errors import PolicyError
 from supervisor.kernel import bpf
 from supervisor.kernel.bpf import FilterRule, ret_errno
+from supervisor.kernel.opening import CALLS
 from supervisor.kernel.syscalls import X86_64, Condition, Match, number
 
 _MASKED: Final = "SCMP_CMP_MASKED_EQ"
@@ -105,6 +106,11 @@ def lxc(rules: Iterable[FilterRule], base: str | None) -> str:
     if len(lines) < 2 or lines[0].strip() != "2":
         raise PolicyError("the base is no LXC profile of version 2")
     ours = _by_name(rules)
+    if not CALLS.isdisjoint(ours):
+        raise PolicyError(
+            "LXC opens files between loading a profile and handing its listener over: with rules "
+            "for opens no container would start"
+        )
     out = [*lines[:2], "[all]"]
     out += [
         " ".join([name, _lxc_action(rule.action), *_lxc_args(rule.match)])

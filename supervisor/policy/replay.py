@@ -67,13 +67,14 @@ def replay(policy: CompiledPolicy, calls: Iterable[tuple[Asked, int]]) -> Replay
 def _before(record: Any) -> tuple[str, str]:
     verdict = str(record.get("verdict"))
     text = verdict
+    recorded_only = record.get("mode") == "audit"
     if verdict == "errno":
-        text = f"errno {record.get('errno')}"
+        text = f"errno {record.get('would' if recorded_only else 'errno')}"
     elif verdict == "return":
-        text = f"return {record.get('result')}"
+        text = f"return {record.get('would' if recorded_only else 'result')}"
     elif verdict == "continue":
         text = _KERNEL
-    if record.get("mode") == "audit":
+    if recorded_only:
         text += " (only recorded)"
     return text, str(record.get("rule"))
 

@@ -99,8 +99,8 @@ def _family_model(family: FamilySpec) -> Any:
     rule: Any = create_model(f"{family.name}_rule", __base__=Strict, **fields)
     parts: dict[str, Any] = {
         "otherwise": (
-            Literal["refuse", "kernel"],
-            Field("refuse", description="what becomes of a call that no rule matches"),
+            Literal.__getitem__(family.otherwise),
+            Field(family.otherwise[0], description="what becomes of a call that no rule matches"),
         ),
         "rules": (
             list.__class_getitem__(rule),

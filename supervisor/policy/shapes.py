@@ -19,6 +19,7 @@ from supervisor.policy.boxes import Box, Budget, Range, less
 from supervisor.policy.globs import includes, text_includes
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, MountRule
+from supervisor.policy.opens import OpenRule
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.sockets import AnyRule, AnyRules, SocketRule
 from supervisor.policy.values import ID_MAX
@@ -270,6 +271,8 @@ def _nodes(ranges: Sequence[NodeRange] | None) -> tuple[list[Box], bool]:
 
 
 def _texts(rule: AnyRule) -> tuple[Texts, ...]:
+    if isinstance(rule, OpenRule):  # how openat2 opens lies in memory, too
+        return (Globs("path", rule.globs), Globs("access", rule.access, _same))
     if isinstance(rule, Rule):
         return (Globs("path", rule.globs),)
     if isinstance(rule, SocketRule):

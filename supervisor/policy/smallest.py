@@ -25,6 +25,7 @@ from supervisor.policy.mounts import (
     MountRules,
     split_options,
 )
+from supervisor.policy.opens import OpenRules
 from supervisor.policy.socket_write import socket_rule
 from supervisor.policy.sockets import OPERATIONS as SOCKET_OPERATIONS
 from supervisor.policy.sockets import AnyRules, SocketRules
@@ -93,6 +94,8 @@ def smallest(
     """A rule that would allow the call, and the place of the rule that it has to stand before ("":
     anywhere). None where there is no such rule.
     """
+    if isinstance(rules, OpenRules):
+        return None  # what would be given, nobody can guess
     if isinstance(rules, MountRules):
         text = mount_rule(asked, facts, nodes)
     elif isinstance(rules, SocketRules):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from supervisor.model import Decision
+from supervisor.kernel.addresses import address_of
+from supervisor.model import Decision, SocketSettings
 from supervisor.policy.callers import caller_match
 from supervisor.policy.sockets import SocketRule, SocketRules
 from supervisor.policy.source import Source, place_of, rule_node
@@ -40,6 +41,7 @@ def socket_rules(
                 names=_tuple(raw.abstract),
                 caller=caller_match(raw),
                 audit=audit or raw.mode == "audit",
+                settings=_settings(source, node, raw),
             )
         )
     return SocketRules(tuple(rules), otherwise)
@@ -47,6 +49,20 @@ def socket_rules(
 
 def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
     return None if values is None else tuple(values)
+
+
+def _settings(source: Source, node: Any, raw: Any) -> SocketSettings:
+    how = raw.do.how
+    if not isinstance(how, SocketSettings) or not how.redirect:
+        return SocketSettings()
+    if raw.to is None or raw.path is not None or raw.abstract is not None:
+        text = "redirect leads elsewhere what goes to some addresses: name them by `to`"
+        source.at(node.at(("do",)), text)
+    versions = {network[0] for network in raw.to or ()}
+    target = address_of(how.redirect, "connect")
+    if target.family == "inet6" and 4 in versions:
+        source.at(node.at(("do",)), "a socket of IPv4 cannot be led to an IPv6 address")
+    return how
 
 
 def _hold_together(source: Source, node: Any, raw: Any) -> None:

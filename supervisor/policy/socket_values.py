@@ -6,7 +6,9 @@ import ipaddress
 import re
 from typing import Final
 
-from supervisor.kernel.addresses import FAMILIES
+from supervisor.kernel.address_text import read
+from supervisor.kernel.addresses import FAMILIES, AddressError, address_of
+from supervisor.model import SocketSettings
 from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import near, wrong
 
@@ -57,7 +59,31 @@ def parse_ports(value: object) -> Ports:
     return low, high
 
 
-def parse_emulate(setting: object) -> None:
+def parse_redirect(value: object) -> SocketSettings:
+    """Where a call is led to instead: 10.0.0.1:80, [::1]:80, or an address alone: at the same port.
+    """
+    if not isinstance(value, str):
+        raise wrong('redirect takes an address in quotes, such as "127.0.0.1:8443"')
+    try:
+        address = ipaddress.ip_address(value)
+        text = f"[{value}]:0" if address.version == 6 else f"{value}:0"
+    except ValueError:
+        text = value
+    try:
+        data = read(text)
+        found = address_of(data, "connect")
+    except (ValueError, AddressError):
+        found = None
+    if found is None or found.ip is None or (text == value and not found.port):
+        raise wrong(
+            f"{value!r} is no address to lead to: write 127.0.0.1:8443, [::1]:8443, or an address "
+            "alone for the same port"
+        )
+    return SocketSettings(found.raw)
+
+
+def parse_emulate(setting: object) -> SocketSettings:
     """The settings of `emulate` for a socket: there are none."""
     if setting != {}:
         raise wrong("emulate of a socket takes no settings: write do: emulate")
+    return SocketSettings()

@@ -25,10 +25,6 @@ def paths_of(asked: Asked, facts: Facts | None) -> list[bytes]:
     return list(dict.fromkeys(path for path in (written, found) if path))
 
 
-def _one_or_list(values: Sequence[str]) -> str:
-    return write.listed(values) if len(values) > 1 else write.quoted(values[0])
-
-
 def socket_rule(asked: Asked, facts: Facts | None) -> str:
     """A rule for one address and one port, or for one unix socket."""
     address = asked.address
@@ -39,7 +35,7 @@ def socket_rule(asked: Asked, facts: Facts | None) -> str:
         pairs = _inet(asked.spec.family, [address])
     elif address.path is not None:
         globs = [write.glob_of(path) for path in paths_of(asked, facts)]
-        pairs = [("path", _one_or_list(globs))] if globs else []
+        pairs = [("path", write.one_or_list(globs))] if globs else []
     elif address.name is not None:
         pairs = [("abstract", write.quoted(write.text_glob_of(address.name)))]
     else:
@@ -50,11 +46,11 @@ def socket_rule(asked: Asked, facts: Facts | None) -> str:
 def _inet(family: str, addresses: Sequence[Address]) -> list[tuple[str, str]]:
     """The keys for addresses that have one port in common."""
     texts = dict.fromkeys(ip_text(one.family, one.ip or 0) for one in addresses)
-    pairs = [(where_of(family), _one_or_list(list(texts)))]
+    pairs = [(where_of(family), write.one_or_list(list(texts)))]
     return [*pairs, ("port", str(addresses[0].port))]
 
 
-def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[str]:
+def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[write.NewRule]:
     """Rules for calls of one family: for each port, for all paths, and for all abstract names."""
     ports: dict[int, list[Address]] = {}
     paths: list[bytes] = []
@@ -74,7 +70,7 @@ def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[str]:
             others[address.family] = None
     family = calls[0].spec.family
     rules = [_inet(family, some) for _, some in sorted(ports.items())]
-    rules += [[("path", _one_or_list(pick(paths)))]] if paths else []
-    rules += [[("abstract", _one_or_list(sorted(set(names))))]] if names else []
-    rules += [[("family", _one_or_list(list(others)))]] if others else []
-    return [write.rule([*pairs, ("do", "emulate")]) for pairs in rules]
+    rules += [[("path", write.one_or_list(pick(paths)))]] if paths else []
+    rules += [[("abstract", write.one_or_list(sorted(set(names))))]] if names else []
+    rules += [[("family", write.one_or_list(list(others)))]] if others else []
+    return [write.NewRule([*pairs, ("do", "emulate")]) for pairs in rules]

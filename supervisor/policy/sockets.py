@@ -12,7 +12,7 @@ from errno import EFAULT, EINVAL
 from typing import Any, Final
 
 from supervisor.kernel.addresses import Address, AddressError, address_of, ip_text
-from supervisor.model import Arg, Decision, Facts, Verdict
+from supervisor.model import Arg, Decision, Facts, SocketSettings, Verdict
 from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import glob_matches, lexical, text_matches
 from supervisor.policy.mounts import MountRule, MountRules
@@ -35,6 +35,7 @@ Ports = tuple[int, int]
 OPERATIONS: Final = {
     "connect": "connect", "bind": "bind", "sendto": "send", "sendmsg": "send", "sendmmsg": "send",
 }  # fmt: skip
+_AS_ASKED: Final = SocketSettings()
 _CONNECTED: Final = "without an address it goes where the socket is connected to"
 _VERSIONS: Final = {"inet": 4, "inet6": 6}
 
@@ -58,6 +59,7 @@ class SocketRule:
     names: tuple[str, ...] | None = None
     caller: CallerMatch | None = None
     audit: bool = False
+    settings: SocketSettings = _AS_ASKED
 
     @property
     def needs_facts(self) -> bool:
@@ -67,8 +69,9 @@ class SocketRule:
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
         return Decision(
-            self.verdict, self.place, value=self.value, silent=self.silent, audit=self.audit
-        )
+            self.verdict, self.place, value=self.value, settings=self.settings,
+            silent=self.silent, audit=self.audit,
+        )  # fmt: skip
 
     def objection(self, address: Address) -> str:
         """The key that an address does not match, as far as it is known by itself; "" if all do."""
@@ -125,16 +128,19 @@ class SocketRule:
             self.place, self.verdict.value, self.value, self.silent, self.families, self.networks,
             self.ports, self.globs, self.names,
             None if self.caller is None else self.caller.to_json(), self.audit,
+            self.settings.redirect.hex(),
         ]  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> SocketRule:
         """The rule that to_json() wrote."""
-        place, verdict, value, silent, families, networks, ports, globs, names, caller, audit = data
+        place, verdict, value, silent, families, networks, ports = data[:7]
+        globs, names, caller, audit, redirect = data[7:]
         return cls(
             place, Verdict(verdict), value, silent, _rows(families), _rows(networks), _rows(ports),
             _rows(globs), _rows(names),
             None if caller is None else CallerMatch.from_json(caller), audit,
+            SocketSettings(bytes.fromhex(redirect)),
         )  # fmt: skip
 
 

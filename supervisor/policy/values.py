@@ -199,19 +199,30 @@ def filled(value: object) -> object:
 
 
 def action_parser(
-    allowed: frozenset[Verdict], emulate: Callable[[Any], Any] | None = None
+    allowed: frozenset[Verdict], emulate: Callable[[Any], Any] | None = None,
+    redirect: Callable[[Any], Any] | None = None,
 ) -> Callable[[object], Action]:
     """A parser of `do` for a family that has the `allowed` verdicts; `emulate` parses the settings
-    of that word where they are not those of device nodes.
+    of that word where they are not those of device nodes, or those of `inject`; `redirect` those of
+    that one where the family has it.
     """
+    keys = [
+        verdict.value
+        for verdict in (Verdict.ERRNO, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
+        if verdict in allowed
+    ]
+    keys += ["redirect"] if redirect is not None else []
     words = [word.value for word in WORDS if word in allowed]
-    readers: Mapping[Any, Callable[[Any], Action]] = {
+    readers: dict[Any, Callable[[Any], Action]] = {
         "errno": lambda setting: Action(Verdict.ERRNO, parse_errno(setting)),
         "return": _return,
-        "emulate": _emulate if emulate is None else (
-            lambda setting: Action(Verdict.EMULATE, how=emulate(setting))
-        ),
-    }  # fmt: skip
+        "emulate": _emulate,
+    }
+    if emulate is not None:
+        readers["emulate"] = lambda setting: Action(Verdict.EMULATE, how=emulate(setting))
+        readers["inject"] = lambda setting: Action(Verdict.INJECT, how=emulate(setting))
+    if redirect is not None:
+        readers["redirect"] = lambda setting: Action(Verdict.EMULATE, how=redirect(setting))
 
     def parse(value: object) -> Action:
         if isinstance(value, str):
@@ -223,14 +234,14 @@ def action_parser(
             return Action(verdict)
         if not isinstance(value, dict) or len(value) != 1:
             raise wrong(
-                f"an action is one of {', '.join(words)}, or a mapping with one of errno, return, "
-                "emulate"
+                f"an action is one of {', '.join(words)}, or a mapping with one of "
+                f"{', '.join(keys)}"
             )
         ((key, setting),) = value.items()
         mistakes = Mistakes()
         read = readers.get(key)
-        if read is None or Verdict(key) not in allowed:
-            raise wrong(f"unknown action {key!r}" + near(str(key), list(readers)))
+        if read is None or key not in keys:
+            raise wrong(f"unknown action {key!r}" + near(str(key), keys))
         action = mistakes.read(read, setting, key)
         mistakes.end()
         return cast("Action", action)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from supervisor.policy.source import core_scalar
 
+_WIDTH: Final = 100
 # What needs no quotes in a flow collection, whatever stands around it.
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*|(?:char|block) [0-9]+:[0-9]+")
 
@@ -60,6 +63,55 @@ def listed(values: Sequence[str]) -> str:
     return f"[{', '.join(quoted(value) for value in values)}]"
 
 
+def one_or_list(values: Sequence[str]) -> str:
+    """One value as it is, several as a list in flow style."""
+    return quoted(values[0]) if len(values) == 1 else listed(values)
+
+
 def rule(pairs: Iterable[tuple[str, str]]) -> str:
     """A rule in flow style; the values are YAML already."""
     return "{" + ", ".join(f"{key}: {value}" for key, value in pairs) + "}"
+
+
+@dataclass(frozen=True, slots=True)
+class NewRule:
+    """A rule that was made of calls: keys with values, and `why`, a comment of one line or none.
+
+    A value is YAML already, or a list of texts.
+    """
+
+    pairs: Sequence[tuple[str, str | Sequence[str]]]
+    why: str = ""
+
+    def flow(self) -> str:
+        """On one line, without the comment."""
+        return rule((key, _value(value)) for key, value in self.pairs)
+
+    def lines(self, indent: str) -> list[str]:
+        """As an item of a list in block style: on one line where it is short enough."""
+        why = [f"{indent}# {self.why}"] if self.why else []
+        line = f"{indent}- {self.flow()}"
+        if len(line) <= _WIDTH:
+            return [*why, line]
+        out: list[str] = []
+        for key, value in self.pairs:
+            start = f"{indent}  {key}:" if out else f"{indent}- {key}:"
+            if isinstance(value, str) or len(f"{start} {_value(value)}") <= _WIDTH:
+                out.append(f"{start} {_value(value)}")
+            else:
+                out += [start, *(f"{indent}    - {quoted(one)}" for one in value)]
+        return why + out
+
+
+def section(indent: str, family: str, rules: Sequence[NewRule]) -> list[str]:
+    """The lines of a family that is new in a policy."""
+    lines = [f"{indent}{family}:"]
+    if family == "mount":
+        # What the kernel mounts for a container by itself was left to it, and stays so.
+        lines += [f"{indent}  otherwise: kernel", f"{indent}  rules:"]
+        indent += "  "
+    return [*lines, *(line for rule in rules for line in rule.lines(indent + "  "))]
+
+
+def _value(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else one_or_list(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,14 @@ EVERY_LENGTH = pytest.mark.parametrize(
 @pytest.fixture(scope="module")
 def programs() -> Iterator[Path]:
     with scratch(0o755) as folder:
-        compile_c("socket_race", folder, "-pthread")
+        for name in ("socket_race", "socket_kinds"):
+            compile_c(name, folder, "-pthread")
+        yield folder
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with scratch(0o777) as folder:
         yield folder
 
 
@@ -47,7 +55,7 @@ def race(
     assert done.returncode == 0, done.stderr
     word, *numbers = done.stdout.split()
     granted, denied, turns = map(int, numbers)
-    assert (word, turns > 1000) == ("done", True)
+    assert (word, turns > 100) == ("done", True)
     return granted, denied, refused.count()
 
 
@@ -74,3 +82,26 @@ def test_the_race_is_one(
     _, denied, arrived = race(root, programs, ports, how, SHORT, rule)
     assert denied > 5
     assert arrived > 0
+
+
+@EVERY_LENGTH
+def test_a_path_is_never_one_of_the_hosts(
+    person: Person, programs: Path, place: Path, seconds: float
+) -> None:
+    """Rule 20: a path leads where the caller's own would, whatever socket it is that connects."""
+    hidden = place / "hidden"
+    hidden.mkdir(mode=0o777)
+    hidden.chmod(0o777)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(hidden / "s"))
+        (hidden / "s").chmod(0o777)
+        options = policy(place / "rules.yaml", ["do: emulate"])
+        # what the container has there is empty
+        script = f"mount -t tmpfs none {hidden}; exec {programs}/socket_kinds "
+        script += f"{int(seconds)} {hidden}/s"
+        done = run(person, "sh", "-euc", script, options=options, timeout=seconds * 3 + 40)
+    assert done.returncode == 0, done.stderr
+    word, granted, otherwise, turns = done.stdout.split()
+    assert (word, granted) == ("done", "0")
+    assert int(otherwise) > 100
+    assert int(turns) > 100

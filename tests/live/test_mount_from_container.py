@@ -45,7 +45,7 @@ def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, 
     try:
         if request.param == "no maker":
             os.chmod("/dev/fuse", 0o666)
-        with mounting(ceiling=[] if request.param == "maker" else None, deadline=3) as found:
+        with mounting(ceiling=[] if request.param == "maker" else None, deadline=2) as found:
             found[0].run("mount -t tmpfs opt /opt && mkdir -p /opt/fs/bin && touch /opt/only-here")
             yield found
             found[0].run("umount /opt")

@@ -43,7 +43,7 @@ def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, 
     try:
         if request.param == "no maker":
             os.chmod("/dev/fuse", 0o666)
-        with mounting(ceiling=[] if request.param == "maker" else None, deadline=3) as found:
+        with mounting(ceiling=[] if request.param == "maker" else None, deadline=2) as found:
             yield found
     finally:
         os.chmod("/dev/fuse", mode)

@@ -60,6 +60,58 @@ def test_the_same_run_passes(person: Person, place: Path) -> None:
     assert replayed.returncode == 0, replayed.stdout
 
 
+# No rule asks for a path: where relative names lead is known from the records alone.
+PATHLESS = """
+version: 1
+syscalls:
+  mknod:
+    - {devices: ["null", zero, full, tty], do: emulate}
+    - {devices: [console, "char 7:*", "char 10:175"], do: {emulate: {realise: closed}}}
+"""
+RELATIVE = r"""
+mkdir -p dev/pts; mknod null c 1 3; mknod dev/zero c 1 5; ln -s dev link; mknod link/full c 1 7
+mknod /dev/null c 1 3; mknod '' c 1 3; mknod nowhere/x c 1 3; mknod console c 5 1
+cd dev/pts; mknod ../tty c 5 0; mknod /dev/x c 1 3 2>/dev/null && rm /dev/x; mknod kvm c 10 232
+"""
+
+
+def test_nor_has_the_base_to_name_a_path(person: Person, place: Path) -> None:
+    """The name of the result would be a number, and what is there already is not learned."""
+    base, out, log = place / "base.yaml", place / "1.yaml", place / "log"
+    base.write_text(PATHLESS)
+    script = f"mkdir {place}/$0; cd {place}/$0; {RELATIVE}"
+    words = ("sh", "-c", script)
+    first = run(person, *words, "a", options=["--policy", str(base), "--learn", str(out)])
+    text = out.read_text()
+    assert 'name: "1"' in text
+    rules = [line for line in text.splitlines() if "devices:" in line]
+    assert rules
+    assert not any('"/dev/' in line or '"/null' in line for line in rules)
+    run(person, "rm", "-rf", str(place / "a"))
+    again = run(
+        person, *words, "a", options=["--policy", str(out), "--audit", str(log)]
+    )
+    assert again.stderr == first.stderr.split("seccompd:")[0]
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    made = [one for one in records if one.get("verdict") == "emulate" and "result" in one]
+    assert {one["resolved"].removeprefix(f"{person.given(place)}/a") for one in made} >= {
+        "/null", "/dev/zero", "/dev/full", "/dev/tty",
+    }  # fmt: skip
+
+
+def test_a_policy_that_cannot_be_written_leaves_the_records(person: Person, place: Path) -> None:
+    out = place / "gone" / "out.yaml"
+    (place / "gone").mkdir(mode=0o777)
+    script = f"mknod {person.given(place)}/null c 1 3; rmdir {place}/gone; exit 7"
+    done = run(person, "sh", "-c", script, options=["--learn", str(out)])
+    assert done.returncode == 7, done.stderr
+    log = Path(done.stderr.rpartition("the records are in ")[2].strip())
+    try:
+        assert json.loads(log.read_text().splitlines()[0])["syscall"].startswith("mknod")
+    finally:
+        log.unlink()
+
+
 def test_what_is_there_stays(person: Person, place: Path) -> None:
     out = place / "out.yaml"
     out.write_text("mine")
@@ -82,7 +134,8 @@ def test_a_policy_is_extended(person: Person, place: Path) -> None:
     # The command's own stdout is not ours to write to.
     assert done.stdout == ""
     added = [line for line in done.stderr.splitlines() if line.startswith("+ ")]
-    (line,) = added
+    comment, line = added
+    assert "mknod" in comment
     assert line.startswith('+    - {devices: ["null"], path: "/var/tmp/')
     assert line.endswith('/work-*/b", do: emulate}')
     assert out.read_text().startswith("# mine\n")

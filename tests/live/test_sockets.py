@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -273,6 +274,57 @@ sock.connect(("127.0.0.1", 9))
 print("next")
 """
     assert inside(person, place, script, options) == ["9"] * 5 + ["next"]
+
+
+def test_nothing_is_left_of_calls_that_are_over(person: Person, place: Path, full: int) -> None:
+    """Lesson of others: threads and descriptors that leak, call by call."""
+    options = policy(place / "left.yaml", ["do: emulate"], ["do: emulate"])
+    script = f"""
+import os, signal, socket, sys, time
+def some():
+    for _ in range(100):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect(("127.0.0.1", 9))
+        a, b = socket.socketpair()
+        socket.send_fds(a, [b"x"], [0, 1])
+        a.close(); b.close()
+    children = []
+    for _ in range(30):
+        children.append(os.fork())
+        if not children[-1]:
+            break
+    if 0 in children:
+        socket.socket().connect(("127.0.0.1", {full}))
+    time.sleep(1)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    time.sleep(2)
+for line in sys.stdin:
+    some()
+    print("done", flush=True)
+"""
+    words = ["run", *options, "--", python(person), "-c", script]
+    started = Started(person, words, stdin=subprocess.PIPE)
+    try:
+        counts = []
+        for _ in range(2):
+            assert started.process.stdin is not None
+            assert started.process.stdout is not None
+            started.process.stdin.write(b"\n")
+            started.process.stdin.flush()
+            assert started.process.stdout.readline() == b"done\n"
+            counts.append({
+                (Path(f"/proc/{pid}/comm").read_text().strip(), kind):
+                    len(os.listdir(f"/proc/{pid}/{kind}"))
+                for pid in started.processes() for kind in ("task", "fd")
+                if Path(f"/proc/{pid}/comm").read_text().startswith("seccompd")
+            })  # fmt: skip
+        assert counts[1][("seccompd-port", "task")] <= 4
+        assert counts[1][("seccompd-port", "fd")] <= 6
+        assert counts[1] == counts[0]
+    finally:
+        started.kill()
 
 
 def test_the_end_does_not_wait_for_a_connect(person: Person, place: Path, full: int) -> None:

@@ -208,6 +208,7 @@ def _serve(config: dict[str, Any]) -> None:
         nodes = "private"
         on_error = 1
         max_mounts = config["most"]
+        lent = ()
 
     actor = RealActor(
         userns=True, traits=Said(), policy=Said(), maker_socks=makers,

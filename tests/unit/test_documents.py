@@ -16,6 +16,7 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.intake import attach
 from supervisor.intake.doors import DOORS
 from supervisor.kernel.fuse_programs import PROGRAMS
+from supervisor.kernel.opening import ACCESS_WORDS
 from supervisor.kernel.syscalls import X86_64
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe import audit
@@ -24,6 +25,7 @@ from supervisor.policy import globs, races, settle, shadows, shapes, store, vali
 from supervisor.policy.applies import Applies
 from supervisor.policy.mount_values import FLAG_NAMES, SETTINGS, VIAS
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
+from supervisor.policy.open_values import CONTENT_MAX, GRANTS
 from supervisor.policy.schema import json_schema
 from supervisor.policy.source import NODES_MAX
 from supervisor.policy.traits import Traits
@@ -79,7 +81,8 @@ def examples(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "least"), [("docs/policies.md", 10), ("docs/mounts.md", 1), ("docs/sockets.md", 1)]
+    ("page", "least"),
+    [("docs/policies.md", 10), ("docs/mounts.md", 1), ("docs/sockets.md", 1), ("docs/opens.md", 1)],
 )
 def test_the_pages_on_policies_have_examples_that_load(
     tmp_path: Path, page: str, least: int
@@ -207,3 +210,10 @@ def test_the_page_on_mounts_has_every_word() -> None:
     assert not [word for word in words if not re.search(rf"[` \[,\n]{word}[`, \]\n]", page)]
     assert f"{MAX_MOUNTS} mounts" in page
     assert f"at most {MOST_MOUNTS}" in page
+
+
+def test_the_page_on_opens_has_every_word() -> None:
+    page = (TOP / "docs/opens.md").read_text()
+    words = {*GRANTS, *ACCESS_WORDS.values(), "device", "file", "content", "access", "path"}
+    assert not [word for word in words if f"`{word}`" not in page]
+    assert f"{CONTENT_MAX >> 10} KiB" in page

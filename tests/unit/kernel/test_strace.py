@@ -23,6 +23,12 @@ from supervisor.kernel.syscalls import Kind, cut
         ("-1", Kind.FD, -1),
         ("MS_RDONLY|MS_NOSUID|MS_I_VERSION", Kind.MOUNT_FLAGS, 1 | 2 | 1 << 23),
         ("NULL", Kind.DATA, 0),
+        ("O_RDWR|O_CREAT|O_CLOEXEC", Kind.OPEN_FLAGS, 0o2000102),
+        ("O_RDONLY", Kind.OPEN_FLAGS, 0),
+        (
+            "{flags=O_RDWR|O_SYNC, mode=0644, resolve=RESOLVE_BENEATH}", Kind.HOW,
+            b"".join(number.to_bytes(8, "little") for number in (0o4010002, 0o644, 8)),
+        ),
         ("EFAULT", Kind.PATH, -14),
         ('"/dev/null"', Kind.PATH, b"/dev/null"),
         (r'"a\"b\\\n\x07\0011\377"', Kind.PATH, b'a"b\\\n\x07\x011\xff'),
@@ -62,7 +68,9 @@ def test_there_and_back(kind: Kind) -> None:
     rnd = random.Random(1)
     for _ in range(300):
         value: int | bytes
-        if kind.is_string:
+        if kind is Kind.HOW:
+            value = rnd.randbytes(24)
+        elif kind.is_string:
             value = rnd.randbytes(rnd.randrange(12)).replace(b"\0", b"x")
         else:
             value = cut(rnd.choice((0, 1, rnd.getrandbits(8), rnd.getrandbits(32))), kind)

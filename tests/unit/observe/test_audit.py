@@ -3,13 +3,16 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from supervisor.kernel.syscalls import X86_64, CallSpec, Kind, Param
-from supervisor.model import Decision, Outcome, Snapshot, Verdict
+from supervisor.kernel.mounts import MS
+from supervisor.kernel.syscalls import AT_FDCWD, X86_64, CallSpec, Kind, Param
+from supervisor.model import Decision, MountSettings, Outcome, Settings, Snapshot, Verdict
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.identity import identity
+from supervisor.observe.where import directory, plainly
 
 SPEC = CallSpec(
     "mknod",
@@ -62,6 +65,68 @@ def test_a_record_says_who_what_and_why(tmp_path: Path) -> None:
     )
     assert record["usec"] == 12
     assert end["event"] == "session_end"
+
+
+def recorded(tmp_path: Path, decision: Decision, outcome: Outcome, **more: Any) -> dict[str, Any]:
+    file = tmp_path / "audit.json"
+    log = AuditLog(opened(file), policy="p", session="s")
+    log.record(snapshot(), SPEC, decision, outcome, 0, who=WHO, delivered=True, **more)
+    log.close()
+    return records(file)[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (Settings(), None),
+        (Settings("closed"), {"realise": "closed"}),
+        (
+            MountSettings("fuse", ("/bin/x", "{source}"), inside=True, force=MS["nodev"]),
+            {"via": "fuse", "program": ["/bin/x", "{source}"], "from": "container"},
+        ),
+        (
+            MountSettings("kernel", shift="false", force=MS["ro"] | MS["nosuid"]),
+            {"via": "kernel", "shift": "false", "force": ["ro", "nosuid"], "devices": True},
+        ),
+    ],
+)
+def test_how_a_rule_has_it_done_is_told_as_a_policy_says_it(
+    tmp_path: Path, settings: Settings | MountSettings, told: dict[str, Any] | None
+) -> None:
+    decision = Decision(Verdict.EMULATE, "p.yaml:3", settings=settings)
+    assert recorded(tmp_path, decision, Outcome(0, "node")).get("emulate") == told
+
+
+@pytest.mark.parametrize(
+    ("verdict", "value", "would"),
+    [(Verdict.ERRNO, 19, "ENODEV"), (Verdict.RETURN, 7, 7), (Verdict.REFUSE, 0, None)],
+)
+def test_what_is_only_recorded_says_what_the_caller_would_have_got(
+    tmp_path: Path, verdict: Verdict, value: int, would: object
+) -> None:
+    decision = Decision(verdict, "p.yaml:3", value=value, audit=True)
+    assert recorded(tmp_path, decision, Outcome(0, left_alone=True)).get("would") == would
+
+
+def test_the_directory_of_a_relative_path_is_told(tmp_path: Path) -> None:
+    here = os.fsencode(os.getcwd())
+    fd = os.open(tmp_path, os.O_RDONLY)
+    at = CallSpec("mknod", "mknodat", (Param("dirfd", Kind.FD), *SPEC.params))
+    try:
+        for spec, args, found, leads in (
+            (SPEC, (b"dev/../null", 0, 0), here, here + b"/null"),
+            (SPEC, (b"/dev/./null", 0, 0), None, b"/dev/null"),
+            (SPEC, (-14, 0, 0), None, None),
+            (at, (AT_FDCWD, b"x", 0, 0), here, here + b"/x"),
+            (at, (fd, b"x", 0, 0), os.fsencode(tmp_path), os.fsencode(tmp_path) + b"/x"),
+            (at, (999, b"x", 0, 0), None, None),
+        ):
+            call = snapshot()._replace(args=args)
+            assert directory(call, spec) == found
+            assert plainly(call, spec, found) == leads
+    finally:
+        os.close(fd)
+    assert recorded(tmp_path, REFUSED, Outcome(1), directory=b"/a\n")["directory"] == "/a\\x0a"
 
 
 def test_an_unreadable_path_is_told_as_such(tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ import pytest
 
 from supervisor.kernel.device_numbers import join_device, split_device
 from supervisor.policy.cubes import UNIVERSE, Cube, cubes, overlap, subtract
-from supervisor.policy.devices import NAMES, DeviceError, device_text, parse_device
+from supervisor.policy.devices import (
+    NAMES,
+    PROTECTED,
+    DeviceError,
+    device_text,
+    parse_device,
+    protected,
+)
 
 
 @pytest.mark.parametrize(
@@ -97,3 +104,46 @@ def test_a_range_has_just_its_devices() -> None:
             one = Cube("c", 0xFFFFFFFF, join_device(major, minor))
             inside = major <= 2 and minor <= 300 and (major, minor) != (0, 0)
             assert any(overlap(one, cube) for cube in found) == inside
+
+
+# Documentation/admin-guide/devices.txt of the kernel has these numbers.
+HOSTS_OWN = """
+block 7:0, block 8:0, block 259:0, char 1:1, char 1:2, char 1:4, char 1:6, char 1:11, char 1:12,
+char 2:0, char 3:255, char 4:0, char 4:63, char 4:64, char 5:1, char 5:3, char 5:64, char 6:0,
+char 7:0, char 7:1, char 7:128, char 9:0, char 10:1, char 10:130, char 10:135, char 10:144, char
+10:175, char 10:184, char 10:196, char 10:203, char 10:220, char 10:223, char 10:224, char
+10:228, char 10:231, char 10:234, char 10:236, char 10:237, char 10:239, char 10:242, char
+13:64, char 14:3, char 21:0, char 29:0, char 31:0, char 35:0, char 81:0, char 89:0, char 90:0,
+char 99:0, char 116:0, char 153:0, char 162:1, char 166:0, char 171:0, char 180:0, char 188:0,
+char 189:0, char 202:0, char 204:64, char 226:0, char 229:0
+"""
+# 234-254 and 384-511 are "reserved for dynamic assignment", as are the minors of misc devices.
+OF_ONE_BOOT = "char 234:0, char 245:0, char 254:1, char 384:0, char 511:9, char 10:60, char 10:260"
+NOBODYS = """
+null, zero, full, random, urandom, tty, ptmx, tun, fuse, kvm, vhost-net, hwrng, char 136:0, char
+226:128, char 203:0, char 108:0
+"""
+
+
+def entries(text: str) -> list[str]:
+    return [" ".join(entry.split()) for entry in text.split(",")]
+
+
+@pytest.mark.parametrize("text", entries(HOSTS_OWN) + entries(OF_ONE_BOOT))
+def test_the_hosts_own_is_protected(text: str) -> None:
+    kind, major, _, minor, _ = parse_device(text)
+    assert protected(kind, major, minor)
+
+
+@pytest.mark.parametrize("text", entries(NOBODYS))
+def test_what_serves_whoever_opens_it_is_not(text: str) -> None:
+    kind, major, _, minor, _ = parse_device(text)
+    assert not protected(kind, major, minor)
+
+
+def test_no_row_of_the_protected_says_what_another_has_said() -> None:
+    """A row that begins within an earlier one would be shown with that one's words."""
+    for number, ((kind, major, last, minor, _), what) in enumerate(PROTECTED):
+        if number:
+            assert protected(kind, major, minor) == what, (kind, major, minor)
+        assert major <= last

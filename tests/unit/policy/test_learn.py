@@ -12,16 +12,26 @@ import pytest
 from supervisor.cli import learn as cli
 from supervisor.errors import PolicyError, UsageError
 from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.device_numbers import join_device
+from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.text import printable
-from supervisor.model import Verdict
-from supervisor.policy.asked import named
+from supervisor.model import Decision, Verdict
+from supervisor.observe.audit import settings_of
+from supervisor.policy.asked import named, recorded
+from supervisor.policy.compile import compile_named
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.devices import NAMES, PROTECTED
 from supervisor.policy.draft import read_draft
 from supervisor.policy.generalise import globs_for
 from supervisor.policy.lint import lint
 from supervisor.policy.match import glob_matches
 from supervisor.policy.merge import merged
+from supervisor.policy.rules import Rule
+from supervisor.policy.traits import Traits
+from supervisor.policy.write import NewRule
 from tests.support.policies import policy
+
+CLOSED: dict[str, Any] = {"emulate": {"realise": "closed"}}
 
 
 def node(
@@ -44,7 +54,7 @@ def node(
         "how": "node",
         "resolved": printable(resolved if resolved is not None else path),
         "facts": {"uid": 0, "gid": 0},
-    } | more
+    } | (CLOSED if dev == 0x501 else {}) | more
 
 
 def mount(source: bytes, target: bytes, fstype: str = "ext4", **more: Any) -> dict[str, Any]:
@@ -64,6 +74,7 @@ def mount(source: bytes, target: bytes, fstype: str = "ext4", **more: Any) -> di
         },
         "verdict": "emulate",
         "rule": "learn.yaml:18",
+        "emulate": {"via": "fuse"},
         "result": 0,
         "how": "fuse, pid 7",
         "resolved": printable(target),
@@ -81,11 +92,7 @@ def learned(tmp_path: Path, *records: dict[str, Any], merge: str | None = None) 
 
 def grants(text: str, record: dict[str, Any]) -> bool:
     compiled = policy(text)
-    from supervisor.policy.asked import recorded
-
-    asked = recorded(FAMILIES, record)
-    assert asked is not None
-    return asked.decided(compiled)[0].verdict is Verdict.EMULATE
+    return decided(compiled, record).verdict is Verdict.EMULATE
 
 
 def clean(text: str) -> bool:
@@ -233,6 +240,126 @@ def test_the_console_stays_closed(tmp_path: Path) -> None:
     assert "realise: closed" in text
 
 
+@pytest.mark.parametrize("name", ["build", "default", "docker", "learn"])
+def test_no_shipped_policy_is_widened(tmp_path: Path, name: str) -> None:
+    """What is learned under it grants no device that it does not grant, and opens none that it
+    makes closed; and grants all others, but what is the host's own."""
+    base = compile_named(name, Traits("host"), FAMILIES)
+    samples = {(nodes[0], nodes[1], nodes[3]) for nodes, _ in PROTECTED} | set(NAMES.values())
+    for rule in base.families["mknod"].rules:
+        assert isinstance(rule, Rule)
+        samples |= {(nodes[0], nodes[1], nodes[3]) for nodes in rule.nodes or ()}
+    records = []
+    for kind, major, minor in sorted(samples):
+        mode = 0o020600 if kind == "c" else 0o060600
+        record = node(b"/t/%d-%d" % (major, minor), join_device(major, minor), kind=mode)
+        decision = decided(base, record)
+        record["verdict"] = decision.verdict.value
+        record["emulate"] = settings_of(decision) if decision.verdict is Verdict.EMULATE else {}
+        records.append(record)
+    text = learned(tmp_path, *records)
+    new = policy(text)
+    assert clean(text)
+    assert any(record["emulate"] for record in records), "nothing of it is closed"
+    for record in records:
+        before, after = decided(base, record), decided(new, record)
+        assert after.verdict == before.verdict, record
+        assert before.verdict is not Verdict.EMULATE or after.settings == before.settings, record
+
+
+def decided(compiled: CompiledPolicy, record: dict[str, Any]) -> Decision:
+    asked = recorded(FAMILIES, record)
+    assert asked is not None
+    return asked.decided(compiled)[0]
+
+
+def test_a_device_lends_no_place_to_another(tmp_path: Path) -> None:
+    records = [
+        node(b"/a/dev/null", 0x103), node(b"/b/zero", 0x105), node(b"/c/console", 0x501),
+        node(b"/c/vcs", 0x700, **CLOSED),
+    ]  # fmt: skip
+    text = learned(tmp_path, *records)
+    assert "/".join(line.strip() for line in text.splitlines() if "- {" in line) == (
+        '- {devices: [console], path: "/c/console", do: {emulate: {realise: closed}}}/'
+        '- {devices: [char 7:0], path: "/c/vcs", do: {emulate: {realise: closed}}}/'
+        '- {devices: ["null"], path: "/a/dev/null", do: emulate}/'
+        '- {devices: [zero], path: "/b/zero", do: emulate}'
+    )
+
+
+def test_what_failed_is_not_learned(tmp_path: Path) -> None:
+    """Nor what only a policy in audit mode would have granted, nor what led nobody knows where."""
+    there = node(b"/dev/null", 0x103, errno="EEXIST")
+    nameless = node(b"", 0x103, errno="ENOENT")
+    only = node(b"/x", 0x103, mode="audit", answered_by="kernel")
+    nowhere = node(b"x", 0x103)
+    for record in (there, nameless, only, nowhere):
+        del record["resolved"], record["facts"]
+    text = learned(tmp_path, there, nameless, only, nowhere)
+    assert "syscalls: {}" in text
+    assert '#   1 x mknod("/dev/null", S_IFCHR|0666, makedev(1, 3))  (EEXIST)' in text
+    assert text.count("#   1 x") == 4
+    known = learned(tmp_path, nowhere | {"directory": "/srv/tree"})
+    assert 'path: "/srv/tree/x"' in known
+
+
+def test_a_mount_keeps_the_settings_of_its_rule(tmp_path: Path) -> None:
+    squash: dict[str, Any] = {
+        "via": "fuse", "program": list(PROGRAMS["squashfuse"]), "force": ["ro"],
+    }  # fmt: skip
+    own: dict[str, Any] = {
+        "via": "fuse", "program": ["/opt/x y", "{source}", "{target}"], "from": "container",
+    }  # fmt: skip
+    by_kernel: dict[str, Any] = {
+        "via": "kernel", "shift": "false", "force": ["nosuid", "noexec"], "devices": True,
+    }  # fmt: skip
+    records = [
+        mount(b"/i/a", b"/m", "squashfs", emulate=squash),
+        mount(b"/i/b", b"/m", "ext4", emulate=own),
+        mount(b"/i/c", b"/m", "xfs", emulate=by_kernel),
+    ]
+    text = learned(tmp_path, *records)
+    assert clean(text)
+    for asked, said in zip(records, (squash, own, by_kernel), strict=True):
+        decision = decided(policy(text), asked)
+        assert settings_of(decision) == {k: v for k, v in said.items() if k != "devices"}
+    assert "source: /i/a" in text.replace('"', "")
+
+
+@pytest.mark.parametrize("via", ["fuse", "kernel"])
+def test_no_mount_of_a_device_is_learned(tmp_path: Path, via: str) -> None:
+    source = {"kind": "device", "name": "/dev/sda1", "device": "8:1"}
+    disk = mount(b"/dev/sda1", b"/mnt", how=f"{via}, x", emulate={"via": via})
+    disk["facts"] = {"uid": 0, "gid": 0, "source": source}
+    text = learned(tmp_path, disk)
+    assert "syscalls: {}" in text
+    assert "the host's block devices: never learned" in text
+
+
+def test_nor_one_that_may_stop_the_machine(tmp_path: Path) -> None:
+    panics = mount(b"/a.img", b"/mnt", emulate={"via": "kernel"})
+    panics["args"]["data"] = "noload,errors=panic"
+    text = learned(tmp_path, panics)
+    assert "syscalls: {}" in text
+    assert "never learned" in text
+
+
+@pytest.mark.parametrize("name", ["1", "2024", "true", "1e3", "0x1f", "0o7", "null", "~"])
+def test_any_name_of_a_file_is_the_name_of_a_policy(tmp_path: Path, name: str) -> None:
+    log, out = tmp_path / "log", tmp_path / f"{name}.yaml"
+    log.write_text(json.dumps(node(b"/dev/null", 0x103)) + "\n")
+    cli.learn([log], str(out))
+    assert policy(out.read_text()).name in (name, "learned")
+
+
+def test_a_session_that_nobody_has_is_said(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(json.dumps(node(b"/dev/null", 0x103)) + "\n")
+    with pytest.raises(PolicyError, match="no record is of session typo") as caught:
+        cli.learn([log], None, session="typo")
+    assert caught.value.hint == "there are 's'"
+
+
 def test_mounts(tmp_path: Path) -> None:
     records = [
         mount(b"/images/a.img", b"/mnt"),
@@ -245,7 +372,8 @@ def test_mounts(tmp_path: Path) -> None:
     assert '"/images/*"' in text
     assert 'options: {allow: [ro, nosuid, noload, "x=$y"]}' in text
     assert "do: {emulate: {via: fuse}}" in text
-    assert "tmpfs" not in text
+    assert '#   1 x mount("/s", "/m", "tmpfs"' in text
+    assert "tmpfs" not in "".join(line for line in text.splitlines() if line[0] != "#")
     assert all(grants(text, record) for record in records[:3])
 
 
@@ -339,10 +467,9 @@ def test_what_is_granted_already_adds_nothing(
 
 
 def test_a_text_that_cannot_be_extended_is_said() -> None:
+    rules = [NewRule([("do", "kill")])]
     with pytest.raises(PolicyError, match="no list of rules"):
-        merged(
-            "p", "version: 1\nsyscalls: {mknod: {otherwise: refuse}}\n", {"mknod": ["{do: kill}"]}
-        )
+        merged("p", "version: 1\nsyscalls: {mknod: {otherwise: refuse}}\n", {"mknod": rules})
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,9 @@ def warnings(text: str, nodes: Nodes | None = None) -> list[str]:
             ["5:7 this rule is never reached: p.yaml:4 decides all that it matches"],
         ),
         (
-            HEAD + "    - {devices: char 9:0-5, do: emulate}\n"
-            "    - {devices: char 9:6-9, do: kill}\n"
-            "    - {devices: char 9:3-7, path: /x, do: refuse}\n",
+            HEAD + "    - {devices: char 203:0-5, do: emulate}\n"
+            "    - {devices: char 203:6-9, do: kill}\n"
+            "    - {devices: char 203:3-7, path: /x, do: refuse}\n",
             ["6:7 this rule is never reached: p.yaml:4 and p.yaml:5 decide all"],
         ),
         (

@@ -275,3 +275,12 @@ def test_the_filter_of_podmans_profile_is_not_too_long() -> None:
     base = json.loads(PODMAN.read_text())
     program = built(oci(rules("refuses"), base, listener="/x", metadata=None), X86_64)
     assert len(program) // struct.calcsize("HBBI") < bpf.INSTRUCTIONS_MAX // 2
+
+
+def test_no_profile_of_lxc_with_opens() -> None:
+    """It would wait for itself: its own opens come before its listener is handed over."""
+    opens = "version: 1\nsyscalls:\n  open: [{path: /a, do: {inject: {content: a}}}]\n"
+    found = rules_of(Path("p.yaml"), opens.encode(), Traits("private"), FAMILIES)
+    with pytest.raises(PolicyError, match="no container would start"):
+        lxc(found, None)
+    assert "openat" in json.dumps(oci(found, None, listener="/l", metadata=None, flags=()))

@@ -103,7 +103,7 @@ def test_modes_and_values_count(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "    - {do: {return: 5}}\n"
     )
     records = [
-        node(b"/a", 0x105, verdict="errno", errno="EIO", mode="audit"),
+        node(b"/a", 0x105, verdict="errno", would="EIO", mode="audit"),
         node(b"/a", 0x105, verdict="errno", errno="EIO"),
         node(b"/a", 0x103, verdict="return", result=5),
         node(b"/a", 0x103, verdict="return", result=6),

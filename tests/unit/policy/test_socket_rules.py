@@ -13,7 +13,15 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel import bpf, simulate
 from supervisor.kernel.address_text import read
 from supervisor.kernel.syscalls import I386, X86_64, numbers
-from supervisor.model import Arg, Decision, Facts, Snapshot, Verdict
+from supervisor.model import (
+    Arg,
+    Decision,
+    Facts,
+    Snapshot,
+    SocketCall,
+    SocketSettings,
+    Verdict,
+)
 from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain
@@ -132,9 +140,34 @@ def test_the_same_call_gets_the_same_decision() -> None:
     assert decide(policy, 0, call="sendmsg") is decide(policy, 0, call="sendto")
 
 
+def test_where_a_call_is_led_to() -> None:
+    policy = connect(
+        'to: "10.0.0.0/8", port: 443, do: {redirect: "127.0.0.1:8443"}',
+        'to: "10.0.0.0/8", uid: 5, do: {redirect: "192.0.2.1"}', 'to: "::1", do: {redirect: "::1"}',
+    )  # fmt: skip
+    found = decide(policy, "10.1.1.1:443")
+    assert (found.verdict, found.settings) == (EMULATE, SocketSettings(read("127.0.0.1:8443")))
+    first = decide(policy, "10.1.1.1:80")
+    assert first.needs_facts
+    found = decide(policy, "10.1.1.1:80", Facts(None, 5, 0))
+    assert found.settings == SocketSettings(read("192.0.2.1:0"))
+    assert decide(policy, "10.1.1.1:80", Facts(None, 6, 0)).verdict is REFUSE
+    plan = FAMILIES["connect"].plan(
+        Snapshot(1, 1, X86_64, 42, 0, "connect", (3, read("10.1.1.1:80"), 16)), found
+    )
+    assert isinstance(plan, SocketCall)
+    assert (plan.address, plan.settings) == (read("10.1.1.1:80"), found.settings)
+
+
+def test_bind_leads_nowhere() -> None:
+    with pytest.raises(PolicyFindings):
+        connect('address: "10.0.0.1", do: {redirect: "1.2.3.4:5"}', family="bind")
+
+
 def test_as_json_and_back() -> None:
     policy = connect(
         'to: ["10.0.0.0/8", "::1"], port: "1-2", do: emulate', 'path: "/x", uid: 0, do: emulate',
+        'to: "10.0.0.1", do: {redirect: "127.0.0.1:8443"}',
         'abstract: "a*", do: {errno: ENOENT}', "family: unix, do: refuse, silent: true",
     )  # fmt: skip
     again = CompiledPolicy.from_json(json.loads(json.dumps(policy.to_json())))
@@ -161,6 +194,11 @@ def findings(*rules: str, otherwise: str = "refuse") -> list[str]:
         ('path: "/x", port: 80, do: emulate', "no socket has both"),
         ('path: "/x", abstract: y, do: emulate', "no socket has both"),
         ("do: {emulate: {realise: bind}}", "takes no settings"),
+        ('to: "10.0.0.1", do: {redirect: localhost}', "no address to lead to"),
+        ('to: "10.0.0.1", do: {redirect: "1.2.3.4:0"}', "no address to lead to"),
+        ('to: "10.0.0.1", do: {redirect: /run/x}', "no address to lead to"),
+        ('port: 80, do: {redirect: "1.2.3.4:8"}', "name them by `to`"),
+        ('to: ["10.0.0.1", "::1"], do: {redirect: "[::1]:8"}', "cannot be led to an IPv6"),
         ("do: continue", "is a race"),
         ('to: "10.0.0.1", mode: audit, do: emulate', "is a race"),
     ],

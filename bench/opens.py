@@ -1,0 +1,74 @@
+"""Opens: one that is given, against a supervisor in C that gives a device; and what others cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from bench import peers
+
+if TYPE_CHECKING:
+    from bench.run import Bench, Row
+
+GRANTED: Final = "/granted"
+_FILES: Final = 200
+_OPENS: Final = 100_000
+_THINGS: Final = {
+    "a device": "device: zero, access: read-only",
+    "content": 'content: "0"',
+    "a file": "file: PLACE/given",
+}
+
+
+def _policy(bench: Bench, name: str, rules: Sequence[str]) -> list[str]:
+    """The prefix of a caller below a policy with these rules for opens."""
+    lines = "".join(f"\n    - {rule}" for rule in rules) or " []"
+    file = bench.place / f"{name}.yaml"
+    file.write_text(f"version: 1\nname: {name}\nsyscalls:\n  open:{lines}\n")
+    return peers.seccompd(bench.command, file)
+
+
+def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
+    """What can be measured here, one after the other."""
+    from bench.run import Item
+
+    given = bench.place / "given"
+    given.write_text("0")
+    plain = bench.place / "file"
+    plain.mkdir(exist_ok=True)
+    for number in range(_FILES):
+        (plain / str(number)).write_text("")
+    floor = peers.floor("open")
+    for what, thing in _THINGS.items():
+        if what == "a file" and not bench.root:
+            continue
+        inject = thing.replace("PLACE", str(bench.place))
+        rule = f"{{path: {GRANTED}, do: {{inject: {{{inject}}}}}}}"
+        ours = _policy(bench, f"open-{what.split()[-1]}", [rule])
+        request = f"open 1000 0 1 {GRANTED}"
+        item = Item(f"open given: {what}", (floor, ours), request, 2.0, expect=0)
+        yield partial(bench.compare, item)
+    rule = f"{{path: {GRANTED}, do: {{inject: {{device: zero}}}}}}"
+    ours = _policy(bench, "open-others", [rule])
+    item = Item(
+        "open that no rule is about", (floor, ours), f"opens 2000 0 1 {plain}/", 2.0, expect=0
+    )
+    yield partial(bench.compare, item)
+    yield partial(_build, bench, _policy(bench, "open-none", []), ours, f"{plain}/")
+
+
+def _build(bench: Bench, without: list[str], with_rule: list[str], path: str) -> list[Row]:
+    """What as many opens as those of a large build take more, in milliseconds."""
+    from bench.run import Row, quartiles
+
+    count = round(_OPENS * bench.scale)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(3):
+        for side, prefix in enumerate((without, with_rule)):
+            sample = bench.ask(prefix, f"opens {count} 0 1 {path}", 0)
+            taken[side].append(_OPENS * 1e3 / sample.per_second)
+    low, more, high = quartiles([b - a for a, b in zip(*taken, strict=True)])
+    medians = statistics.median(taken[0]), statistics.median(taken[1])
+    return [Row("100,000 opens beside a rule", *medians, "ms", more, low, high, None)]

@@ -1,0 +1,139 @@
+/* What a maker lends for opens: the devices and files of the host's that `inject` rules name, each by
+ * its number in the ceiling. Nobody can ask for another one.
+ *
+ * A device is a node of our own tmpfs that belongs to the host's root, which no container maps: so
+ * its mode is the most that anybody gets, however it is opened again. A file is a mount of its own,
+ * read-only where it is not granted for writing: a descriptor can be opened again by /proc/self/fd,
+ * and a mount's flags hold there too. It is the file that was there when the maker was born. */
+#include "mounts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define CAP(name) (1ULL << (name))
+
+enum { ATTR_NOSUID = 0x2, ATTR_NODEV = 0x4, ATTR_NOEXEC = 0x8 };
+
+static struct {
+	const struct sd_ceiling *ceiling;
+	int state[SD_MOST_LENT]; /* a mount of a file until it is settled; then 0 or -errno */
+} lending;
+
+/* A detached mount of a regular file. Files of these filesystems are not what they seem: what they
+ * do goes by whoever opened them. */
+static int mount_of(const char *path, int writes)
+{
+	struct stat file;
+	struct statfs fs;
+	struct sd_mount_attr attr = {
+		.set = ATTR_NOSUID | ATTR_NODEV | (writes ? 0 : SD_ATTR_RDONLY),
+		.propagation = MS_PRIVATE,
+	};
+	int tree = sd_open_tree(AT_FDCWD, path);
+	if (tree < 0)
+		return tree;
+	int error = 0;
+	if (fstat(tree, &file) || fstatfs(tree, &fs))
+		error = -errno;
+	else if (S_ISDIR(file.st_mode))
+		error = -EISDIR;
+	else if (!S_ISREG(file.st_mode) || fs.f_type == PROC_SUPER_MAGIC ||
+		 fs.f_type == SYSFS_MAGIC || fs.f_type == CGROUP2_SUPER_MAGIC ||
+		 fs.f_type == DEBUGFS_MAGIC || fs.f_type == TRACEFS_MAGIC)
+		error = -EPERM;
+	else if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof attr))
+		error = -errno;
+	if (error)
+		close(tree);
+	return error ? error : tree;
+}
+
+void sd_lend_prepare(const struct sd_ceiling *ceiling)
+{
+	lending.ceiling = ceiling;
+	for (uint32_t i = 0; i < ceiling->lent_count && i < SD_MOST_LENT; i++)
+		if (ceiling->lent[i].path)
+			lending.state[i] = mount_of(ceiling->lent[i].path, ceiling->lent[i].writes);
+}
+
+static void name_of(char name[16], uint32_t index)
+{
+	snprintf(name, 16, "lent.%u", index);
+}
+
+static int settle_device(const struct sd_lent *lent, const char *name)
+{
+	uint32_t mode = (lent->type == 'c' ? S_IFCHR : S_IFBLK) | (lent->writes ? 0666 : 0444);
+	return sd_try_node(AT_FDCWD, name, mode, makedev(lent->major, lent->minor));
+}
+
+static int settle_file(int tree, const char *name)
+{
+	if (tree < 0)
+		return tree;
+	int place = open(name, O_CREAT | O_EXCL | O_NOFOLLOW | O_RDONLY | O_CLOEXEC, 0600);
+	int error = place < 0 ? -errno : sd_move_tree(tree, place);
+	if (place >= 0)
+		close(place);
+	close(tree);
+	return error;
+}
+
+int sd_lend_settle(void)
+{
+	const struct sd_ceiling *ceiling = lending.ceiling;
+	char name[16];
+	if (ceiling->lent_count > SD_MOST_LENT)
+		return -E2BIG;
+	umask(0);
+	for (uint32_t i = 0; i < ceiling->lent_count; i++) {
+		name_of(name, i);
+		lending.state[i] = ceiling->lent[i].path ? settle_file(lending.state[i], name)
+							 : settle_device(&ceiling->lent[i], name);
+	}
+	return 0;
+}
+
+int sd_open_unblocking(int dir, const char *path, int flags)
+{
+	int fd = openat(dir, path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (flags & O_NONBLOCK)
+		return fd;
+	if (fcntl(fd, F_SETFL, flags)) { /* of which it takes those that can be changed */
+		close(fd);
+		return -EIO;
+	}
+	return fd;
+}
+
+int sd_lend(const struct sd_make *make, uint64_t permitted, int *give)
+{
+	const struct sd_ceiling *ceiling = lending.ceiling;
+	char name[16];
+	if (make->device >= ceiling->lent_count)
+		return -EPERM;
+	uint32_t index = (uint32_t)make->device;
+	const struct sd_lent *lent = &ceiling->lent[index];
+	if (lending.state[index])
+		return lending.state[index];
+	name_of(name, index);
+	int error = sd_set_caps(lent->path ? CAP(CAP_DAC_OVERRIDE) : CAP(CAP_SYS_ADMIN), permitted);
+	if (error)
+		return error;
+	if (lent->path)
+		*give = sd_open_unblocking(AT_FDCWD, name, (int)make->flags & ~(O_CREAT | O_EXCL));
+	else
+		*give = sd_open_tree(AT_FDCWD, name);
+	return *give < 0 ? *give : 0;
+}

@@ -1,0 +1,174 @@
+/* The session's side of opens: questions to resolvers and makers, and their answers. */
+#include "work.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef RESOLVE_CACHED
+#define RESOLVE_CACHED 0x20
+#endif
+
+/* The next name of a path, from what the kernel has in its caches: so nobody can make us wait. */
+static int next_name(int dir, const char *name, uint64_t flags)
+{
+	struct open_how how = {
+		.flags = O_PATH | O_CLOEXEC | flags,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
+			   RESOLVE_CACHED,
+	};
+	int fd = (int)syscall(SYS_openat2, dir, name, &how, sizeof how);
+	return fd < 0 ? -errno : fd;
+}
+
+/* We walk with rights of our own, so only where everybody may. */
+static int for_everybody(int dir)
+{
+	struct statx at;
+	return !syscall(SYS_statx, dir, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MODE, &at) &&
+	       at.stx_mode & S_IXOTH;
+}
+
+int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length)
+{
+	char rest[SD_PATH_MAX], link[32];
+	if (length < 2 || length >= sizeof rest)
+		return 0;
+	memcpy(rest, path, length);
+	rest[length] = 0;
+	snprintf(link, sizeof link, "/proc/%u/root", tid);
+	int fd = open(link, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	int plain = sd_id_valid(call->listener, call->id) ? 0 : -1;
+	for (char *name = rest + 1; plain < 0;) {
+		char *end = strchr(name, '/');
+		if (end)
+			*end = 0;
+		int next = for_everybody(fd) ? next_name(fd, name, end ? O_DIRECTORY : 0) : -EACCES;
+		if (next == -ENOENT || (next >= 0 && !end))
+			plain = 1; /* what is missing cannot be a link, nor what would be behind it */
+		else if (next < 0)
+			plain = 0;
+		close(fd);
+		fd = next;
+		name = end ? end + 1 : name;
+	}
+	if (fd >= 0)
+		close(fd);
+	return plain;
+}
+
+int sd_open_again(int fd, uint32_t flags)
+{
+	char link[32];
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	return sd_open_unblocking(AT_FDCWD, link, (int)flags);
+}
+
+int sd_open_ask(int resolver, const struct sd_waiting *call, int task, int thing,
+		struct sd_opening *opening)
+{
+	struct sd_ask ask;
+	int fds[3] = {task}, count = 1;
+	size_t used = (size_t)opening->length + 1;
+	opening->error = opening->retire = opening->leads = 0;
+	opening->fd = opening->pending = opening->resolved_length = -1;
+	if (opening->length >= SD_PATH_MAX || opening->granted_length >= SD_PATH_MAX)
+		return -ENAMETOOLONG;
+	memset(&ask, 0, offsetof(struct sd_ask, text));
+	ask.op = SD_ASK_OPEN;
+	ask.cpu = (uint32_t)sched_getcpu();
+	ask.flags = opening->flags;
+	ask.call_flags = opening->open_flags;
+	ask.dirfd[0] = opening->dirfd;
+	ask.length[0] = (uint16_t)opening->length;
+	ask.length[1] = SD_NO_TEXT;
+	memcpy(ask.text, opening->path, (size_t)opening->length);
+	ask.text[opening->length] = 0;
+	if (opening->granted_length >= 0) {
+		ask.length[1] = (uint16_t)opening->granted_length;
+		memcpy(ask.text + used, opening->granted, (size_t)opening->granted_length);
+		used += (size_t)opening->granted_length;
+		ask.text[used++] = 0;
+	}
+	if (thing >= 0)
+		fds[count++] = thing;
+	ask.id = call->id;
+	ask.listener = (uint32_t)count;
+	fds[count++] = call->listener;
+	int sent = sd_send_fds(resolver, &ask, offsetof(struct sd_ask, text) + used, fds,
+			       (size_t)count);
+	return sent < 0 ? sent : 0;
+}
+
+int sd_open_told(int resolver, struct sd_opening *opening, int linger_us)
+{
+	struct sd_told told;
+	const int least = (int)offsetof(struct sd_told, path);
+	for (;;) {
+		int fd, there = sd_readable(resolver, linger_us);
+		if (there <= 0)
+			return there ? -EPIPE : 0;
+		int got = sd_receive_fds(resolver, &told, sizeof told, &fd, 1);
+		if (got == 1 && fd >= 0 && opening->pending < 0) {
+			opening->pending = fd; /* it travels ahead of its message */
+			continue;
+		}
+		sd_drop(&fd);
+		if (got < least || told.path_length > got - least) {
+			sd_drop(&opening->pending);
+			return -EPIPE;
+		}
+		break;
+	}
+	opening->retire = (told.flags & SD_TOLD_RETIRE) != 0;
+	opening->leads = (told.flags & SD_TOLD_LEADS) != 0;
+	opening->error = told.error;
+	opening->fsuid = told.fsuid;
+	opening->fsgid = told.fsgid;
+	opening->resolved_length = told.path_length;
+	if (told.path_length > 0)
+		memcpy(opening->resolved, told.path, (size_t)told.path_length);
+	opening->fd = opening->pending;
+	opening->pending = -1;
+	return 1;
+}
+
+int sd_lend_ask(int maker, uint32_t index, uint32_t flags)
+{
+	struct sd_make make;
+	memset(&make, 0, sizeof make);
+	make.op = SD_MAKE_LEND;
+	make.cpu = (uint32_t)sched_getcpu();
+	make.device = index;
+	make.flags = flags;
+	make.name[0] = 'l';
+	int sent = sd_send_fds(maker, &make, sizeof make, NULL, 0);
+	return sent < 0 ? sent : 0;
+}
+
+int sd_lend_told(int maker, int *fd, int linger_us)
+{
+	struct sd_made made;
+	for (;;) {
+		int given, there = sd_readable(maker, linger_us);
+		if (there <= 0)
+			return there ? -EPIPE : 0;
+		int got = sd_receive_fds(maker, &made, sizeof made, &given, 1);
+		if (got == 1 && given >= 0 && *fd < 0) {
+			*fd = given;
+			continue;
+		}
+		sd_drop(&given);
+		if (got != (int)sizeof made)
+			return -EPIPE;
+		return made.error < 0 ? made.error : *fd < 0 ? -EPERM : 1;
+	}
+}

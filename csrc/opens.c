@@ -1,0 +1,192 @@
+/* The resolver's part of opens: where a path leads, as the caller would get there, and opening what
+ * is given in its place. */
+#include "paths.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* The name of what is open, below the caller's root directory. */
+static int found(struct sd_caller *caller, struct sd_home *home, int fd, struct sd_told *told)
+{
+	int error = sd_be_there(home, caller);
+	if (!error)
+		told->path_length = sd_name_of(caller->task, fd, told->path);
+	return error;
+}
+
+/* Adds names that are not there to the directory that is: as written, since nothing can be followed. */
+static int append(struct sd_told *told, const char *rest)
+{
+	size_t length = (size_t)told->path_length;
+	while (*rest) {
+		size_t name = strcspn(rest, "/");
+		if (name == 2 && !memcmp(rest, "..", 2))
+			return -ENOENT;
+		if (name && !(name == 1 && *rest == '.')) {
+			if (length + 1 + name > sizeof told->path)
+				return -ENAMETOOLONG;
+			if (length > 1)
+				told->path[length++] = '/';
+			memcpy(told->path + length, rest, name);
+			length += name;
+		}
+		rest += name + strspn(rest + name, "/");
+	}
+	told->path_length = (int)length;
+	return 0;
+}
+
+/* The path leads nowhere: where would that be? */
+static int missing(struct sd_caller *caller, struct sd_home *home, const char *path,
+		   struct sd_told *told)
+{
+	char parent[SD_PATH_MAX];
+	size_t end = strlen(path);
+	int directory = -ENOENT;
+	while (directory == -ENOENT && end) {
+		while (end && path[end - 1] == '/')
+			end--;
+		while (end && path[end - 1] != '/')
+			end--;
+		memcpy(parent, path, end);
+		parent[end] = 0;
+		directory = sd_walk(home, caller, 0, end ? parent : ".", 1, 1);
+	}
+	if (directory < 0)
+		return directory;
+	int error = found(caller, home, directory, told);
+	close(directory);
+	if (error || told->path_length < 0)
+		return error;
+	return append(told, path + end);
+}
+
+/* A path of which it is known where it leads, if there is no symbolic link on its way: that is seen
+ * from where it starts, and the caller's mount namespace need not be entered. Where a name is missing
+ * none of those behind it can be a link. */
+static int is_plain(const struct sd_caller *caller, const char *path)
+{
+	struct open_how how = {
+		.flags = O_PATH | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+	char start[SD_PATH_MAX];
+	size_t end = strlen(path);
+	int fd = -1;
+	memcpy(start, path, end + 1);
+	while (end > 1) {
+		fd = (int)syscall(SYS_openat2, caller->base[0], start + 1, &how, sizeof how);
+		if (fd >= 0 || errno != ENOENT)
+			break;
+		how.flags |= O_DIRECTORY;
+		while (end > 1 && start[--end] != '/')
+			;
+		start[end] = 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0 || end == 1;
+}
+
+static int look(struct sd_caller *caller, struct sd_home *home, const struct sd_ask *ask,
+		struct sd_told *told)
+{
+	const char *path = sd_ask_text(ask, 0);
+	int follow = !(ask->flags & SD_OPEN_NOFOLLOW);
+	struct stat file;
+	if (!*path)
+		return -ENOENT;
+	int fd = sd_walk(home, caller, 0, path, 0, follow);
+	if (fd == -ENOENT)
+		return missing(caller, home, path, told);
+	if (fd < 0)
+		return fd;
+	int error = found(caller, home, fd, told);
+	if (!error && !follow && !fstat(fd, &file) && S_ISLNK(file.st_mode))
+		error = -ELOOP;
+	close(fd);
+	return error;
+}
+
+static int leads(const struct sd_ask *ask, const struct sd_told *told)
+{
+	return ask->length[1] != SD_NO_TEXT && told->path_length == ask->length[1] &&
+	       !memcmp(told->path, sd_ask_text(ask, 1), ask->length[1]);
+}
+
+struct reopening {
+	int net_ns, task, flags, result;
+	char link[32];
+};
+
+static int reopen(void *argument)
+{
+	struct reopening *it = argument;
+	it->result = it->net_ns >= 0 && setns(it->net_ns, CLONE_NEWNET)
+			     ? -errno : sd_open_unblocking(it->task, it->link, it->flags);
+	return 0;
+}
+
+static int is_ours(int net_ns, int task)
+{
+	struct stat theirs, ours;
+	return !fstat(net_ns, &theirs) && !fstatat(task, "../self/ns/net", &ours, 0) &&
+	       theirs.st_ino == ours.st_ino && theirs.st_dev == ours.st_dev;
+}
+
+/* There is no way back from a network namespace of the container's: it is another process that goes
+ * there, with our descriptors, for as long as the open takes. */
+static int reopen_there(struct reopening *it)
+{
+	static char stack[64 << 10] __attribute__((aligned(16)));
+	int pid = clone(reopen, stack + sizeof stack,
+			CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, it);
+	if (pid < 0)
+		return -errno;
+	while (waitpid(pid, NULL, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return it->result;
+}
+
+void sd_do_open(struct sd_caller *caller, struct sd_home *home, const struct sd_ask *ask,
+		struct sd_told *told, const int *held, int *give)
+{
+	if (ask->length[1] != SD_NO_TEXT && caller->base[0] >= 0 &&
+	    is_plain(caller, sd_ask_text(ask, 1))) {
+		told->path_length = ask->length[1];
+		memcpy(told->path, sd_ask_text(ask, 1), ask->length[1]);
+	} else if (!(ask->flags & SD_OPEN_DECIDED)) {
+		told->error = look(caller, home, ask, told);
+		if (told->error || !leads(ask, told))
+			return;
+	}
+	told->flags |= SD_TOLD_LEADS;
+	if (held[1] < 0)
+		return;
+	struct reopening it = {caller->net_ns, caller->task, (int)ask->call_flags, -EPERM, ""};
+	snprintf(it.link, sizeof it.link, "../self/fd/%d", held[1]);
+	told->error = sd_go_home(home, caller);
+	if (!told->error)
+		told->error = sd_act_as_self(home);
+	if (told->error)
+		return;
+	if (!(ask->flags & SD_OPEN_NET) || (it.net_ns >= 0 && is_ours(it.net_ns, it.task))) {
+		it.net_ns = -1;
+		reopen(&it);
+	} else if (it.net_ns >= 0) {
+		it.result = reopen_there(&it);
+	}
+	told->error = it.result < 0 ? it.result : 0;
+	if (it.result >= 0)
+		*give = it.result;
+}

@@ -1,0 +1,190 @@
+/* Sockets, opens, and devices for a container that runs. See shim.h. */
+#ifndef SECCOMPD_SHIM_DESCRIPTORS_H
+#define SECCOMPD_SHIM_DESCRIPTORS_H
+
+/* cdef begin */
+
+/* ---- opening.c: what a session asks resolvers and makers about opens ---- */
+
+enum sd_open_flag {
+	SD_OPEN_NOFOLLOW = 1,
+	SD_OPEN_DECIDED = 4, /* what is given is opened whatever the path leads to now */
+	SD_OPEN_NET = 2, /* what is given is opened in the caller's network namespace */
+};
+
+struct sd_opening {
+	uint32_t flags;       /* SD_OPEN_* */
+	uint32_t open_flags;  /* O_*, for what is given */
+	int32_t dirfd, length, granted_length;
+	char path[SD_PATH_MAX];    /* as the caller wrote it */
+	char granted[SD_PATH_MAX]; /* where it has to lead for anything to be given */
+	/* what came of it */
+	int32_t error;        /* 0 or -errno: of the path, or of opening what is given */
+	int32_t retire;       /* this resolver cannot become that caller: ask a fresh one */
+	int32_t leads;        /* the path led to `granted` */
+	int32_t fd;           /* opened; -1: none */
+	int32_t pending;
+	uint32_t fsuid, fsgid;
+	int32_t resolved_length; /* -1: it is not known where the path leads */
+	char resolved[SD_PATH_MAX + 256];
+};
+
+/* Has a resolver see where a path leads, whether there is something or not; and where that is
+ * `granted`, open what `thing` (O_PATH; -1: nothing) stands for. 0 or -errno. */
+int sd_open_ask(int resolver, const struct sd_waiting *call, int task, int thing,
+		struct sd_opening *opening);
+/* 1: it has answered; 0: not within `linger_us`; -EPIPE: it has gone */
+int sd_open_told(int resolver, struct sd_opening *opening, int linger_us);
+/* 1: for the caller of `call` this absolute path, in which nothing has to be cleaned, leads to itself,
+ * whether something is there or not; 0: that takes a resolver to tell. Never waits. */
+int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length);
+/* Opens what an O_PATH descriptor stands for: a descriptor or -errno */
+int sd_open_again(int fd, uint32_t flags);
+/* Asks a maker for the `index`th thing of its ceiling: of a device a detached mount of a node, which
+ * is for a resolver to open; of a file what `flags` open. 0 or -errno */
+int sd_lend_ask(int maker, uint32_t index, uint32_t flags);
+/* 1: `*fd` is it; 0: not within `linger_us`; -errno: why there is none; -EPIPE: the maker has gone.
+ * `*fd` is -1 at the start. */
+int sd_lend_told(int maker, int *fd, int linger_us);
+
+/* ---- porters.c: the helper that calls on sockets; socket_calls.c: what a session asks of it ---- */
+
+/* Porters are threads of one process: each does one call at a time, for as long as that takes. Their
+ * process hears of new ones, and of those that are to let go of a call, on its own socket. */
+int sd_porters_spawn(struct sd_child *child);
+/* One more: the socket that it answers on; it ends when that is closed. */
+int sd_porter_new(int porters, uint32_t number);
+/* Interrupts the call that this one is in, if it is in one that can be interrupted. */
+int sd_porter_kick(int porters, uint32_t number);
+
+enum sd_socket_op {
+	SD_SOCKET_CONNECT = 1,
+	SD_SOCKET_BIND,
+	SD_SOCKET_SEND,
+	SD_SOCKET_LOOK, /* only what kind of socket it is */
+};
+
+enum sd_socket_flag {
+	SD_SOCKET_AS_CALLER = 1,   /* with the caller's ids and capabilities; else with none at all */
+	SD_SOCKET_NO_ADDRESS = 2,
+	SD_SOCKET_UNSPECIFIED = 4, /* the address was AF_UNSPEC, and is AF_INET to some sockets alone */
+	SD_SOCKET_CUT = 8,         /* there is more data than comes along */
+	SD_SOCKET_REDIRECTED = 16, /* the address is not the caller's own: an IPv6 socket takes an IPv4 one */
+};
+
+enum sd_socket_why { /* what an errno is about that the kernel has not said */
+	SD_SOCKET_MADE = 0,     /* the kernel has said it: the call was made */
+	SD_SOCKET_KERNEL,       /* it would have said it: no such descriptor, no socket */
+	SD_SOCKET_GONE,         /* the caller has gone */
+	SD_SOCKET_DOMAIN,       /* sockets of this domain are not served */
+	SD_SOCKET_LONG,         /* more data than a datagram may have here */
+	SD_SOCKET_NETLINK,      /* a netlink message that may change something */
+	SD_SOCKET_CONTROL,      /* a control message */
+	SD_SOCKET_OTHER,        /* it is another socket than the one that was looked at */
+	SD_SOCKET_RIGHTS,       /* the caller's descriptors, or who it is, cannot be taken on */
+};
+
+struct sd_socket { /* one call on a socket */
+	int32_t listener;
+	uint32_t tid;
+	uint64_t id;
+	int32_t number;       /* of the socket in the caller's table */
+	int32_t by_thread;    /* the kernel has pidfds of threads, and they are not hidden */
+	int32_t anew;         /* what is known of the caller's number is of somebody who has gone */
+	uint32_t op, flags;
+	int32_t call_flags;   /* MSG_* */
+	int32_t address_length;
+	int32_t control_length, payload_length;
+	int32_t task;         /* /proc/TID of AS_CALLER; -1 */
+	int32_t path;         /* what the address of a unix socket leads to, O_PATH; -1 */
+	const char *control, *payload;
+	char address[SD_ADDRESS_MAX];
+	/* what it came to */
+	int64_t result;       /* of the call, or -errno */
+	int32_t why;          /* enum sd_socket_why */
+	int32_t domain, type; /* of the socket */
+	int32_t patient;      /* a call on it waits for ever: no timeout is set (SO_SNDTIMEO) */
+};
+
+/* Who has the caller's table of descriptors, as a pidfd. -ESRCH: it has gone; -EPERM: its table cannot
+ * be told from another's. */
+int sd_socket_owner(const struct sd_socket *call);
+/* Closes those that are kept open for the next calls of the same threads. */
+void sd_socket_forget_owners(void);
+/* Has a porter fetch the caller's socket, and make the call on that. 1: done, the result is there; 0:
+ * not yet; -errno. */
+int sd_socket_call(struct sd_socket *call, int porter, int linger_us);
+/* The same, when the porter's socket is readable. */
+int sd_socket_answer(struct sd_socket *call, int porter, int linger_us);
+/* the thread `tid` of process `tgid` gets a signal */
+int sd_signal_thread(uint32_t tgid, uint32_t tid, int number);
+
+/* ---- giver.c, holders.c: devices for a container that runs, on an admin's word ---- */
+
+enum sd_give_op {
+	SD_GIVE_ADD = 1,  /* [mount namespace, user namespace] -> [our tmpfs], ahead of the answer */
+	SD_GIVE_TAKE = 2, /* [our tmpfs, mount namespace, user namespace]; one that is left out is -1 */
+	SD_GIVE_LOOK = 3, /* struct sd_look -> many struct sd_holder */
+};
+
+enum sd_give_stage { /* where it was when something failed */
+	SD_GIVE_NODE = 1, /* the node itself */
+	SD_GIVE_CGROUP,   /* the container's cgroup refuses it */
+	SD_GIVE_ENTER,    /* the container's namespaces */
+	SD_GIVE_PARENT,   /* the directory */
+	SD_GIVE_PLACE,    /* the name in it */
+	SD_GIVE_ATTACH,
+};
+
+enum { SD_GIVE_READ = 1, SD_GIVE_WRITE = 2 };
+
+struct sd_give {
+	uint32_t op;
+	uint32_t mode;               /* with the type */
+	uint32_t major, minor;
+	uint32_t uid, gid;           /* as we number them; of TAKE those of nobody in the container */
+	uint32_t root_uid, root_gid; /* who acts in the container, as that numbers them */
+	uint64_t place_device, place_inode; /* of TAKE: as ADD has told */
+	char path[SD_PATH_MAX];      /* from the container's root directory, without "." and ".." */
+	char cgroup[SD_PATH_MAX];    /* of version 2; "": none */
+	char device_cgroup[SD_PATH_MAX]; /* of version 1, in the hierarchy of these `controllers`; "" */
+	char controllers[64];
+};
+
+struct sd_given {
+	int32_t error;    /* 0 or -errno */
+	uint32_t stage;
+	uint32_t may;     /* what the cgroups allow; all where that is not known */
+	uint32_t unknown; /* the errno why it is not */
+	uint32_t detached, hidden; /* of TAKE: mounts that went, and such as could not be reached */
+	uint64_t device;  /* of our tmpfs, which no other device is in */
+	uint64_t place_device, place_inode; /* the file that it is mounted on */
+};
+
+enum { SD_MOST_LOOKED = 64 };
+
+struct sd_look {
+	uint32_t op;
+	uint32_t count;
+	uint32_t mounts_of; /* only the mounts that this process sees; 0: all of everybody */
+	uint32_t reserved;
+	uint64_t devices[SD_MOST_LOOKED]; /* as sd_given has told */
+};
+
+enum sd_held { SD_HELD_OPEN = 1, SD_HELD_MAPPED, SD_HELD_MOUNTED, SD_HELD_END };
+
+struct sd_holder {
+	uint32_t pid;
+	uint32_t kind; /* enum sd_held; END: these were all */
+	uint64_t device;
+	uint64_t mounts;   /* the inode of its mount namespace */
+	char comm[16];
+	char path[4096];   /* of MOUNTED: where, as the process sees it */
+};
+
+/* The pid; who takes one order and ends. */
+int sd_giver_spawn(struct sd_child *child);
+
+/* cdef end */
+
+#endif

@@ -1,0 +1,396 @@
+"""Opens that a policy gives: where a path leads, the thing that is given there, and opening it.
+
+A device is a node that a maker lends (for an ordinary user the host's own), opened by a resolver,
+in the container's user namespace; a file is opened by a maker; content is a sealed file of our own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Sequence
+from errno import EACCES, EEXIST, ENAMETOOLONG, ENODEV, EPERM, EPIPE, ESRCH
+from typing import Final
+
+import trio
+
+from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
+from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.kernel.opening import (
+    FILE_FLAGS,
+    O_ACCMODE,
+    O_CLOEXEC,
+    O_CREAT,
+    O_EXCL,
+    O_NOATIME,
+    O_NOFOLLOW,
+    O_RDONLY,
+    O_TRUNC,
+)
+from supervisor.kernel.procfs import host_node
+from supervisor.kernel.shim import ffi, lib
+from supervisor.model import Decision, Facts, Inject, Open, Outcome, Snapshot, Verdict
+
+_LINGER_US: Final = 300
+_ATTEMPTS: Final = 3
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+# Its open goes by the network namespace of whoever opens it.
+_TUN: Final = ("c", 10, 200)
+# Memory devices, and the miscellaneous ones: no open of those waits for anything.
+_PROMPT: Final = (1, 10)
+
+
+class _Refused(Exception):
+    """What the caller is told, and what goes into the audit record."""
+
+    def __init__(self, errno: int, how: str = "") -> None:
+        super().__init__(how)
+        self.errno = errno
+        self.how = how
+
+
+class _Asking:
+    """One open on its way to resolvers."""
+
+    __slots__ = ("opening", "plan", "snapshot", "task", "waiting")
+
+    def __init__(self, plan: Open, snapshot: Snapshot, task: int) -> None:
+        self.plan = plan
+        self.snapshot = snapshot
+        self.task = task
+        self.waiting = ffi.new("struct sd_waiting *", (snapshot.listener, snapshot.id))
+        opening = self.opening = ffi.new("struct sd_opening *")
+        path = plan.place.path or b""
+        if len(path) >= lib.SD_PATH_MAX:
+            raise _Refused(ENAMETOOLONG)
+        opening.dirfd, opening.length = plan.place.dirfd, len(path)
+        ffi.memmove(opening.path, path, len(path))
+        opening.granted_length = opening.fd = opening.pending = -1
+
+    @property
+    def path(self) -> bytes | None:
+        """Where its path leads."""
+        length = self.opening.resolved_length
+        return ffi.buffer(self.opening.resolved, length)[:] if length > 0 else None
+
+    def take(self) -> int:
+        """What was opened: the descriptor is the caller's of this from now on."""
+        fd = int(self.opening.fd)
+        self.opening.fd = -1
+        return fd
+
+    def close(self) -> None:
+        """Lets go of what nobody took."""
+        for fd in (self.opening.fd, self.opening.pending):
+            if fd >= 0:
+                os.close(fd)
+        self.opening.fd = self.opening.pending = -1
+
+
+class Opener:
+    """Gives descriptors to the callers of one session. `lent` is what the makers were born to lend,
+    in the order of their numbers there.
+    """
+
+    def __init__(
+        self, resolvers: Resolvers, makers: Makers, *, on_error: int, lent: Sequence[Inject],
+        limits: Limits = DEFAULT,
+    ) -> None:
+        self._resolvers = resolvers
+        self._makers = makers
+        self._on_error = on_error
+        self._lent = tuple(lent)
+        self._deadline = limits.path
+        # What is opened again for each caller: nodes (O_PATH), and content.
+        self._nodes: dict[Inject, int] = {}
+        # Of an earlier policy: calls that are under way may still be about to use them.
+        self._stale: list[int] = []
+        self._calls = 0
+        self._waiting = ffi.new("struct sd_waiting *")
+        self.on_wait: Callable[[], None] = lambda: None
+
+    def take(self, *, on_error: int, lent: Sequence[Inject], limits: Limits) -> None:
+        """Goes by another policy from now on."""
+        self._on_error = on_error
+        self._deadline = limits.path
+        self._lent = tuple(lent)
+        self._stale += self._nodes.values()
+        self._nodes.clear()
+        self._let_go()
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        for fd in (*self._nodes.values(), *self._stale):
+            os.close(fd)
+        self._nodes.clear()
+        self._stale.clear()
+
+    def _let_go(self) -> None:
+        if self._calls:
+            return
+        for fd in self._stale:
+            os.close(fd)
+        self._stale.clear()
+
+    def at_once(self, plan: Open, snapshot: Snapshot) -> Outcome | None:
+        """The short way: what we can open ourselves, where the path is plain and nobody needs to be
+        asked. None: `perform` it.
+        """
+        inject = plan.inject
+        if inject is None or _refusal(inject, plan.flags):
+            return None
+        node = self._nodes.get(inject)
+        if node is None or not self._prompt(inject) or not self._is_plain(plan, snapshot):
+            return None
+        fd = lib.sd_open_again(node, plan.flags & FILE_FLAGS)
+        if fd < 0:
+            return None
+        how = f"injected: {inject.text()}"
+        return Outcome(0, how, plan.granted, give=(fd, plan.flags & O_CLOEXEC))
+
+    def _is_plain(self, plan: Open, snapshot: Snapshot) -> bool:
+        """Whether the path surely leads where it is granted; looks, and does not wait."""
+        path, waiting = plan.granted, self._waiting
+        if path is None:
+            return False
+        waiting.listener, waiting.id = snapshot.listener, snapshot.id
+        return bool(lib.sd_open_is_plain(waiting, snapshot.tid, path, len(path)) == 1)
+
+    def _prompt(self, inject: Inject) -> bool:
+        """Whether it opens at once, whoever opens it. An ordinary user's device is the host's node,
+        which the caller may not be allowed to open.
+        """
+        device = inject.device
+        if inject.content is not None:
+            return True
+        if device is None or device == _TUN or not self._makers.all:
+            return False
+        return device[0] == "c" and device[1] in _PROMPT
+
+    async def perform(
+        self, plan: Open, snapshot: Snapshot, task: int, valid: Callable[[], bool],
+        redecide: Callable[[Facts], Decision] | None,
+    ) -> Outcome:
+        """Opens what is given, for the caller whose /proc/TID `task` is. An open that no rule is
+        about after all is the kernel's; without `redecide` it is refused.
+        """
+        if redecide is None:
+            return Outcome(EACCES)
+        asking: _Asking | None = None
+        self._calls += 1
+        try:
+            asking = _Asking(plan, snapshot, task)
+            return await self._perform(asking, valid, redecide)
+        except _Refused as error:
+            return Outcome(error.errno, error.how, asking.path if asking else None)
+        except HelperError as error:
+            return Outcome(self._on_error, str(error))
+        finally:
+            self._calls -= 1
+            self._let_go()
+            if asking is not None:
+                asking.close()
+
+    async def _perform(
+        self, asking: _Asking, valid: Callable[[], bool], redecide: Callable[[Facts], Decision]
+    ) -> Outcome:
+        plan, opening = asking.plan, asking.opening
+        expected = plan.inject
+        node = -1
+        if plan.granted is not None and expected is not None:
+            opening.granted_length = len(plan.granted)
+            ffi.memmove(opening.granted, plan.granted, len(plan.granted))
+            if expected.device is not None and not _refusal(expected, plan.flags):
+                node = await self._node(expected)
+        elsewhere = expected is not None and expected.device is None
+        if elsewhere and expected is not None and self._is_plain(plan, asking.snapshot):
+            return await self._give(asking, expected, plan.granted, None)
+        await self._ask(asking, node, expected)
+        path = asking.path
+        if opening.error:
+            raise self._failed_path(-opening.error, opened=bool(opening.leads))
+        if opening.leads and expected is not None:
+            return await self._give(asking, expected, path, None)
+        decision = redecide(Facts(path, opening.fsuid, opening.fsgid))
+        if decision.verdict is not Verdict.INJECT or not isinstance(decision.settings, Inject):
+            return Outcome(EACCES, path=path, decision=decision)
+        if not valid():
+            return Outcome(self._on_error, "the caller has gone", decision=decision)
+        try:
+            return await self._give(asking, decision.settings, path, decision)
+        except _Refused as error:
+            return Outcome(error.errno, error.how, path, decision=decision)
+
+    async def _give(
+        self, asking: _Asking, inject: Inject, path: bytes | None, decision: Decision | None
+    ) -> Outcome:
+        flags = asking.plan.flags
+        errno = _refusal(inject, flags)
+        if errno:
+            raise _Refused(errno, "wider than what is given" if errno == EACCES else "")
+        if inject.content is not None:
+            fd = lib.sd_open_again(await self._node(inject), flags & FILE_FLAGS)
+            if fd < 0:
+                raise _Refused(-fd, "opening what is given")
+        elif inject.file is not None:
+            fd = await self._lend(inject, flags & FILE_FLAGS)
+        else:
+            fd = asking.take()
+            if fd < 0:  # where it leads was not known when it was asked
+                node = await self._node(inject)
+                await self._ask(asking, node, inject, decided=True)
+                if asking.opening.error:
+                    raise self._failed_path(-asking.opening.error, opened=True)
+                fd = asking.take()
+        how = f"injected: {inject.text()}"
+        return Outcome(0, how, path, decision=decision, give=(fd, flags & O_CLOEXEC))
+
+    def _failed_path(self, errno: int, *, opened: bool) -> _Refused:
+        """ESRCH is no answer of open(2): the caller is exiting."""
+        if errno == ESRCH:
+            return _Refused(self._on_error, "the caller has gone")
+        return _Refused(errno, "opening what is given" if opened else "")
+
+    # -- helpers
+
+    async def _ask(
+        self, asking: _Asking, node: int, inject: Inject | None, *, decided: bool = False
+    ) -> None:
+        """Has a resolver look at the path, and open `node` if that leads where it is granted, or
+        if that is `decided` already.
+        """
+        opening, flags = asking.opening, asking.plan.flags
+        no_follow = flags & O_NOFOLLOW or flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL
+        opening.flags = lib.SD_OPEN_NOFOLLOW if no_follow else 0
+        if decided:
+            opening.flags |= lib.SD_OPEN_DECIDED
+        if inject is not None and inject.device == _TUN:
+            opening.flags |= lib.SD_OPEN_NET
+        opening.open_flags = flags & FILE_FLAGS
+        for _ in range(_ATTEMPTS):
+            helper = self._resolvers.idle()
+            if helper is None:
+                helper = await self._resolvers.take(self.on_wait)
+            answered = False
+            try:
+                await self._ask_one(helper.sock, asking, node)
+                answered = not opening.retire
+            finally:
+                if answered:
+                    self._resolvers.give(helper)
+                else:
+                    self._resolvers.abandon(helper)
+            if answered:
+                return
+        raise _Refused(self._on_error, "path: the caller's groups cannot be taken")
+
+    async def _ask_one(self, sock: int, asking: _Asking, node: int) -> None:
+        result = lib.sd_open_ask(sock, asking.waiting, asking.task, node, asking.opening)
+        if result == 0:
+            result = await self._answer(
+                sock, lambda linger: lib.sd_open_told(sock, asking.opening, linger)
+            )
+        if result < 0:
+            raise _Refused(self._on_error, "path: the resolver has gone")
+        if result == 0:
+            raise _Refused(self._on_error, "path: deadline")
+
+    async def _answer(self, sock: int, heard: Callable[[int], int]) -> int:
+        """What `heard` says once it says something; 0 at the deadline."""
+        result = heard(_LINGER_US)
+        if result == 0:
+            self.on_wait()
+            with trio.move_on_after(self._deadline):
+                while result == 0:
+                    await trio.lowlevel.wait_readable(sock)
+                    result = heard(0)
+        return result
+
+    async def _node(self, inject: Inject) -> int:
+        """What is opened again, kept for the next one: the content, or a node of the device."""
+        node = self._nodes.get(inject)
+        if node is not None:
+            return node
+        if inject.content is not None:
+            return self._nodes.setdefault(inject, _content(inject.content))
+        assert inject.device is not None
+        if self._makers.all or self._makers.lost:
+            node = await self._lend(inject, 0)
+        else:
+            name = host_node(*inject.device)
+            if name is None:
+                raise _Refused(ENODEV, "the host has no node of this device")
+            node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if inject not in self._lent:  # there is another policy since
+            os.close(node)
+            raise _Refused(self._on_error, "another policy")
+        if inject in self._nodes:  # somebody else was quicker
+            os.close(node)
+        return self._nodes.setdefault(inject, node)
+
+    async def _lend(self, inject: Inject, flags: int) -> int:
+        """What a maker lends: a descriptor."""
+        maker = await self._borrow()
+        if inject not in self._lent:
+            raise _Refused(self._on_error, "another policy")
+        index = self._lent.index(inject)
+        fd = ffi.new("int *", -1)
+        maker.busy[0] = 1
+        result = -EPIPE
+        try:
+            if lib.sd_lend_ask(maker.sock, index, flags) == 0:
+                result = await self._answer(
+                    maker.sock, lambda linger: lib.sd_lend_told(maker.sock, fd, linger)
+                )
+        finally:
+            if result in (0, -EPIPE):
+                self._makers.lose(maker)
+            else:
+                maker.busy[0] = 0
+                self._makers.done()
+            if result != 1 and fd[0] >= 0:
+                os.close(fd[0])
+        if result in (0, -EPIPE):
+            raise _Refused(self._on_error, "maker: lost")
+        if result < 0:
+            raise _Refused(-result, "opening what is given")
+        return int(fd[0])
+
+    async def _borrow(self) -> Maker:
+        """An idle maker."""
+        until = trio.current_time() + self._deadline
+        while (maker := self._makers.pick()) is not None and not maker.idle():
+            self.on_wait()
+            with trio.move_on_at(until):
+                await self._makers.wait()
+            if trio.current_time() >= until:
+                raise _Refused(self._on_error, "maker: deadline")
+        if maker is None:
+            if self._makers.lost:
+                raise _Refused(self._on_error, "maker: lost")
+            raise _Refused(EPERM, "no maker to give a file, for seccompd is not root")
+        return maker
+
+
+def _refusal(inject: Inject, flags: int) -> int:
+    """The errno of an open that is wider than what is given, as of a file that is there; or 0."""
+    if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL:
+        return EEXIST
+    if not inject.writes and (flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC):
+        return EACCES
+    return EPERM if flags & O_NOATIME else 0
+
+
+def _content(text: str) -> int:
+    """A file with this content, which nobody can change."""
+    file = os.memfd_create("content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        left = memoryview(text.encode())
+        while left:
+            left = left[os.write(file, left) :]
+        os.fchmod(file, 0o444)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError as error:
+        os.close(file)
+        raise _Refused(error.errno or EPERM, "opening what is given") from None
+    return file

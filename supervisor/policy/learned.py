@@ -1,0 +1,138 @@
+"""What records say of what was asked for: the calls that a policy is learned from, and all others,
+each with a reason why it is not. What is the host's own (devices.py: PROTECTED) is never learned.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from supervisor.errors import PolicyError
+from supervisor.kernel.bpf import RET_ALLOW, RET_USER_NOTIF
+from supervisor.model import Settings, Verdict
+from supervisor.policy.asked import Asked
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.devices import protected
+from supervisor.policy.explain import device_of
+from supervisor.policy.grants import PANIC
+from supervisor.policy.match import lexical
+from supervisor.policy.mounts import split_options
+
+_CALLS_MAX: Final = 100_000
+# The families that rules are made for, and whether those need to know where a call led.
+LEARNED: Final[Mapping[str, bool]] = {
+    "mknod": True, "mount": True, "connect": False, "bind": False,
+}  # fmt: skip
+Counted = dict[str, tuple[Asked, int]]
+
+
+def settings(asked: Asked) -> Mapping[str, Any]:
+    """How the call was carried out, by the keys of `emulate`."""
+    said = (asked.recorded or {}).get("emulate")
+    return said if isinstance(said, dict) else {}
+
+
+def places(asked: Asked) -> list[bytes]:
+    """The path as it was written, where that says where it leads, and as it was found; none where
+    the record does not say where a relative path began."""
+    written = asked.path
+    plain = lexical(written) if written else None
+    found = asked.facts.path if asked.facts else None
+    if found is None and (plain or asked.caller.keys() & {"resolved", "cwd"}):
+        found = asked.known_path()
+    return list(dict.fromkeys(path for path in (plain, found) if path))
+
+
+def protects(asked: Asked) -> str:
+    """What of the host's a call is about, so that it is never learned; "" for all others."""
+    if asked.spec.family == "mknod":
+        closed = settings(asked).get("realise") == "closed"
+        return "" if closed else protected(*device_of(asked))
+    if asked.spec.family != "mount":
+        return ""
+    source = asked.facts.source if asked.facts else None
+    if source is not None and source.device is not None:
+        return "the host's block devices"
+    data = asked.snapshot.args[-1]
+    stops = isinstance(data, bytes) and PANIC in split_options(data)
+    return "the whole host, which a broken image would stop" if stops else ""
+
+
+@dataclass(slots=True)
+class Learned:
+    """What was found in the records: calls to be granted, and with counts calls that were refused,
+    that were granted and failed all the same, that were left to the kernel, and that were granted
+    but nobody wrote down where they led.
+    """
+
+    granted: dict[str, Asked] = field(default_factory=dict)
+    refused: Counted = field(default_factory=dict)
+    failed: Counted = field(default_factory=dict)
+    left: Counted = field(default_factory=dict)
+    unknown: Counted = field(default_factory=dict)
+    calls: int = 0
+
+    def add(self, asked: Asked, weight: int) -> None:
+        """One recorded decision. PolicyError where there are too many different ones."""
+        record = asked.recorded or {}
+        by_filter = record.get("rule") == "filter" or asked.spec.family not in LEARNED
+        if by_filter and record.get("verdict") == "continue":
+            return  # a filter of ours would not have notified it; of the others there are many
+        self.calls += weight
+        # What came of it is part of what is learned: the same call at two places are two.
+        how = json.dumps(settings(asked), sort_keys=True)
+        key = f"{asked.text()} {places(asked)} {how}"
+        others = self._others(asked)
+        if others is None:
+            self.granted.setdefault(key, asked)
+        else:
+            others[key] = (asked, others.get(key, (asked, 0))[1] + weight)
+        different = len(self.granted) + len(self.refused) + len(self.failed)
+        if different + len(self.left) + len(self.unknown) > _CALLS_MAX:
+            raise PolicyError(f"more than {_CALLS_MAX} different calls: learn from less at a time")
+
+    def _others(self, asked: Asked) -> Counted | None:
+        """Where a call belongs that no rule is made of; None: one is."""
+        record = asked.recorded or {}
+        verdict = record.get("verdict")
+        if verdict == "continue":
+            return self.left
+        if verdict not in ("emulate", "inject") or record.get("mode") == "audit" or protects(asked):
+            return self.refused
+        if "errno" in record:
+            return self.failed
+        family = asked.spec.family
+        if family not in LEARNED or (LEARNED[family] and not places(asked)):
+            return self.unknown
+        return None
+
+    def missing(self, policy: CompiledPolicy) -> dict[str, Asked]:
+        """The granted calls that a policy does not grant."""
+        return {key: one for key, one in self.granted.items() if not one.granted(policy)}
+
+    def opened(self, policy: CompiledPolicy) -> list[Asked]:
+        """Those that were made so that nobody can open them, where a policy makes them openable."""
+        closed = [one for one in self.granted.values() if settings(one).get("realise") == "closed"]
+        decisions = [(one, one.decided(policy)[0]) for one in closed if one.granted(policy)]
+        return [one for one, decision in decisions if decision.settings != Settings("closed")]
+
+    def beyond(self, policy: CompiledPolicy) -> set[str]:
+        """The refused calls that a policy grants, by their keys."""
+        return {key for key, (one, _) in self.refused.items() if one.granted(policy)}
+
+    def taken(self, policy: CompiledPolicy) -> set[str]:
+        """The calls that were left to the kernel, and that a policy does not leave to it."""
+        return {key for key, (one, _) in self.left.items() if not _left(one, policy)}
+
+
+def _left(asked: Asked, policy: CompiledPolicy) -> bool:
+    """Whether a policy lets the call go on, by its filter or by a decision."""
+    action = asked.filtered(policy.filter).action
+    if action != RET_USER_NOTIF:
+        return action == RET_ALLOW
+    if asked.spec.family not in policy.families:
+        return True
+    decision, _ = asked.decided(policy)
+    return decision.verdict is Verdict.CONTINUE or decision.audit

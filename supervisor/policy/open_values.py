@@ -1,0 +1,88 @@
+"""Values of the rules of opens: what is given, and ways of opening."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from supervisor.kernel.opening import ACCESS_WORDS, pack_how
+from supervisor.kernel.strace import read_argument, sum_of
+from supervisor.kernel.syscalls import Kind
+from supervisor.model import Arg, Inject
+from supervisor.policy.values import near, parse_node, wrong
+
+_WORDS: Final = tuple(ACCESS_WORDS.values())
+# What a grant may be for.
+GRANTS: Final = ("read-only", "read-write")
+_THINGS: Final = ("device", "file", "content")
+CONTENT_MAX: Final = 1 << 18
+_PATH_MAX: Final = 4096
+
+
+def parse_access(value: object) -> str:
+    """A way of opening."""
+    if value not in _WORDS:
+        raise wrong(f"unknown access {value!r}" + near(str(value), list(_WORDS)))
+    return str(value)
+
+
+def parse_inject(setting: object) -> Inject:
+    """What `inject` gives: one thing, and for a device or a file the access that goes with it."""
+    if not isinstance(setting, dict):
+        raise wrong('inject takes what is given, such as inject: {device: "char 10:229"}')
+    for key in setting:
+        if key not in (*_THINGS, "access"):
+            raise wrong(f"unknown setting {key!r} of inject" + near(str(key), [*_THINGS, "access"]))
+    things = [key for key in _THINGS if key in setting]
+    if len(things) != 1:
+        raise wrong(f"inject gives one thing: {', '.join(_THINGS)}")
+    thing = things[0]
+    access = setting.get("access", "read-write" if thing == "device" else "read-only")
+    if access not in GRANTS:
+        raise wrong(f"unknown access {access!r}" + near(str(access), list(GRANTS)))
+    writes = access == "read-write"
+    if thing == "device":
+        return Inject(device=_device(setting["device"]), writes=writes)
+    if thing == "file":
+        return Inject(file=_file(setting["file"]), writes=writes)
+    if writes:
+        raise wrong("content is read-only: what is written there would be nowhere")
+    return Inject(content=_content(setting["content"]))
+
+
+def _device(value: object) -> tuple[str, int, int]:
+    kind, major, last_major, minor, last_minor = parse_node(value)
+    if (major, minor) != (last_major, last_minor):
+        raise wrong("inject gives one device, not a range of them")
+    return kind, major, minor
+
+
+def _file(value: Any) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise wrong("a file is an absolute path of the host's")
+    if len(value.encode("utf-8", "surrogateescape")) >= _PATH_MAX:
+        raise wrong("no path is as long as that")
+    return value
+
+
+def _content(value: Any) -> str:
+    if not isinstance(value, str):
+        raise wrong("content is a text, in quotes where YAML would read it as something else")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise wrong(f"content: {error}") from None
+    if size > CONTENT_MAX:
+        raise wrong(f"content has at most {CONTENT_MAX} bytes")
+    return value
+
+
+def parse_how(value: object) -> Arg:
+    """A struct open_how, as strace writes it, or by the names of its members."""
+    if isinstance(value, dict):
+        fields = {
+            name: one if isinstance(one, int) else sum_of(str(one)) for name, one in value.items()
+        }
+        if not fields.keys() <= {"flags", "mode", "resolve"}:
+            raise ValueError("how has flags, mode and resolve")
+        return pack_how(**fields)
+    return pack_how() if value is None else read_argument(str(value), Kind.HOW)

@@ -1,0 +1,117 @@
+"""Opens of a granted path by a hostile caller: it gets what the rule gives, or what it may open
+itself, and nothing stays with the session.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.inside import links, wait_for
+from tests.support.people import Person
+from tests.support.program import Started, run
+from tests.support.scratch import compile_c, scratch
+
+SHORT, LONG = 1.5, 40
+EVERY_LENGTH = pytest.mark.parametrize(
+    "seconds", [SHORT, pytest.param(LONG, marks=[pytest.mark.attack, pytest.mark.timeout(200)])]
+)
+RULES = """
+version: 1
+syscalls:
+  open:
+    - {path: %s/allowed/granted, do: {inject: {content: "Granted"}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch(0o777, "/var/tmp") as folder:
+        compile_c("opens", folder, "-pthread")
+        (folder / "rules.yaml").write_text(RULES % folder)
+        for name in ("allowed", "mine000", "secret0"):
+            (folder / name).mkdir(0o755)
+        (folder / "mine000" / "granted").write_text("Own")
+        (folder / "secret0" / "granted").write_text("Secret")
+        (folder / "secret0" / "granted").chmod(0o600)
+        yield folder
+
+
+def says(person: Person, place: Path, *words: str, timeout: float = 60) -> list[str]:
+    script = f'cd "$(mktemp -d)"; exec {place}/opens {" ".join(words)}'
+    options = ("--policy", str(place / "rules.yaml"))
+    done = run(person, "sh", "-ec", script, options=options, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_by_int_0x80(person: Person, place: Path) -> None:
+    assert says(person, place, "i386", f"{place}/allowed/granted") == ["G", "G", "G", "1"]
+
+
+@EVERY_LENGTH
+@pytest.mark.parametrize("how", ["flip", "links"])
+@pytest.mark.parametrize("other", ["mine000", "secret0"])
+def test_a_path_that_turns(
+    person: Person, place: Path, how: str, other: str, seconds: float
+) -> None:
+    """Between what is granted and a file of its own, or one of the host's root's."""
+    names = f"{place}/allowed", f"{place}/{other}"
+    word, *found = says(person, place, how, str(seconds), *names, timeout=seconds * 2 + 60)
+    granted, own, refused, wrong = map(int, found)
+    assert word == "done"
+    assert wrong == 0
+    assert granted > 5
+    assert own + refused > 5
+    assert own == 0 or other == "mine000"
+
+
+def test_a_full_table(person: Person, place: Path) -> None:
+    assert says(person, place, "limit", f"{place}/allowed/granted") == ["15", "1", "1", "G"]
+
+
+def test_tables_of_threads(person: Person, place: Path) -> None:
+    """The descriptor comes to who called, and to nobody else."""
+    assert says(person, place, "files", f"{place}/allowed/granted") == ["1", "G", "0"]
+
+
+@pytest.mark.parametrize("hidden", ["", "wait_killable"])
+def test_signals(
+    person: Person, place: Path, hidden: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many descriptors as opens that succeeded; also where calls can be interrupted."""
+    if hidden:
+        monkeypatch.setenv("SECCOMPD_TEST_HIDE", hidden)
+    opened, more, wrong, _ = says(person, place, "storm", "2", f"{place}/allowed/granted")
+    assert int(opened) > 50
+    assert (more, wrong) == ("0", "0")
+
+
+def test_the_caller_is_killed(person: Person, place: Path) -> None:
+    """At any moment, also between the descriptor and the answer, which are one."""
+    words = ["run", "--policy", str(place / "rules.yaml"), "--", f"{place}/opens", "killed", "60"]
+    started = Started(person, [*words, f"{place}/allowed/granted"], stdin=subprocess.PIPE)
+    try:
+        assert started.process.stdout is not None
+        assert started.process.stdout.readline() == b"60\n"
+        session = _session(started)
+        wait_for(
+            lambda: [link for link in links(session) if "content" in link],
+            lambda found: len(found) == 1, seconds=5,  # the session's own, opened for each anew
+        )  # fmt: skip
+        done = started.finish()
+        assert done.returncode == 1, done.stderr
+        assert started.wait_gone() == []
+    finally:
+        started.kill()
+
+
+def _session(started: Started) -> int:
+    for pid in started.processes():
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        if name.startswith("seccompd-sess"):
+            return pid
+    raise LookupError("no session")

@@ -1,0 +1,201 @@
+"""Opens that are given, by real programs: what they get, what it can do, and what is recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.people import Person, python
+from tests.support.program import run
+from tests.support.scratch import scratch
+
+RULES = """
+version: 1
+name: given
+syscalls:
+  open:
+    - {path: /dev/net/tun, do: {inject: {device: tun}}}
+    - {path: /dev/fuse, do: {inject: {device: fuse}}}
+    - {path: /dev/nothing, do: {inject: {device: "null"}}}
+    - {path: /dev/zeroes, do: {inject: {device: zero, access: read-only}}}
+    - {path: /proc/cpuinfo, access: read-only, do: {inject: {content: "processor : 0\\n"}}}
+    - {path: /etc/licence, do: {inject: {file: PLACE/licence}}}
+    - {path: /srv/shared, do: {inject: {file: PLACE/shared, access: read-write}}}
+    - {path: /srv/gone, do: {inject: {file: PLACE/gone}}}
+    - {path: /srv/directory, do: {inject: {file: PLACE}}}
+    - {path: /srv/proc, do: {inject: {file: /proc/version}}}
+    - {path: "/only/root", uid: 0, do: {inject: {content: "root"}}}
+    - {path: "/tried", mode: audit, do: {inject: {content: "tried"}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch(0o777, "/var/tmp") as folder:
+        (folder / "rules.yaml").write_text(RULES.replace("PLACE", str(folder)))
+        (folder / "licence").write_text("secret\n")
+        (folder / "licence").chmod(0o600)
+        (folder / "shared").write_text("a\n")
+        (folder / "shared").chmod(0o600)
+        yield folder
+
+
+def shell(
+    person: Person, place: Path, script: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    options = ("--policy", str(place / "rules.yaml"), *options)
+    return run(person, "sh", "-uc", script, options=options)
+
+
+def code(person: Person, place: Path, text: str, *options: str) -> str:
+    """What a Python program prints."""
+    options = ("--policy", str(place / "rules.yaml"), *options)
+    done = run(person, python(person), "-c", text, options=options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_programs(person: Person, place: Path) -> None:
+    done = shell(
+        person, place,
+        """
+        cat /proc/cpuinfo; grep -c processor /proc/cpuinfo; cd /proc; wc -l <cpuinfo; cd /
+        head -c 2 /dev/zeroes | od -An -tx1; dd if=/dev/zeroes bs=3 count=1 2>/dev/null | wc -c
+        echo x >/dev/nothing && echo written; cat /dev/nothing
+        cd "$(mktemp -d)"; ln -s /dev dev; cat "$PWD/dev/nothing" && echo aliased
+        cat dev/nothing && echo relative; rm dev; rmdir "$PWD"
+        """,
+    )  # fmt: skip
+    expected = "processor : 0 1 1 00 00 3 written relative"
+    assert done.stdout.split() == expected.split()
+    assert done.stderr.count("\n") == 1  # as it is written, that path is no granted one
+    assert "/dev/nothing: No such file" in done.stderr
+
+
+def test_a_static_program(person: Person, place: Path) -> None:
+    """busybox has the C library in it, and calls what it likes."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("no busybox")
+    done = shell(person, place, f"{busybox} cat /proc/cpuinfo; {busybox} head -c1 /dev/zeroes")
+    assert done.stdout == "processor : 0\n\0"
+
+
+def test_a_device_no_wider_than_it_is_given(root: Person, place: Path) -> None:
+    """Not by opening the descriptor again, either."""
+    text = """
+import os
+for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
+    for path in ("/dev/zeroes", f"/proc/self/fd/{os.open('/dev/zeroes', os.O_RDONLY)}"):
+        try:
+            print(os.read(os.open(path, flags), 1))
+        except OSError as error:
+            print(error.strerror)
+for change in (os.fchmod, lambda fd, mode: os.fchown(fd, 0, 0)):
+    try:
+        change(os.open("/dev/zeroes", 0), 0o777)
+        print("changed")
+    except OSError as error:
+        print(error.strerror)
+"""
+    denied = ["Permission denied"] * 4
+    lines = code(root, place, text).splitlines()
+    assert lines == [r"b'\x00'"] * 2 + denied + ["Operation not permitted"] * 2
+
+
+def test_files_of_the_hosts(root: Person, place: Path) -> None:
+    """Read-only is read-only, whatever the file's mode is for others; a directory is none."""
+    (place / "licence").chmod(0o606)
+    text = f"""
+import os
+def opened(path, flags):
+    try:
+        os.close(os.open(path, flags)); return "opened"
+    except OSError as error:
+        return error.strerror
+fd = os.open("/etc/licence", os.O_RDONLY)
+print(os.read(fd, 99))
+print(opened("/etc/licence", os.O_RDWR), opened(f"/proc/self/fd/{{fd}}", os.O_RDWR), sep=", ")
+print(opened("/srv/gone", 0), opened("/srv/directory", 0), opened("/srv/proc", 0), sep=", ")
+print(opened("{place}/licence", os.O_RDWR))
+with open("/srv/shared", "a") as file:
+    file.write("b")
+"""
+    assert code(root, place, text).splitlines() == [
+        r"b'secret\n'",
+        "Permission denied, Read-only file system",
+        "No such file or directory, Is a directory, Operation not permitted",
+        "opened",  # by its own name it is what its mode says
+    ]
+    assert (place / "shared").read_text() == "a\nb"
+    (place / "licence").chmod(0o600)
+
+
+def test_an_ordinary_user_is_given_no_file(user: Person, place: Path) -> None:
+    done = shell(user, place, "cat /etc/licence")
+    assert "Operation not permitted" in done.stderr
+
+
+def test_tun_is_of_the_callers_network(person: Person, place: Path) -> None:
+    text = """
+import fcntl, os, struct
+fd = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", b"tun-given", 1))
+print([name for name in os.listdir("/sys/class/net") if name != "lo"])
+print([line.split(":")[0].strip() for line in open("/proc/net/dev") if "tun-given" in line])
+"""
+    if person.uid and not os.stat("/dev/net/tun").st_mode & 0o002:
+        done = shell(person, place, ": <>/dev/net/tun", "--unshare", "net")
+        assert "Permission denied" in done.stderr  # what a user may not open, it is not given
+        return
+    assert code(person, place, text, "--unshare", "net").splitlines()[1] == "['tun-given']"
+    assert "tun-given" not in os.listdir("/sys/class/net")
+
+
+def test_fuse_can_be_mounted(person: Person, place: Path) -> None:
+    """The kernel wants who mounts to be of the user namespace that /dev/fuse was opened in."""
+    text = """
+import ctypes, os
+fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+os.makedirs("/tmp/sd-fuse", exist_ok=True)
+libc = ctypes.CDLL(None, use_errno=True)
+options = f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()
+print(libc.mount(b"given", b"/tmp/sd-fuse", b"fuse", 6, options), ctypes.get_errno())
+print(len(os.read(fd, 65536)) > 40)  # FUSE_INIT
+"""
+    assert code(person, place, text).splitlines() == ["0 0", "True"]
+
+
+def test_who_calls(person: Person, place: Path) -> None:
+    script = "cat /only/root; setpriv --reuid 1 --clear-groups cat /only/root"
+    done = shell(person, place, script)
+    if "setpriv" in done.stderr:
+        pytest.skip("a container with one id")
+    assert done.stdout == "root"
+    assert "No such file" in done.stderr
+
+
+def test_what_is_only_recorded(person: Person, place: Path, tmp_path: Path) -> None:
+    """Opens that are the kernel's are not recorded; what was given is, and what would have been."""
+    log = place / f"audit-{person.uid}"
+    done = shell(
+        person, place, "cat /tried; cat /proc/cpuinfo /etc/passwd >/dev/null", "--audit", str(log)
+    )
+    assert "No such file" in done.stderr
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    calls = [record for record in records if record.get("syscall", "").startswith("open")]
+    found = [
+        (call["args"]["pathname"], call["verdict"], call.get("mode"), call.get("how"))
+        for call in calls
+    ]
+    assert found == [
+        ("/tried", "inject", "audit", None),
+        ("/proc/cpuinfo", "inject", None, "injected: content"),
+    ]
+    assert records[-1]["errors"] == 0

@@ -1,0 +1,189 @@
+"""Calls that are led elsewhere."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.people import Person, python
+from tests.support.program import run
+from tests.support.scratch import scratch
+from tests.support.sockets import LOCAL, Counter, policy
+
+NOWHERE = "203.0.113.7"  # RFC 5737: nobody is there
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch(0o777) as folder:
+        yield folder
+
+
+class _Greeter(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"hello {self.headers['Host']}".encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[int]:
+    """The port of a web server of the test's."""
+    server = http.server.ThreadingHTTPServer((LOCAL, 0), _Greeter)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def inside(person: Person, place: Path, script: str, options: list[str]) -> list[str]:
+    file = place / "inside.py"
+    file.write_text(f"import socket, select\nNOWHERE = {NOWHERE!r}\n{script}")
+    done = run(person, python(person), str(file), options=options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+SCRIPT = """
+sock = socket.create_connection((NOWHERE, 81), 5)
+print("blocking", sock.getpeername()[0])
+later = socket.socket()
+later.setblocking(False)
+try:
+    later.connect((NOWHERE, 81))
+except BlockingIOError:
+    pass
+select.select([], [later], [], 5)
+print("later", later.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), later.getpeername()[0])
+six = socket.socket(socket.AF_INET6)
+six.connect((f"::ffff:{NOWHERE}", 81))
+print("mapped", six.getpeername()[0])
+shut = socket.socket()
+try:
+    shut.connect((NOWHERE, 82))
+except OSError as error:
+    print("refused", error.strerror)
+"""
+
+
+def test_a_connection(person: Person, place: Path, web: int) -> None:
+    """To another port, or to the same one; the caller sees what its own call would have shown."""
+    log = place / f"{person.name}.json"
+    log.touch(0o666)
+    log.chmod(0o666)
+    options = policy(
+        place / "connect.yaml",
+        [f'to: "{NOWHERE}", port: 81, do: {{redirect: "{LOCAL}:{web}"}}',
+         f'to: "{NOWHERE}", port: 82, do: {{redirect: "{LOCAL}:1"}}'],
+    )  # fmt: skip
+    found = inside(person, place, SCRIPT, [*options, "--audit", str(log)])
+    assert found == [
+        f"blocking {LOCAL}", f"later 0 {LOCAL}", f"mapped ::ffff:{LOCAL}",
+        "refused Connection refused",
+    ]  # fmt: skip
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    led = [one["how"] for one in records if one.get("syscall") == "connect"]
+    assert led == [f"redirected to {LOCAL}:{web}"] * 3 + [f"redirected to {LOCAL}:1"]
+
+
+def test_by_who_calls(person: Person, place: Path, web: int) -> None:
+    """What is done is what the second look says."""
+    options = policy(
+        place / "who.yaml",
+        [f'to: "{NOWHERE}", uid: 12345, do: {{redirect: "{LOCAL}:1"}}',
+         f'to: "{NOWHERE}", uid: 0, do: {{redirect: "{LOCAL}:{web}"}}'],
+    )  # fmt: skip
+    script = "print(socket.create_connection((NOWHERE, 80), 5).getpeername()[1])"
+    assert inside(person, place, script, options) == [str(web)]
+
+
+def test_datagrams(person: Person, place: Path) -> None:
+    counter = Counter()
+    options = policy(
+        place / "datagrams.yaml", [f'to: "{NOWHERE}", do: {{redirect: "{LOCAL}"}}']
+    )
+    script = f"""
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+print(sock.sendto(b"x", (NOWHERE, {counter.port})))
+print(sock.sendmsg([b"y"], [], 0, (NOWHERE, {counter.port})))
+sock.connect((NOWHERE, {counter.port}))
+print(sock.send(b"z"))
+"""
+    try:
+        assert inside(person, place, script, options) == ["1", "1", "1"]
+        assert counter.count() == 3
+    finally:
+        counter.close()
+
+
+class _Names:
+    """A name server that knows one address for every name, and no IPv6 address."""
+
+    def __init__(self) -> None:
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.bind((LOCAL, 0))
+        self.port: int = self._sock.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            question, client = self._sock.recvfrom(512)
+            if not question:
+                return
+            end = question.index(b"\0", 12) + 5
+            is_a = question[end - 4 : end - 2] == b"\0\1"
+            answer = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + socket.inet_aton(NOWHERE)
+            head = question[:2] + b"\x81\x80\0\1\0" + bytes([is_a]) + bytes(4)
+            self._sock.sendto(head + question[12:end] + answer * is_a, client)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", (LOCAL, self.port))
+        self._thread.join()
+        self._sock.close()
+
+
+def test_the_c_librarys_resolver(person: Person, place: Path) -> None:
+    """It asks for both kinds of address with one sendmmsg."""
+    names = _Names()
+    options = policy(
+        place / "names.yaml",
+        [f'to: ["0.0.0.0/0"], port: 53, do: {{redirect: "{LOCAL}:{names.port}"}}',
+         "family: [unix, netlink], do: emulate"],
+        ["do: emulate"],
+    )  # fmt: skip
+    log = place / f"names-{person.name}.json"
+    log.touch(0o666)
+    log.chmod(0o666)
+    script = "print(socket.getaddrinfo('name.test', 80, type=socket.SOCK_STREAM)[0][4])"
+    try:
+        found = inside(person, place, script, [*options, "--audit", str(log)])
+        assert found == [str((NOWHERE, 80))]
+    finally:
+        names.close()
+    called = {json.loads(line).get("syscall") for line in log.read_text().splitlines()}
+    assert {"connect", "sendmmsg"} <= called
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_curl(person: Person, place: Path, web: int) -> None:
+    options = policy(
+        place / "curl.yaml",
+        [f'to: "{NOWHERE}", port: 80, do: {{redirect: "{LOCAL}:{web}"}}',
+         "family: [unix, netlink], do: emulate"],
+    )  # fmt: skip
+    done = run(person, "curl", "-sS", "--max-time", "20", f"http://{NOWHERE}/", options=options)
+    assert (done.stdout, done.stderr) == (f"hello {NOWHERE}", "")

@@ -1,0 +1,197 @@
+"""Rules of opens: what decides, what is notified, what may race, and what a policy may say."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.opening import pack_how
+from supervisor.kernel.simulate import action_text
+from supervisor.kernel.syscalls import I386, X86_64
+from supervisor.model import Facts, Inject, Verdict
+from supervisor.policy.asked import Asked
+from supervisor.policy.call_text import parse
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.explain import explain
+from supervisor.policy.opens import OpenRules
+from supervisor.policy.source import PolicyFindings
+from tests.support.policies import policy
+
+KVM = '{path: /dev/kvm, do: {inject: {device: kvm}}}'
+INFO = '{path: /proc/cpuinfo, access: read-only, do: {inject: {content: "none"}}}'
+ANY_NET = '{path: "/dev/net/*", do: {inject: {device: tun}}}'
+
+
+def opens(*rules: str) -> CompiledPolicy:
+    """A policy of these rules; the first stands in line 4."""
+    lines = "".join(f"\n    - {rule}" for rule in rules)
+    return policy(f"version: 1\nsyscalls:\n  open:{lines}\n")
+
+
+def asked(text: str, arch: int = X86_64) -> Asked:
+    return parse(FAMILIES, text, arch)
+
+
+def first(rules: CompiledPolicy, text: str) -> tuple[str, bool]:
+    """The verdict of the first look, and whether there is to be a second one."""
+    call = asked(text)
+    decision = rules.decide("open", call.snapshot)
+    return decision.verdict.value, decision.needs_facts
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('open("/dev/kvm", O_RDWR)', ("inject", True)),
+        ('open("//dev/./kvm", O_RDWR)', ("inject", True)),
+        ('open("/dev/kvm/", O_RDWR)', ("continue", False)),
+        ('open("/dev/kvm/.", O_RDWR)', ("continue", False)),
+        ('open("/dev/kvmx", O_RDWR)', ("continue", False)),
+        ('open("/srv/kvm", O_RDWR)', ("continue", False)),
+        ('openat(5, "kvm", O_RDWR)', ("inject", True)),
+        ('openat(5, "../dev/kvm", O_RDWR)', ("inject", True)),
+        ('openat(5, "kvm2", O_RDWR)', ("continue", False)),
+        ('openat(5, "kvm/..", O_RDWR)', ("continue", False)),
+        ('openat(5, "", O_RDWR)', ("continue", False)),
+        ('open("/dev/kvm", O_PATH)', ("continue", False)),
+        ('open("/dev/kvm", O_DIRECTORY)', ("continue", False)),
+        ('open("/dev/kvm", 3)', ("continue", False)),
+        ('creat("/dev/kvm", 0666)', ("inject", True)),
+        ('open("/proc/cpuinfo", O_RDONLY)', ("inject", True)),
+        ('open("/proc/cpuinfo", O_RDWR)', ("continue", False)),
+        ('openat2(5, "/dev/kvm", {flags=O_RDWR}, 24)', ("inject", True)),
+        ('openat2(5, "/dev/kvm", {flags=O_RDWR, mode=0600}, 24)', ("continue", False)),
+        ('openat2(5, "/dev/kvm", {flags=O_RDWR|0x40000000}, 24)', ("continue", False)),
+        ('openat2(5, "/dev/kvm", {flags=0, resolve=RESOLVE_IN_ROOT}, 24)', ("continue", False)),
+        ('openat2(5, "/dev/kvm", {flags=0, resolve=RESOLVE_NO_MAGICLINKS}, 24)', ("inject", True)),
+        ('openat2(5, "/dev/kvm", EFAULT, 24)', ("continue", False)),
+        ('open(EFAULT, O_RDWR)', ("continue", False)),
+    ],
+)
+def test_the_first_look(text: str, expected: tuple[str, bool]) -> None:
+    assert first(opens(KVM, INFO), text) == expected
+
+
+def test_a_name_that_is_not_known_may_be_any() -> None:
+    for text in ('openat(5, "x", O_RDWR)', 'openat(5, "../net/tun", O_RDWR)'):
+        assert first(opens(ANY_NET), text) == ("inject", True)
+        assert first(opens('{path: "/dev/**", do: {inject: {device: kvm}}}'), text)[1]
+        assert not first(opens('{path: "/dev/[a-f]*", do: {inject: {device: kvm}}}'), text)[1]
+
+
+def test_the_second_look() -> None:
+    rules = opens('{path: /dev/kvm, uid: 7, do: {inject: {device: kvm}}}', KVM)
+    call = asked('open("kvm", O_RDWR)').snapshot
+    lines = [
+        (Facts(b"/dev/kvm", 7, 0), "inject", "p.yaml:4"),
+        (Facts(b"/dev/kvm", 8, 0), "inject", "p.yaml:5"),
+        (Facts(b"/srv/kvm", 7, 0), "continue", "p.yaml:3"),
+        (Facts(None, 7, 0), "continue", "p.yaml:3"),
+    ]
+    for facts, verdict, place in lines:
+        found = rules.decide("open", call, facts)
+        assert (found.verdict.value, found.rule) == (verdict, place)
+    assert rules.decide("open", call, lines[0][0]).settings == Inject(("c", 10, 232), writes=True)
+
+
+def test_what_refuses_without_a_path_needs_no_race_accepted() -> None:
+    rules = opens("{host_uid: 100007, do: {errno: EACCES}}", KVM)
+    assert first(rules, 'open("/etc/passwd", O_RDONLY)') == ("continue", True)
+    call = asked('open("/etc/passwd", O_RDONLY)').snapshot
+    facts = Facts(b"/etc/passwd", 7, 7, host_uid=100007)
+    assert rules.decide("open", call, facts).verdict is Verdict.ERRNO
+    unknown = asked("open(EFAULT, O_RDONLY)").snapshot
+    assert rules.decide("open", unknown).verdict is Verdict.ERRNO
+
+
+@pytest.mark.parametrize(
+    "rule", ["{path: /etc/shadow, do: {errno: EACCES}}", "{access: read-write, do: refuse}"]
+)
+def test_a_refusal_by_what_lies_in_memory_races(rule: str) -> None:
+    with pytest.raises(PolicyFindings, match="is a race with"):
+        opens(rule, KVM)
+    opens(rule, "{do: continue, accept_race: true}")
+
+
+def test_what_is_given_races_with_nothing() -> None:
+    opens(KVM, INFO, '{path: "/x/**", do: continue}')
+
+
+@pytest.mark.parametrize("arch", [X86_64, I386])
+def test_what_leaves_the_kernel(arch: int) -> None:
+    every, reads = opens(KVM), opens(INFO)
+    for text, notified, of_reads in (
+        ('open("/x", O_RDONLY)', True, True),
+        ('open("/x", O_WRONLY|O_CREAT)', True, False),
+        ('openat(5, "/x", O_RDWR|O_CLOEXEC)', True, False),
+        ('creat("/x", 0600)', True, False),
+        ('open("/x", O_RDONLY|O_DIRECTORY)', False, False),
+        ('openat(5, "/x", O_PATH|O_NOFOLLOW)', False, False),
+        ('openat(5, "/x", O_TMPFILE|O_RDWR)', False, False),
+        ('openat2(5, "/x", {flags=O_PATH}, 24)', True, True),
+    ):
+        call = asked(text, arch)
+        for rules, expected in ((every, notified), (reads, of_reads)):
+            action = action_text(call.filtered(rules.filter).action)
+            assert action == ("notify" if expected else "allow"), (text, arch)
+    none = policy("version: 1\nsyscalls:\n  open: []\n")
+    assert action_text(asked('open("/x", O_RDWR)', arch).filtered(none.filter).action) == "allow"
+
+
+def test_there_and_back() -> None:
+    rules = opens(
+        KVM, INFO, '{path: [/a, "/b/*"], uid: 3, do: {inject: {file: /srv/x, access: read-write}}}',
+        '{path: /c, mode: audit, do: {inject: {device: "block 7:0", access: read-only}}}',
+    )  # fmt: skip
+    again = CompiledPolicy.from_json(rules.to_json())
+    assert again == rules
+    assert isinstance(again.families["open"], OpenRules)
+    assert again.lent == (Inject(("c", 10, 232), writes=True), Inject(file="/srv/x", writes=True))
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("{do: {inject: {device: kvm}}}", "inject needs a path"),
+        ("{path: /a, do: inject}", "unknown action 'inject'"),
+        ("{path: /a, do: emulate}", "unknown action 'emulate'"),
+        ("{path: /a, do: {return: 3}}", "unknown action 'return'"),
+        ("{path: /a, do: {inject: {}}}", "inject gives one thing"),
+        ("{path: /a, do: {inject: {device: kvm, file: /x}}}", "inject gives one thing"),
+        ('{path: /a, do: {inject: {device: "block 7:*"}}}', "not a range"),
+        ("{path: /a, do: {inject: {file: x}}}", "an absolute path"),
+        ("{path: /a, do: {inject: {content: x, access: read-write}}}", "read-only"),
+        ("{path: /a, do: {inject: {devise: kvm}}}", "did you mean device"),
+        ("{path: /a, access: read, do: {inject: {device: kvm}}}", "unknown access"),
+    ],
+)
+def test_what_means_nothing(rule: str, said: str) -> None:
+    with pytest.raises(PolicyFindings) as error:
+        opens(rule)
+    assert said in str(error.value)
+
+
+def test_otherwise_is_the_kernels() -> None:
+    with pytest.raises(PolicyFindings, match="kernel"):
+        policy("version: 1\nsyscalls:\n  open: {otherwise: refuse, rules: []}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'open("/dev/kvm", O_RDWR)', 'openat(5, "kvm", O_RDWR)', 'open("/x", O_RDWR)',
+        'openat(5, "x", O_RDONLY)', 'open("/dev/kvm/", O_RDWR)', 'open("/proc/cpuinfo", O_RDWR)',
+        'openat2(5, "/dev/kvm", {flags=O_PATH}, 24)',
+    ],
+)  # fmt: skip
+def test_explanations_tell_what_is_decided(text: str) -> None:
+    found = explain(opens(KVM, INFO), asked(text))
+    assert found.decision is not None
+    decided = [one.place for one in found.tried if not one.objection]
+    granted = found.decision.verdict is Verdict.INJECT
+    assert decided == ([found.decision.rule] if granted else [])
+
+
+def test_how_by_its_members() -> None:
+    text = 'openat2 pathname=/dev/kvm how={flags=O_RDWR,mode=0} size=24'
+    assert asked(text).snapshot.args[2] == pack_how(2)
