@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.policy import store
 from supervisor.policy.source import PolicyFindings
 from tests.support.people import Person
 from tests.support.policies import policy
@@ -163,3 +164,17 @@ def test_a_thread_loses_against_mounts_that_load(
     answered, refused, failed = mount_race(person, programs, place, text, seconds, types)
     assert refused == 0
     assert answered + failed > 0
+
+
+@EVERY_LENGTH
+@pytest.mark.parametrize("types", ["proc ext4"])
+def test_a_thread_loses_against_the_shipped_policy_for_images(
+    person: Person, programs: Path, place: Path, types: str, seconds: float
+) -> None:
+    """What the kernel mounts for a container by itself, and what a program mounts from an image: a
+    type that changes in between gives no driver of the kernel's anything to read.
+    """
+    text = (store.shipped() / "loop-images.yaml").read_text()
+    mounted, refused, failed = mount_race(person, programs, place, text, seconds, types)
+    assert refused == 0
+    assert mounted > 0 < failed
