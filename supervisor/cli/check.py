@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import PolicyError
+from supervisor.errors import PolicyError, UsageError
 from supervisor.handlers.registry import FAMILIES
-from supervisor.kernel.simulate import disassemble
 from supervisor.policy import machine, runtimes, selftest, store
+from supervisor.policy.annotate import annotated
 from supervisor.policy.compile import compile_draft
 from supervisor.policy.draft import read_draft
 from supervisor.policy.hot import answered_calls, hot_path, named_paths
 from supervisor.policy.lint import lint
-from supervisor.policy.source import Finding, PolicyFindings, Source, in_order
+from supervisor.policy.source import SIZE_MAX, Finding, PolicyFindings, Source, in_order
 from supervisor.policy.traits import Traits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the verb."""
-    parser.add_argument("policy", nargs="+", metavar="NAME|FILE")
+    parser.add_argument(
+        "policy", nargs="+", metavar="NAME|FILE|DIR|-",
+        help="a policy by name or path, every .yaml below a folder, or stdin (-)",
+    )
     parser.add_argument("--filter", action="store_true", help="print the filter, disassembled")
     parser.add_argument(
         "--nodes",
@@ -45,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     reports: list[dict[str, Any]] = []
     failed = False
     features = None if args.oci is None else runtimes.features_of(args.oci)
-    for name in args.policy:
+    for name in _names(args.policy):
         report: dict[str, Any] = {"policy": name, "findings": []}
         reports.append(report)
         try:
@@ -63,10 +67,29 @@ def main(args: argparse.Namespace) -> int:
     return int(failed)
 
 
-def _check(name: str, report: dict[str, Any], args: argparse.Namespace, features: Any) -> None:
+def _names(words: Sequence[str]) -> Iterator[str]:
+    """The arguments, a folder as all policies and cases below it."""
+    for word in words:
+        if not os.path.isdir(word):
+            yield word
+            continue
+        files = sorted(Path(word).rglob("*.yaml"))
+        if not files:
+            raise UsageError("no file below it ends in .yaml", where=word)
+        yield from map(str, files)
+
+
+def _read(name: str) -> tuple[Path, bytes]:
+    """Where a policy is, and what is in it."""
+    if name == "-":
+        return Path("<stdin>"), sys.stdin.buffer.read(SIZE_MAX + 1)
     file = store.find(name)
+    return file, store.read(file, name if "/" in name else None)
+
+
+def _check(name: str, report: dict[str, Any], args: argparse.Namespace, features: Any) -> None:
+    file, content = _read(name)
     report["file"] = str(file)
-    content = store.read(file, name if "/" in name else None)
     draft = read_draft(file, content, FAMILIES)
     lint(draft, args.nodes)
     machine.warn(draft)
@@ -81,12 +104,12 @@ def _check(name: str, report: dict[str, Any], args: argparse.Namespace, features
     report["hot_path"] = {arch: steps for arch, steps, _ in hot_path(policy)}
     report["answered"] = list(answered_calls(policy))
     if args.filter:
-        report["filter"] = disassemble(policy.filter)
+        report["filter"] = annotated(policy)
     if args.output == "text":
         for warning in warnings:
             sys.stderr.write(f"{warning.text()}\n")
         rules = sum(len(rules.rules) for rules in policy.families.values())
-        said = f"{rules} rules, {report['instructions']} instructions"
+        said = f"{rules} rule{'s' * (rules != 1)}, {report['instructions']} instructions"
         said += f", {_counted(warnings)}" if warnings else ""
         sys.stdout.write(f"{file}: ok, {said}\n")
         for text in report["answered"]:
@@ -111,11 +134,14 @@ def _run_cases(cases: Path, report: dict[str, Any], output: str) -> bool:
     count, failures = len(found.results), found.failures
     report["cases"] = count
     report["failures"] = [failure.text() for failure in failures]
+    report["findings"] = [_row(finding) for finding in found.wrong]
     if output == "text":
+        for finding in found.wrong:
+            sys.stderr.write(f"{finding.text()}\n")
         for failure in failures:
             sys.stderr.write(f"{failure.text()}\n")
         sys.stdout.write(f"{cases}: {count - len(failures)} of {count} cases passed\n")
-    return bool(failures)
+    return bool(failures or found.wrong)
 
 
 def _findings(error: PolicyError, file: str) -> list[dict[str, Any]]:
@@ -126,10 +152,11 @@ def _findings(error: PolicyError, file: str) -> list[dict[str, Any]]:
 
 
 def _row(finding: Finding) -> dict[str, Any]:
-    return {
+    row: dict[str, Any] = {
         "file": finding.file,
         "line": finding.mark.line,
         "column": finding.mark.column,
         "severity": finding.severity,
         "message": finding.message,
     }
+    return row | ({"included_from": list(finding.included)} if finding.included else {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from supervisor.errors import UsageError
@@ -14,9 +14,12 @@ from supervisor.kernel.syscalls import ARCH_NAMES, NATIVE_ARCHES, arch_name
 from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Decision, Facts, Verdict
 from supervisor.policy import smallest
-from supervisor.policy.asked import CALLER, Asked, parse
+from supervisor.policy.annotate import annotated
+from supervisor.policy.asked import CALLER, Asked
+from supervisor.policy.call_text import parse
 from supervisor.policy.compile import compile_named
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.doors import DOORS, NO_FAMILY
 from supervisor.policy.explain import Explanation, explain, verdict_text
 from supervisor.policy.traits import Traits
 
@@ -26,18 +29,15 @@ _COMPANION = (
     "no rule is about it: it is looked at for the sake of nodes and mounts that seccompd made, and "
     "is the kernel's where it concerns none of them"
 )
-_HELP = {
-    "uid": "the caller's file system uid in its user namespace (0 if left out)",
-    "gid": "the same for its gid",
-    "host_uid": "the same uid as the host numbers it",
-    "host_gid": "the same for its gid",
-    "capability": "a capability that the caller has; can be given several times",
-    "executable": "the caller's program",
-    "cgroup": "the caller's cgroup",
-    "resolved": "where the call's path leads, where that is not plain from it",
-    "source": 'what a mount\'s source is: "image PATH" or "device MAJOR:MINOR NAME"',
-    "cwd": "the caller's working directory (/ if left out)",
-}
+_HOW = (
+    "a call is written as strace does, as NAME ARGUMENT=VALUE ..., or it is a line of an audit log"
+)
+
+
+def _id(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"an id is a number, and {text!r} is none")
+    return int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,14 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", default="default", metavar="NAME|FILE")
     parser.add_argument("--arch", choices=sorted(_ARCHES), default="x86_64")
     parser.add_argument("--nodes", choices=("host", "private", "none"), default="host")
-    for key in CALLER:
+    for key, doc in CALLER.items():
         option = "--" + key.replace("_", "-")
         if key in _NUMBERS:
-            parser.add_argument(option, type=int, metavar="ID", help=_HELP[key])
+            parser.add_argument(option, type=_id, metavar="ID", help=doc)
         elif key == "capability":
-            parser.add_argument(option, action="append", metavar="NAME", help=_HELP[key])
+            parser.add_argument(option, action="append", metavar="NAME", help=doc)
         else:
-            parser.add_argument(option, metavar="TEXT", help=_HELP[key])
+            parser.add_argument(option, metavar="TEXT", help=doc)
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     parser.add_argument("call", nargs="+", metavar="CALL")
 
@@ -64,29 +64,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """0, whatever the policy says: it was a question."""
     policy = compile_named(args.policy, Traits(args.nodes), FAMILIES)
+    lines = annotated(policy)
     said = {key: value for key in CALLER if (value := getattr(args, key)) is not None}
-    out = []
-    for number, text in enumerate(_calls(args.call)):
+    out: list[dict[str, Any]] = []
+    skipped: list[str] = []
+    one = args.call != ["-"]
+    for text in [" ".join(args.call)] if one else _lines():
         try:
-            asked = parse(FAMILIES, text, _ARCHES[args.arch])
-            asked = _with(asked, said)
+            asked = _with(parse(FAMILIES, text, _ARCHES[args.arch]), said)
             found = explain(policy, asked)
-            row = _row(policy, found, args)
+            row = _row(policy, lines, found, args)
         except ValueError as error:
-            raise UsageError(f"explain: {error}", hint="see docs/policies.md") from None
-        out.append(row)
+            if one:
+                raise UsageError(f"explain: {error}", hint=_HOW) from None
+            skipped.append(str(error))
+            continue
         if args.output == "text":
-            sys.stdout.write(("\n" if number else "") + _text(found, row))
+            sys.stdout.write(("\n" if out else "") + _text(found, row))
+        out.append(row)
     if args.output == "json":
         sys.stdout.write(json.dumps(out, indent=1) + "\n")
+    if skipped:
+        sys.stderr.write(f"{len(skipped)} lines are no such calls; the first: {skipped[0]}\n")
     return 0
 
 
-def _calls(words: list[str]) -> Iterator[str]:
-    if words == ["-"]:
-        yield from (line for line in sys.stdin if line.strip())
-    else:
-        yield " ".join(words)
+def _lines() -> Iterator[str]:
+    """Those of stdin, bytes that are no text as well."""
+    for line in sys.stdin.buffer:
+        if line.strip():
+            yield line.decode("utf-8", "surrogateescape")
 
 
 def _with(asked: Asked, said: dict[str, Any]) -> Asked:
@@ -98,7 +105,9 @@ def _with(asked: Asked, said: dict[str, Any]) -> Asked:
     return replace(asked, caller={**asked.caller, **said}, facts=None)
 
 
-def _row(policy: CompiledPolicy, found: Explanation, args: argparse.Namespace) -> dict[str, Any]:
+def _row(
+    policy: CompiledPolicy, lines: Sequence[str], found: Explanation, args: argparse.Namespace
+) -> dict[str, Any]:
     """The explanation as JSON's types."""
     asked, decision = found.asked, found.decision
     row: dict[str, Any] = {
@@ -108,7 +117,10 @@ def _row(policy: CompiledPolicy, found: Explanation, args: argparse.Namespace) -
         "filter": found.filtered,
         "instruction": found.run.way[-1],
         "instructions": found.run.steps,
+        "test": _test(lines, found),
     }
+    if asked.spec.family == NO_FAMILY and found.filtered != "allow":
+        row["door"] = DOORS[asked.spec.name].why
     if decision is not None:
         row |= {"verdict": decision.verdict.value, "rule": decision.rule}
         if decision.verdict is Verdict.ERRNO:
@@ -124,16 +136,26 @@ def _row(policy: CompiledPolicy, found: Explanation, args: argparse.Namespace) -
         ]
         if found.facts is not None:
             row["facts"] = _facts(found.facts)
+        if guessed := smallest.guesses(asked, found.facts):
+            row["guessed"] = guessed
+        if why := smallest.allowed_already(asked, decision):
+            row["allowed"] = why
     rules = policy.families.get(asked.spec.family)
     done = decision is not None and decision.verdict in (Verdict.EMULATE, Verdict.RETURN)
     granted = done and decision is not None and not decision.audit
-    if rules is not None and not granted and found.filtered != "allow":
+    wanted = not granted and found.filtered != "allow" and "allowed" not in row
+    if rules is not None and wanted:
         allowed = smallest.smallest(rules, asked, found.facts, FAMILIES, args.nodes)
         if allowed is not None:
             row["smallest_rule"], row["before"] = allowed
-            if what := smallest.warning(asked):
-                row["grants"] = what
+            row["careful"] = smallest.warnings(asked, allowed[0], FAMILIES)
     return row
+
+
+def _test(lines: Sequence[str], found: Explanation) -> str:
+    """The last test of the filter on the call's way: what came before was common to more calls."""
+    tests = [lines[at] for at in found.run.way if " if " in lines[at]]
+    return " ".join(tests[-1].split()) if tests else ""
 
 
 def _facts(facts: Facts) -> dict[str, Any]:
@@ -156,12 +178,15 @@ def _facts(facts: Facts) -> dict[str, Any]:
 def _text(found: Explanation, row: dict[str, Any]) -> str:
     lines = [f"{row['call']}  ({row['arch']})"]
     way = f"instruction {row['instruction']}, after {row['instructions']}"
+    way += f"; the last test was {row['test']}" if row["test"] else ""
     if found.decision is None:
         said = {
             "allow": "the filter lets it go, seccompd never sees it: the kernel decides",
             "kill": "the filter kills the process",
         }.get(found.filtered, f"the filter refuses it: {found.filtered.removeprefix('errno ')}")
         lines.append(f"{said} ({way})")
+        if "door" in row:
+            lines.append(f"that is for every policy to say alike: {row['door']}")
     else:
         lines.append(f"the filter notifies it ({way})")
         if found.decision.rule == "companion":
@@ -171,6 +196,8 @@ def _text(found: Explanation, row: dict[str, Any]) -> str:
         if found.facts is not None:
             facts = " ".join(f"{key}={value}" for key, value in row["facts"].items())
             lines.append(f"decided twice: on what was written, and on {facts}")
+        if "guessed" in row:
+            lines.append(f"not known: {', '.join(row['guessed'])}")
         for one in found.tried:
             why = f"no: {one.objection}" if one.key else "this one decides"
             lines.append(f"  {one.place}: {why}")
@@ -178,8 +205,9 @@ def _text(found: Explanation, row: dict[str, Any]) -> str:
         where = f", before {row['before']}" if row["before"] else ""
         lines.append(f"the smallest rule that would allow it{where}:")
         lines.append(f"  - {row['smallest_rule']}")
-        if "grants" in row:
-            lines.append(f"  careful: it gives away {row['grants']}")
+        lines += [f"  careful: {text}" for text in row["careful"]]
+    if "allowed" in row:
+        lines.append(row["allowed"])
     return "\n".join(lines) + "\n"
 
 

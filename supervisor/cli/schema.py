@@ -7,18 +7,27 @@ import json
 import sys
 
 from supervisor.handlers.registry import FAMILIES
-from supervisor.policy.schema import json_schema
+from supervisor.policy.asked import specs
+from supervisor.policy.doors import DOORS
+from supervisor.policy.schema import cases_schema, json_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb has no options."""
+    """The options of the verb."""
     parser.description = (
         "Print the JSON Schema of policies. An editor with a YAML language server uses it after "
         "`# yaml-language-server: $schema=FILE` in the first line of a policy."
     )
 
 
-def main(args: argparse.Namespace) -> int:  # noqa: ARG001
+    parser.add_argument(
+        "--test", action="store_true", help="print that of files with cases, NAME.test.yaml"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
     """Prints the schema."""
-    sys.stdout.write(json.dumps(json_schema(FAMILIES), indent=2) + "\n")
+    calls = [*specs(FAMILIES), *DOORS]
+    schema = cases_schema(calls) if args.test else json_schema(FAMILIES)
+    sys.stdout.write(json.dumps(schema, indent=2) + "\n")
     return 0

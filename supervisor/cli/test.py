@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(_rows(reports, errors), indent=1) + "\n")
     else:
         _print(reports, errors)
-    return int(bool(errors) or any(report.failures for report in reports))
+    return int(bool(errors) or any(report.failures or report.wrong for report in reports))
 
 
 def _policies(where: Sequence[str]) -> Iterator[Path]:
@@ -72,6 +72,8 @@ def _print(reports: Sequence[Report], errors: Sequence[tuple[Path, PolicyError]]
             sys.stdout.write(f"; no case for {', '.join(report.untried[:8])}")
             sys.stdout.write(" and others" if len(report.untried) > 8 else "")
         sys.stdout.write("\n")
+        for finding in report.wrong:
+            sys.stderr.write(f"{finding.text()}\n")
     for file, error in errors:
         sys.stderr.write(f"{file}: not run\n{error}\n")
 
@@ -83,6 +85,7 @@ def _rows(
         {
             "file": str(report.file),
             "untried": list(report.untried),
+            "wrong": [one.text() for one in report.wrong],
             "cases": [
                 {"place": one.place, "name": one.name, "call": one.call, "passed": not one.wrong,
                  "wrong": list(one.wrong), "tried": list(one.tried)}
@@ -101,19 +104,28 @@ def _write_junit(
     top = ElementTree.Element("testsuites", name="seccompd test")
     for report in reports:
         suite = ElementTree.SubElement(
-            top, "testsuite", name=_xml(str(report.file)), tests=str(len(report.results)),
-            failures=str(len(report.failures)), errors="0", skipped="0",
+            top, "testsuite", name=_xml(str(report.file)),
+            tests=str(len(report.results) + len(report.wrong)),
+            failures=str(len(report.failures)), errors=str(len(report.wrong)), skipped="0",
         )  # fmt: skip
+        name = _xml(report.file.name.removesuffix(selftest.SUFFIX))
         for one in report.results:
             line = one.place.rpartition(":")[2]
             case = ElementTree.SubElement(
-                suite, "testcase", classname=_xml(report.file.name.removesuffix(selftest.SUFFIX)),
-                name=_xml(f"{line}: {one.name or one.call}"), file=_xml(str(report.file)),
-                line=line, time="0",
+                suite, "testcase", classname=name, name=_xml(one.name or one.call),
+                file=_xml(str(report.file)), line=line, time="0",
             )  # fmt: skip
             if one.wrong:
                 message = _xml("; ".join(one.wrong))
                 ElementTree.SubElement(case, "failure", message=message).text = _xml(one.text())
+        for finding in report.wrong:
+            line = str(finding.mark.line)
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=name, name=f"the case of line {line}",
+                file=_xml(str(report.file)), line=line, time="0",
+            )  # fmt: skip
+            message = _xml(finding.message)
+            ElementTree.SubElement(case, "error", message=message).text = _xml(finding.text())
     for path, error in errors:
         suite = ElementTree.SubElement(
             top, "testsuite", name=_xml(str(path)), tests="1", failures="0", errors="1",

@@ -25,7 +25,7 @@ def output_of(words: Sequence[str], seconds: float = 5.0) -> bytes | None:
             file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, into, 1),
                           (os.POSIX_SPAWN_DUP2, null, 2)],
         )  # fmt: skip
-    except OSError:
+    except (OSError, ValueError):  # an empty name is a ValueError
         os.close(out)
         return None
     finally:

@@ -19,7 +19,7 @@ from supervisor.kernel.bpf import (
 )
 
 # Offsets in struct seccomp_data.
-_FIELDS = {0: "nr", 4: "arch", 8: "ip.low", 12: "ip.high"} | {
+FIELDS = {0: "nr", 4: "arch", 8: "ip.low", 12: "ip.high"} | {
     16 + 8 * index + 4 * half: f"args[{index}].{('low', 'high')[half]}"
     for index in range(6)
     for half in (0, 1)
@@ -56,7 +56,7 @@ def run(program: bytes, nr: int, arch: int, args: Sequence[int] = ()) -> Run:
         position += 1
         match opcode:
             case 0x20:
-                if k not in _FIELDS:
+                if k not in FIELDS:
                     raise ValueError(f"a load at {k}")
                 looked = looked or k >= _ARGS_AT
                 accumulator = struct.unpack_from("=I", data, k)[0]
@@ -134,7 +134,7 @@ def disassemble(program: bytes) -> list[str]:
     for number, (opcode, jt, jf, k) in enumerate(instructions(program)):
         following = number + 1
         if opcode == 0x20:
-            text = f"load {_FIELDS.get(k, k)}"
+            text = f"load {FIELDS.get(k, k)}"
         elif opcode == 0x06:
             text = f"return {action_text(k)}"
         elif opcode == 0x54:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from errno import errorcode
+from collections.abc import Mapping
+from errno import EFAULT, errorcode
 from typing import Final
 
 from supervisor.kernel.address_text import as_strace, from_strace
 from supervisor.kernel.device_numbers import join_device
-from supervisor.kernel.mounts import MS, MS_MGC_MSK, MS_MGC_VAL, names_of, without_magic
+from supervisor.kernel.mounts import (
+    MNT_DETACH,
+    MNT_EXPIRE,
+    MNT_FORCE,
+    MS,
+    MS_MGC_MSK,
+    MS_MGC_VAL,
+    UMOUNT_NOFOLLOW,
+    names_of,
+    without_magic,
+)
 from supervisor.kernel.opening import FLAGS, O_ACCMODE, RESOLVE, pack_how, unpack_how
 from supervisor.kernel.opening import names_of as open_names
 from supervisor.kernel.syscalls import AT_FDCWD, Kind
@@ -110,6 +120,10 @@ _CONSTANTS: Final[Mapping[str, int]] = {
     "AT_SYMLINK_FOLLOW": 0x400,
     "AT_SYMLINK_NOFOLLOW": 0x100,
     "AT_EMPTY_PATH": 0x1000,
+    "MNT_FORCE": MNT_FORCE,
+    "MNT_DETACH": MNT_DETACH,
+    "MNT_EXPIRE": MNT_EXPIRE,
+    "UMOUNT_NOFOLLOW": UMOUNT_NOFOLLOW,
     "NULL": 0,
     "O_RDONLY": 0,
     **FLAGS,
@@ -121,19 +135,31 @@ _ESCAPES: Final[Mapping[str, bytes]] = {
 }  # fmt: skip
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{1,3}|.)", re.DOTALL)
 _DEVICE = re.compile(r"makedev\(\s*(\w+)\s*,\s*(\w+)\s*\)")
+# What strace writes before a call: -f the process, -t the time, -i the address, -n the number.
+_BEFORE: Final = re.compile(r"\s*(?:(?:\[[^]\"]*\]|[0-9][0-9:.]*)\s+)*")
+_NAME: Final = re.compile(r"([a-z_][a-z0-9_]*)\s*\(")
+_AFTER: Final = re.compile(r"\s*(=.*)?", re.DOTALL)
+_UNFINISHED: Final = re.compile(r"\s*<unfinished \.\.\.>\s*\Z")
+# What a descriptor leads to (-y), and in numbers what the constants before it are (-X verbose).
+_FD: Final = re.compile(r"(-?[0-9]+|AT_FDCWD)<((?:->|<[^<>]*>|[^<>])*)>")
+_COMMENT: Final = re.compile(r"\s*/\*.*?\*/")
 _STRUCT = re.compile(r"\{\s*(\w+=[^{},]+(?:,\s*\w+=[^{},]+)*)\}")
-_CALL = re.compile(r"\s*([a-z_][a-z0-9_]*)\((.*)\)\s*(=.*)?", re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?', re.DOTALL)
-_END = re.compile(r"\s*(,|\Z)")
+_END = re.compile(r"\s*[,)]")
 _OPENED, _CLOSED = frozenset("([{"), frozenset(")]}")
 
 
 def split_call(text: str) -> tuple[str, list[str]]:
     """The name of a call as strace prints it, and its arguments. ValueError where it is none."""
-    found = _CALL.fullmatch(text)
+    text = text[_BEFORE.match(text).end() :]  # type: ignore[union-attr]  # it matches nothing, too
+    found = _NAME.match(text)
     if found is None:
         raise ValueError("no call: write it as NAME(ARGUMENT, ...) or as NAME NAME=VALUE ...")
-    return found[1], list(_arguments(found[2]))
+    rest, unfinished = _UNFINISHED.subn(")", text[found.end() :])
+    arguments, end = _arguments(rest)
+    if not _AFTER.fullmatch(rest, end) and not unfinished:
+        raise ValueError(f"what is this behind the call: {rest[end:][:40]}")
+    return found[1], arguments
 
 
 def _is_alone(rest: str, start: int, string: re.Match[str]) -> bool:
@@ -141,26 +167,41 @@ def _is_alone(rest: str, start: int, string: re.Match[str]) -> bool:
     return not rest[start : string.start()].strip() and bool(_END.match(rest, string.end()))
 
 
-def _arguments(rest: str) -> Iterator[str]:
-    """What stands between commas, those in quotes and in brackets left out."""
+def _arguments(rest: str) -> tuple[list[str], int]:
+    """What stands between commas up to the bracket that closes the call, and where that ends.
+
+    What is in quotes, in brackets or said of a descriptor is left out.
+    """
+    out: list[str] = []
     start = position = depth = 0
     while position < len(rest):
         char = rest[position]
+        skipped = None
         if char == '"':
-            string = _STRING.match(rest, position)
-            if string is None or not (depth or _is_alone(rest, start, string)):
+            skipped = _STRING.match(rest, position)
+            if skipped is None or not (depth or _is_alone(rest, start, skipped)):
                 raise ValueError(f"cannot read the arguments from here on: {rest[position:][:40]}")
-            position = string.end()
+        elif position == start or rest[position - 1] in " (":
+            skipped = _FD.match(rest, position)
+        if skipped is not None:
+            position = skipped.end()
             continue
-        depth += (char in _OPENED) - (char in _CLOSED)
-        if char == "," and not depth:
-            yield rest[start:position].strip()
+        if not depth and char in ",)":
+            word = rest[start:position].strip()
+            if char == "," or out or word:
+                out.append(word)
+            if char == ")":
+                return out, position + 1
             start = position + 1
+        depth += (char in _OPENED) - (char in _CLOSED)
         position += 1
-    if depth:
-        raise ValueError(f"a bracket is open: {rest[start:][:40]}")
-    if start < len(rest):
-        yield rest[start:].strip()
+    raise ValueError(f"a bracket is open: {rest[start:][:40]}")
+
+
+def leads_to(text: str) -> str | None:
+    """The path that `strace -y` says a descriptor leads to; None where it says none."""
+    found = _FD.fullmatch(text)
+    return found[2] if found is not None and found[2].startswith("/") else None
 
 
 def read_argument(text: str, kind: Kind) -> Arg:
@@ -181,6 +222,12 @@ def read_argument(text: str, kind: Kind) -> Arg:
         if not fields.keys() <= {"flags", "mode", "resolve"}:
             raise ValueError(f"{text} is no struct open_how")
         return pack_how(**{name: sum_of(value) for name, value in fields.items()})
+    text = _COMMENT.sub("", _FD.sub(r"\1", text))
+    if kind.is_string:
+        value = sum_of(text)
+        if value > 0:
+            raise ValueError(f"{text} is an address: what that memory has in it is not known")
+        return -EFAULT if kind is Kind.PATH and not value else value
     if kind is Kind.DEV and (found := _DEVICE.fullmatch(text)):
         return join_device(_number(found[1]), _number(found[2]))
     return sum_of(text)

@@ -1,12 +1,11 @@
-"""A call that somebody asks about: as strace writes it, by the names of its arguments, or from a
-record of an audit log. Tests, `explain`, `learn` and `replay` all put their questions through here.
+"""A call that somebody asks about, by the names of its arguments or from a record of an audit log.
+
+Tests, `explain`, `learn` and `replay` all put their questions through here.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,16 +21,18 @@ from supervisor.kernel.mounts import MS
 from supervisor.kernel.opening import pack_how
 from supervisor.kernel.simulate import Run
 from supervisor.kernel.simulate import run as run_filter
-from supervisor.kernel.strace import argument, read_argument, split_call, sum_of
+from supervisor.kernel.strace import argument, read_argument, sum_of
 from supervisor.kernel.syscalls import ARCH_NAMES, AT_FDCWD, X86_64, CallSpec, Kind, cut, number
 from supervisor.kernel.text import unprintable
 from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Source, Verdict
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.devices import DeviceError, parse_device
+from supervisor.policy.doors import CONSTANTS, DOORS
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
 from supervisor.policy.open_values import parse_how
 from supervisor.policy.sockets import OPERATIONS
-from supervisor.policy.values import ERRNOS
+from supervisor.policy.values import ERRNOS, near
 
 _MODES: Final = {
     "char": stat.S_IFCHR,
@@ -42,10 +43,18 @@ _MODES: Final = {
 }
 _ARCHES: Final[Mapping[str, int]] = {name: arch for arch, name in ARCH_NAMES.items()}
 # What a case or a command line may say of the caller, and of what path work would find out.
-CALLER: Final = (
-    "uid", "gid", "host_uid", "host_gid", "capability", "executable", "cgroup", "resolved",
-    "source", "cwd",
-)  # fmt: skip
+CALLER: Final[Mapping[str, str]] = {
+    "uid": "the caller's file system uid in its user namespace (0 if left out)",
+    "gid": "the same for its gid",
+    "host_uid": "the same uid as the host numbers it",
+    "host_gid": "the same for its gid",
+    "capability": "a capability that the caller has; there can be several",
+    "executable": "the caller's program",
+    "cgroup": "the caller's cgroup",
+    "resolved": "where the call's path leads, where that is not plain from it",
+    "source": 'what a mount\'s source is: "image PATH" or "device MAJOR:MINOR NAME"',
+    "cwd": "the caller's working directory (/ if left out)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +176,13 @@ def _id(said: Mapping[str, Any], key: str) -> int | None:
     return value
 
 
+def _whole(said: Mapping[str, Any], key: str) -> int:
+    value = _id(said, key)
+    if value is None:
+        raise KeyError(key)
+    return value
+
+
 def _capabilities(value: object) -> Iterable[str]:
     names = value if isinstance(value, list) else [value]
     for name in names:
@@ -206,7 +222,7 @@ def named(
 
     ValueError where the call, an argument or the architecture means nothing.
     """
-    spec = _spec(families, call)
+    spec = spec_of(families, call)
     unknown = set(args) - {param.name for param in spec.params}
     if unknown:
         names = ", ".join(param.name for param in spec.params)
@@ -216,17 +232,19 @@ def named(
     if at is not None and "addrlen" not in args:  # which is that of the address
         address = values[at - 1]
         values[at] = len(address) if isinstance(address, bytes) else 0
-    return _asked(spec, tuple(values), arch)
+    return asked_of(spec, tuple(values), arch)
 
 
-def _spec(families: Mapping[str, FamilySpec], call: str) -> CallSpec:
-    known = specs(families)
+def spec_of(families: Mapping[str, FamilySpec], call: str) -> CallSpec:
+    """The call of that name: one of a family's, or one that a filter answers. ValueError."""
+    known = specs(families) | {name: door.spec for name, door in DOORS.items()}
     if call not in known:
-        raise ValueError(f"no policy is about {call}: known are {', '.join(sorted(known))}")
+        raise ValueError(f"no policy is about {call}" + near(call, sorted(known)))
     return known[call]
 
 
-def _asked(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
+def asked_of(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
+    """The call with these arguments. ValueError for what the kernel could not be given."""
     nr = number(spec.name, arch)
     if nr is None:
         raise ValueError(f"{ARCH_NAMES.get(arch, hex(arch))} has no {spec.name}")
@@ -265,12 +283,30 @@ def _value(kind: Kind, value: object) -> Arg:
         return _mount_flags(value)
     if kind is Kind.MODE and value in _MODES:
         return _MODES[str(value)] | 0o666
+    if kind is Kind.DEV and isinstance(value, str) and not value[:1].isdigit():
+        return _device(value)
     if kind is Kind.DEV and isinstance(value, str) and ":" in value:
-        major, _, minor = value.partition(":")
-        return join_device(int(major), int(minor))
+        if not (found := re.fullmatch("([0-9]{1,9}):([0-9]{1,9})", value)):
+            raise ValueError(f"{value!r} is no device: write MAJOR:MINOR, or its name")
+        return join_device(int(found[1]), int(found[2]))
     if isinstance(value, str):
-        return sum_of(value)
+        return CONSTANTS[value] if value in CONSTANTS else sum_of(value)
     raise ValueError(f"{value!r} is no {kind.value}")
+
+
+def _device(text: str) -> int:
+    """A device as a policy names it: "kvm", "char 10:232"; or a number as strace writes it."""
+    try:
+        _, major, last_major, minor, last_minor = parse_device(text)
+    except DeviceError:
+        if re.match(r"makedev\b", text):
+            value = read_argument(text, Kind.DEV)
+            assert isinstance(value, int)
+            return value
+        raise
+    if (major, minor) != (last_major, last_minor):
+        raise ValueError(f"{text} is more than one device")
+    return join_device(major, minor)
 
 
 def _mount_flags(value: object) -> int:
@@ -279,40 +315,6 @@ def _mount_flags(value: object) -> int:
     for word in words:
         flags |= MS[word] if word in MS else sum_of(str(word))
     return flags
-
-
-def parse(families: Mapping[str, FamilySpec], text: str, arch: int = X86_64) -> Asked:
-    """A call as strace or --trace prints it, `NAME ARGUMENT=VALUE ...`, or a line of an audit log.
-
-    ValueError says what cannot be read.
-    """
-    text = text.strip()
-    if text.startswith("{"):
-        record = json.loads(text)
-        found = recorded(families, record)
-        if found is None:
-            raise ValueError("this record is not about a call of a policy")
-        return found
-    if re.match(r"[a-z_][a-z0-9_]*\s*\(", text):
-        name, words = split_call(re.sub(r"\A(\w+)\s+\(", r"\1(", text))
-        spec = _spec(families, name)
-        if len(words) == len(spec.params) - 1 and spec.params[-1].kind is Kind.MODE:
-            words.append("0")  # of an open that makes no file nobody shows it
-        if len(words) != len(spec.params):
-            names = ", ".join(param.name for param in spec.params)
-            raise ValueError(f"{name} has {len(spec.params)} arguments: {names}")
-        values = tuple(
-            read_argument(word, param.kind) for word, param in zip(words, spec.params, strict=True)
-        )
-        return _asked(spec, values, arch)
-    name, *pairs = shlex.split(text) or [""]
-    args: dict[str, object] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise ValueError(f"{pair}: an argument is written NAME=VALUE")
-        args[key] = value
-    return named(families, name, args, arch)
 
 
 def recorded(families: Mapping[str, FamilySpec], record: Mapping[str, Any]) -> Asked | None:
@@ -330,8 +332,10 @@ def recorded(families: Mapping[str, FamilySpec], record: Mapping[str, Any]) -> A
         values = tuple(
             _recorded_value(record["args"][param.name], param.kind) for param in spec.params
         )
-        asked = _asked(spec, values, _ARCHES[arch])
-        caller = {key: record[key] for key in ("uid", "gid") if key in record}
+        asked = asked_of(spec, values, _ARCHES[arch])
+        caller: dict[str, Any] = {
+            key: _whole(record, key) for key in ("uid", "gid") if key in record
+        }
         for key, told in (("resolved", "resolved"), ("directory", "cwd")):
             if key in record:
                 caller[told] = _text(record[key])
@@ -369,8 +373,8 @@ def _facts(record: Mapping[str, Any]) -> Facts | None:
     device = source.get("device") if source else None
     return Facts(
         path,
-        found["uid"],
-        found["gid"],
+        _whole(found, "uid"),
+        _whole(found, "gid"),
         None
         if source is None
         else Source(
@@ -379,8 +383,8 @@ def _facts(record: Mapping[str, Any]) -> Facts | None:
             None if device is None else _pair(device),
         ),
         path,
-        found.get("host_uid"),
-        found.get("host_gid"),
+        _id(found, "host_uid"),
+        _id(found, "host_gid"),
         None if held is None else frozenset(held),
         unprintable(found["executable"]) if "executable" in found else None,
         unprintable(found["cgroup"]) if "cgroup" in found else None,

@@ -33,7 +33,7 @@ from supervisor.policy.mounts import MountRules
 from supervisor.policy.opens import OpenRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.settle import settle_mounts, settle_nodes
-from supervisor.policy.sockets import SocketRules
+from supervisor.policy.sockets import AnyRules, SocketRules
 from supervisor.policy.traits import Traits
 
 
@@ -150,6 +150,14 @@ def _ceiling(sets: Sets) -> tuple[tuple[str, int, int, int, int, bool], ...]:
     return tuple(sorted((*nodes, only) for nodes, only in closed.items()))
 
 
+def _enforces(rules: AnyRules) -> bool:
+    """Whether a call may come to anything else than it would without us: what is only recorded
+    (`mode: audit`) does not, so that there is no door to close around it.
+    """
+    every = [*rules.rules, rules.otherwise]
+    return any(not one.audit and one.verdict is not Verdict.CONTINUE for one in every)
+
+
 def filter_rules(
     sets: Sets, served: Sequence[CallSpec], families: Mapping[str, FamilySpec]
 ) -> list[bpf.FilterRule]:
@@ -198,15 +206,19 @@ def filter_rules(
         for rules in _node_sets(sets).values()
         for rule in rules.rules
     )
-    if by_path or any(families[spec.family].io_uring for spec in served):
+    rings = any(
+        families[spec.family].io_uring and (spec.family not in sets or _enforces(sets[spec.family]))
+        for spec in served
+    )
+    if by_path or rings:
         # What goes through a ring never meets the filter.
         out.append(bpf.FilterRule("io_uring_setup", bpf.ret_errno(errno.ENOSYS)))
-    if any(isinstance(rules, SocketRules) and rules.restricts for rules in sets.values()):
+    if any(isinstance(rules, SocketRules) and _enforces(rules) for rules in sets.values()):
         out += [
             bpf.FilterRule("socket", bpf.ret_errno(errno.EPROTONOSUPPORT), match)
             for match in _SCTP
         ]
-    if any(isinstance(rules, MountRules) for rules in sets.values()):
+    if any(isinstance(rules, MountRules) and _enforces(rules) for rules in sets.values()):
         # The other way to a new mount, and to a remount, has its options in calls of their own: no
         # single one could be decided. Who hears that there is none takes mount(2), mount(8) too.
         out += [

@@ -64,23 +64,30 @@ def read_draft(
     model = schema.model_of(families)
     assembly = assemble(source, file.parent, model, search)
     # With errors already, this is what of the policy can still be looked at.
-    document = validate(source.root, model)
+    document, partly = validate(source.root, model)
     sets: dict[str, AnyRules] = {}
     for name, family in families.items():
         section = getattr(document.syscalls, name) if family.keys is not None else None
         if section is not None:
             audit = document.mode == "audit"
             otherwise = _otherwise(source, name, section, audit=audit)
-            if name == "mount":
-                sets[name] = mount_rules(source, name, section, otherwise, audit=audit)
-            elif keys.sockets(family):
-                sets[name] = socket_rules(source, name, section, otherwise, audit=audit)
-            elif name == "open":
-                sets[name] = open_rules(source, name, section, otherwise, audit=audit)
-            else:
-                sets[name] = _node_rules(source, name, section, otherwise, audit=audit)
-            report_races(source, name, section, sets[name])
+            rules = _rules_of(source, family, section, otherwise, audit=audit)
+            if name not in partly:
+                sets[name] = rules
+                report_races(source, name, section, rules)
     return Draft(file, source, document, sets, tuple(assembly.files), tuple(assembly.unused))
+
+
+def _rules_of(
+    source: Source, family: FamilySpec, section: Any, otherwise: Decision, *, audit: bool
+) -> AnyRules:
+    if keys.mounts(family):
+        return mount_rules(source, family.name, section, otherwise, audit=audit)
+    if keys.sockets(family):
+        return socket_rules(source, family.name, section, otherwise, audit=audit)
+    if family.name == "open":
+        return open_rules(source, family.name, section, otherwise, audit=audit)
+    return _node_rules(source, family.name, section, otherwise, audit=audit)
 
 
 def _otherwise(source: Source, family: str, section: Any, *, audit: bool) -> Decision:

@@ -229,7 +229,7 @@ def _of_mount(rule: MountRule, asked: Asked, facts: Facts | None) -> tuple[str, 
     assert isinstance(flags, int)
     objection = rule.objection(without_magic(flags), options)
     if objection:
-        return "options", f"{objection} is not allowed"
+        return "options", objection
     if facts is None:
         return "", ""
     target = facts.target if facts.target is not None else facts.path

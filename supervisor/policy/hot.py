@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from supervisor.kernel.simulate import action_text, longest, run
 from supervisor.kernel.syscalls import NATIVE_ARCHES, X86_64, arch_name, number
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.doors import DOORS
 
 # getpid on x86_64 and on i386: calls that no policy will ever be about.
 _UNRELATED = (39, 20)
@@ -30,18 +31,15 @@ def named_paths(policy: CompiledPolicy) -> Iterator[tuple[str, int]]:
             yield spec.name, longest(policy.filter, nr, arch)
 
 
-# What a filter answers for the sake of rules that are about other calls, and why.
-_INSTEAD: Final[Mapping[str, str]] = {
-    "io_uring_setup": "what goes through a ring passes no filter",
-    "fsopen": "the options of a mount would come in calls of their own",
-}
+# Calls that a filter answers for the sake of rules that are about other calls.
+_INSTEAD: Final = ("io_uring_setup", "fsopen")
 
 
 def answered_calls(policy: CompiledPolicy) -> Iterator[str]:
     """A sentence for each call that the filter answers because it leads around the rules."""
-    for name, why in _INSTEAD.items():
+    for name in _INSTEAD:
         nr = number(name, X86_64)
         assert nr is not None
         answer = action_text(run(policy.filter, nr, X86_64).action)
         if answer != "allow":
-            yield f"{name} is refused ({answer}): {why}"
+            yield f"{name} is refused ({answer}): {DOORS[name].why}"

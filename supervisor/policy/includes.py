@@ -93,7 +93,8 @@ class Assembly:
             file = store.included_file(given, folder, self._search)
             real = file.resolve()
             if real in way:
-                source.at(entry, f"{given} includes itself")
+                circle = " > ".join(one.name for one in [*way[way.index(real) :], real])
+                source.at(entry, f"{given} includes itself: {circle}")
                 return None
             if real in self._done:
                 # Its rules are there already; its lists are of use once more.
@@ -114,6 +115,7 @@ class Assembly:
             hint = f" ({error.hint})" if isinstance(error, PolicyError) and error.hint else ""
             source.at(entry, f"{text}{hint}")
             return None
+        child.source.entry = entry
         source.included.append(child.source)
         self._done[real] = child
         _may_be_part(child.source)

@@ -54,6 +54,7 @@ from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import (
     ERRNOS,
     REALISE,
+    RETURN_MAX,
     WORDS,
     action_parser,
     filled,
@@ -144,8 +145,17 @@ OPTIONS = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "properties": {"allow": {"anyOf": [{"type": "array", "items": _WORD}, _WORD]}},
-            "required": ["allow"],
+            "properties": {"allow": {
+                "anyOf": [{"type": "array", "items": _WORD}, _WORD],
+                "description": "flags by name, and globs for options: a call has no others",
+            }, "require": {
+                "anyOf": [
+                    {"type": "array", "items": {"enum": list(FLAG_NAMES)}},
+                    {"enum": list(FLAG_NAMES)},
+                ],
+                "description": "flags that a call has to have, and that its mount keeps",
+            }},
+            "minProperties": 1,
             "additionalProperties": False,
         }
     ),
@@ -184,16 +194,25 @@ def sockets(family: FamilySpec) -> bool:
 
 
 def _emulate_schema(family: FamilySpec) -> Schema:
-    nodes = {"realise": {"enum": list(REALISE)}}
+    nodes = {"realise": {"enum": list(REALISE), "description": (
+        "auto: a real node, else a bind mount; closed: one that nobody can open"
+    )}}
     mount = {
-        "via": {"enum": list(VIAS)},
-        "shift": {"enum": [*SHIFTS, True, False]},
-        "force": {"type": "array", "items": {"enum": list(FORCE_NAMES)}},
+        "via": {"enum": list(VIAS), "description": "a driver of the kernel, or a FUSE program"},
+        "shift": {"enum": [*SHIFTS, True, False], "description": (
+            "whether owners on the filesystem are shown as the container numbers them"
+        )},
+        "force": {"type": "array", "items": {"enum": list(FORCE_NAMES)}, "description": (
+            "flags that the mount has whatever was asked for, and keeps"
+        )},
         "program": {
-            "anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": {"type": "string"}}]
+            "anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": {"type": "string"}}],
+            "description": "the FUSE program, by its name or as a command line",
         },
-        "from": {"enum": ["host", "container"]},
-        "devices": {"type": "boolean"},
+        "from": {"enum": ["host", "container"], "description": "whose file the program is"},
+        "devices": {"type": "boolean", "description": (
+            "whether device nodes of the filesystem open: without it the mount is nodev"
+        )},
     }
     return {
         "type": "object",
@@ -205,16 +224,22 @@ def _emulate_schema(family: FamilySpec) -> Schema:
 _INJECT: Schema = {
     "type": "object",
     "properties": {
-        "device": {"anyOf": [{"enum": list(NAMES)}, _DEVICE]},
-        "file": {"type": "string", "pattern": "^/"},
-        "content": {"type": "string"},
-        "access": {"enum": list(GRANTS)},
+        "device": {
+            "anyOf": [{"enum": list(NAMES)}, _DEVICE], "description": "the host's device",
+        },
+        "file": {"type": "string", "pattern": "^/", "description": "a file of the host's"},
+        "content": {"type": "string", "description": "a file that has this in it"},
+        "access": {"enum": list(GRANTS), "description": "what the caller may do with it, at most"},
     },
+    "description": "the call gets a descriptor that is opened for it",
     "additionalProperties": False,
 }
 
 
-_REDIRECT: Schema = {"type": "string", "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5"]}
+_REDIRECT: Schema = {
+    "type": "string", "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5"],
+    "description": "the call is carried out with this address",
+}
 
 
 def do_schema(family: FamilySpec) -> Schema:
@@ -230,9 +255,14 @@ def do_schema(family: FamilySpec) -> Schema:
         }
 
     schemas: dict[Verdict, Schema] = {
-        Verdict.ERRNO: {"enum": list(ERRNOS)},
-        Verdict.RETURN: {"type": "integer", "minimum": 0},
-        Verdict.EMULATE: _emulate_schema(family),
+        Verdict.ERRNO: {"enum": list(ERRNOS), "description": "the call fails with this errno"},
+        Verdict.RETURN: {
+            "type": "integer", "minimum": 0, "maximum": RETURN_MAX,
+            "description": "nothing is done, and the call returns this number",
+        },
+        Verdict.EMULATE: _emulate_schema(family) | {
+            "description": "carried out for the caller, with settings",
+        },
         Verdict.INJECT: _INJECT,
     }
     return {

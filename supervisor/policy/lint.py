@@ -35,7 +35,7 @@ _CHOSEN: Final[Mapping[str, str]] = {
 def lint(draft: Draft, nodes: Nodes | None = None) -> None:
     """Adds warnings to the findings of a draft. `nodes`: whom it is for, where that is said."""
     for family, rules in draft.sets.items():
-        for check in (_chosen, _unreachable, _accepted_races, _by_kernel):
+        for check in (_chosen, _unreachable, _accepted_races, _by_kernel, _twice):
             check(draft, family, rules)
         grants.warn(draft, rules, family)
         if isinstance(rules, OpenRules):
@@ -43,6 +43,8 @@ def lint(draft: Draft, nodes: Nodes | None = None) -> None:
         if nodes is not None:
             _for_whom(draft, family, rules, nodes)
     _unused_lists(draft)
+    for source in draft.source.included:
+        _not_taken_over(draft, source)
 
 
 def _warn(node: Node, message: str) -> None:
@@ -123,6 +125,20 @@ def _by_kernel(draft: Draft, family: str, rules: AnyRules) -> None:
             _mounts_by_kernel(node, rule)
 
 
+def _twice(draft: Draft, family: str, rules: AnyRules) -> None:
+    """Devices that a rule names more than once, maybe by different words."""
+    every: Sequence[AnyRule] = rules.rules
+    for index, rule in enumerate(every):
+        if not isinstance(rule, Rule):
+            continue
+        first: dict[object, int] = {}
+        for number, nodes in enumerate(rule.nodes or ()):
+            if first.setdefault(nodes, number) != number:
+                named = entries(draft.node(family, index), "devices")
+                once = named[first[nodes]].scalar
+                _warn(named[number], f"this device is in the list already, as {once}")
+
+
 def _mounts_by_kernel(node: Node, rule: MountRule) -> None:
     for number, fstype in enumerate(rule.types or ()):
         since = USERNS_TYPES.get(fstype)
@@ -183,3 +199,40 @@ def _unused_lists(draft: Draft) -> None:
     if any(rules.rules for rules in draft.sets.values()):
         for key in draft.unused:
             _warn(key, f"the list {key.scalar} is used nowhere")
+
+
+# What of an included file does not count, and what holds where the including one says nothing.
+_OWN: Final[Mapping[str, object]] = {"mode": "enforce", "on_error": "EPERM", "limits": None}
+
+
+def _not_taken_over(draft: Draft, source: Source) -> None:
+    """What an included file says and the policy does not: of it lists and rules count alone."""
+    entry, root, main = source.entry, source.root, draft.source.root
+    if entry is None or root.kind != "mapping":
+        return
+    for key, usual in _OWN.items():
+        said, here = _said(root, (key,), usual), _said(main, (key,), usual)
+        if said not in (usual, here):
+            text = "it has limits of its own" if usual is None else f"it says {key}: {said}"
+            _warn(entry, f"{text}, which does not count here: say it in this policy where meant")
+    for family in draft.sets:
+        where = ("syscalls", family, "otherwise")
+        said, here = _said(root, where, "refuse"), _said(main, where, "refuse")
+        if said != here and _said(root, where[:2], None):
+            _warn(
+                entry,
+                f"it says otherwise: {said} for {family}, which does not count here: calls that no "
+                f"rule matches go by otherwise: {here}",
+            )
+    for other in source.included:
+        _not_taken_over(draft, other)
+
+
+def _said(root: Node, where: Sequence[str], usual: object) -> object:
+    """The value at a path of keys; `usual` where it is not there."""
+    node = root
+    for key in where:
+        if node.kind != "mapping" or key not in node.pairs:
+            return usual
+        node = node.pairs[key][1]
+    return node.value()

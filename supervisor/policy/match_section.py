@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from supervisor.policy.applies import KUBERNETES, Applies
 from supervisor.policy.keys import GLOB, ID, one_or_many
@@ -40,6 +40,10 @@ UserNamespaces = Annotated[
 ]
 
 
+def _key(doc: str) -> Any:
+    return Field(None, description=doc)
+
+
 class Strict(BaseModel):
     """A section: of the keys it has, and of no others."""
 
@@ -49,25 +53,27 @@ class Strict(BaseModel):
 class KubernetesSection(Strict):
     """Names that the runtime of a Kubernetes node gives a container."""
 
-    namespace: Texts | None = None
-    pod: Texts | None = None
-    container: Texts | None = None
+    namespace: Texts | None = _key("the namespace of the pod")
+    pod: Texts | None = _key("the name of the pod")
+    container: Texts | None = _key("the name of the container in it")
 
 
 class MatchSection(Strict):
     """Whom a policy applies to where no --policy names one."""
 
-    door: Doors | None = None
-    runtime: Texts | None = None
-    container: Texts | None = None
-    metadata: Texts | None = None
-    cookie: Texts | None = None
-    annotations: dict[str, Texts] = {}
-    kubernetes: KubernetesSection | None = None
-    peer_uid: Ids | None = None
-    peer_gid: Ids | None = None
-    cgroup: Globs | None = None
-    user_namespace: UserNamespaces = ["own"]
+    door: Doors | None = _key("the way by which a container comes; attach has to be named")
+    runtime: Texts | None = _key("the name of the process that handed the listener over")
+    container: Texts | None = _key("the id of the container")
+    metadata: Texts | None = _key("the text that the seccomp profile of the container has for us")
+    cookie: Texts | None = _key("the text that LXC's configuration has for us")
+    annotations: dict[str, Texts] = Field({}, description="what annotations are, by their keys")
+    kubernetes: KubernetesSection | None = _key("names that Kubernetes gives")
+    peer_uid: Ids | None = _key("the uid of who handed the listener over, as the host numbers it")
+    peer_gid: Ids | None = _key("the same for its gid")
+    cgroup: Globs | None = _key("the cgroup of the container, as a glob")
+    user_namespace: UserNamespaces = Field(
+        ["own"], description="whether the container has one of its own; host: it is the daemon's"
+    )
 
     def applies(self) -> Applies:
         """The predicate that this section is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from supervisor.kernel.mounts import LOCKABLE
 from supervisor.model import Decision, MountSettings, Verdict
 from supervisor.policy.callers import caller_match
 from supervisor.policy.match import NodeRange
@@ -55,6 +56,7 @@ def _rule(source: Source, where: Where, raw: Any, *, audit: bool) -> MountRule:
         options=None if raw.options is None else raw.options.globs,
         caller=caller_match(raw),
         audit=audit,
+        required=0 if raw.options is None else raw.options.required,
     )
 
 
@@ -99,4 +101,7 @@ def _settings(source: Source, where: Where, raw: Any) -> MountSettings:
             "via: kernel needs source: without one the host's disks could be mounted. "
             'Write source: "**" where that is meant',
         )  # fmt: skip
-    return MountSettings(how.via, program, how.inside, how.shift, how.force, True in text)
+    # What has to be there stays there: a remount is otherwise the container's own.
+    required = 0 if raw.options is None else raw.options.required & LOCKABLE
+    force = how.force | required
+    return MountSettings(how.via, program, how.inside, how.shift, force, True in text)

@@ -139,7 +139,7 @@ class MountIndex:
         denying = min(others, key=lambda group: group.first, default=None)
         if denying is not None and denying.first < settles:
             objection = denying.sample.objection(flags, options)
-            reason = f"{objection} is not allowed by {denying.sample.place}"
+            reason = f"{objection} by {denying.sample.place}"
         return Met(
             rule(min((group.first for group in fit), default=_NEVER)),
             rule(settles),

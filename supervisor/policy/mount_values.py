@@ -6,7 +6,7 @@ As in values.py, each parser raises an error whose text is for the person who wr
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,14 @@ from supervisor.kernel.fuse_programs import PROGRAMS, argv
 from supervisor.kernel.mounts import LOCKABLE, MS
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import OPERATIONS
-from supervisor.policy.values import near, parse_glob, parse_node, wrong
+from supervisor.policy.values import (
+    Mistakes,
+    near,
+    parse_glob,
+    parse_node,
+    unknown_settings,
+    wrong,
+)
 from supervisor.policy.write import text_glob_of
 
 FLAG_NAMES: Final = tuple(name for name, bits in MS.items() if not bits & OPERATIONS)
@@ -36,10 +43,13 @@ _TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The flags and the option globs that a rule allows."""
+    """The flags and the option globs that a rule allows, None where it does not say; and the flags
+    that have to be there.
+    """
 
-    flags: int
-    globs: tuple[str, ...]
+    flags: int | None
+    globs: tuple[str, ...] | None
+    required: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +85,42 @@ def parse_source(value: object) -> NodeRange | str:
 
 
 def parse_options(value: object) -> Options:
-    """{allow: [...]}: flags by name, and globs for options."""
-    if not isinstance(value, dict) or list(value) != ["allow"]:
-        raise wrong("options is a mapping with allow: options: {allow: [ro, nosuid]}")
-    listed = value["allow"] if isinstance(value["allow"], list) else [value["allow"]]
+    """{allow: [...], require: [...]}: flags by name, and globs for options."""
+    if not isinstance(value, dict) or not value or set(value) - {"allow", "require"}:
+        raise wrong(
+            "options is a mapping with allow, require, or both: options: {allow: [ro, nosuid]}"
+        )
+    mistakes = Mistakes()
+    required = mistakes.read(_required, value.get("require", []), "require")
+    if "allow" not in value:
+        mistakes.end()
+        return Options(None, None, required)
+    many = isinstance(value["allow"], list)
     flags, globs = 0, []
-    for word in listed:
+    for number, word in enumerate(value["allow"] if many else [value["allow"]]):
+        where = ("allow", number) if many else ("allow",)
         if not isinstance(word, str) or not word or "," in word:
-            raise wrong(f"{word!r} is no flag and no option")
+            mistakes.add(f"{word!r} is no flag and no option", *where)
+            continue
         if word in MS and word not in FLAG_NAMES:
-            raise wrong(f"{word} is another call, not an option: it is the kernel's to decide")
+            text = f"{word} is another call, not an option: it is the kernel's to decide"
+            mistakes.add(text, *where)
         if word == "*":
             flags = 0xFFFFFFFF
         flags |= MS.get(word, 0)
         if word not in UNSET:
             globs.append(word)
-    return Options(flags, tuple(globs))
+    mistakes.end()
+    return Options(flags, tuple(globs), required)
+
+
+def _required(value: object) -> int:
+    bits = 0
+    for name in value if isinstance(value, list) else [value]:
+        if name not in FLAG_NAMES:
+            raise wrong(f"{name!r} is no flag that can be required" + near(str(name), FLAG_NAMES))
+        bits |= MS[str(name)]
+    return bits
 
 
 def option_entry(option: str) -> str:
@@ -104,41 +134,63 @@ def parse_emulate(setting: Any) -> MountAction:
     """The settings of `emulate` for a mount."""
     if not isinstance(setting, dict):
         raise wrong("emulate takes settings, such as emulate: {via: fuse}")
-    for key in setting:
-        if key not in SETTINGS:
-            raise wrong(f"unknown setting {key!r} of emulate" + near(str(key), list(SETTINGS)))
-    via = _word(setting, "via", VIAS, "kernel")
-    shift = setting.get("shift", "auto")
-    shift = {True: "true", False: "false"}.get(shift, shift) if isinstance(shift, bool) else shift
-    if shift not in SHIFTS:
-        raise wrong(f"unknown shift {shift!r}" + near(str(shift), list(SHIFTS)))
+    mistakes = unknown_settings(setting, SETTINGS)
+
+    def read(key: str, parse: Callable[[Any], Any], default: object) -> Any:
+        return mistakes.read(parse, setting.get(key, default), key)
+
+    via = read("via", _one_of("via", VIAS), "kernel")
+    shift = read("shift", _shift, "auto")
     if via == "fuse" and "shift" in setting:
-        raise wrong("shift is for via: kernel; a FUSE program runs as the container's root")
-    if via == "kernel" and ("program" in setting or "from" in setting):
-        raise wrong("program and from are for via: fuse")
-    devices = setting.get("devices", False)
-    if not isinstance(devices, bool):
-        raise wrong("devices is true or false")
-    inside = _word(setting, "from", ("host", "container"), "host") == "container"
-    force = _force(setting.get("force", []), devices=devices)
-    return MountAction(via, shift, force, _program(setting.get("program")), inside)
+        text = "shift is for via: kernel; a FUSE program runs as the container's root"
+        mistakes.add(text, "shift")
+    for key in ("program", "from"):
+        if via == "kernel" and key in setting:
+            mistakes.add("program and from are for via: fuse", key)
+    devices = read("devices", _bool("devices"), default=False)
+    inside = read("from", _one_of("from", ("host", "container")), "host") == "container"
+    force = read("force", lambda value: _force(value, devices=bool(devices)), [])
+    program = read("program", _program, None)
+    mistakes.end()
+    return MountAction(via, shift, force, program, inside)
 
 
-def _word(setting: Mapping[str, Any], key: str, words: Sequence[str], default: str) -> str:
-    value = setting.get(key, default)
-    if value not in words:
-        raise wrong(f"unknown {key} {value!r}" + near(str(value), list(words)))
-    return str(value)
+def _one_of(key: str, words: Sequence[str]) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if value not in words:
+            raise wrong(f"unknown {key} {value!r}" + near(str(value), words))
+        return str(value)
+
+    return parse
+
+
+def _bool(key: str) -> Callable[[object], bool]:
+    def parse(value: object) -> bool:
+        if not isinstance(value, bool):
+            raise wrong(f"{key} is true or false")
+        return value
+
+    return parse
+
+
+def _shift(value: object) -> str:
+    word = {True: "true", False: "false"}[value] if isinstance(value, bool) else value
+    return _one_of("shift", SHIFTS)(word)
 
 
 def _force(value: object, *, devices: bool) -> int:
     bits = 0 if devices else MS["nodev"]
-    for name in value if isinstance(value, list) else [value]:
+    many = isinstance(value, list)
+    mistakes = Mistakes()
+    for number, name in enumerate(value if isinstance(value, list) else [value]):
+        where = (number,) if many else ()
         if name not in FORCE_NAMES:
-            raise wrong(f"force cannot have {name!r}" + near(str(name), list(FORCE_NAMES)))
+            mistakes.add(f"force cannot have {name!r}" + near(str(name), FORCE_NAMES), *where)
+            continue
         if name == "nodev" and devices:
-            raise wrong("devices: true and force: nodev are opposites")
+            mistakes.add("devices: true and force: nodev are opposites", *where)
         bits |= MS[str(name)]
+    mistakes.end()
     return bits
 
 

@@ -78,7 +78,7 @@ class MountRule:
 
     `sources` are globs for paths (or texts), `devices` numbers of block devices: either matches.
     `flags` is the mask of allowed MS_* flags, `options` the globs for allowed options; both None:
-    any flag, and no options.
+    any flag, and no options. `required` are flags that a call has to have.
     """
 
     place: str
@@ -94,6 +94,7 @@ class MountRule:
     options: tuple[str, ...] | None = None
     caller: CallerMatch | None = None
     audit: bool = False
+    required: int = 0
 
     @property
     def by_source(self) -> bool:
@@ -110,11 +111,15 @@ class MountRule:
         )
 
     @property
-    def allowance(self) -> tuple[int, tuple[str, ...] | None, bool] | None:
+    def allowance(self) -> tuple[object, ...]:
         """What `objection` goes by: rules where this is the same have the same objections."""
-        if self.verdict is not Verdict.EMULATE and self.options is None:
-            return None
-        return self.allowed_flags, self.options, self.settings.via == "kernel"
+        if self._allows_all:
+            return (self.required,)
+        return self.allowed_flags, self.options, self.settings.via == "kernel", self.required
+
+    @property
+    def _allows_all(self) -> bool:
+        return self.verdict is not Verdict.EMULATE and self.options is None
 
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
@@ -124,15 +129,18 @@ class MountRule:
         )  # fmt: skip
 
     def objection(self, flags: int, options: Sequence[str]) -> str:
-        """The first flag or option that the rule does not allow; "" where it allows all."""
-        if self.allowance is None:
+        """What the first flag or option is that keeps the rule from matching; "" for none."""
+        missing = names_of(self.required & ~flags)
+        if missing:
+            return f"{missing[0]} is missing, and required"
+        if self._allows_all:
             return ""
         names = names_of(flags & ~self.allowed_flags)
         if names:
-            return names[0]
+            return f"{names[0]} is not allowed"
         for option in options:
             if not any(self._allows(glob, option) for glob in self.options or ()):
-                return option
+                return f"{option} is not allowed"
         return ""
 
     @property
@@ -141,7 +149,7 @@ class MountRule:
         if self.flags is None:
             return _ALL_FLAGS
         # What is forced is there anyway; a remount has to repeat it.
-        return self.flags | self.settings.force | ALWAYS_ALLOWED | OPERATIONS
+        return self.flags | self.required | self.settings.force | ALWAYS_ALLOWED | OPERATIONS
 
     def _allows(self, glob: str, option: str) -> bool:
         name = option.partition("=")[0]
@@ -193,21 +201,21 @@ class MountRule:
             self.place, self.verdict.value, self.value, self.silent,
             [how.via, how.program, how.inside, how.shift, how.force, how.text],
             self.types, self.sources, self.devices, self.targets, self.flags, self.options,
-            None if self.caller is None else self.caller.to_json(), self.audit,
+            None if self.caller is None else self.caller.to_json(), self.audit, self.required,
         ]  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> MountRule:
         """The rule that to_json() wrote."""
         place, verdict, value, silent, how = data[:5]
-        types, sources, devices, targets, flags, options, caller, audit = data[5:]
+        types, sources, devices, targets, flags, options, caller, audit, required = data[5:]
         via, program, inside, shift, force, text = how
         return cls(
             place, Verdict(verdict), value, silent,
             MountSettings(via, tuple(program), inside, shift, force, text),
             _texts(types), _texts(sources), _rows(devices) or (), _texts(targets), flags,
             _texts(options),
-            None if caller is None else CallerMatch.from_json(caller), audit,
+            None if caller is None else CallerMatch.from_json(caller), audit, required,
         )  # fmt: skip
 
 
@@ -313,7 +321,7 @@ class MountRules:
         for rule in self._rule_index.by_kernel:
             objection = rule.objection(flags, options)
             if objection:
-                reason = f"{objection} is not allowed by {rule.place}"
+                reason = f"{objection} by {rule.place}"
                 return replace(self._remount, reason=reason)
         return self._remount
 

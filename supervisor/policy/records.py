@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from supervisor.errors import PolicyError
-from supervisor.model import Facts
+from supervisor.model import Decision, Facts, Verdict
 from supervisor.policy.asked import Asked, recorded
+from supervisor.policy.call_text import record_of
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.mount_values import parse_emulate, parse_type
 from supervisor.policy.values import REALISE
 
+_NOTHING: Final = Decision(Verdict.REFUSE, "")
 _LINE_MAX: Final = 1 << 20
 # Who answers where no rule did: an error on the way, or what is done for the sake of our own nodes.
 _NO_RULE: Final = frozenset(("companion", "on_error", "remount", "runtime"))
@@ -99,16 +100,18 @@ class Log:
 
     def _call(self, line: bytes, place: str) -> Iterator[tuple[Asked, int]]:
         try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("not an object")
+            record = record_of(line)
             session = str(record.get("session"))
             self._sessions[session] = None
             if self.session is not None and session != self.session:
                 return
             self._count_lost(record)
             rule = record.get("rule")
-            if "event" in record or (isinstance(rule, str) and rule in _NO_RULE):
+            if "syscall" not in record or "event" in record:
+                return
+            if not isinstance(rule, str):
+                raise ValueError("it names no rule")
+            if rule in _NO_RULE:
                 return
             asked = recorded(self.families, record)
             if asked is None:
@@ -117,7 +120,8 @@ class Log:
             if isinstance(weight, bool) or not isinstance(weight, int) or weight < 1:
                 raise ValueError(f"repeats is no count: {weight!r}")
             _check(record, asked)
-        except (ValueError, RecursionError) as error:
+            asked.known(_NOTHING)  # what means nothing is said now, not when a policy asks for it
+        except ValueError as error:
             self.unread += 1
             self.complaint = self.complaint or f"{place}: {error}"
             return

@@ -6,33 +6,57 @@ The features document is that of the OCI runtime specification (features.md).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from supervisor.errors import UsageError
 from supervisor.kernel.programs import output_of
+from supervisor.kernel.text import printable
 from supervisor.model import Verdict
 from supervisor.policy.draft import Draft
 
+# "runc version 1.1.5", "crun version 1.8.1", "youki version: 0.3.0"
+_VERSION: Final = re.compile(r"\S+ version:? [0-9]")
 _WAIT_KILLABLE: Final = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
 _ARCHES: Final = ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86")
 
 
 def features_of(runtime: str) -> Any:
-    """What `RUNTIME features` prints, as JSON's types; {} where it is there and does not say.
+    """What `RUNTIME features` prints, as JSON's types; of one that has no such command what its
+    version says: {"version": its first line, "with": what it was built with}.
 
-    Raises UsageError where there is no such program.
+    Raises UsageError where there is no such program, or it is no runtime.
     """
+    where = f"--oci {runtime}"
+    hint = "give the name of a runtime in PATH, such as runc or crun, or its path"
     said = output_of([runtime, "features"])
-    if said is None:
-        if output_of([runtime, "--version"]) is None:
-            hint = "give the name of a runtime in PATH, such as runc or crun, or its path"
-            raise UsageError("no such runtime", where=f"--oci {runtime}", hint=hint)
-        return {}
     try:
-        return json.loads(said)
-    except ValueError:
-        return {}
+        features = json.loads(said or b"")
+    except (ValueError, RecursionError):
+        features = None
+    if isinstance(features, dict):
+        return features
+    version = output_of([runtime, "--version"])
+    if version is None:
+        raise UsageError("no such runtime", where=where, hint=hint)
+    lines = version.decode("utf-8", "replace").splitlines()
+    if not lines or not _VERSION.match(lines[0]):
+        raise UsageError("it does not say its version as a runtime does", where=where, hint=hint)
+    tags = [word[1:] for line in lines for word in line.split() if word.startswith("+")]
+    return {"version": printable(lines[0].encode()), "with": tags}
+
+
+def _by_version(runtime: str, features: Any) -> str:
+    """What can be said of a runtime that has no features to tell."""
+    version, tags = features.get("version", runtime), features.get("with", ())
+    if tags and "SECCOMP" not in tags:
+        return f"{version} was built without seccomp: it hands over no listener"
+    known = "it was built with seccomp; " if tags else ""
+    return (
+        f"{version} does not say what it can do (`{runtime} features`): {known}whether it hands "
+        "over a listener and lets signals wait is not known"
+    )
 
 
 def lacks(runtime: str, features: Any, draft: Draft) -> Iterator[str]:
@@ -40,10 +64,7 @@ def lacks(runtime: str, features: Any, draft: Draft) -> Iterator[str]:
     linux = features.get("linux") if isinstance(features, dict) else None
     seccomp = linux.get("seccomp") if isinstance(linux, dict) else None
     if not isinstance(seccomp, dict):
-        yield (
-            f"{runtime} does not say what it can do (`{runtime} features`): whether it hands over "
-            "a listener and lets signals wait is not known"
-        )
+        yield _by_version(runtime, features)
         return
     if not seccomp.get("enabled"):
         yield f"{runtime} was built without seccomp: it hands over no listener"

@@ -7,7 +7,7 @@ all that is wrong with a file is found in one pass.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from supervisor.policy import keys
+from supervisor.policy.asked import CALLER
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match_section import MatchSection, Strict
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
@@ -49,6 +50,7 @@ Seconds = Annotated[
         }
     ),
 ]
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _AUDIT = "decide and record, and let the call go as it would have gone without seccompd"
 
 
@@ -100,7 +102,10 @@ def _family_model(family: FamilySpec) -> Any:
             Literal.__getitem__(family.otherwise),
             Field(family.otherwise[0], description="what becomes of a call that no rule matches"),
         ),
-        "rules": (list.__class_getitem__(rule), Field(default_factory=list)),
+        "rules": (
+            list.__class_getitem__(rule),
+            Field(default_factory=list, description="the first one that matches decides"),
+        ),
     }
     if keys.mounts(family):
         parts["max_mounts"] = (
@@ -168,14 +173,59 @@ def json_schema(families: Mapping[str, FamilySpec]) -> dict[str, Any]:
             section = out["$defs"].pop(f"{name}_section")
             rules = section["properties"]["rules"]
             out["$defs"][f"{name}_section"] = {"anyOf": [dict(rules), section]}
-    out["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    out["$schema"] = _DIALECT
     out["title"] = "seccompd policy"
     out["required"] = ["version"]
     out["anyOf"] = [{"required": [key]} for key in ("syscalls", "include", "lists")]
     properties = out["properties"]
     properties["lists"] |= {"propertyNames": {"pattern": f"^{keys.LIST_NAME}$"}}
     many = properties["include"]
-    properties["include"] = {"anyOf": [many, many["items"]]}
+    properties["include"] = {
+        "anyOf": [many, many["items"]], "description": many.pop("description", ""),
+    }  # fmt: skip
     return out
+
+
+def cases_schema(calls: Sequence[str]) -> dict[str, Any]:
+    """The JSON Schema of a file of test cases, for editors; `calls` are those it can be about."""
+    text = {"type": "string"}
+    case = {
+        "name": text | {"description": "for people; the call itself if left out"},
+        "call": {"enum": sorted(calls), "description": "the system call"},
+        "args": {"type": "object", "description": "its arguments, named as the manual page does"},
+        "arch": {"enum": ["x86_64", "i386"], "description": "the caller's architecture"},
+        "caller": {
+            "type": "object",
+            "properties": {name: {"description": doc} for name, doc in CALLER.items()},
+            "additionalProperties": False,
+            "description": "who calls, and what its memory leads to",
+        },
+        "verdict": text | {"description": "what becomes of it; allow, errno NAME: by the filter"},
+        "rule": {"type": ["integer", "string"], "description": "the rule's line, or FILE:LINE"},
+        "errno": {"enum": list(ERRNOS), "description": "the errno that it gets"},
+        "return": {"type": "integer", "description": "the number that it returns"},
+        "audit": {"type": "boolean", "description": "true: it is only recorded"},
+    }
+    return {
+        "$schema": _DIALECT,
+        "title": "cases of a seccompd policy",
+        "type": "object",
+        "properties": {
+            "nodes": {"enum": ["host", "private", "none"], "description": "for whom it is"},
+            "cases": {
+                "type": "array",
+                "minItems": 1,
+                "description": "calls, and what must become of them",
+                "items": {
+                    "type": "object",
+                    "properties": case,
+                    "required": ["call", "verdict"],
+                    "additionalProperties": False,
+                },
+            },
+        },
+        "required": ["cases"],
+        "additionalProperties": False,
+    }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
+from supervisor.errors import PolicyError
 from supervisor.kernel.simulate import action_text
 from supervisor.kernel.syscalls import ARCH_NAMES, NATIVE_ARCHES
 from supervisor.kernel.text import errno_name, printable
@@ -21,9 +22,9 @@ from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain
 from supervisor.policy.families import FamilySpec
-from supervisor.policy.source import Source
+from supervisor.policy.source import Finding, Source, in_order
 from supervisor.policy.traits import Nodes, Traits
-from supervisor.policy.values import ERRNOS, near
+from supervisor.policy.values import ERRNOS, Mistakes, near
 
 SUFFIX: Final = ".test.yaml"
 _ARCHES: Final = {ARCH_NAMES[arch]: arch for arch in NATIVE_ARCHES}
@@ -62,11 +63,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The cases of one policy. `untried` are the places of rules that decided none of them."""
+    """The cases of one policy. `untried` are the places of rules that decided none of them; `wrong`
+    says what is no case.
+    """
 
     file: Path
     results: tuple[Result, ...]
     untried: tuple[str, ...]
+    wrong: tuple[Finding, ...] = ()
 
     @property
     def failures(self) -> tuple[Result, ...]:
@@ -96,11 +100,19 @@ def run(policy: Path, families: Mapping[str, FamilySpec]) -> Report:
     Raises PolicyError where the policy or its cases cannot be read: all that is wrong with them.
     """
     cases = test_file(policy)
+    if not cases.exists():
+        raise PolicyError(
+            f"{policy.name} has no cases", where=str(cases),
+            hint=f"write {cases.name} beside it, with `cases`: docs/policy-tools.md has the form",
+        )
     source = Source(str(cases), store.read(cases))
     source.fail()
     document = source.root.value()
     if not isinstance(document, dict) or not isinstance(document.get("cases"), list):
         source.add(source.root.mark, "a test file has `cases`, a list")
+        source.fail()
+    if not document["cases"]:
+        source.at(source.root.at(("cases",)), "there are no cases: nothing would be tested")
         source.fail()
     nodes = document.get("nodes", "host")
     if nodes not in ("host", "private", "none") or set(document) - {"nodes", "cases"}:
@@ -111,27 +123,36 @@ def run(policy: Path, families: Mapping[str, FamilySpec]) -> Report:
     results: list[Result] = []
     for index, case in enumerate(document["cases"]):
         node = source.root.at(("cases", index))
-        try:
-            results.append(_case(compiled, families, case, f"{cases}:{node.mark.line}"))
-        except (KeyError, TypeError, ValueError) as error:
-            text = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
-            source.at(node, f"not a case: {text}")
-    source.fail()
+        mistakes = Mistakes()
+        result = _case(compiled, families, case, f"{cases}:{node.mark.line}", mistakes)
+        for where, text in mistakes.found:
+            source.at(node.at(where), f"not a case: {text}")
+        if result is not None:
+            results.append(result)
     decided = {result.rule for result in results}
     every = [rule.place for rules in compiled.families.values() for rule in rules.rules]
-    return Report(cases, tuple(results), tuple(place for place in every if place not in decided))
+    untried = tuple(place for place in every if place not in decided)
+    return Report(cases, tuple(results), untried, tuple(in_order(source.findings)))
 
 
 def _case(
-    policy: CompiledPolicy, families: Mapping[str, FamilySpec], case: Any, place: str
-) -> Result:
+    policy: CompiledPolicy, families: Mapping[str, FamilySpec], case: Any, place: str,
+    mistakes: Mistakes,
+) -> Result | None:  # fmt: skip
+    """What became of a case; None where it is none, and `mistakes` says why."""
     if not isinstance(case, dict):
-        raise TypeError("a case is a mapping: call, args, verdict ...")
+        mistakes.add("a case is a mapping: call, args, verdict ...")
+        return None
     for key in case:
         if key not in _CASE:
-            raise ValueError(f"unknown key {key}" + near(str(key), list(_CASE)))
-    asked = _asked(families, case)
-    _check_words(case)
+            mistakes.add(f"unknown key {key}" + near(str(key), _CASE), str(key))
+    for key in ("call", "verdict"):
+        if key not in case:
+            mistakes.add(f"the key {key!r} is missing")
+    _check_words(case, mistakes)
+    asked = _asked(families, case, mistakes)
+    if asked is None or mistakes.found:
+        return None
     expected = {"verdict": str(case["verdict"])} | {
         key: _plain(case[key]) for key in _MORE if key in case
     }
@@ -154,29 +175,50 @@ def _case(
     return Result(place, name, asked.text(), wrong, tuple(tried) if wrong else (), rule)
 
 
-def _check_words(case: Mapping[str, Any]) -> None:
-    """ValueError for a verdict or an errno that nothing could ever come to."""
-    verdict, _, errno = str(case["verdict"]).partition(" ")
+def _check_words(case: Mapping[str, Any], mistakes: Mistakes) -> None:
+    """Notes a verdict or an errno that nothing could ever come to."""
+    verdict, _, errno = str(case.get("verdict", "allow")).partition(" ")
     if verdict not in _VERDICTS:
-        raise ValueError(f"unknown verdict {verdict}" + near(verdict, list(_VERDICTS)))
-    for name in filter(None, (errno, case.get("errno"))):
-        if name not in ERRNOS:
-            raise ValueError(f"unknown errno {name}" + near(str(name), list(ERRNOS)))
+        mistakes.add(f"unknown verdict {verdict}" + near(verdict, _VERDICTS), "verdict")
+    for key, name in (("verdict", errno), ("errno", case.get("errno"))):
+        if name and name not in ERRNOS:
+            mistakes.add(f"unknown errno {name}" + near(str(name), list(ERRNOS)), key)
 
 
-def _asked(families: Mapping[str, FamilySpec], case: Mapping[str, Any]) -> Asked:
+def _asked(
+    families: Mapping[str, FamilySpec], case: Mapping[str, Any], mistakes: Mistakes
+) -> Asked | None:
     args, caller = case.get("args", {}), case.get("caller", {})
-    if not isinstance(args, dict) or not isinstance(caller, dict):
-        raise TypeError("args and caller are mappings")
+    for key in ("args", "caller"):
+        if not isinstance(case.get(key, {}), dict):
+            mistakes.add("args and caller are mappings", key)
+            return None
     for key in caller:
         if key not in CALLER:
-            raise ValueError(f"unknown key {key} of caller" + near(str(key), list(CALLER)))
+            text = f"unknown key {key} of caller" + near(str(key), list(CALLER))
+            mistakes.add(text, "caller", str(key))
     arch = case.get("arch", "x86_64")
-    if arch not in _ARCHES:
-        raise ValueError(f"arch is one of {', '.join(_ARCHES)}")
-    asked = replace(named(families, str(case["call"]), args, _ARCHES[arch]), caller=caller)
-    asked.known(Decision(Verdict.REFUSE, ""))  # what means nothing is said though nobody asks
+    if arch not in list(_ARCHES):
+        mistakes.add(f"arch is one of {', '.join(_ARCHES)}", "arch")
+        return None
+    if "call" not in case:
+        return None
+    try:
+        asked = replace(named(families, str(case["call"]), args, _ARCHES[arch]), caller=caller)
+    except (TypeError, ValueError) as error:
+        said = str(error)
+        about = (key for key, value in args.items() if key in said or str(value) in said)
+        mistakes.add(said, *_place(next(about, None)))
+        return None
+    try:
+        asked.known(Decision(Verdict.REFUSE, ""))  # what means nothing is said though nobody asks
+    except (TypeError, ValueError) as error:
+        mistakes.add(str(error), "caller")
     return asked
+
+
+def _place(argument: str | None) -> tuple[str, ...]:
+    return ("call",) if argument is None else ("args", argument)
 
 
 def _plain(value: object) -> str:

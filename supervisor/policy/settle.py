@@ -131,17 +131,18 @@ def settle_mounts(rules: MountRules, news: Sequence[Match]) -> list[tuple[int, M
 
 def _with_flags(rule: MountRule, universe: Sequence[Cube]) -> list[Cube]:
     """The mounts whose flags the rule allows (MountRule.objection)."""
-    if rule.flags is None or (rule.verdict is not Verdict.EMULATE and rule.options is None):
-        return list(universe)
-    never = _FLAGS & ~(rule.flags | ALWAYS_ALLOWED | OPERATIONS)
+    needed, never = rule.required, 0
+    if rule.flags is not None and (rule.verdict is Verdict.EMULATE or rule.options is not None):
+        never = _FLAGS & ~(rule.flags | needed | ALWAYS_ALLOWED | OPERATIONS)
     # where the magic number of old stands, its bits are no flags
     return [
-        Cube(cube.kind, cube.mask | (never & ~cube.mask), cube.value) for cube in universe
-    ]  # fmt: skip
+        Cube(cube.kind, cube.mask | never | needed, cube.value | (needed & ~cube.mask))
+        for cube in universe
+    ]
 
 
 def _asks(rule: MountRule) -> bool:
     """Whether more than the flags has a say in whether it decides."""
-    if rule.types is not None or rule.needs_facts:
+    if rule.types is not None or rule.needs_facts or rule.required:
         return True
     return rule.options is not None and "*" not in rule.options

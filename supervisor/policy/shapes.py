@@ -145,7 +145,7 @@ class Origin:
 
     def covers(self, other: Origin, budget: Budget) -> bool:
         """Whether the one source of `other` is inside of one of these."""
-        if self.any:
+        if self.any or "**" in (self.globs or ()):  # which is everything there is
             return True
         if other.any:
             return False
@@ -234,7 +234,9 @@ def _tests(rule: AnyRule) -> list[Hashable]:
             if values is not None:
                 out.append((kind, values))
     if isinstance(rule, MountRule) and rule.flags is not None:
-        out.append(("flags", rule.flags | ALWAYS_ALLOWED | OPERATIONS))
+        out.append(("flags", rule.flags | rule.required | ALWAYS_ALLOWED | OPERATIONS))
+    if isinstance(rule, MountRule) and rule.required:
+        out.append(("required", rule.required))
     return out
 
 
@@ -245,6 +247,8 @@ def _implies(one: Any, other: Any, budget: Budget) -> bool:
         return False
     if kind == "flags":
         return not mine & ~theirs
+    if kind == "required":
+        return not theirs & ~mine
     if kind == "capabilities":
         return set(mine) <= set(theirs)
     return all(any(includes(outer, inner, budget) for outer in theirs) for inner in mine)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from supervisor.kernel.mounts import names_of, without_magic
+from supervisor.kernel.mounts import USERNS_TYPES, names_of, without_magic
 from supervisor.model import Decision, Facts, MountSettings, Verdict
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
 from supervisor.policy.devices import device_text, protected
-from supervisor.policy.draft import read_draft
+from supervisor.policy.draft import Draft, read_draft
 from supervisor.policy.explain import device_of
 from supervisor.policy.families import FamilySpec
+from supervisor.policy.lint import lint
 from supervisor.policy.match import lexical
 from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import (
     ALWAYS_ALLOWED,
     OPERATIONS,
     TEXT_TYPES,
+    MountRule,
     MountRules,
     split_options,
 )
@@ -28,6 +30,11 @@ from supervisor.policy.socket_write import socket_rule
 from supervisor.policy.sockets import OPERATIONS as SOCKET_OPERATIONS
 from supervisor.policy.sockets import AnyRules, SocketRules
 from supervisor.policy.traits import Nodes
+
+_DRIVER: Final = (
+    "a driver of the kernel reads the filesystem, and none is made to withstand one that was "
+    "written to attack it"
+)
 
 
 def node_rule(asked: Asked, facts: Facts | None) -> str:
@@ -107,10 +114,14 @@ def smallest(
     return None
 
 
+def _draft(family: str, text: str, families: Mapping[str, FamilySpec]) -> Draft:
+    content = f"version: 1\nsyscalls:\n  {family}:\n    - {text}\n"
+    return read_draft(Path("(new)"), content.encode(), families)
+
+
 def _read(family: str, text: str, families: Mapping[str, FamilySpec]) -> Sequence[Any] | None:
     """The rule that a text is; None where it is none (a type that nobody can write)."""
-    content = f"version: 1\nsyscalls:\n  {family}:\n    - {text}\n"
-    draft = read_draft(Path("(new)"), content.encode(), families)
+    draft = _draft(family, text, families)
     if any(finding.severity == "error" for finding in draft.source.everything()):
         return None
     return draft.sets[family].rules
@@ -131,6 +142,44 @@ def _allows(rules: AnyRules, asked: Asked, facts: Facts | None, place: str) -> b
     return bool(decision.verdict is Verdict.EMULATE and decision.rule == place)
 
 
-def warning(asked: Asked) -> str:
-    """What of the host's a call for a device would give away; "" for what is harmless."""
-    return protected(*device_of(asked)) if asked.spec.family == "mknod" else ""
+def warnings(asked: Asked, text: str, families: Mapping[str, FamilySpec]) -> list[str]:
+    """What somebody who would add the rule `text` ought to know."""
+    family = asked.spec.family
+    if family == "mknod":
+        what = protected(*device_of(asked))
+        return [f"it gives away {what}"] if what else []
+    draft = _draft(family, text, families)
+    lint(draft)
+    out = [one.message for one in draft.source.everything() if one.severity == "warning"]
+    by_driver = any(
+        isinstance(rule, MountRule) and rule.settings.via == "kernel" and not rule.settings.text
+        for rule in draft.sets[family].rules
+    )
+    return [*out, _DRIVER] if by_driver else out
+
+
+def allowed_already(asked: Asked, decision: Decision) -> str:
+    """Why the call needs no rule, where it goes to a kernel that carries it out; else ""."""
+    if asked.spec.family != "mount" or decision.verdict is not Verdict.CONTINUE:
+        return ""
+    fstype = asked.snapshot.args[2]
+    name = fstype.decode("utf-8", "replace") if isinstance(fstype, bytes) else ""
+    if name not in USERNS_TYPES:
+        return ""
+    since = ".".join(map(str, USERNS_TYPES[name]))
+    return f"root of a container mounts {name} by itself, since Linux {since}: no rule is needed"
+
+
+def guesses(asked: Asked, facts: Facts | None) -> list[str]:
+    """What of the facts nobody said, and what was taken for it."""
+    if facts is None or asked.facts is not None:
+        return []
+    said, out = asked.caller, []
+    if "resolved" not in said and asked.path is not None:
+        if not asked.path.startswith(b"/") and "cwd" not in said:
+            out.append("the working directory (taken as /)")
+        out.append("symbolic links on the way (taken as none)")
+    out += [f"{key} (taken as 0)" for key in ("uid", "gid") if key not in said]
+    if facts.source is not None and "source" not in said:
+        out.append("what the source is (taken as it is written)")
+    return out

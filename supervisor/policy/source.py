@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from unicodedata import combining, east_asian_width
 
 import yaml
 
@@ -25,6 +26,7 @@ NODES_MAX: Final = 120_000
 NOTED_MAX: Final = 1000
 _FINDINGS_MAX: Final = 100
 _EXCERPT_MAX: Final = 100
+_CUT: Final = "..."
 _MESSAGE_MAX: Final = 600
 _KEYS_MAX: Final = 1000
 _COLUMN_BITS: Final = SIZE_MAX.bit_length()
@@ -44,6 +46,7 @@ class Finding:
     """One thing wrong with a policy, or worth a warning.
 
     `excerpt` is the line, or of a long one the part around the place, from column `shift` on.
+    `included` says by which lines of which files the file is a part, the nearest first.
     """
 
     file: str
@@ -52,15 +55,17 @@ class Finding:
     severity: str = "error"
     excerpt: str = ""
     shift: int = 0
+    included: tuple[str, ...] = ()
 
     def text(self) -> str:
         """FILE:LINE:COLUMN: what is wrong, then the line with a caret below it."""
         out = f"{self.file}:{self.mark.line}:{self.mark.column}: {self.severity}: {self.message}"
+        out += "".join(f"\n  included from {place}" for place in self.included)
         if not self.excerpt:
             return out
         number = str(self.mark.line)
-        lead = "".join("\t" if char == "\t" else " " for char in self.excerpt)
-        caret = (lead + " ")[: self.mark.column - 1 - self.shift]
+        before = (self.excerpt + " ")[: self.mark.column - 1 - self.shift]
+        caret = "".join(map(_blank, before))
         return f"{out}\n  {number} | {self.excerpt}\n  {' ' * len(number)} | {caret}^"
 
 
@@ -159,6 +164,12 @@ def rule_node(source: Source, family: str, index: int) -> Node:
     return source.root.at(("syscalls", family), key=True)
 
 
+def _blank(char: str) -> str:
+    """As much room as a terminal gives a character."""
+    room = "" if combining(char) else "  " if east_asian_width(char) in "WF" else " "
+    return char if char == "\t" else room
+
+
 def _shown(text: str) -> str:
     """What a file says is shown, never sent to the terminal as it is."""
     return "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
@@ -205,6 +216,8 @@ class Source:
         self.name = PurePath(file).name
         self.findings: list[Finding] = []
         self.included: list[Source] = []
+        # The entry of `include` that this file is there for.
+        self.entry: Node | None = None
         self._lines: list[str] = []
         if len(content) > SIZE_MAX:
             self.add(Mark(1, 1), f"larger than {SIZE_MAX} bytes")
@@ -230,7 +243,19 @@ class Source:
             half = _MESSAGE_MAX // 2
             message = f"{message[:half]} ... {message[-half:]}"
         excerpt = _shown(line[start : start + _EXCERPT_MAX])
-        self.findings.append(Finding(self.file, mark, _shown(message), severity, excerpt, start))
+        if start:
+            start, excerpt = start - len(_CUT), _CUT + excerpt
+        if len(line) > start + len(excerpt):
+            excerpt += _CUT
+        self.findings.append(
+            Finding(self.file, mark, _shown(message), severity, excerpt, start, self._way())
+        )
+
+    def _way(self) -> tuple[str, ...]:
+        if self.entry is None:
+            return ()
+        by = self.entry.source
+        return (f"{by.file}:{self.entry.mark.line}", *by._way())
 
     @property
     def full(self) -> bool:
@@ -283,7 +308,7 @@ class Source:
                 message += " before the end of the file"
         elif context is not None and context.line + 1 != mark.line:
             message += f" (begun in line {context.line + 1})"
-        elif line[mark.column - 1 : mark.column] == "\t":
+        if line[mark.column - 1 : mark.column] == "\t":
             message += " (a tab): YAML is indented by spaces"
         self.add(mark, message)
 

@@ -7,19 +7,20 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from supervisor.policy.source import Node
-from supervisor.policy.values import near
+from supervisor.policy.source import Mark, Node
+from supervisor.policy.values import mistakes_of, near
 
 Where = tuple[int | str, ...]
 _RULES_MAX: Final = 12_000
 
 
-def validate(root: Node, model: type[BaseModel]) -> Any:
+def validate(root: Node, model: type[BaseModel]) -> tuple[Any, frozenset[str]]:
     """The policy as an instance of `model`; every error becomes a finding where it stands.
 
     Where there are errors the instance is what can be read in spite of them, for the checks that
-    follow: what is wrong is replaced or left out so that nothing is found which is not there.
-    Raises PolicyFindings where that cannot be done.
+    follow: what is wrong is replaced or left out so that nothing is found which is not there. The
+    names are those of families of which too much was left out to hold their rules against each
+    other. Raises PolicyFindings where that cannot be done.
     """
     source = root.source
     if root.kind != "mapping":
@@ -34,6 +35,10 @@ def validate(root: Node, model: type[BaseModel]) -> Any:
             kind = found["type"]
             node = root.at(where, key=kind in ("extra_forbidden", "policy_key"))
             wrong.append(where)
+            if kind == "policy":
+                for inner, text in mistakes_of(found.get("ctx")):
+                    _note(root, (*where, *inner), text, known)
+                continue
             # An alias, say, is wrong already: that it is no list either is no news.
             if kind == "missing" or (node.source.file, node.mark) not in known:
                 source.at(node, _message(kind, where, found, model, node))
@@ -55,11 +60,21 @@ def validate(root: Node, model: type[BaseModel]) -> Any:
     if len(rules) > _RULES_MAX:
         source.at(rules[_RULES_MAX], f"more than {_RULES_MAX} rules")
         source.fail()
+    partly = set()
     for family, nodes in every.items():
         section = getattr(document.syscalls, family, None)
         if section is not None and not _rules_of(section, nodes, ("syscalls", family), note):
-            setattr(document.syscalls, family, None)
-    return document
+            partly.add(family)
+            if len(section.rules) < len(nodes):
+                setattr(document.syscalls, family, None)
+    return document, frozenset(partly)
+
+
+def _note(root: Node, where: Where, text: str, known: set[tuple[str, Mark]]) -> None:
+    """One mistake within a value; at the key where it is the key that nobody knows."""
+    node = root.at(where, key=text.startswith("unknown setting"))
+    if (node.source.file, node.mark) not in known:
+        node.source.at(node, text)
 
 
 def _rules(root: Node) -> dict[str, list[Node]]:
@@ -100,7 +115,9 @@ def _rules_of(
     section: Any, nodes: Sequence[Node], where: Where,
     note: Callable[[ValidationError, Where], list[Where]],
 ) -> bool:
-    """Reads the rules of a section into it, one after the other. False: too much is wrong."""
+    """Reads the rules of a section into it, one after the other. False: too much is wrong to hold
+    them against each other; fewer than there are: even to look at each.
+    """
     model: type[BaseModel] = _model_at(type(section), ("rules",))
     rules: list[Any] = []
     whole = True
@@ -111,16 +128,22 @@ def _rules_of(
             rules.append(model.model_validate(value))
         except ValidationError as error:
             keys = {one[len(prefix)] for one in note(error, prefix) if len(one) > len(prefix)}
-            if not keys or not keys <= _STAND_INS.keys():
+            known = bool(keys) and keys <= _STAND_INS.keys()
+            whole = whole and known
+            rest = value if isinstance(value, dict) else {}
+            mended = {key: one for key, one in rest.items() if key not in keys}
+            mended |= {key: _STAND_INS[key] for key in keys if key in _STAND_INS}
+            if not known:
+                # a place for what is wrong, so that the others keep their numbers
+                mended["do"] = "refuse"
+            try:
+                rules.append(model.model_validate(mended))
+            except ValidationError:
                 whole = False
-            elif whole:
-                mended = {**value, **{key: _STAND_INS[key] for key in keys}}
-                try:
-                    rules.append(model.model_validate(mended))
-                except ValidationError:
-                    whole = False
+                rules.append(model.model_validate({"do": "refuse"}))
             if node.source.full:
-                return False
+                whole = False
+                break
     section.rules = rules
     return whole
 
@@ -157,6 +180,14 @@ def _mended(value: Any, wrong: Sequence[Where]) -> Any:
     return value
 
 
+_TYPES: Final[Mapping[str, str]] = {
+    "string_type": "a text: in quotes, where YAML would read a number or something else",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+}
+
+
 def _message(
     kind: str,
     where: Where,
@@ -185,6 +216,8 @@ def _message(
         return f"{name} is a mapping of keys to values"
     if kind == "string_pattern_mismatch":
         return f"{name} is made of letters, digits, '.', '_' and '-', 64 at most"
+    if kind in _TYPES:
+        return f"{name} is {_TYPES[kind]}"
     text = str(found["msg"]).removeprefix("Input should be ").removeprefix("a valid ")
     return f"{name} should be {text}"
 

@@ -11,7 +11,7 @@ import errno
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pydantic_core import PydanticCustomError
 
@@ -34,7 +34,7 @@ REALISE = ("auto", "node", "bind", "closed")
 ID_MAX = 0xFFFFFFFE
 REFUSALS = frozenset({Verdict.REFUSE, Verdict.ERRNO, Verdict.KILL})
 WORDS = (Verdict.EMULATE, Verdict.CONTINUE, Verdict.REFUSE, Verdict.KILL)
-_RETURN_MAX = (1 << 31) - 1
+RETURN_MAX = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,38 @@ def wrong(text: str) -> PydanticCustomError:
     """An error of a value; its text is for a person."""
     # A brace in the text would be read as a field of pydantic's template.
     return PydanticCustomError("policy", "{text}", {"text": text})
+
+
+class Mistakes:
+    """All that is wrong within one value: each with the keys and indexes that lead to it."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[tuple[str | int, ...], str]] = []
+
+    def add(self, text: str, *where: str | int) -> None:
+        """One more; `where` leads from the value to what is wrong in it."""
+        self.found.append((where, text))
+
+    def read(self, parse: Callable[[Any], Any], value: object, *where: str | int) -> Any:
+        """What `parse` makes of a part of the value; None where something is wrong with it."""
+        try:
+            return parse(value)
+        except PydanticCustomError as error:
+            self.found += [((*where, *place), text) for place, text in mistakes_of(error.context)]
+            return None
+
+    def end(self) -> None:
+        """Raises one error for all of them, if there are any."""
+        if self.found:
+            text = "; ".join(text for _, text in self.found)
+            raise PydanticCustomError("policy", "{text}", {"text": text, "found": self.found})
+
+
+def mistakes_of(context: Mapping[str, Any] | None) -> list[tuple[tuple[str | int, ...], str]]:
+    """The mistakes that an error of `wrong` or of Mistakes stands for."""
+    if context is None:
+        return []
+    return list(context.get("found", [((), str(context["text"]))]))
 
 
 def slip(word: str, known: Sequence[str], likeness: float = 0.6) -> str:
@@ -145,6 +177,8 @@ def parse_seconds(value: object) -> float:
         found := re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s|m)", value)
     ):
         seconds = float(found[1]) * _SECONDS[found[2]]
+    elif isinstance(value, str) and (found := re.fullmatch(r"[0-9.]+ *([A-Za-z]+)", value)):
+        raise wrong(f"{found[1]} is no unit of time here: write ms, s or m")
     else:
         raise wrong('a time is a number of seconds, or a text such as "100ms" or "2s"')
     if not 0.001 <= seconds <= _SECONDS_MAX:
@@ -179,6 +213,16 @@ def action_parser(
     ]
     keys += ["redirect"] if redirect is not None else []
     words = [word.value for word in WORDS if word in allowed]
+    readers: dict[Any, Callable[[Any], Action]] = {
+        "errno": lambda setting: Action(Verdict.ERRNO, parse_errno(setting)),
+        "return": _return,
+        "emulate": _emulate,
+    }
+    if emulate is not None:
+        readers["emulate"] = lambda setting: Action(Verdict.EMULATE, how=emulate(setting))
+        readers["inject"] = lambda setting: Action(Verdict.INJECT, how=emulate(setting))
+    if redirect is not None:
+        readers["redirect"] = lambda setting: Action(Verdict.EMULATE, how=redirect(setting))
 
     def parse(value: object) -> Action:
         if isinstance(value, str):
@@ -194,34 +238,40 @@ def action_parser(
                 f"{', '.join(keys)}"
             )
         ((key, setting),) = value.items()
-        if key == "errno" and Verdict.ERRNO in allowed:
-            return Action(Verdict.ERRNO, parse_errno(setting))
-        if key == "return" and Verdict.RETURN in allowed:
-            if not isinstance(setting, int) or isinstance(setting, bool):
-                raise wrong("return takes a number")
-            if not 0 <= setting <= _RETURN_MAX:
-                raise wrong(f"return takes 0 to {_RETURN_MAX}; errnos are written errno: NAME")
-            return Action(Verdict.RETURN, setting)
-        if key == "emulate" and Verdict.EMULATE in allowed:
-            if emulate is not None:
-                return Action(Verdict.EMULATE, how=emulate(setting))
-            return _emulate(setting)
-        if key == "inject" and Verdict.INJECT in allowed and emulate is not None:
-            return Action(Verdict.INJECT, how=emulate(setting))
-        if key == "redirect" and redirect is not None:
-            return Action(Verdict.EMULATE, how=redirect(setting))
-        raise wrong(f"unknown action {key!r}" + near(str(key), keys))
+        mistakes = Mistakes()
+        read = readers.get(key)
+        if read is None or key not in keys:
+            raise wrong(f"unknown action {key!r}" + near(str(key), keys))
+        action = mistakes.read(read, setting, key)
+        mistakes.end()
+        return cast("Action", action)
 
     return parse
+
+
+def _return(setting: object) -> Action:
+    if not isinstance(setting, int) or isinstance(setting, bool):
+        raise wrong("return takes a number")
+    if not 0 <= setting <= RETURN_MAX:
+        raise wrong(f"return takes 0 to {RETURN_MAX}; errnos are written errno: NAME")
+    return Action(Verdict.RETURN, setting)
+
+
+def unknown_settings(setting: Mapping[Any, object], known: Sequence[str]) -> Mistakes:
+    """The keys of `emulate` that mean nothing."""
+    mistakes = Mistakes()
+    for key in setting:
+        if key not in known:
+            mistakes.add(f"unknown setting {key!r} of emulate" + near(str(key), known), str(key))
+    return mistakes
 
 
 def _emulate(setting: object) -> Action:
     if not isinstance(setting, dict):
         raise wrong("emulate takes settings, such as emulate: {realise: bind}")
-    for key in setting:
-        if key != "realise":
-            raise wrong(f"unknown setting {key!r} of emulate" + near(str(key), ["realise"]))
+    mistakes = unknown_settings(setting, ["realise"])
     realise = setting.get("realise", "auto")
     if realise not in REALISE:
-        raise wrong(f"unknown realise {realise!r}" + near(str(realise), list(REALISE)))
+        mistakes.add(f"unknown realise {realise!r}" + near(str(realise), list(REALISE)), "realise")
+    mistakes.end()
     return Action(Verdict.EMULATE, realise=str(realise))

@@ -271,3 +271,29 @@ def document(number: int) -> bytes:
         signs = [*SIGNS, b"version: 1\n", b"syscalls: ", b"mknod: ", b"do: emulate", b"rules: "]
         return b"".join(rnd.choice(signs) for _ in range(rnd.randrange(1, 40)))
     return rnd.randbytes(rnd.randrange(200))
+
+
+_RECORD = (
+    b'{"session": "s", "syscall": "mknodat", "arch": "x86_64", "uid": 0, "gid": 0, '
+    b'"args": {"dirfd": -100, "pathname": "/a", "mode": 8630, "dev": 259}, "verdict": "refuse", '
+    b'"rule": "p.yaml:3", "resolved": "/a", "facts": {"uid": 0, "gid": 0, "host_uid": 5, "source": '
+    b'{"kind": "device", "name": "/dev/a", "device": "7:0"}, "capabilities": ["mknod"]}}\n'
+)
+_CALLS = (
+    b'mknod("/dev/kvm", S_IFCHR|0666, makedev(0xa, 0xe8)) = -1 EPERM (Operation not permitted)\n',
+    b'[pid  7] 18:54:31.4 mknodat(3</usr>, "a\\nb", S_IFBLK|0660, makedev(0x8, 0x1)) = 0\n',
+    b'mount("/a", "/b", "ext4", MS_RDONLY|0x400, "x=(1") = 0\n',
+    b'connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("10.0.0.1")}, 16)\n',
+    b"mount source=/a target=/b filesystemtype=ext4 mountflags=ro,nosuid data=x\n",
+    b"mknod pathname=/x mode=char dev=kvm\n",
+    b'ioctl(0, TIOCSTI, [10]) = 0\n',
+    _RECORD,
+    _RECORD,
+)
+
+
+def calls(number: int) -> bytes:
+    """Lines of a log or of strace, some of them spoilt: always the same for a number."""
+    rnd = random.Random(~number)
+    lines = bytearray(b"".join(rnd.choice(_CALLS) for _ in range(4)))
+    return _changed(rnd, lines)

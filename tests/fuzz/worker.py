@@ -21,13 +21,15 @@ from supervisor.errors import SeccompdError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.model import Facts, Snapshot
 from supervisor.policy import selftest, store
+from supervisor.policy.call_text import parse
 from supervisor.policy.compile import compile_draft
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.draft import read_draft
 from supervisor.policy.lint import lint
+from supervisor.policy.records import Log
 from supervisor.policy.source import Finding, PolicyFindings
 from supervisor.policy.traits import Traits
-from tests.fuzz.documents import document
+from tests.fuzz.documents import calls, document
 
 SECONDS = 30.0
 MEGABYTES = 100
@@ -98,10 +100,30 @@ def read_cases(content: bytes, folder: Path) -> str:
         report = selftest.run(folder / "t.yaml", FAMILIES)
         for result in report.results:
             result.text()
+        if report.wrong:
+            return _unclear(report.wrong)
     except PolicyFindings as error:
         return _unclear(error.findings)
     except SeccompdError as error:
         return "" if error.what else "an error that says nothing"
+    return ""
+
+
+def read_calls(content: bytes, folder: Path) -> str:
+    """What is wrong with how lines were read, as a log and as calls that somebody gives."""
+    log = Log(FAMILIES)
+    file = folder / "log"
+    file.write_bytes(content)
+    for asked, _ in log.calls([file]):
+        asked.text()
+    if log.complaint and _UNCLEAR.search(log.complaint):
+        return f"unclear: {log.complaint!r}"
+    for line in content.decode("utf-8", "surrogateescape").splitlines()[:50]:
+        try:
+            parse(FAMILIES, line).text()
+        except ValueError as error:
+            if not str(error) or _UNCLEAR.search(str(error)):
+                return f"unclear: {str(error)!r}"
     return ""
 
 
@@ -116,6 +138,8 @@ def work(first: int, count: int, progress: int, folder: Path) -> dict[str, Any]:
             kind, wrong = read(content, folder)
             if not wrong and b"cases" in content and len(content) < 1 << 14:
                 wrong = read_cases(content, folder)
+            if not wrong and number % 4 == 0 and len(content) < 1 << 14:
+                wrong = read_calls(calls(number), folder)
         except Exception:  # every one of them is what is looked for
             kind, wrong = "", traceback.format_exc()
         if not wrong and _peak() >= MEGABYTES:

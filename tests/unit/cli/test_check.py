@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from pathlib import Path
 
 import pytest
 
 from supervisor.cli import check, schema
+from supervisor.errors import UsageError
 
 
 def run(*words: object) -> int:
@@ -61,6 +63,70 @@ def test_cases_are_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "1 of 1 cases passed" in captured.out
     assert 'p.test.yaml:2: mknod("a", S_IFCHR|0666, makedev(1, 3))' in captured.err
     assert "verdict: expected emulate, found refuse" in captured.err
+
+
+def test_folders_and_stdin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/a.yaml").write_text("version: 1\nsyscalls: {mknod: [{do: emulate}]}\n")
+    (tmp_path / "b.yaml").write_text("version: 1\nsyscalls: {mknod: []}\n")
+    assert run(tmp_path) == 0
+    out = capsys.readouterr().out
+    assert f"{tmp_path}/b.yaml: ok, 0 rules, " in out
+    assert f"{tmp_path}/deep/a.yaml: ok, 1 rule, " in out
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no file below it"):
+        run(tmp_path / "empty")
+    monkeypatch.chdir(tmp_path)
+    for text, status, said in (
+        (b"version: 1\ninclude: ./b.yaml\n", 0, "<stdin>: ok, 0 rules"),
+        (b"version: 1\nsyscalls: {mknod: 5}\n", 1, "<stdin>:2:19: error: "),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+        assert run("-") == status
+        captured = capsys.readouterr()
+        assert said in captured.out + captured.err
+
+
+def test_what_is_wrong_with_an_included_file_names_who_includes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text("version: 1\n\ninclude: ./b.yaml\n")
+    (tmp_path / "b.yaml").write_text("version: 1\ninclude: [./c.yaml]\n")
+    (tmp_path / "c.yaml").write_text("version: 1\nsyscalls: {mknod: [{do: emulat}]}\n")
+    assert run(tmp_path / "a.yaml") == 1
+    way = f"\n  included from {tmp_path}/b.yaml:2\n  included from {tmp_path}/a.yaml:3\n"
+    assert way in capsys.readouterr().err
+    assert run(tmp_path / "a.yaml", "-o", "json") == 1
+    ((found,),) = [one["findings"] for one in json.loads(capsys.readouterr().out)]
+    assert found["included_from"] == [f"{tmp_path}/b.yaml:2", f"{tmp_path}/a.yaml:3"]
+    (tmp_path / "c.yaml").write_text("version: 1\ninclude: [./a.yaml]\n")
+    assert run(tmp_path / "a.yaml") == 1
+    assert "includes itself: a.yaml > b.yaml > c.yaml > a.yaml" in capsys.readouterr().err
+
+
+def test_what_of_an_included_file_does_not_count_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = "syscalls: {mount: {otherwise: kernel, rules: []}}\n"
+    (tmp_path / "b.yaml").write_text(
+        f"version: 1\nmode: audit\non_error: EIO\nlimits: {{path: 1s}}\n{rules}"
+    )
+    (tmp_path / "a.yaml").write_text("version: 1\ninclude: ./b.yaml\n")
+    assert run(tmp_path / "a.yaml") == 0
+    err = capsys.readouterr().err
+    for text in ("it says mode: audit", "it says on_error: EIO", "it has limits of its own",
+                 "it says otherwise: kernel for mount"):  # fmt: skip
+        assert f"a.yaml:2:10: warning: {text}" in err
+    (tmp_path / "a.yaml").write_text(
+        "version: 1\ninclude: ./b.yaml\nmode: audit\non_error: EIO\nlimits: {path: 1s}\n" + rules
+    )
+    assert run(tmp_path / "a.yaml") == 0
+    assert capsys.readouterr().err == ""
+    (tmp_path / "b.yaml").write_text("version: 1\nmode: enforce\non_error: EPERM\n" + rules)
+    assert run(tmp_path / "a.yaml") == 0
+    assert capsys.readouterr().err == "", "what this policy says itself is no surprise"
 
 
 def test_schema(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,15 +78,18 @@ def test_junit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(str(folder), "--junit", str(file)) == 1
     top = ElementTree.parse(file).getroot()
     assert {key: top.get(key) for key in ("tests", "failures", "errors")} == {
-        "tests": "7", "failures": "1", "errors": "1",
+        "tests": "8", "failures": "1", "errors": "2",
     }  # fmt: skip
     (failure,) = top.iter("failure")
     assert failure.get("message") == "return: expected 8, found 7"
-    (error,) = top.iter("error")
+    error, _ = top.iter("error")
     assert "no policy is about nothing" in (error.text or "")
     captured = capsys.readouterr()
-    assert "broken.test.yaml: not run" in captured.err
-    assert "1:9: error: not a case" in captured.err
+    assert "1:16: error: not a case" in captured.err
+    assert "1:34: error: not a case: unknown verdict x" in captured.err
+    names = [case.get("name") for case in top.iter("testcase")]
+    assert 'a\\x5cb<"' in names
+    assert names[2] == 'mknod("/dev/kvm", S_IFCHR|0666, makedev(10, 232))'
 
 
 def test_a_name_cannot_speak_to_the_terminal(
@@ -144,5 +147,40 @@ def test_what_is_no_case_is_said(
     (tmp_path / "p.test.yaml").write_text(f"cases:\n  - {case}\n")
     assert run(str(tmp_path)) == 1
     said = capsys.readouterr().err
-    assert "p.test.yaml:2:5: error: not a case: " in said
+    assert re.search(r"p.test.yaml:2:[0-9]+: error: not a case: ", said)
     assert message in said
+
+
+def test_one_that_is_no_case_hides_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_text("version: 1\nsyscalls: {mknod: [{do: emulate}]}\n")
+    (tmp_path / "p.test.yaml").write_text(
+        "cases:\n  - {call: mknodd, verdict: emulated, errno: EPRM, foo: 1, caller: {uit: 1}}\n"
+        "  - {call: mknod, args: {mode: chair, dev: '1:3'}, verdict: emulate}\n"
+        "  - " + KVM.replace("VERDICT", "emulate") + "\n"
+    )
+    assert run(str(tmp_path)) == 1
+    out, err = capsys.readouterr()
+    assert "1 of 1 cases passed" in out
+    places = re.findall(r"p.test.yaml:([0-9]+:[0-9]+): error: not a case: (.*)", err)
+    assert [(place, text[:16]) for place, text in places] == [
+        ("2:12", "no policy is abo"),
+        ("2:29", "unknown verdict "),
+        ("2:46", "unknown errno EP"),
+        ("2:57", "unknown key foo:"),
+        ("2:74", "unknown key uit "),
+        ("3:32", "chair is no numb"),
+    ]
+
+
+def test_what_tests_nothing_does_not_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "p.yaml"
+    policy.write_text("version: 1\nsyscalls: {mknod: [{do: emulate}]}\n")
+    assert run(str(policy)) == 1
+    assert "hint: write p.test.yaml beside it" in capsys.readouterr().err
+    (tmp_path / "p.test.yaml").write_text("cases: []\n")
+    assert run(str(policy)) == 1
+    assert "p.test.yaml:1:8: error: there are no cases" in capsys.readouterr().err

@@ -263,6 +263,11 @@ def test_io_uring_is_refused_where_it_would_go_past_a_rule(arch: int) -> None:
     plain = mknod("{do: emulate}", nodes="none")
     assert ask(plain.filter, "io_uring_setup", arch) == bpf.RET_ALLOW
     assert ask(EMPTY.filter, "io_uring_setup", arch) == bpf.RET_ALLOW
+    rule = "syscalls: {connect: [{port: 80, do: refuse}]}"
+    assert ask(policy(f"version: 1\n{rule}").filter, "io_uring_setup", arch) == ENOSYS
+    audited = policy(f"version: 1\nmode: audit\n{rule}").filter
+    assert ask(audited, "io_uring_setup", arch) == bpf.RET_ALLOW
+    assert ask(audited, "socket", arch, 2, 5, 0) == bpf.RET_ALLOW
 
 
 @pytest.mark.parametrize("arch", NATIVE_ARCHES)
@@ -273,6 +278,17 @@ def test_the_other_way_to_a_mount_is_not_there_where_rules_are(arch: int, name: 
         mounts("{fstype: ext4, do: refuse}", otherwise="refuse"),
     ):
         assert ask(compiled.filter, name, arch) == ENOSYS
+    # what is only recorded, or nothing but the kernel's, leaves calls as they are without us
+    for let_go in (
+        policy("version: 1\nmode: audit\nsyscalls: {mount: []}"),
+        policy("version: 1\nmode: audit\nsyscalls: {mount: [{do: refuse}]}"),
+        mounts("{fstype: ext4, mode: audit, do: refuse}", otherwise="kernel"),
+    ):
+        assert ask(let_go.filter, name, arch) == bpf.RET_ALLOW
+    part = mounts("{fstype: ext4, mode: audit, do: {emulate: {via: fuse}}}",
+                  "{fstype: squashfs, source: /a, do: {emulate: {via: fuse}}}",
+                  otherwise="kernel")  # fmt: skip
+    assert ask(part.filter, name, arch) == ENOSYS
     assert ask(mknod("{do: emulate}").filter, name, arch) == bpf.RET_ALLOW
     assert ask(EMPTY.filter, name, arch) == bpf.RET_ALLOW
 

@@ -57,7 +57,8 @@ def test_calls_are_split() -> None:
         ['"/dev/a, b)"', r'"/m\""', '"ext4"', "MS_RDONLY", "makedev(1, 2)", '"x=(y,z)"'],
     )
     assert split_call("f()") == ("f", [])
-    for wrong in ("mknod", "mknod(", 'f("a)', "f(a, b", 'f("a" "b")'):
+    assert split_call("f(3</a,b)>, X) = 0") == ("f", ["3</a,b)>", "X"])
+    for wrong in ("mknod", "mknod(", 'f("a)', "f(a, b", 'f("a" "b")', "f(a) b", "<... f resumed>)"):
         with pytest.raises(ValueError, match=r"."):
             split_call(wrong)
 

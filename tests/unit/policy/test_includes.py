@@ -137,7 +137,7 @@ def test_a_race_between_files_does_not_load(tmp_path: Path) -> None:
         ({}, "version: 1\nlists: {a: [$b], b: [$c], c: [$a]}\n",
          ["main.yaml:2:31 the list a is part of itself"]),
         ({}, "version: 1\nlists: {a: zero, 'b c': [zero]}\n",
-         ["main.yaml:2:12 a should be list", "main.yaml:2:18 the name of a list is a word"]),
+         ["main.yaml:2:12 a is a list", "main.yaml:2:18 the name of a list is a word"]),
         (
             {"a": "version: 1\nlists: {l: [zero]}\n", "b": "version: 1\nlists: {l: [full]}\n"},
             "version: 1\ninclude: [./a.yaml, ./b.yaml]\n",

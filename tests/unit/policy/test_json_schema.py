@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import store
-from supervisor.policy.schema import json_schema
+from supervisor.policy.asked import specs
+from supervisor.policy.doors import DOORS
+from supervisor.policy.schema import cases_schema, json_schema
 from supervisor.policy.source import PolicyFindings, Source
 from tests.support.policies import policy
 
@@ -34,6 +37,38 @@ def refused(text: str) -> bool:
 
 def test_it_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+CASES = cases_schema([*specs(FAMILIES), *DOORS])
+
+
+def nameless(schema: Any, place: str = "") -> Iterator[str]:
+    """The places of properties that an editor can say nothing of."""
+    if isinstance(schema, dict):
+        for name, one in schema.get("properties", {}).items():
+            if "description" not in one and "$ref" not in one:
+                yield f"{place} {name}"
+        for key, one in schema.items():
+            yield from nameless(one, f"{place}/{key}")
+    elif isinstance(schema, list):
+        for number, one in enumerate(schema):
+            yield from nameless(one, f"{place}/{number}")
+
+
+def test_every_key_says_what_it_is() -> None:
+    assert list(nameless(SCHEMA)) == []
+    assert list(nameless(CASES)) == []
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_files_of_cases(file: Path) -> None:
+    jsonschema.Draft202012Validator.check_schema(CASES)
+    checker = jsonschema.Draft202012Validator(CASES)
+    document = value(file.with_suffix(".test.yaml").read_text())
+    assert list(checker.iter_errors(document)) == []
+    for spoilt in ({"call": "mknodd"}, {"foo": 1}, {"caller": {"uit": 0}}, {"errno": "EPRM"}):
+        cases = [{**document["cases"][0], **spoilt}]
+        assert list(checker.iter_errors({"cases": cases})) != []
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)

@@ -92,6 +92,10 @@ def warnings(text: str, nodes: Nodes | None = None) -> list[str]:
             "    - {devices: mem, do: {emulate: {realise: closed}}}\n",
             ["4:24 mem grants the host's memory", "4:29 char 10:196 grants the host's devices"],
         ),
+        (
+            HEAD + "    - {devices: [zero, zero, full, 'char 1:5', 'char 1:*'], do: refuse}\n",
+            ["4:24 this device is in the list already, as zero", "4:36 this device is in the list"],
+        ),
         (  # what an earlier rule decides is not granted by a later one
             HEAD + "    - {devices: [mem, 'char 1:0-2', 'block 8:*'], do: refuse}\n"
             "    - {devices: ['char 1:0-3', 'block 8:1'], do: emulate}\n"
@@ -147,6 +151,20 @@ def warnings(text: str, nodes: Nodes | None = None) -> list[str]:
                 "8:9 this rule is never reached: p.yaml:7",
                 "9:9 this rule is never reached: p.yaml:6",
             ],
+        ),
+        (
+            MOUNT + '      - {fstype: ext4, source: "**", mode: audit, do: refuse}\n'
+            "      - {fstype: ext4, options: {allow: [ro]}, do: kill, mode: audit}\n"
+            "      - {fstype: ext4, source: block 8:1, do: {errno: EIO}, mode: audit}\n",
+            [
+                "7:9 this rule is never reached: p.yaml:6 decides",
+                "8:9 this rule is never reached: p.yaml:6 decides",
+            ],
+        ),
+        (  # where the source is not known, what grants does not match
+            MOUNT + '      - {fstype: ext4, source: "**", do: {emulate: {via: fuse}}}\n'
+            "      - {fstype: ext4, do: kill, mode: audit}\n",
+            [],
         ),
         (
             MOUNT + "      - {fstype: [nfs, tmpfs], source: 'block 7:0', do: emulate}\n",

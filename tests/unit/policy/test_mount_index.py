@@ -52,6 +52,7 @@ def a_rule(rnd: random.Random, number: int) -> MountRule:
         options=some(rnd, OPTIONS) if rnd.random() < 0.5 else None,
         caller=CallerMatch(uids=((0, 0),)) if rnd.random() < 0.2 else None,
         audit=rnd.random() < 0.1,
+        required=rnd.choice((0, 0, 0, MS["ro"])),
     )
 
 
@@ -66,7 +67,7 @@ def allowed(
             continue
         objection = rule.objection(flags, options)
         if objection:
-            reason = reason or f"{objection} is not allowed by {rule.place}"
+            reason = reason or f"{objection} by {rule.place}"
             continue
         out.append(rule)
         if not rule.needs_facts:
@@ -127,7 +128,7 @@ def test_a_remount_is_held_against_every_rule_of_the_kernels(seed: int) -> None:
         for options in ([], ["x"], ["y=1", "z"]):
             call = (0, b"/t", 0, MS["remount"] | flags, ",".join(options).encode())
             wrong = [(rule.objection(flags, options), rule.place) for rule in mounting]
-            said = [f"{what} is not allowed by {place}" for what, place in wrong if what]
+            said = [f"{what} by {place}" for what, place in wrong if what]
             assert rules.decide(call, None).reason == (said[0] if said else "")
 
 

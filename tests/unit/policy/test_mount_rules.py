@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 from typing import Any
 
 import pytest
 
+from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.mounts import MS
+from supervisor.kernel.simulate import run
 from supervisor.kernel.syscalls import I386
 from supervisor.model import (
     Decision,
@@ -21,6 +24,7 @@ from supervisor.model import (
 )
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.mounts import split_options
+from supervisor.policy.shadows import shadows
 from supervisor.policy.source import PolicyFindings
 from tests.support.policies import mknod, mount_call, mounts
 from tests.support.policies import policy as policy_of
@@ -312,6 +316,8 @@ def test_what_is_forced_may_be_asked_for() -> None:
         ("{fstype: a/b, do: refuse}", "is no type of a filesystem"),
         ("{fstype: ext4, options: [ro], do: refuse}", "options is a mapping with allow"),
         ("{fstype: ext4, options: {allow: [bind]}, do: refuse}", "bind is another call"),
+        ("{fstype: ext4, options: {require: rw}, do: refuse}", "'rw' is no flag that can be"),
+        ("{fstype: ext4, options: {}, do: refuse}", "options is a mapping with allow"),
         ("{fstype: ext4, options: {allow: ['a,b']}, do: refuse}", "is no flag and no option"),
         ("{fstype: ext4, do: {emulate: {via: fus}}}", "did you mean fuse?"),
         ("{fstype: ext4, do: {emulate: {realise: bind}}}", "unknown setting 'realise'"),
@@ -378,3 +384,66 @@ def test_how_many_mounts_there_may_be() -> None:
     for wrong in ("257", "-1", "many", "1.5", "true"):
         with pytest.raises(PolicyFindings, match=r"p\.yaml:4:\d+: error: max_mounts"):
             policy_of(text.replace("LIMIT", wrong))
+
+
+REQUIRE = (
+    "{fstype: ext4, options: {require: [ro, nosuid]}, do: {errno: EROFS}}",
+    "{fstype: ext4, options: {allow: [noatime], require: ro}, do: {emulate: {via: fuse}}}",
+    "{fstype: ext4, options: {allow: '*', require: lazytime}, do: {emulate: {via: fuse}}}",
+)
+
+
+def test_flags_that_have_to_be_there() -> None:
+    compiled = mounts(*REQUIRE, otherwise="refuse")
+
+    def rule(*flags: str, data: bytes = b"") -> tuple[str, str]:
+        found = first(compiled, mount_call(flags=sum(MS[name] for name in flags), data=data))
+        return found.rule, found.reason
+
+    assert rule("ro", "nosuid", data=b"any")[0] == "p.yaml:6"
+    assert rule("ro", "noatime")[0] == rule("ro")[0] == "p.yaml:7"
+    assert rule("ro", "nosuid", "noatime", "nodev")[0] == "p.yaml:6"
+    assert rule("lazytime", "nodev", data=b"any")[0] == "p.yaml:8"
+    assert rule() == ("p.yaml:4", "ro is missing, and required by p.yaml:6")
+    assert rule("nosuid")[0] == "p.yaml:4"
+    # What has to be there is locked, where the kernel can: a remount cannot take it away.
+    granted = second(compiled, mount_call(flags=MS["ro"]))
+    assert settings(granted).force == MS["ro"] | MS["nodev"]
+    changed = CompiledPolicy.from_json(json.loads(json.dumps(compiled.to_json())))
+    assert changed.families == compiled.families
+
+
+def test_a_remount_keeps_what_has_to_be_there() -> None:
+    compiled = mounts(
+        "{fstype: ext4, source: /a, options: {allow: [noatime], require: ro}, do: emulate}"
+    )
+    remount = MS["remount"]
+    assert first(compiled, mount_call(flags=remount | MS["ro"])).reason == ""
+    assert first(compiled, mount_call(flags=remount)).reason == (
+        "ro is missing, and required by p.yaml:6"
+    )
+
+
+@pytest.mark.parametrize("otherwise", ["kernel", "refuse"])
+def test_the_filter_notifies_what_a_rule_with_required_flags_wants(otherwise: str) -> None:
+    compiled = mounts(*REQUIRE[1:], otherwise=otherwise)
+    bits = [MS[name] for name in ("ro", "nosuid", "noatime", "lazytime", "mand")]
+    for chosen in itertools.product((0, 1), repeat=len(bits)):
+        flags = sum(bit for bit, there in zip(bits, chosen, strict=True) if there)
+        for magic in (0, 0xC0ED0000):
+            call = mount_call(flags=flags | magic)
+            registers = [arg if isinstance(arg, int) else 1 for arg in call.args]
+            action = run(compiled.filter, call.nr, call.arch, registers).action
+            wanted = first(compiled, call).verdict is not Verdict.CONTINUE
+            assert wanted <= (action == RET_USER_NOTIF), hex(flags | magic)
+            if otherwise == "kernel" and not magic and action == RET_USER_NOTIF:
+                assert wanted, hex(flags)
+
+
+def test_required_flags_take_part_in_proofs() -> None:
+    rules = mounts(
+        "{options: {require: [ro]}, do: {errno: EIO}}",
+        "{options: {require: [ro, nosuid]}, do: {errno: EROFS}}",
+        "{fstype: ext4, options: {allow: [nosuid, ro]}, do: refuse}", otherwise="refuse",
+    ).families["mount"]  # fmt: skip
+    assert [shadow.index for shadow in shadows(rules)] == [1]

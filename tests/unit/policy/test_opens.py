@@ -9,7 +9,8 @@ from supervisor.kernel.opening import pack_how
 from supervisor.kernel.simulate import action_text
 from supervisor.kernel.syscalls import I386, X86_64
 from supervisor.model import Facts, Inject, Verdict
-from supervisor.policy.asked import Asked, parse
+from supervisor.policy.asked import Asked
+from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain
 from supervisor.policy.opens import OpenRules

@@ -120,11 +120,15 @@ def test_what_is_no_record_is_counted(tmp_path: Path, capsys: pytest.CaptureFixt
     broken = node(b"/a", 0x103)
     del broken["args"]["dev"]
     lost = {**node(b"/a", 0x103, **REFUSED), "lost_records": 7}
-    lines: list[Any] = ["not json", "[1]", "{" * 2000, broken, lost, {**lost, "lost_records": 9}]
+    strange: list[dict[str, Any]] = [{"rule": {}}, {"rule": None}, {"uid": "0"}]
+    odd = [{**broken, **more} for more in strange]
+    odd += [{**lost, "syscall": {}, "lost_records": 0}, {**lost, "arch": [], "lost_records": 0}]
+    lines: list[Any] = ["not json", "[1]", "{" * 2000, '{"a":' * 9000, *odd, broken]
+    lines += [lost, {**lost, "lost_records": 9}]
     assert run(tmp_path, "  mknod: []\n", *lines) == 0
     out = capsys.readouterr().out
     assert "2 calls decided again" in out
     assert "9 records of the logs had been lost" in out
-    assert "4 lines are no records of this version" in out
+    assert "9 lines are no records of this version" in out
     with pytest.raises(PolicyError, match="cannot read it"):
         list(Log({}).calls([tmp_path / "nothing"]))

@@ -22,7 +22,7 @@ from supervisor.model import (
     SocketSettings,
     Verdict,
 )
-from supervisor.policy.asked import parse
+from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain
 from supervisor.policy.shadows import shadows

@@ -14,6 +14,9 @@ from tests.support.policies import mknod, policy
 SHIPPED = Path(__file__).parents[3] / "policies"
 
 
+MOUNTS = "version: 1\nsyscalls:\n  mount:\n"
+
+
 def findings(text: str | bytes) -> list[str]:
     read = partial(Source, "p.yaml") if isinstance(text, bytes) else policy
     with pytest.raises(PolicyFindings) as caught:
@@ -54,11 +57,11 @@ HEAD = "version: 1\nsyscalls:\n  mknod:\n"
         (HEAD + '    - {devices: "char 5000:1", do: kill}', "4:17 a major number is at most 4095"),
         (HEAD + '    - {devices: "char 5:9-1", do: kill}', "4:17 the range 9-1 is empty"),
         (HEAD + "    - {do: emulat}", "4:12 unknown action 'emulat': did you mean emulate?"),
-        (HEAD + "    - {do: {errno: EFOO}}", "4:12 unknown errno 'EFOO'"),
-        (HEAD + "    - {do: {return: -1}}", "4:12 return takes 0 to"),
+        (HEAD + "    - {do: {errno: EFOO}}", "4:20 unknown errno 'EFOO'"),
+        (HEAD + "    - {do: {return: -1}}", "4:21 return takes 0 to"),
         (
             HEAD + "    - {do: {emulate: {realise: nod}}}",
-            "4:12 unknown realise 'nod': did you mean node?",
+            "4:32 unknown realise 'nod': did you mean node?",
         ),
         (HEAD + "    - {devices: zero}", "4:7 the key do is missing"),
         (HEAD + "    - zero", "4:7 an entry of rules is a mapping"),
@@ -133,6 +136,38 @@ def test_all_mistakes_are_said_at_once_with_an_excerpt() -> None:
             "    - {devices: zero, do: continue}\n",
             {"4:17 unknown device"},
         ),
+        # all within one value, and what the other rules of a family have although one means nothing
+        (
+            HEAD + "    - {do: {emulate: {realise: nod, foo: 1, bar: 2}}}\n",
+            {"4:32 unknown realise", "4:37 unknown setting 'foo'", "4:45 unknown setting 'bar'"},
+        ),
+        (
+            MOUNTS + "    - {fstype: ext4, do: emulat}\n    - {fstype: ext5, do: kill, x: 1}\n"
+            "    - {fstype: overlay, do: emulate}\n    - {fstype: ext4, do: emulate}\n    - 5\n"
+            "    - {fstype: ext4, options: {allow: ['', bind, 'a,b']}, do: {errno: EPRM}}\n"
+            "    - {fstype: ext4, source: /a, do: {emulate: {via: kernl, force: [ro, x, rw], "
+            "shift: 5, devices: 1, program: foo, from: x, other: 1}}}\n",
+            {
+                "4:26 unknown action 'emulat'",
+                "5:16 unknown filesystem 'ext5'",
+                "5:32 unknown key x",
+                "6:16 emulate of overlay",
+                "7:26 via: kernel needs source",
+                "8:7 ",
+                "9:40 '' is no flag",
+                "9:44 bind is another call",
+                "9:50 'a,b' is no flag",
+                "9:71 unknown errno 'EPRM'",
+                "10:54 unknown via 'kernl'",
+                "10:73 force cannot have 'x'",
+                "10:76 force cannot have 'rw'",
+                "10:88 unknown shift 5",
+                "10:100 devices is true or false",
+                "10:112 unknown program 'foo'",
+                "10:123 unknown from 'x'",
+                "10:126 unknown setting 'other'",
+            },
+        ),
         ("version: 1\nversion: 1\nsyscalls: [\n", {"2:1 the key", "3:12 while parsing"}),
         ("a: [1\n\n\n", {"1:4 while parsing a flow sequence"}),
         ("a:\n\t- b\n", {"2:1 while scanning for the next token"}),
@@ -152,6 +187,36 @@ def test_every_mistake_shows_its_line() -> None:
         lines = str(caught.value).splitlines()
         assert len(lines) == 3
         assert lines[2].endswith("^"), lines
+
+
+@pytest.mark.parametrize(
+    ("before", "cells"),
+    [("漢字", 4), ("🎉", 2), ("é", 1), ("e\u0301", 1), ("\t", None), ("x" * 200, None)],
+)
+def test_the_caret_stands_below_what_is_wrong(before: str, cells: int | None) -> None:
+    with pytest.raises(PolicyFindings) as caught:
+        policy(f'version: 1\ndescription: "{before}", x\nsyscalls: {{}}\n')
+    line, caret = str(caught.value).splitlines()[1:3]
+    if cells is not None:
+        assert caret.index("^") == caret.index("| ") + 2 + len('description: "",') - 1 + cells
+    else:
+        # no character is wider than one cell, or caret and line begin alike
+        at = caret.index("^")
+        assert line[at] == ","
+    assert ("..." in line) == (len(before) > 100)
+
+
+def test_a_long_line_says_that_it_was_cut() -> None:
+    found = findings_of("version: 1\nname: " + "x" * 40 + " " + "y" * 400 + "\n")
+    assert any(one.endswith("y...") for one in found)
+    lone = findings_of("\t\n")
+    assert "(a tab): YAML is indented by spaces" in lone[0]
+
+
+def findings_of(text: str) -> list[str]:
+    with pytest.raises(PolicyFindings) as caught:
+        policy(text)
+    return ["\n".join(one.text().splitlines()[:2]) for one in caught.value.findings]
 
 
 def test_a_terminal_sees_no_escapes() -> None:

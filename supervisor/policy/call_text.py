@@ -1,0 +1,111 @@
+"""A call as a person gives it: as strace prints it, by the names of its arguments, or as a line of
+an audit log.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from errno import EFAULT
+from typing import Any, Final
+
+from supervisor.kernel.strace import leads_to, read_argument, split_call
+from supervisor.kernel.syscalls import X86_64, CallSpec, Kind
+from supervisor.model import Arg
+from supervisor.policy.asked import Asked, asked_of, named, recorded, spec_of
+from supervisor.policy.doors import CONSTANTS
+from supervisor.policy.families import FamilySpec
+
+_CALL: Final = re.compile(r"[^\s=]*[a-z_][a-z0-9_]*\s*\(|[\[0-9]")
+_POINTERS: Final = (Kind.PATH, Kind.ADDRESS)
+
+
+def parse(families: Mapping[str, FamilySpec], text: str, arch: int = X86_64) -> Asked:
+    """The call that a text is. ValueError says what cannot be read."""
+    text = text.strip()
+    if text.startswith("{"):
+        found = recorded(families, record_of(text))
+        if found is None:
+            raise ValueError("this record is not about a call of a policy")
+        return found
+    if _CALL.match(text):
+        name, words = split_call(text)
+        return _as_strace(spec_of(families, name), words, arch)
+    try:
+        name, *pairs = shlex.split(text) or [""]
+    except ValueError:
+        raise ValueError(f"a quote is open: {text[:40]}") from None
+    return _by_names(families, name, pairs, arch)
+
+
+def record_of(text: str | bytes) -> dict[str, Any]:
+    """A line of an audit log. ValueError where it is none."""
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"no JSON from column {error.colno} on"
+        raise ValueError(f"no record of an audit log: {where}") from None
+    except UnicodeDecodeError:
+        raise ValueError("no record of an audit log: not UTF-8") from None
+    except RecursionError:
+        raise ValueError("no record of an audit log: nested too deep") from None
+    except ValueError:
+        raise ValueError("no record of an audit log: a number has too many digits") from None
+    if not isinstance(record, dict):
+        raise ValueError("no record of an audit log: no mapping")
+    return record
+
+
+def _as_strace(spec: CallSpec, words: Sequence[str], arch: int) -> Asked:
+    params = spec.params
+    values: list[Arg] = [
+        CONSTANTS[word] if word in CONSTANTS else read_argument(word, param.kind)
+        for word, param in zip(words, params, strict=False)
+    ]
+    if len(words) == len(params) - 1 and _is_left_out(params[-1].kind, values):
+        values.append(0)
+    if len(values) != len(params) or len(words) > len(params):
+        names = ", ".join(param.name for param in params)
+        raise ValueError(f"{spec.name} has {len(params)} arguments: {names}")
+    cwd = _start(spec, words)
+    asked = asked_of(spec, tuple(values), arch)
+    return asked if cwd is None else replace(asked, caller={"cwd": cwd})
+
+
+def _is_left_out(kind: Kind, before: Sequence[Arg]) -> bool:
+    """Whether strace leaves out the last argument: it means nothing beside those before it."""
+    mode = before[-1]
+    if kind is Kind.DEV:
+        return isinstance(mode, int) and not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
+    return kind is Kind.MODE  # of an open that makes no file
+
+
+def _start(spec: CallSpec, words: Sequence[str]) -> str | None:
+    """Where a relative path starts from, if `strace -y` has said it of the descriptor before it."""
+    at = next((at for at, param in enumerate(spec.params) if param.kind is Kind.PATH), 0)
+    return leads_to(words[at - 1]) if at and spec.params[at - 1].kind is Kind.FD else None
+
+
+def _by_names(
+    families: Mapping[str, FamilySpec], name: str, pairs: Sequence[str], arch: int
+) -> Asked:
+    spec = spec_of(families, name)
+    args: dict[str, object] = {}
+    kinds = {param.name: param.kind for param in spec.params}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{pair}: an argument is written NAME=VALUE")
+        if key in args:
+            raise ValueError(f"{key} is given twice")
+        kind = kinds.get(key)
+        null = value == "NULL" and kind is not None and kind.is_string
+        args[key] = (-EFAULT if kind is Kind.PATH else None) if null else value
+    for param in spec.params:
+        if param.kind in _POINTERS and param.name not in args:
+            raise ValueError(f"{name} needs {param.name}=...")
+    return named(families, name, args, arch)

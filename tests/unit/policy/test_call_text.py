@@ -1,0 +1,143 @@
+"""Calls as people give them, held against lines that strace wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.syscalls import AT_FDCWD
+from supervisor.model import Arg
+from supervisor.policy.call_text import parse
+from supervisor.policy.explain import explain
+from tests.support.policies import mknod, mounts
+
+# Printed by strace 6.1 of a program that made the calls below, under the options in the comments.
+WRITTEN = Path(__file__).parents[1] / "kernel/strace-6.1.txt"
+NULL_DEVICE, CHAR = 0x103, 0o020666
+MADE: list[tuple[str, tuple[Arg, ...]]] = [
+    ("mknodat", (AT_FDCWD, b"x", CHAR, NULL_DEVICE)),
+    ("mknodat", (AT_FDCWD, b"/nowhere/x", CHAR, NULL_DEVICE)),
+    ("mknodat", (AT_FDCWD, b"/tmp/s/pipe", 0o010666, 0)),
+    ("mknodat", (AT_FDCWD, b"/nowhere/reg", 0o100644, 0)),
+    ("mknod", (b'/nowhere/k"v(m', CHAR, 10 << 8 | 232)),
+    ("mknodat", (3, b"a\nb,c", 0o060660, 0x801)),
+    ("mount", (b"/dev/loop0", b"/nowhere/mnt", b"ext4", 3, b"errors=remount-ro,x=(1")),
+    ("mount", (0, b"/nowhere/mnt", 0, 0x44000, 0)),
+    ("mount", (b"none", b"/nowhere/mnt", b"tmpfs", 0, 0)),
+    ("umount2", (b"/nowhere/mnt", 2)),
+]
+
+
+def recorded() -> dict[str, list[str]]:
+    """The lines by the options of strace."""
+    out: dict[str, list[str]] = {}
+    for line in WRITTEN.read_text().splitlines():
+        if line.startswith("#"):
+            lines = out.setdefault(line, [])
+        else:
+            lines.append(line)
+    return out
+
+
+@pytest.mark.parametrize("options", [name for name in recorded() if "two at a time" not in name])
+def test_what_strace_wrote_is_the_call_that_was_made(options: str) -> None:
+    lines = recorded()[options]
+    assert len(lines) == len(MADE) + 1
+    for line, (name, args) in zip(lines, MADE, strict=False):
+        asked = parse(FAMILIES, line)
+        assert (asked.snapshot.name, asked.snapshot.args) == (name, args), line
+        if "-y" in options and name == "mknodat":
+            assert asked.caller == {"cwd": "/usr" if args[0] == 3 else "/tmp/s"}
+    with pytest.raises(ValueError, match="0x8 is an address: what that memory has in it"):
+        parse(FAMILIES, lines[-1])
+
+
+def test_a_call_that_another_one_interrupted() -> None:
+    begun, ended = recorded()["# strace -f -o FILE, two at a time"]
+    asked = parse(FAMILIES, begun)
+    assert asked.snapshot.args == (AT_FDCWD, b"/nowhere/x", CHAR, NULL_DEVICE)
+    with pytest.raises(ValueError, match="no call"):
+        parse(FAMILIES, ended)
+
+
+@pytest.mark.parametrize(
+    ("text", "dev"),
+    [
+        ("kvm", 10 << 8 | 232),
+        ('"char 10:232"', 10 << 8 | 232),
+        ("10:232", 10 << 8 | 232),
+        ("makedev(10,232)", 10 << 8 | 232),
+        ("0x103", NULL_DEVICE),
+        ("loop1", 0x701),
+    ],
+)
+def test_devices_by_name(text: str, dev: int) -> None:
+    asked = parse(FAMILIES, f"mknod pathname=/x mode=char dev={text}")
+    assert asked.snapshot.args == (b"/x", CHAR, dev)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("mknod", "mknod needs pathname="),
+        ("mount source=/a", "mount needs target="),
+        ("mknod pathname=/x dev=kvmm", "did you mean kvm?"),
+        ("mknod pathname=/x dev=loop*", "more than one device"),
+        ("mknod pathname=/x dev=1:x", "write MAJOR:MINOR"),
+        ("mknod pathname=/x pathname=/y", "given twice"),
+        ("mknod pathname='/x", "a quote is open"),
+        ("mknodd pathname=/x", "did you mean mknod?"),
+        ("fsopenn(1)", "did you mean fsopen?"),
+        ("mknod(0x7ffe, S_IFCHR|0666, makedev(1, 3))", "0x7ffe is an address"),
+        ('mount("/a", "/b", "ext4", 0, 0x7ff)', "0x7ff is an address"),
+        ("{" * 100_000, "no JSON from column 2 on"),
+        ('{"a":' * 100_000, "nested too deep"),
+        ('{"a": 1', "no JSON from column"),
+        ('{"a": ' + "9" * 5000 + "}", "too many digits"),
+        ("{}", "not about a call"),
+        ('{"syscall": {}, "args": {}}', "not about a call"),
+        ('{"syscall": "mknod", "arch": "x86_64", "uid": "0", '
+         '"args": {"pathname": "/x", "mode": 8630, "dev": 1}}', "uid is a number"),
+    ],
+)  # fmt: skip
+def test_what_is_no_call_is_said(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=r".") as error:
+        parse(FAMILIES, text)
+    assert why in str(error.value)
+
+
+def test_no_memory_is_no_name() -> None:
+    for text in ("mknod pathname=NULL mode=char dev=1:3", "mknod(NULL, S_IFCHR|0666, 0x103)"):
+        assert parse(FAMILIES, text).snapshot.args == (-14, CHAR, NULL_DEVICE)
+    mount = parse(FAMILIES, "mount source=NULL target=/b filesystemtype=NULL data=NULL")
+    assert mount.snapshot.args == (0, b"/b", 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        ('fsopen("ext4", 0)', "errno ENOSYS"),
+        ('fspick(AT_FDCWD, "/a", 0)', "errno ENOSYS"),
+        ("io_uring_setup(8, {flags=0})", "allow"),
+        ("ioctl(0, TIOCSTI, [10])", "errno EPERM"),
+        ("ioctl fd=0 request=TIOCLINUX", "errno EPERM"),
+        ("ioctl(0, TCGETS, 0)", None),
+        ("ioctl(0, 0x5401, {c_iflag=ICRNL})", "allow"),
+        ("seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, {len=1})",
+         "errno EBUSY"),
+        ("seccomp(SECCOMP_SET_MODE_FILTER, 0, {len=1})", "allow"),
+    ],
+)  # fmt: skip
+def test_the_filter_is_asked_about_other_doors(text: str, action: str | None) -> None:
+    compiled = mounts("{fstype: ext4, source: /a, do: {emulate: {via: fuse}}}")
+    if action is None:
+        with pytest.raises(ValueError, match="TCGETS is no number"):
+            parse(FAMILIES, text)
+        return
+    found = explain(compiled, parse(FAMILIES, text))
+    assert (found.filtered, found.decision) == (action, None)
+    if "io_uring" in text:
+        compiled = mknod("{devices: [zero], path: /a, do: emulate}")
+        assert explain(compiled, parse(FAMILIES, text)).filtered == "errno ENOSYS"
