@@ -466,6 +466,28 @@ def test_what_is_granted_already_adds_nothing(
     assert capsys.readouterr().out == ""
 
 
+def test_what_the_admin_said_otherwise_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what was left to the kernel, where the new policy would refuse it."""
+    old = tmp_path / "old.yaml"
+    old.write_text(
+        "version: 1\nsyscalls:\n  mknod:\n    - {devices: [kvm], do: {errno: ENODEV}}\n  mount: []"
+    )
+    tmpfs = mount(b"none", b"/t", "tmpfs", verdict="continue", rule="x")
+    del tmpfs["facts"]
+    text = learned(tmp_path, node(b"/dev/kvm", 0xAE8), node(b"/z", 0x105), tmpfs, merge=str(old))
+    said = capsys.readouterr()
+    assert "old.yaml:4 has errno ENODEV for mknod" in said.err
+    assert said.err.count("stand in front of it") == 1
+    assert '1 x mount("none", "/t", "tmpfs"' in said.err
+    assert "is refused under the new policy" in said.err
+    assert "adds nothing" not in said.err
+    assert "\n\\ No newline at end of file\n" in said.out or text.endswith("\n")
+    assert learned(tmp_path, merge=str(old)) == old.read_text()
+    assert "adds nothing" in capsys.readouterr().err
+
+
 def test_a_text_that_cannot_be_extended_is_said() -> None:
     rules = [NewRule([("do", "kill")])]
     with pytest.raises(PolicyError, match="no list of rules"):
