@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -70,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
 def _names(words: Sequence[str]) -> Iterator[str]:
     """The arguments, a folder as all policies and cases below it."""
     for word in words:
-        if not os.path.isdir(word):
+        if not store.is_folder(word):
             yield word
             continue
         files = sorted(Path(word).rglob("*.yaml"))

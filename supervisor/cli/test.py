@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _policies(where: Sequence[str]) -> Iterator[Path]:
     for name in where:
-        if os.path.isdir(name):
+        if store.is_folder(name):
             found = list(selftest.discover(Path(name)))
             if not found:
                 raise UsageError(

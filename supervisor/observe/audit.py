@@ -18,7 +18,8 @@ from supervisor.kernel.opening import unpack_how
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind, as_filtered
 from supervisor.model import Decision, Facts, MountSettings, Outcome, Settings, Snapshot, Verdict
 from supervisor.observe.identity import identity
-from supervisor.observe.text import errno_name, members, printable, quoted, would_be
+from supervisor.observe.text import errno_name, members, printable, quoted
+from supervisor.observe.would import would_be
 from supervisor.observe.writer import LineWriter
 
 SCHEMA = 1

@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from supervisor.kernel.text import errno_name, printable, unprintable
-from supervisor.model import Decision, Verdict
 
-__all__ = [
-    "errno_name", "members", "printable", "quoted", "reopen_for_writing", "unprintable", "would_be",
-]  # fmt: skip
+__all__ = ["errno_name", "members", "printable", "quoted", "reopen_for_writing", "unprintable"]
 
 # A string as JSON, ASCII alone.
 quoted = json.encoder.encode_basestring_ascii
@@ -27,13 +24,6 @@ def members(values: Mapping[str, Any]) -> str:
         text = quoted(value) if kind is str else value if kind is int else _dumps(value)
         parts.append(f"{quoted(name)}:{text}")
     return ",".join(parts)
-
-
-def would_be(decision: Decision) -> str | int | None:
-    """The errno by name, or the number, that a decision names; None where it names none."""
-    if decision.verdict is Verdict.ERRNO:
-        return errno_name(decision.value)
-    return decision.value if decision.verdict is Verdict.RETURN else None
 
 
 def reopen_for_writing(fd: int) -> int | None:

@@ -7,7 +7,8 @@ import os
 from supervisor.kernel.strace import argument
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
-from supervisor.observe.text import errno_name, would_be
+from supervisor.observe.text import errno_name
+from supervisor.observe.would import would_be
 from supervisor.observe.writer import LineWriter
 
 _WORDS = {

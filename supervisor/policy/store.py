@@ -77,6 +77,11 @@ def find(name_or_path: str, search: Sequence[Path] | None = None) -> Path:
     )
 
 
+def is_folder(word: str) -> bool:
+    """Whether an argument means a folder. A policy's name comes first, whatever stands around."""
+    return os.path.isdir(word) and ("/" in word or word not in available())
+
+
 def read(file: Path, given: str | None = None) -> bytes:
     """The content of a policy file, at most SIZE_MAX + 1 bytes of it. Raises PolicyError.
 

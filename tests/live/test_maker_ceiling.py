@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.engine.helpers import spawn_maker
+from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.scratch import scratch
 
@@ -236,7 +237,7 @@ def test_it_is_bare(maker: socket.socket) -> None:
     )
     assert int(status["CapEff"], 16) == 0
     assert status["NoNewPrivs"] == "1"
-    assert os.listdir(f"/proc/{pid}/fd") == ["0"]
+    wait_for(lambda: os.listdir(f"/proc/{pid}/fd"), lambda found: found == ["0"])
     assert len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()) == 1
     maker.close()
     os.waitpid(int(pid), 0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli import check, schema
+from supervisor.cli.main import main
 from supervisor.errors import UsageError
 
 
@@ -138,3 +139,13 @@ def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
     text = json.dumps(found)
     for word in ("devices", "EPERM", "realise", "urandom", "otherwise"):
         assert f'"{word}"' in text
+
+
+def test_a_folder_hides_no_policy_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "build").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "build"]) == 0
+    assert main(["check", "./build"]) == 2
+    assert "./build: no file below it ends in .yaml" in capsys.readouterr().err
