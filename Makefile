@@ -3,8 +3,8 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
-# Most tests wait for processes: two at a time, whole files, in the order of their folders.
-AT_ONCE := -n 2 --dist loadscope --no-loadscope-reorder
+# Most tests wait for processes: three at a time, whole files, in the order of their folders.
+AT_ONCE := -n 3 --dist loadscope --no-loadscope-reorder
 # As an installed package is: without the finder that other ways put before every import.
 EDITABLE := --config-settings editable_mode=compat -e
 SHIM := supervisor/_shim.abi3.so

@@ -17,6 +17,10 @@ _GLOBS_MAX: Final = 6
 # What mktemp(3) and its like put at the end of a name, or a name is made of.
 _CHANCE: Final = (
     re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
+    # All of mktemp(1)'s, mmdebstrap's and Python's, whatever letters they got.
+    re.compile(rb"(?<=\Atmp\.)[0-9A-Za-z]{10}\Z"),
+    re.compile(rb"(?<=\Ammdebstrap\.)[0-9A-Za-z_]{10}\Z"),
+    re.compile(rb"(?<=\Atmp)[0-9a-z_]{8}\Z"),
     re.compile(rb"(?<![0-9A-Za-z])(?=[0-9A-Za-z_]*[0-9])(?=[0-9A-Za-z_]*[a-z])[0-9A-Za-z_]{6,}\Z"),
     # Letters alone: as long as they are made, and not as people write words.
     re.compile(rb"(?<![0-9A-Za-z])(?=[A-Za-z]*[a-z][A-Z])(?:[A-Za-z]{6}|[A-Za-z]{8}|[A-Za-z]{10})\Z"),

@@ -128,7 +128,9 @@ def _sources(node: Node, rule: MountRule) -> Iterator[tuple[Node, str]]:
             low, _, high = text.split()[1].partition(":")[0].partition("-")
             disks = {low, high or low} != {str(loop)}
         else:
-            disks = text.startswith(("/", "**")) and includes(text, _NODES, Budget(_STEPS_MAX))
+            named = text.startswith("/dev/") and not text.startswith("/dev/loop")
+            every = text.startswith(("/", "**")) and includes(text, _NODES, Budget(_STEPS_MAX))
+            disks = named or every
         if disks:
             yield entry, f"{text} mounts the host's disks, where the caller can open them"
 

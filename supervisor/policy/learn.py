@@ -109,7 +109,7 @@ def _action(fstype: str, asked: Asked) -> str:
         if program and program != (PROGRAMS[usual] if usual else ()):
             named = [name for name, words in PROGRAMS.items() if words == program]
             pairs.append(("program", named[0] if named else write.listed(program)))
-    pairs += [(key, str(said[key])) for key in ("from", "shift") if key in said]
+    pairs += [(key, str(said[key]).lower()) for key in ("from", "shift") if key in said]
     if said.get("force"):
         pairs.append(("force", write.listed(said["force"])))
     return f"{{emulate: {write.rule(pairs)}}}" if pairs else "emulate"

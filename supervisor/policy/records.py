@@ -26,8 +26,9 @@ _SESSIONS_SHOWN: Final = 20
 def _check(record: Mapping[str, Any], asked: Asked) -> None:
     """ValueError where a record says what no session would."""
     for key in ("resolved", "directory"):
-        if not str(record.get(key, "/")).startswith("/"):
-            raise ValueError(f"{key} is no path: {record[key]!r}")
+        parts = str(record.get(key, "/")).split("/")
+        if parts[0] or "\0" in "".join(parts) or {".", ".."} & {*parts}:
+            raise ValueError(f"{key} is no path that a session writes: {record[key]!r}")
     if asked.facts is not None:
         _check_facts(asked.facts)
     said = record.get("emulate", {})

@@ -115,7 +115,7 @@ class Container:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["host", "tmpfs"])
+@pytest.mark.parametrize("where", ["host", pytest.param("tmpfs", marks=pytest.mark.soak)])
 def test_ten_thousand(person: Person, programs: Path, where: str) -> None:
     with scratch() as place:
         storm = programs / "storm"

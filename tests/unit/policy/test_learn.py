@@ -501,6 +501,11 @@ def test_a_text_that_cannot_be_extended_is_said() -> None:
         ([b"/d/a", b"/d/b"], ["/d/a", "/d/b"]),
         ([b"/d/a", b"/d/b", b"/d/c"], ["/d/*"]),
         ([b"/tmp/tmp.aB3dE5fG7h/dev/null"], ["/tmp/tmp.*/dev/null"]),
+        # without a small letter, without a digit: mktemp makes those, too
+        ([b"/tmp/tmp.I80N4VYPBA/n"], ["/tmp/tmp.*/n"]),
+        ([b"/tmp/tmp.abcdefghij/n"], ["/tmp/tmp.*/n"]),
+        ([b"/tmp/mmdebstrap.ABCDEFGHIJ/n"], ["/tmp/mmdebstrap.*/n"]),
+        ([b"/tmp/tmpabcdefgh/n"], ["/tmp/tmp*/n"]),
         ([b"/w/build-a1b2c3/x"], ["/w/build-*/x"]),
         ([b"/v/123e4567-e89b-12d3-a456-426614174000/x"], ["/v/*/x"]),
         ([b"/proc/12345/x", b"/proc/23456/x"], ["/proc/*/x"]),

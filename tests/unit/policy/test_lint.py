@@ -118,6 +118,7 @@ def warnings(text: str, nodes: Nodes | None = None) -> list[str]:
             [
                 "6:33 block *:* mounts the host's disks",
                 "6:46 block 8:1 mounts the host's disks",
+                "6:59 /dev/sd* mounts the host's disks",
                 "6:69 /dev/** mounts the host's disks",
             ],
         ),

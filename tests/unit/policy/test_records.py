@@ -35,6 +35,7 @@ SEEDS: list[dict[str, Any]] = [
 ]  # fmt: skip
 VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 3, 2**70, 1e300, float("nan"), "", "x", "/", "\ud800", "\\x00", "a\nb", "é",
+    "/a\0b", "/../x", "/a/./b",
     [], ["ro"], [[]], {}, {"error": "EFAULT"}, {"error": []}, {"via": "fuse", "program": [1]},
     {"realise": []}, {"uid": "0", "gid": 0}, {"uid": 0, "gid": 0, "source": {"kind": "device"}},
     "emulate", "continue", "errno", "mount", "mknodat", "block 1:2", "8:0", "[::1]:99999", "@x",
@@ -83,3 +84,15 @@ def test_no_line_of_a_log_is_a_traceback(tmp_path: Path, seed: int) -> None:
     policy(new_policy(learned, FAMILIES, "p", Traits("host")))
     found = replay(policy(POLICY), Log(FAMILIES).calls([log]))
     assert found.calls == sum(weight for _, weight in Log(FAMILIES).calls([log]))
+
+
+@pytest.mark.parametrize("key", ["resolved", "directory"])
+@pytest.mark.parametrize("value", ["/a\0b", "/../dev", "/a/./b", "x"])
+def test_a_path_that_no_session_writes_is_not_read(tmp_path: Path, key: str, value: Any) -> None:
+    file = tmp_path / "log"
+    record = node(b"/dev/null", 0x103) | {key: value}
+    file.write_text(json.dumps(record) + "\n")
+    log = Log(FAMILIES)
+    assert list(log.calls([file])) == []
+    assert log.unread == 1
+    assert key in log.complaint
