@@ -8,6 +8,7 @@
 #include <grp.h>
 #include <linux/nsfs.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -16,6 +17,16 @@
 #include <unistd.h>
 
 enum { MOST_FDS = 16 };
+
+void *sd_zeroed(size_t size)
+{
+	return calloc(1, size);
+}
+
+void sd_free(void *memory)
+{
+	free(memory);
+}
 
 /* Full capabilities in that namespace, none outside of it, and no longer the user that we were. The
  * raw system calls act on this thread alone, which is the only one there is. Not dumpable comes

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 from supervisor.engine.limits import DEFAULT, Limits
-from supervisor.kernel.shim import check, ffi, lib
+from supervisor.kernel.shim import check, ffi, lib, new_large
 from supervisor.kernel.syscalls import CallSpec, Kind
 from supervisor.model import Arg, Message, Outcome, Snapshot
 
@@ -121,7 +121,7 @@ class Receiver:
         self.listener = listener
         self.proxied = proxy >= 0
         self.fd = proxy if self.proxied else listener
-        self.call = ffi.new("struct sd_call *")
+        self.call = new_large("struct sd_call *")
         self.unread = False
         self._also = _NULL
         self._also_count = 0

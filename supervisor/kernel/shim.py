@@ -10,6 +10,8 @@ from supervisor import _shim
 
 ffi: Any = _shim.ffi
 lib: Any = _shim.lib
+# As ffi.new, which writes to all of a structure: what nobody uses of a large one takes no memory.
+new_large: Any = ffi.new_allocator(lib.sd_zeroed, lib.sd_free, should_clear_after_alloc=False)
 
 
 def check(result: int, what: str) -> int:
