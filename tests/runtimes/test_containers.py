@@ -244,5 +244,5 @@ def test_a_call_in_flight_when_its_session_dies(daemon: Daemon, box: Bundle) -> 
     said = box.root / "tmp/said"
     wait_for(lambda: said.exists() and said.read_text(), bool)
     assert "No medium found" in said.read_text()
-    assert "a session has died; 1 calls refused" in daemon.log()
+    wait_for(daemon.log, lambda log: "a session has died; 1 calls refused" in log)
     assert box.exec(name, "mknod /tmp/b c 1 3").returncode == 0
