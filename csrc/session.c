@@ -8,24 +8,32 @@
 #include <grp.h>
 #include <linux/nsfs.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MOST_FDS = 16 };
+enum { MOST_FDS = 16, PAGE = 4096 };
 
 void *sd_zeroed(size_t size)
 {
-	return calloc(1, size);
+	size_t *mapped = mmap(NULL, size + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+			      -1, 0);
+	if (mapped == MAP_FAILED)
+		return NULL;
+	*mapped = size + PAGE;
+	return (char *)mapped + PAGE;
 }
 
 void sd_free(void *memory)
 {
-	free(memory);
+	if (memory) {
+		size_t *mapped = (void *)((char *)memory - PAGE);
+		munmap(mapped, *mapped);
+	}
 }
 
 /* Full capabilities in that namespace, none outside of it, and no longer the user that we were. The

@@ -6,7 +6,7 @@
 
 /* ---- session.c: what a session process does once ---- */
 
-/* calloc(3): pages of a large one are there once they are written to; sd_free() ends it */
+/* zeroed memory whose pages are there once they are written to; sd_free() ends it */
 void *sd_zeroed(size_t size);
 void sd_free(void *memory);
 int sd_join_user_namespace(int userns, uint32_t uid, uint32_t gid);

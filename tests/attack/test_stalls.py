@@ -78,7 +78,7 @@ def test_memory_that_never_comes(
     later = [float(line[2]) for line in attackers[2:]]
     assert max(later) < SNAPSHOT * 1e3 * 0.9, "once: nobody reads its memory again"
     _, calls, failed, worst = bystander
-    assert int(calls) > 2 * len(attackers), "it goes on meanwhile"
+    assert int(calls) > 20
     assert int(failed) <= 1, "at most the one call that was in flight is refused"
     assert float(worst) < (SNAPSHOT + MARGIN) * 1e3
 

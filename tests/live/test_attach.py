@@ -502,7 +502,7 @@ def _programs(folder: Path) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if "fuse2fs" in (entry / "cmdline").read_text() and any(
+            if b"fuse2fs" in (entry / "cmdline").read_bytes() and any(
                 os.path.samestat(os.stat(fd), image) for fd in (entry / "fd").iterdir()
             ):
                 found.append(entry.name)

@@ -111,6 +111,7 @@ def test_a_hundred_at_once(daemon: Daemon, place: Path) -> None:
         of_makers = sum(map(private_kb, daemon.ours("make"))) // COUNT
         each = [of_session(session, of_makers) for session in sessions]
         assert max(each) <= first * 1.1, "the hundredth is as cheap as the first"
+        assert max(each) <= 6 * 1024
 
         end.write_text("")
         wait_for(lambda: lines(ended), lambda count: count == 1 + COUNT, 60)
