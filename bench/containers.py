@@ -14,13 +14,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from bench import peers
+from bench.compare import Bench, Row, quartiles
 from bench.peers import BenchError, Peer
-
-if TYPE_CHECKING:
-    from bench.run import Bench, Row
 
 POLICY: Final = """\
 version: 1
@@ -134,8 +132,6 @@ def measure(bench: Bench) -> list[Callable[[], list[Row]]]:
 
 
 def _start(bench: Bench) -> list[Row]:
-    from bench.run import Row, quartiles
-
     _build()
     place = bench.place / "start"
     place.mkdir(mode=0o755)
@@ -168,8 +164,6 @@ class _Container(Peer):
 
 def _memory(bench: Bench) -> list[Row]:
     """Private memory of a container's session with its helpers: of the first, and of the last."""
-    from bench.run import Row
-
     _build()
     place = bench.place / "memory"
     place.mkdir(mode=0o755)
@@ -204,8 +198,6 @@ def _ours(place: Path) -> set[int]:
 
 def _share(bench: Bench) -> list[Row]:
     """Calls a second of two busy containers to those of one; and of two callers below the floor."""
-    from bench.run import Row, quartiles
-
     _build()
     place = bench.place / "share"
     place.mkdir(mode=0o755)

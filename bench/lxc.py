@@ -9,13 +9,10 @@ import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench import peers
+from bench.compare import Bench, Item
 from bench.peers import BenchError
-
-if TYPE_CHECKING:
-    from bench.run import Bench, Item
 
 RULES = ['devices: ["null"], path: "/errno/**", do: {errno: EPERM}',
          'devices: ["null"], path: "/nodes/**", do: emulate']  # fmt: skip
@@ -48,8 +45,6 @@ def sides(bench: Bench, stack: ExitStack) -> tuple[list[str], list[str]]:
 
 def items(both: tuple[list[str], list[str]]) -> list[Item]:
     """What is measured."""
-    from bench.run import Item
-
     return [
         Item("LXC's door: refused for its path", both, "same 1000 0 1 /errno/x", 1.3),
         Item("  another path each time", both, "new 1000 0 1 /errno/x", None),

@@ -23,13 +23,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bench import peers
+from bench.compare import Bench, Row, quartiles
 from bench.peers import BenchError
-
-if TYPE_CHECKING:
-    from bench.run import Bench, Row
 
 POLICY: Final = """\
 version: 1
@@ -143,9 +141,7 @@ class Mounting:
 
 
 @contextlib.contextmanager
-def _callers(
-    bench: Bench, *sides: tuple[Sequence[str], Sequence[str]]
-) -> Iterator[list[Mounting]]:
+def _callers(bench: Bench, *sides: tuple[Sequence[str], Sequence[str]]) -> Iterator[list[Mounting]]:
     with contextlib.ExitStack() as stack:
         found = []
         for prefix, words in sides:
@@ -161,8 +157,6 @@ def _compare(
     ours: tuple[Sequence[str], Sequence[str]], counts: tuple[int, int],
 ) -> Row:  # fmt: skip
     """Rounds by turns, `counts[0]` of them with `counts[1]` mounts each."""
-    from bench.run import Row, quartiles
-
     taken: tuple[list[float], list[float]] = ([], [])
     with _callers(bench, floor, ours) as both:
         for number in range(max(3, round(counts[0] * bench.scale))):
@@ -175,8 +169,6 @@ def _compare(
 
 def _continued(bench: Bench, ours: Sequence[str], target: str) -> Row:
     """What a tmpfs costs more than without us, against the least of any supervisor."""
-    from bench.run import Row, quartiles
-
     words = ["tmpfs", "t", target]
     extra = []
     with _callers(bench, (["unshare", "-Urm"], words), (ours, words)) as (alone, continued):

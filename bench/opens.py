@@ -5,12 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from bench import peers
-
-if TYPE_CHECKING:
-    from bench.run import Bench, Row
+from bench.compare import Bench, Item, Row, quartiles
 
 GRANTED: Final = "/granted"
 _FILES: Final = 200
@@ -32,8 +30,6 @@ def _policy(bench: Bench, name: str, rules: Sequence[str]) -> list[str]:
 
 def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
     """What can be measured here, one after the other."""
-    from bench.run import Item
-
     given = bench.place / "given"
     given.write_text("0")
     plain = bench.place / "file"
@@ -61,8 +57,6 @@ def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
 
 def _build(bench: Bench, without: list[str], with_rule: list[str], path: str) -> list[Row]:
     """What as many opens as those of a large build take more, in milliseconds."""
-    from bench.run import Row, quartiles
-
     count = round(_OPENS * bench.scale)
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(3):
