@@ -22,7 +22,7 @@ from supervisor.handlers.base import (
     call,
 )
 from supervisor.kernel.device_numbers import split_device
-from supervisor.model import Decision, MakeNode, Place, Settings, Snapshot, Verdict
+from supervisor.model import Decision, MakeNode, Place, Settings, Snapshot
 
 
 class DeviceNodes(Family):
@@ -52,16 +52,6 @@ class DeviceNodes(Family):
         ),
         **CALLER_KEYS,
     }
-    verdicts: ClassVar[frozenset[Verdict]] = frozenset(
-        {
-            Verdict.EMULATE,
-            Verdict.CONTINUE,
-            Verdict.REFUSE,
-            Verdict.KILL,
-            Verdict.ERRNO,
-            Verdict.RETURN,
-        }
-    )
 
     def plan(self, snapshot: Snapshot, decision: Decision) -> MakeNode:
         """The node to make, with the mode as the caller gave it (before its umask)."""

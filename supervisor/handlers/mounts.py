@@ -98,16 +98,6 @@ class Mounts(Family):
         ),
         **CALLER_KEYS,
     }
-    verdicts: ClassVar[frozenset[Verdict]] = frozenset(
-        {
-            Verdict.EMULATE,
-            Verdict.CONTINUE,
-            Verdict.REFUSE,
-            Verdict.KILL,
-            Verdict.ERRNO,
-            Verdict.RETURN,
-        }
-    )
 
     def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:  # noqa: ARG002
         """New mounts, and remounts of a whole filesystem where one may belong to the host."""

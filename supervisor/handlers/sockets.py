@@ -30,23 +30,13 @@ from supervisor.handlers.base import (
     call,
 )
 from supervisor.kernel.addresses import address_of
-from supervisor.model import Arg, Decision, Snapshot, SocketCall, SocketSettings, Verdict
+from supervisor.model import Arg, Decision, Snapshot, SocketCall, SocketSettings
 from supervisor.policy.sockets import OPERATIONS
 
 _LENGTH_AT: Final = 5
 # An address has 1 to 128 bytes; with any other length there is none, or the kernel says EINVAL.
 _WITH_ADDRESS: Final[Sequence[Match]] = tuple(
     (Condition(_LENGTH_AT, 1 << bit, 1 << bit),) for bit in range(8)
-)
-_VERDICTS: Final = frozenset(
-    {
-        Verdict.EMULATE,
-        Verdict.CONTINUE,
-        Verdict.REFUSE,
-        Verdict.KILL,
-        Verdict.ERRNO,
-        Verdict.RETURN,
-    }
 )
 
 
@@ -68,7 +58,6 @@ def _keys(where: str, doc: str) -> Mapping[str, KeyMatch]:
 class _Sockets(Family):
     """What both families have in common."""
 
-    verdicts: ClassVar[frozenset[Verdict]] = _VERDICTS
     io_uring: ClassVar[bool] = True
 
     def plan(self, snapshot: Snapshot, decision: Decision) -> SocketCall:

@@ -156,7 +156,7 @@ class FamilySpec:
     # The keys of a rule, by their names in YAML. None: a companion, which no policy names.
     keys: ClassVar[Mapping[str, KeyMatch] | None] = None
     # What a rule's `do` may be.
-    verdicts: ClassVar[frozenset[Verdict]] = frozenset()
+    verdicts: ClassVar[frozenset[Verdict]] = frozenset(Verdict) - {Verdict.INJECT}
     # What `otherwise` may be; the first one is what it is where nothing is said.
     otherwise: ClassVar[tuple[str, ...]] = ("refuse", "kernel")
     # Whether io_uring has the same operations: a policy that gates them must refuse io_uring.

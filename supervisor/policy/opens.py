@@ -27,7 +27,7 @@ from supervisor.kernel.opening import (
 from supervisor.model import Arg, Decision, Facts, Inject, Verdict
 from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import GlobError, glob_regex, lexical
-from supervisor.policy.rules import Rule, RuleSet, otherwise_from_json
+from supervisor.policy.rules import Rule, RuleSet, otherwise_from_json, until_settled
 
 _NAMELESS: Final = (b"", b".", b"..")
 
@@ -182,13 +182,7 @@ class _Cell:
     __slots__ = ("_asks", "_entries", "_last")
 
     def __init__(self, rules: Sequence[OpenRule], otherwise: Decision) -> None:
-        asking: list[OpenRule] = []
-        last = otherwise
-        for rule in rules:
-            if not rule.needs_facts:
-                last = rule.decision()
-                break
-            asking.append(rule)
+        asking, last = until_settled(rules, otherwise)
         as_written = not any(rule.caller is not None for rule in asking)
         self._entries = [_Entry(rule, as_written=as_written) for rule in asking]
         self._last = last

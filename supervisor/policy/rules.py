@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from supervisor.model import Decision, Facts, Settings, Verdict
 from supervisor.policy.callers import CallerMatch
@@ -127,6 +127,19 @@ class _Entry:
         return self.matches(path)
 
 
+_R = TypeVar("_R", bound=Rule)
+
+
+def until_settled(rules: Iterable[_R], otherwise: Decision) -> tuple[list[_R], Decision]:
+    """The rules that ask for facts, in order, and what settles a call that none of them matches."""
+    asking: list[_R] = []
+    for rule in rules:
+        if not rule.needs_facts:
+            return asking, rule.decision()
+        asking.append(rule)
+    return asking, otherwise
+
+
 class _Cell:
     """The rules that one device meets, in order, up to the first that asks for nothing more.
 
@@ -136,13 +149,7 @@ class _Cell:
     __slots__ = ("_blind", "_entries", "_last", "_near", "fixed")
 
     def __init__(self, rules: Iterable[Rule], otherwise: Decision) -> None:
-        asking: list[Rule] = []
-        last = otherwise
-        for rule in rules:
-            if not rule.needs_facts:
-                last = rule.decision()
-                break
-            asking.append(rule)
+        asking, last = until_settled(rules, otherwise)
         # Where no rule looks at who calls, the same path comes to the same again.
         as_written = not any(rule.caller is not None for rule in asking)
         self._entries = []

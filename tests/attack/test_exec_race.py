@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.people import Person
 from tests.support.program import Started
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c, scratch
 
 SHORT, LONG = 3, 60
 UID = 1000
@@ -45,11 +45,7 @@ def programs() -> Iterator[Path]:
         compile_c("exec_race", folder, "-pthread")
         yield folder
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o777, "/var/tmp") as folder:
-        yield folder
+place = a_place(0o777, "/var/tmp")
 
 
 def race(person: Person, script: str, *options: str, seconds: int) -> tuple[int, int, int, int]:

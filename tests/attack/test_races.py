@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.people import Person
 from tests.support.racing import race_numbers
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c, scratch
 
 SHORT, LONG = 1.2, 40
 EVERY_LENGTH = pytest.mark.parametrize(
@@ -42,11 +42,7 @@ def programs() -> Iterator[Path]:
         compile_c("path_race", folder, "-pthread")
         yield folder
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o777, "/var/tmp") as folder:
-        yield folder
+place = a_place(0o777, "/var/tmp")
 
 
 def race(

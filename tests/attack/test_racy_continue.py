@@ -14,7 +14,7 @@ from supervisor.policy.source import PolicyFindings
 from tests.support.people import Person
 from tests.support.policies import policy
 from tests.support.racing import race_numbers
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c, scratch
 
 SHORT, LONG, PATIENCE = 1.0, 20, 60
 EVERY_LENGTH = pytest.mark.parametrize(
@@ -34,11 +34,7 @@ def programs() -> Iterator[Path]:
         compile_c("mount_race", folder, "-pthread")
         yield folder
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o777, "/var/tmp") as folder:
-        yield folder
+place = a_place(0o777, "/var/tmp")
 
 
 def node_race(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.people import Person
 from tests.support.program import run
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c, scratch
 from tests.support.sockets import Counter, policy
 
 SHORT, LONG = 1.0, 40
@@ -26,11 +26,7 @@ def programs() -> Iterator[Path]:
             compile_c(name, folder, "-pthread")
         yield folder
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o777) as folder:
-        yield folder
+place = a_place(0o777)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.people import Person
 from tests.support.program import Started
-from tests.support.scratch import compile_c, mounts_below, scratch
+from tests.support.scratch import a_place, compile_c, mounts_below, scratch
 
 SNAPSHOT, LOOKUP = 0.1, 2.0
 MARGIN = 3.0
@@ -33,11 +33,7 @@ def programs(root: Person) -> Iterator[Path]:
             os.chmod(folder / name, 0o666)
         yield folder
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
+place = a_place()
 
 
 def attack(

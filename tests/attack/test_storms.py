@@ -12,7 +12,7 @@ import pytest
 from tests.support.counts import inodes, settled
 from tests.support.people import Person
 from tests.support.program import Started
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c, scratch
 
 FEATURES = {"newest": "", "before-5.19": "wait_killable,sync_wake_up"}
 
@@ -24,11 +24,7 @@ def programs() -> Iterator[Path]:
         compile_c("make_remove", folder)
         yield folder
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
+place = a_place()
 
 
 def storm(

@@ -25,7 +25,7 @@ from tests.support.inside import wait_for
 from tests.support.mounting import loops
 from tests.support.people import ROOT, Person, python
 from tests.support.program import Started, seccompd
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c, scratch
 
 GRANTED = """
 version: 1
@@ -52,11 +52,7 @@ syscalls:
     - {devices: ["null", full], do: emulate}
 """
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.people import Person
 from tests.support.program import run
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o777, "/var/tmp") as folder:
-        yield folder
+place = a_place(0o777, "/var/tmp")
 
 
 def recorded(

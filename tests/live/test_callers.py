@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.people import Person
 from tests.support.program import run
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c, scratch
 
 BUILD = ("--policy", "build")
 
@@ -24,11 +24,7 @@ def programs() -> Iterator[Path]:
         compile_c("callers", folder, "-pthread")
         yield folder
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
+place = a_place()
 
 
 def call(person: Person, programs: Path, place: Path, *what: str, policy: str = "build") -> str:

@@ -20,7 +20,7 @@ from tests.support.handovers import POLICY, Caller, hand_over
 from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.program import seccompd
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place, scratch
 
 OTHER = POLICY.replace("ENODEV", "ENXIO")
 # From four threads, as fast as it goes; now and then it says what its calls get.
@@ -39,11 +39,7 @@ while not os.path.exists(sys.argv[2]):
     __import__("time").sleep(0.1)
 """
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,12 @@ import pytest
 
 from tests.support.inside import Asker, links, wait_for
 from tests.support.people import Person
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 LISTENER = "anon_inode:seccomp notify"
 CHOWN, DAC_OVERRIDE, FOWNER, SETGID, SETUID, SYS_ADMIN, MKNOD = 0, 1, 3, 6, 7, 21, 27
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
+place = a_place(scope="module")
 
 
 @pytest.fixture(scope="module")

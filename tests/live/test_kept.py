@@ -16,7 +16,7 @@ from tests.support.handovers import POLICY, Caller, hand_over
 from tests.support.inside import wait_for
 from tests.support.manager import Manager
 from tests.support.people import Person
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 # What asks helpers: a call that they do not answer is in flight for as long as that takes.
 EMULATED = POLICY.replace("{do: {errno: ENODEV}}", '{devices: ["null"], do: emulate}').replace(
@@ -24,11 +24,7 @@ EMULATED = POLICY.replace("{do: {errno: ENODEV}}", '{devices: ["null"], do: emul
 )
 OF_ONE = 3  # card, watches and listener; these containers have no user namespace
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.support.inside import cpu_seconds, wait_for
 from tests.support.listener import Listened
 from tests.support.people import Person
 from tests.support.policies import policy
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 # Calls once; then, once it is told to, so many processes (`%d`) call as fast as they can, as long
 # as this one is there. Each says the errno of its first call.
@@ -49,11 +49,7 @@ for _ in range(%d):
 EMULATED = POLICY.replace("{do: {errno: ENODEV}}", '{devices: ["null"], do: emulate}')
 RATE, IN_FLIGHT = 200, 3
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755)
 
 
 @pytest.fixture

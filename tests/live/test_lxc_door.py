@@ -24,7 +24,7 @@ from tests.support.inside import wait_for
 from tests.support.listener import Listened, deadline_timer, watch
 from tests.support.people import Person
 from tests.support.policies import policy
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 # Callers are on the host, without a container around them.
 POLICY = """
@@ -49,11 +49,7 @@ HEAD = struct.Struct("=Qii3H2xQ")
 ANSWER = struct.Struct("=Qqii")
 SIZES = (80, 24, 64)
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from errno import ETIMEDOUT
 from pathlib import Path
-
-import pytest
 
 from supervisor.engine.limits import DEFAULT
 from tests.support.people import Person
 from tests.support.program import run
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 POLICY = """version: 1
 limits: {mount: 1s}
@@ -29,11 +26,7 @@ libc.mount(b"image", b"m", b"ext4", 0, None)
 print(ctypes.get_errno())
 """
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o777, "/var/tmp") as folder:
-        yield folder
+place = a_place(0o777, "/var/tmp")
 
 
 def test_a_program_that_never_mounts(person: Person, place: Path) -> None:

@@ -8,7 +8,6 @@ import errno
 import json
 import random
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 from supervisor.kernel.mounts import MS
 from tests.support.people import Person, python
 from tests.support.program import run
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 MAGIC = 0xC0ED0000
 OPERATIONS = [
@@ -82,11 +81,7 @@ print(json.dumps([NEW, out]))
 """
 NAMESPACES = ("net", "ipc", "uts", "cgroup")
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
+place = a_place()
 
 
 def plain(user: Person, *words: str) -> Any:

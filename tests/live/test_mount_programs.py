@@ -14,7 +14,7 @@ import pytest
 from supervisor.kernel import idmap
 from tests.support.people import Person, python, tree
 from tests.support.program import run
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 pytestmark = pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
 
@@ -33,11 +33,7 @@ def fuse_for_everybody() -> Iterator[None]:
     yield
     os.chmod("/dev/fuse", mode)
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
+place = a_place()
 
 
 def image(place: Path, kind: str = "ext4") -> Path:

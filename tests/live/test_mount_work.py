@@ -15,7 +15,7 @@ from tests.live.test_mount_fuse import gone
 from tests.live.test_mount_programs import MOUNT, fuse_for_everybody
 from tests.support.people import Person, python
 from tests.support.program import run
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 __all__ = ["fuse_for_everybody"]
 pytestmark = pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
@@ -44,11 +44,7 @@ SOURCES = {
     "return 0; }\n",
 }
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
+place = a_place()
 
 
 @contextlib.contextmanager

@@ -16,13 +16,9 @@ from tests.support.daemon import Daemon, serving
 from tests.support.handovers import POLICY, Caller, closed, connect, send, state
 from tests.support.inside import wait_for
 from tests.support.people import Person
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,16 +18,12 @@ import pytest
 from supervisor.kernel.procfs import host_node
 from tests.support.people import Person
 from tests.support.program import run
-from tests.support.scratch import apt_mirror, mounts_below, scratch
+from tests.support.scratch import a_place, apt_mirror, mounts_below
 
 BUILD = ("--policy", "build")
 NULL_AND_ZERO = "1:3 1:5"
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as folder:
-        yield folder
+place = a_place()
 
 
 def tar_of_a_root(where: Path) -> Path:

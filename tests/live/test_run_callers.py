@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.support.people import Person
 from tests.support.program import run
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 # Other ids, and CAP_MKNOD all the same: without it the kernel's EPERM comes before any rule.
 KEEP = "setpriv --inh-caps +mknod --ambient-caps +mknod"
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o777, "/var/tmp") as folder:
-        yield folder
+place = a_place(0o777, "/var/tmp")
 
 
 def records(person: Person, place: Path, rules: str, script: str) -> list[dict[str, Any]]:

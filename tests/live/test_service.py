@@ -21,13 +21,9 @@ from tests.support.handovers import POLICY, Caller, hand_over
 from tests.support.inside import links
 from tests.support.manager import Manager
 from tests.support.people import ROOT, Person
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755)
 
 
 @pytest.fixture

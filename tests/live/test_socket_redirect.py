@@ -14,16 +14,12 @@ import pytest
 
 from tests.support.people import Person, python
 from tests.support.program import run
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 from tests.support.sockets import LOCAL, Counter, policy
 
 NOWHERE = "203.0.113.7"  # RFC 5737: nobody is there
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o777) as folder:
-        yield folder
+place = a_place(0o777, scope="module")
 
 
 class _Greeter(http.server.BaseHTTPRequestHandler):

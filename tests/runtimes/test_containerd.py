@@ -18,7 +18,7 @@ from tests.support.daemon import Daemon, run, serving
 from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.program import marked
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 pytestmark = pytest.mark.skipif(not shutil.which("containerd"), reason="no containerd")
 
@@ -42,11 +42,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 """
 HOST = POLICY.replace("runtime: runc", "runtime: runc, user_namespace: host")
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.support.bundles import FIRST_ID, Bundle, bundle, outside, profile
 from tests.support.daemon import Daemon, run, serving
 from tests.support.inside import cpu_seconds, links, wait_for
 from tests.support.people import Person
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 POLICY = """
 version: 1
@@ -28,11 +28,7 @@ syscalls:
 HOST = POLICY.replace("{door: oci}", "{door: oci, user_namespace: host}")
 LISTENER = "anon_inode:seccomp notify"
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755)
 
 
 @pytest.fixture

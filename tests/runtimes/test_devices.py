@@ -19,7 +19,7 @@ from tests.support.device_cgroup import hierarchy, only_minor
 from tests.support.inside import wait_for
 from tests.support.manager import Manager
 from tests.support.people import Person
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place, scratch
 
 POLICY = """
 version: 1
@@ -81,11 +81,7 @@ class Box:
         """A path of the container's, for the host."""
         return f"/proc/{self.bundle.pid(self.name)}/root{path}"
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

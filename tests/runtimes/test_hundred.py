@@ -16,7 +16,7 @@ from tests.support.daemon import Daemon, serving
 from tests.support.inside import cpu_seconds, wait_for
 from tests.support.people import Person
 from tests.support.program import marked
-from tests.support.scratch import mounts_below, scratch
+from tests.support.scratch import a_place, mounts_below
 
 POLICY = """
 version: 1
@@ -33,11 +33,7 @@ SCRIPT = (
     "cat /tmp/end; mknod /dev/c c 1 3 && rm /dev/a /dev/b /dev/c && echo x >>/tmp/ended"
 )
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from tests.support.bundles import bundle, profile
 from tests.support.daemon import Daemon, serving
 from tests.support.people import Person
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 RULES = """
 version: 1
@@ -32,11 +32,7 @@ POLICIES = {
 SAID = {"ENODEV": "No such device", "ENXIO": "No such device or address", "EPERM": "not permitted",
         "ENOTTY": "Inappropriate ioctl", "EBUSY": "busy", "EROFS": "Read-only"}  # fmt: skip
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tests.support.lxc import FIRST_ID, Lxc, there
 from tests.support.mounting import loops
 from tests.support.people import Person, python
 from tests.support.program import seccompd
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c, scratch
 
 pytestmark = pytest.mark.skipif(bool(there()), reason="no LXC, or not root")
 
@@ -41,11 +41,7 @@ syscalls:
 NODE = "mknod /tmp/n c 1 3 && echo hello >/tmp/n && stat -c '%F %t:%T %u' /tmp/n; rm /tmp/n"
 MADE = "character special file 1:3 0\n"
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

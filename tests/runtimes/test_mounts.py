@@ -16,7 +16,7 @@ from tests.support.daemon import Daemon, serving
 from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.podman import Podman, options_for
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/usr/bin/fuse2fs"), reason="no fuse2fs")
 
@@ -41,11 +41,7 @@ mount -t tmpfs none /tmp/fuse && umount /tmp/fuse && echo tmpfs
 """
 SAID = ["text by fuse", "0", "text by kernel", "0", "tmpfs"]
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

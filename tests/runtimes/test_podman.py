@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from tests.support.bundles import PODMANS_PROFILE
 from tests.support.daemon import Daemon, serving
 from tests.support.people import Person
 from tests.support.podman import Podman, options_for
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 POLICY = """
 version: 1
@@ -29,11 +29,7 @@ mknod /dev/a c 1 3 && ls -l /dev/a | cut -c1-4 && echo x >/dev/a && rm /dev/a &&
 mknod /dev/b c 1 7; mknod /dev/c c 1 11; mkfifo /dev/d && rm /dev/d && echo fifo
 """
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o777) as folder:
-        yield folder
+place = a_place(0o777)
 
 
 def podman(

@@ -12,7 +12,7 @@ from tests.support.bundles import Bundle, bundle
 from tests.support.daemon import Daemon, serving
 from tests.support.inside import wait_for
 from tests.support.people import Person
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 POLICY = """
 version: 1
@@ -24,11 +24,7 @@ syscalls:
 MORE = POLICY.replace('"null"', '"null", zero')
 LESS = POLICY.replace('"null"', "full")
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

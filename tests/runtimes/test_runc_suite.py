@@ -13,7 +13,7 @@ from tests.support.bundles import NOTIFY_MKNOD, Bundle, bundle, profile
 from tests.support.daemon import Daemon, serving
 from tests.support.inside import links, wait_for
 from tests.support.people import Person
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place
 
 POLICY = """
 version: 1
@@ -25,11 +25,7 @@ syscalls:
 """
 CHMOD = [{"names": ["chmod", "fchmod", "fchmodat"], "action": "SCMP_ACT_NOTIFY"}]
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.bundles import Bundle, bundle
 from tests.support.daemon import Daemon, serving
 from tests.support.people import Person
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c
 from tests.support.sockets import Counter
 
 POLICY = """
@@ -25,11 +25,7 @@ syscalls:
     - {do: emulate}
 """
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

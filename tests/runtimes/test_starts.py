@@ -15,7 +15,7 @@ from tests.support.bundles import Bundle, bundle, profile
 from tests.support.daemon import Daemon, run, serving
 from tests.support.inside import wait_for
 from tests.support.people import Person
-from tests.support.scratch import compile_c, scratch
+from tests.support.scratch import a_place, compile_c
 
 # No rule is about any of the calls that are notified here, so that all of them are refused.
 STRICT = """
@@ -28,11 +28,7 @@ syscalls:
 # What a runtime calls between the filter and the program, and a program can call as well.
 CALLS = ["chdir", "prctl", "capset", "setresuid", "setresgid", "setgroups", "execve", "fchdir"]
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755)
 
 
 @pytest.fixture

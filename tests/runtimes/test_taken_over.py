@@ -16,7 +16,7 @@ from tests.live.test_maker_ceiling import ask
 from tests.support.bundles import FIRST_ID, Bundle, bundle
 from tests.support.daemon import Daemon, serving
 from tests.support.people import Person
-from tests.support.scratch import scratch
+from tests.support.scratch import a_place, scratch
 
 POLICY = """
 version: 1
@@ -28,11 +28,7 @@ syscalls:
 """
 PIDFD_GETFD = 438
 
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    with scratch(0o755) as folder:
-        yield folder
+place = a_place(0o755, scope="module")
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,11 @@ import contextlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
+
+import pytest
 
 
 def mounts_below(folder: Path) -> list[str]:
@@ -28,6 +31,19 @@ def scratch(mode: int = 0o777, below: str = "/tmp") -> Iterator[Path]:
         for point in reversed(mounts_below(folder)):
             subprocess.run(["umount", "-l", point], check=False)
         subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], check=False)
+
+
+def a_place(
+    mode: int = 0o777, below: str = "/tmp", scope: Literal["function", "module"] = "function"
+) -> Callable[[], Iterator[Path]]:
+    """A fixture: a folder of scratch() for each test, or for all of a module."""
+
+    @pytest.fixture(scope=scope)
+    def place() -> Iterator[Path]:
+        with scratch(mode, below) as folder:
+            yield folder
+
+    return place
 
 
 def public(path: Path) -> Path:
