@@ -17,8 +17,10 @@ if str(ROOT) not in sys.path:
 
 from tests.support import people  # noqa: E402
 
-# nohup and some CI runners ignore it, which every program under test would inherit.
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# nohup, shells in the background and some CI runners ignore them; programs under test inherit that.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 # Loop devices are counted in these, programs looked for by name, and the mode of /dev/fuse changed.
 _ONE_AFTER_THE_OTHER = re.compile(r"/test_(\w*mount\w*|node_life|attach)\.py$")

@@ -2,7 +2,7 @@
  *
  * make_remove SECONDS
  *
- * In the working directory. Prints how often each call came to what: "mknod:ok:5 unlink:ENOENT:7".
+ * In the working directory, for that long, and on until each call was done LEAST times. Prints how often each call came to what: "mknod:ok:5 unlink:ENOENT:7".
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ERRNOS = 200, PROCESSES = 4 };
+enum { ERRNOS = 200, PROCESSES = 4, LEAST = 51 };
 
 static atomic_long (*counts)[2][ERRNOS];
 
@@ -39,7 +39,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < PROCESSES; i++) {
 		if (fork())
 			continue;
-		while (now() < end) {
+		while (now() < end || (*counts)[0][0] < LEAST || (*counts)[1][0] < LEAST) {
 			int result = i % 2 ? unlink("name")
 					   : mknod("name", S_IFCHR | 0666, makedev(1, 3));
 			(*counts)[i % 2][result ? errno : 0]++;
