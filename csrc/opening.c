@@ -6,6 +6,7 @@
 #include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -63,6 +64,24 @@ int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *pa
 	if (fd >= 0)
 		close(fd);
 	return plain;
+}
+
+struct sd_node *sd_node_new(int fd)
+{
+	struct sd_node *node = malloc(sizeof *node);
+	if (node)
+		*node = (struct sd_node){fd, 1};
+	else
+		close(fd);
+	return node;
+}
+
+void sd_node_drop(struct sd_node *node)
+{
+	if (--node->holders)
+		return;
+	close(node->fd);
+	free(node);
 }
 
 int sd_open_again(int fd, uint32_t flags)

@@ -269,6 +269,22 @@ static int receive(struct sd_receiver *receiver, struct sd_call *call, int linge
 	}
 }
 
+/* 0: that takes more than a look. */
+static int give_again(struct sd_receiver *receiver, const struct sd_call *call,
+		      const struct sd_gift *gift)
+{
+	const struct sd_waiting waiting = {receiver->listener, call->id};
+	if (sd_open_is_plain(&waiting, call->tid, gift->path, gift->length) != 1)
+		return 0;
+	int fd = sd_open_again(gift->node->fd, gift->flags);
+	if (fd < 0)
+		return 0;
+	int number = sd_give(receiver, call->id, call->slot, fd, gift->flags & O_CLOEXEC);
+	close(fd);
+	receiver->watch->refused += number < 0 && number != -ENOENT;
+	return 1;
+}
+
 /* Answers the call received last, where an equal one was settled before. */
 static int settle(struct sd_receiver *receiver, const struct sd_call *call)
 {
@@ -276,6 +292,8 @@ static int settle(struct sd_receiver *receiver, const struct sd_call *call)
 		sd_settled_find(&receiver->settled, call->key, (size_t)call->key_length);
 	if (!reply)
 		return 0;
+	if (reply->gift)
+		return give_again(receiver, call, reply->gift);
 	/* that the caller has gone is routine; any other error would be here again with the next one */
 	sd_answer_last(receiver, reply->value, reply->error, reply->proceed);
 	receiver->watch->refused += reply->refuses != 0;
@@ -298,7 +316,20 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
 	       int proceed, int refuses)
 {
-	const struct sd_reply reply = {value, error, proceed, refuses};
+	const struct sd_reply reply = {value, error, proceed, refuses, NULL};
+	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);
+}
+
+void sd_settle_gift(struct sd_receiver *receiver, const struct sd_call *call,
+		    struct sd_node *node, uint32_t flags, const char *path, size_t length)
+{
+	struct sd_gift *gift = malloc(sizeof *gift + length);
+	if (!gift)
+		return;
+	*gift = (struct sd_gift){.node = node, .flags = flags, .length = length};
+	node->holders++;
+	memcpy(gift->path, path, length);
+	const struct sd_reply reply = {0, 0, 0, 0, gift};
 	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);
 }
 

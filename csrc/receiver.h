@@ -19,9 +19,17 @@ void sd_take_arguments(struct sd_call *call, const struct sd_reads *reads, const
 
 enum { SD_SETTLED = 256 };
 
+struct sd_gift { /* what is opened anew for a caller, where its path surely leads to `path` */
+	struct sd_node *node;
+	uint32_t flags;
+	size_t length;
+	char path[];
+};
+
 struct sd_reply {
 	int64_t value;
 	int32_t error, proceed, refuses;
+	struct sd_gift *gift; /* NULL: nothing is given */
 };
 
 struct settled;
@@ -31,6 +39,7 @@ struct sd_settled {
 };
 
 const struct sd_reply *sd_settled_find(const struct sd_settled *all, const char *key, size_t length);
+/* Takes the gift over, whatever becomes of it. */
 void sd_settled_add(struct sd_settled *all, const char *key, size_t length,
 		    const struct sd_reply *reply);
 void sd_settled_clear(struct sd_settled *all);

@@ -23,6 +23,20 @@ static uint64_t hash_of(const char *key, size_t length)
 	return hash;
 }
 
+static void drop_gift(struct sd_gift *gift)
+{
+	if (gift)
+		sd_node_drop(gift->node);
+	free(gift);
+}
+
+static void drop(struct settled *one)
+{
+	if (one)
+		drop_gift(one->reply.gift);
+	free(one);
+}
+
 const struct sd_reply *sd_settled_find(const struct sd_settled *all, const char *key, size_t length)
 {
 	if (!all->count || length > LONGEST)
@@ -37,25 +51,25 @@ const struct sd_reply *sd_settled_find(const struct sd_settled *all, const char 
 void sd_settled_add(struct sd_settled *all, const char *key, size_t length,
 		    const struct sd_reply *reply)
 {
-	if (length > LONGEST)
-		return;
 	uint64_t hash = hash_of(key, length);
 	struct settled **place = &all->at[hash % SD_SETTLED];
-	struct settled *one = malloc(sizeof *one + length);
-	if (!one)
+	struct settled *one = length > LONGEST ? NULL : malloc(sizeof *one + length);
+	if (!one) {
+		drop_gift(reply->gift);
 		return;
+	}
 	one->hash = hash;
 	one->length = length;
 	one->reply = *reply;
 	memcpy(one->key, key, length);
 	all->count += *place ? 0 : 1;
-	free(*place);
+	drop(*place);
 	*place = one;
 }
 
 void sd_settled_clear(struct sd_settled *all)
 {
 	for (int i = 0; i < SD_SETTLED; i++)
-		free(all->at[i]);
+		drop(all->at[i]);
 	memset(all, 0, sizeof *all);
 }

@@ -38,6 +38,15 @@ int sd_open_told(int resolver, struct sd_opening *opening, int linger_us);
 /* 1: for the caller of `call` this absolute path, in which nothing has to be cleaned, leads to itself,
  * whether something is there or not; 0: that takes a resolver to tell. Never waits. */
 int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length);
+/* What is opened again for each caller: a descriptor, and how many hold it. The last one to drop it
+ * closes it. */
+struct sd_node {
+	int fd;
+	int holders;
+};
+/* Takes the descriptor over; NULL: there is no memory, and it was closed */
+struct sd_node *sd_node_new(int fd);
+void sd_node_drop(struct sd_node *node);
 /* Opens what an O_PATH descriptor stands for: a descriptor or -errno */
 int sd_open_again(int fd, uint32_t flags);
 /* Asks a maker for the `index`th thing of its ceiling: of a device a detached mount of a node, which

@@ -103,6 +103,7 @@ struct sd_watch {
 };
 
 struct sd_receiver;
+struct sd_node; /* shim_descriptors.h */
 
 /* All the watches of a memfd that has room for them; NULL: they cannot be mapped, see errno. */
 char *sd_watches_map(int memfd);
@@ -133,6 +134,10 @@ int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int p
  * last. `refuses`: they are counted as refused. It is forgotten with other arguments that are read. */
 void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
 	       int proceed, int refuses);
+/* The same for opens: what `node` stands for is opened with `flags`, and given, where the caller's path
+ * surely leads to `path`; where that takes a resolver to tell, the call is given to who asks for calls. */
+void sd_settle_gift(struct sd_receiver *receiver, const struct sd_call *call,
+		    struct sd_node *node, uint32_t flags, const char *path, size_t length);
 void sd_settle_no_more(struct sd_receiver *receiver);
 /* Answers with a copy of `fd`, which the caller gets as its lowest free descriptor, with `flags`
  * (O_CLOEXEC or 0): that number; -ENOENT as above; another errno, which the caller was told. */

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from errno import EPERM
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Arg = int | bytes
 
@@ -361,6 +361,18 @@ Plan = (
 )
 
 
+class Given(NamedTuple):
+    """A descriptor that a caller gets a copy of, with O_CLOEXEC in `flags` or without; whoever
+    answers closes it. `node`: of the shim; who makes an equal call may get that, opened with
+    `flags`, where its path surely leads to `path`. None: equal calls are looked at anew.
+    """
+
+    fd: int
+    flags: int
+    node: Any = None
+    path: bytes = b""
+
+
 class Outcome(NamedTuple):
     """What a carried out plan came to.
 
@@ -368,9 +380,8 @@ class Outcome(NamedTuple):
     is the kernel's to do, with the caller's own rights. `how` goes into the audit record
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
-    `told` a number that is to be written to the caller's memory first, with where. `give`: a
-    descriptor, which the caller gets a copy of, with these flags (O_CLOEXEC or 0); whoever answers
-    closes it.
+    `told` a number that is to be written to the caller's memory first, with where. `give`: the
+    caller gets a descriptor.
     """
 
     errno: int
@@ -381,4 +392,4 @@ class Outcome(NamedTuple):
     facts: Facts | None = None
     value: int = 0
     told: tuple[int, int] | None = None
-    give: tuple[int, int] | None = None
+    give: Given | None = None

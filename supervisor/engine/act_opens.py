@@ -10,7 +10,7 @@ import fcntl
 import os
 from collections.abc import Callable, Sequence
 from errno import EACCES, EEXIST, ENAMETOOLONG, ENODEV, EPERM, EPIPE, ESRCH
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -29,7 +29,7 @@ from supervisor.kernel.opening import (
 )
 from supervisor.kernel.procfs import host_node
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import Decision, Facts, Inject, Open, Outcome, Snapshot, Verdict
+from supervisor.model import Decision, Facts, Given, Inject, Open, Outcome, Snapshot, Verdict
 
 _LINGER_US: Final = 300
 _ATTEMPTS: Final = 3
@@ -102,10 +102,7 @@ class Opener:
         self._lent = tuple(lent)
         self._deadline = limits.path
         # What is opened again for each caller: nodes (O_PATH), and content.
-        self._nodes: dict[Inject, int] = {}
-        # Of an earlier policy: calls that are under way may still be about to use them.
-        self._stale: list[int] = []
-        self._calls = 0
+        self._nodes: dict[Inject, Any] = {}
         self._waiting = ffi.new("struct sd_waiting *")
         self.on_wait: Callable[[], None] = lambda: None
 
@@ -114,23 +111,11 @@ class Opener:
         self._on_error = on_error
         self._deadline = limits.path
         self._lent = tuple(lent)
-        self._stale += self._nodes.values()
         self._nodes.clear()
-        self._let_go()
 
     def close(self) -> None:
         """Lets go of everything."""
-        for fd in (*self._nodes.values(), *self._stale):
-            os.close(fd)
         self._nodes.clear()
-        self._stale.clear()
-
-    def _let_go(self) -> None:
-        if self._calls:
-            return
-        for fd in self._stale:
-            os.close(fd)
-        self._stale.clear()
 
     def at_once(self, plan: Open, snapshot: Snapshot) -> Outcome | None:
         """The short way: what we can open ourselves, where the path is plain and nobody needs to be
@@ -142,11 +127,12 @@ class Opener:
         node = self._nodes.get(inject)
         if node is None or not self._prompt(inject) or not self._is_plain(plan, snapshot):
             return None
-        fd = lib.sd_open_again(node, plan.flags & FILE_FLAGS)
+        fd = lib.sd_open_again(node.fd, plan.flags & FILE_FLAGS)
         if fd < 0:
             return None
         how = f"injected: {inject.text()}"
-        return Outcome(0, how, plan.granted, give=(fd, plan.flags & O_CLOEXEC))
+        given = Given(fd, plan.flags & (FILE_FLAGS | O_CLOEXEC), node, plan.granted or b"")
+        return Outcome(0, how, plan.granted, give=given)
 
     def _is_plain(self, plan: Open, snapshot: Snapshot) -> bool:
         """Whether the path surely leads where it is granted; looks, and does not wait."""
@@ -177,7 +163,6 @@ class Opener:
         if redecide is None:
             return Outcome(EACCES)
         asking: _Asking | None = None
-        self._calls += 1
         try:
             asking = _Asking(plan, snapshot, task)
             return await self._perform(asking, valid, redecide)
@@ -186,8 +171,6 @@ class Opener:
         except HelperError as error:
             return Outcome(self._on_error, str(error))
         finally:
-            self._calls -= 1
-            self._let_go()
             if asking is not None:
                 asking.close()
 
@@ -196,7 +179,7 @@ class Opener:
     ) -> Outcome:
         plan, opening = asking.plan, asking.opening
         expected = plan.inject
-        node = -1
+        node = None
         if plan.granted is not None and expected is not None:
             opening.granted_length = len(plan.granted)
             ffi.memmove(opening.granted, plan.granted, len(plan.granted))
@@ -229,7 +212,8 @@ class Opener:
         if errno:
             raise _Refused(errno, "wider than what is given" if errno == EACCES else "")
         if inject.content is not None:
-            fd = lib.sd_open_again(await self._node(inject), flags & FILE_FLAGS)
+            content = await self._node(inject)
+            fd = lib.sd_open_again(content.fd, flags & FILE_FLAGS)
             if fd < 0:
                 raise _Refused(-fd, "opening what is given")
         elif inject.file is not None:
@@ -243,7 +227,7 @@ class Opener:
                     raise self._failed_path(-asking.opening.error, opened=True)
                 fd = asking.take()
         how = f"injected: {inject.text()}"
-        return Outcome(0, how, path, decision=decision, give=(fd, flags & O_CLOEXEC))
+        return Outcome(0, how, path, decision=decision, give=Given(fd, flags))
 
     def _failed_path(self, errno: int, *, opened: bool) -> _Refused:
         """ESRCH is no answer of open(2): the caller is exiting."""
@@ -254,7 +238,7 @@ class Opener:
     # -- helpers
 
     async def _ask(
-        self, asking: _Asking, node: int, inject: Inject | None, *, decided: bool = False
+        self, asking: _Asking, node: Any, inject: Inject | None, *, decided: bool = False
     ) -> None:
         """Has a resolver look at the path, and open `node` if that leads where it is granted, or
         if that is `decided` already.
@@ -284,8 +268,9 @@ class Opener:
                 return
         raise _Refused(self._on_error, "path: the caller's groups cannot be taken")
 
-    async def _ask_one(self, sock: int, asking: _Asking, node: int) -> None:
-        result = lib.sd_open_ask(sock, asking.waiting, asking.task, node, asking.opening)
+    async def _ask_one(self, sock: int, asking: _Asking, node: Any) -> None:
+        thing = -1 if node is None else node.fd
+        result = lib.sd_open_ask(sock, asking.waiting, asking.task, thing, asking.opening)
         if result == 0:
             result = await self._answer(
                 sock, lambda linger: lib.sd_open_told(sock, asking.opening, linger)
@@ -306,27 +291,25 @@ class Opener:
                     result = heard(0)
         return result
 
-    async def _node(self, inject: Inject) -> int:
+    async def _node(self, inject: Inject) -> Any:
         """What is opened again, kept for the next one: the content, or a node of the device."""
         node = self._nodes.get(inject)
         if node is not None:
             return node
         if inject.content is not None:
-            return self._nodes.setdefault(inject, _content(inject.content))
+            return self._nodes.setdefault(inject, _held(_content(inject.content)))
         assert inject.device is not None
         if self._makers.all or self._makers.lost:
-            node = await self._lend(inject, 0)
+            fd = await self._lend(inject, 0)
         else:
             name = host_node(*inject.device)
             if name is None:
                 raise _Refused(ENODEV, "the host has no node of this device")
-            node = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        node = _held(fd)
         if inject not in self._lent:  # there is another policy since
-            os.close(node)
             raise _Refused(self._on_error, "another policy")
-        if inject in self._nodes:  # somebody else was quicker
-            os.close(node)
-        return self._nodes.setdefault(inject, node)
+        return self._nodes.setdefault(inject, node)  # somebody else may have been quicker
 
     async def _lend(self, inject: Inject, flags: int) -> int:
         """What a maker lends: a descriptor."""
@@ -379,6 +362,14 @@ def _refusal(inject: Inject, flags: int) -> int:
     if not inject.writes and (flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC):
         return EACCES
     return EPERM if flags & O_NOATIME else 0
+
+
+def _held(fd: int) -> Any:
+    """A node of the shim, of which the descriptor is now."""
+    node = lib.sd_node_new(fd)
+    if node == ffi.NULL:
+        raise MemoryError
+    return ffi.gc(node, lib.sd_node_drop)
 
 
 def _content(text: str) -> int:

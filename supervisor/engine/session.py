@@ -265,7 +265,8 @@ class Session:
         if outcome.give is None:
             delivered = receiver.answer(id_, slot, reply)
         else:
-            delivered, outcome = receiver.give(id_, slot, outcome, *outcome.give)
+            again = witness is None and self._latch is None and outcome.give.node is not None
+            delivered, outcome = receiver.give(id_, slot, outcome, outcome.give, again=again)
         if outcome.errno:
             self._count_refusal()
         if not delivered:

@@ -16,7 +16,7 @@ from typing import Any
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.kernel.shim import check, ffi, lib, new_large
 from supervisor.kernel.syscalls import CallSpec, Kind
-from supervisor.model import Arg, Message, Outcome, Snapshot
+from supervisor.model import Arg, Given, Message, Outcome, Snapshot
 
 # What the kernel is told: the call's result, or the negative errno, or 1: CONTINUE.
 Reply = tuple[int, int, int]
@@ -212,15 +212,20 @@ class Receiver:
         return -int(lib.sd_receiver_write(self._pointer, id_, tid, address, value))
 
     def give(
-        self, id_: int, slot: int, outcome: Outcome, fd: int, flags: int
+        self, id_: int, slot: int, outcome: Outcome, given: Given, *, again: bool
     ) -> tuple[bool, Outcome]:
-        """Answers with a copy of `fd`, which is closed: whether the caller was there, and what the
-        call came to. The caller's own limit of descriptors is the kernel's to say.
+        """Answers with what is given: whether the caller was there, and what the call came to. The
+        caller's own limit of descriptors is the kernel's to say. `again`: it is the call received
+        last, and from now on `receive` gives the same to equal ones by itself.
         """
         try:
-            number = lib.sd_give(self._pointer, id_, slot, fd, flags)
+            number = lib.sd_give(self._pointer, id_, slot, given.fd, given.flags & os.O_CLOEXEC)
         finally:
-            os.close(fd)
+            os.close(given.fd)
+        if again:
+            lib.sd_settle_gift(
+                self._pointer, self.call, given.node, given.flags, given.path, len(given.path)
+            )
         delivered = number != -ENOENT
         return delivered, outcome._replace(errno=-min(number, 0) if delivered else 0, give=None)
 

@@ -16,6 +16,7 @@ import pytest
 
 from supervisor.kernel import idmap
 from tests.support import people
+from tests.support.devices import fuse_for_everybody
 from tests.support.people import Person
 from tests.support.program import run
 
@@ -184,12 +185,8 @@ def plain(result: str) -> str:
 @pytest.mark.skipif(shutil.which("squashfuse") is None, reason="no squashfuse")
 def test_by_programs(person: Person, place: Path, real: Rows) -> None:
     """For an ordinary user, too, a mount's errors are those that real root gets."""
-    mode = os.stat("/dev/fuse").st_mode & 0o777
-    try:
-        os.chmod("/dev/fuse", 0o666)
+    with fuse_for_everybody():
         found = ours(person, place, "fuse.yaml")
-    finally:
-        os.chmod("/dev/fuse", mode)
     wanted = {**real, **BY_PROGRAMS}
     differ = {
         name: (wanted[name], found[name])

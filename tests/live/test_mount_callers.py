@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.test_mount_programs import fuse_for_everybody, image, inner_root
+from tests.live.test_mount_programs import fuse, image, inner_root
 from tests.support.people import Person
 from tests.support.program import run
 from tests.support.scratch import compile_c, scratch
 
-__all__ = ["fuse_for_everybody"]
+__all__ = ["fuse"]
 pytestmark = pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
 
 RULES = """

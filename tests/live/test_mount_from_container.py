@@ -16,6 +16,7 @@ from supervisor.kernel.fuse_programs import PROGRAMS
 from tests.attack.test_mount_attacks import hung
 from tests.live.test_mount_fuse import FORCE, gone
 from tests.live.test_mount_kernel import make_image
+from tests.support.devices import fuse_for_everybody
 from tests.support.mounting import START, Actor, Target, mounting
 from tests.support.people import Person, python
 from tests.support.program import run
@@ -41,16 +42,13 @@ def place(root: Person) -> Iterator[Path]:
 @pytest.fixture(params=["maker", "no maker"])
 def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, Actor]]:
     assert place
-    mode = os.stat("/dev/fuse").st_mode & 0o777
-    try:
+    with contextlib.ExitStack() as stack:
         if request.param == "no maker":
-            os.chmod("/dev/fuse", 0o666)
+            stack.enter_context(fuse_for_everybody())
         with mounting(ceiling=[] if request.param == "maker" else None, deadline=2) as found:
             found[0].run("mount -t tmpfs opt /opt && mkdir -p /opt/fs/bin && touch /opt/only-here")
             yield found
             found[0].run("umount /opt")
-    finally:
-        os.chmod("/dev/fuse", mode)
 
 
 def install(target: Target, place: Path, text: str, path: str = PROGRAM) -> None:
@@ -418,7 +416,6 @@ def test_a_program_on_a_mount_that_hangs(both: tuple[Target, Actor], place: Path
 
 def test_under_seccompd_run(person: Person) -> None:
     """A program that is there only inside, as root and as an ordinary user."""
-    mode = os.stat("/dev/fuse").st_mode & 0o777
     with scratch() as place:
         image = place / "disk.img"
         with image.open("wb") as file:
@@ -444,11 +441,8 @@ def test_under_seccompd_run(person: Person) -> None:
             f'chmod 755 {PROGRAM} && {python(person)} -c "$0" {image} && '
             "echo text > /mnt/file && stat -c %u:%g /mnt/file && umount /mnt && umount /opt"
         )
-        try:
-            os.chmod("/dev/fuse", 0o666)
+        with fuse_for_everybody():
             done = run(person, "sh", "-euc", inside, mount_call, options=("--policy", str(policy)))
-        finally:
-            os.chmod("/dev/fuse", mode)
         assert (done.returncode, done.stdout) == (0, "0:0\n"), done.stderr
         assert gone("fuse2fs -f")
         subprocess.run(["e2fsck", "-fn", image], check=True, stdout=subprocess.DEVNULL)

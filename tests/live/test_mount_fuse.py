@@ -16,6 +16,7 @@ from supervisor.engine.limits import DEFAULT
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.mounts import MS
 from tests.live.test_mount_kernel import make_image
+from tests.support.devices import fuse_for_everybody
 from tests.support.mounting import START, Actor, Target, abandoned, mounting
 from tests.support.people import Person
 from tests.support.scratch import scratch
@@ -39,14 +40,11 @@ def place(root: Person) -> Iterator[Path]:
 def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, Actor]]:
     """With a maker for /dev/fuse, or as an ordinary user has it: the host's is for everybody."""
     assert place
-    mode = os.stat("/dev/fuse").st_mode & 0o777
-    try:
+    with contextlib.ExitStack() as stack:
         if request.param == "no maker":
-            os.chmod("/dev/fuse", 0o666)
+            stack.enter_context(fuse_for_everybody())
         with mounting(ceiling=[] if request.param == "maker" else None, deadline=2) as found:
             yield found
-    finally:
-        os.chmod("/dev/fuse", mode)
 
 
 def mount(actor: Actor, place: Path, *program: str, **more: object) -> tuple[int, str]:
@@ -279,7 +277,6 @@ def test_mounts_are_shown_under_the_callers_name(
     shown = target.run(f"findmnt -no SOURCE {place}/mp")
     target.run(f"umount {place}/mp")
     assert shown == (0, str(place / "image"))
-    os.chmod("/dev/fuse", 0o666)
     (place / "root").mkdir()
     subprocess.run(["fuse2fs", place / "image", place / "root"], check=True)
     by_root = subprocess.run(

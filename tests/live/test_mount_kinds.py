@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.kernel import idmap
+from tests.support.devices import fuse_for_everybody
 from tests.support.mounting import loops
 from tests.support.people import Person, python
 from tests.support.program import run
@@ -356,7 +357,6 @@ def test_an_ordinary_user(user: Person, via: str) -> None:
     """By the kernel it is EPERM, and the record says why; by a program it is mounted."""
     if via == "fuse" and shutil.which("fuse2fs") is None:
         pytest.skip("no fuse2fs")
-    mode = os.stat("/dev/fuse").st_mode & 0o777
     with scratch() as place:
         image = make("ext4", place)
         policy, records = place / "policy.yaml", place / "records.json"
@@ -366,14 +366,11 @@ def test_an_ordinary_user(user: Person, via: str) -> None:
         )
         records.touch()
         records.chmod(0o666)
-        os.chmod("/dev/fuse", 0o666)
-        try:
+        with fuse_for_everybody():
             done = run(
                 user, python(user), "-c", INSIDE, str(image), "ext4", "0", "",
                 options=("--policy", str(policy), "--audit", str(records)),
             )  # fmt: skip
-        finally:
-            os.chmod("/dev/fuse", mode)
         found = json.loads(done.stdout)
         lines = map(json.loads, records.read_text().splitlines())
         (record,) = [line for line in lines if line.get("syscall") == "mount"]

@@ -17,6 +17,7 @@ from supervisor.kernel.shim import lib
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 from tests.live.test_mount_fuse import gone
 from tests.live.test_mount_kernel import FORCE, make_image
+from tests.support.devices import fuse_for_everybody
 from tests.support.mounting import START, Actor, Target, loops, mounting
 from tests.support.people import Person, python
 from tests.support.program import run
@@ -185,7 +186,6 @@ def test_a_limit_of_the_policys(root: Person, limit: int) -> None:
 def test_the_limit_counts_programs(person: Person) -> None:
     if not os.path.exists("/usr/bin/squashfuse"):
         pytest.skip("no squashfuse")
-    mode = os.stat("/dev/fuse").st_mode & 0o777
     with scratch() as place:
         (place / "tree").mkdir()
         for number in range(6):
@@ -196,12 +196,9 @@ def test_the_limit_counts_programs(person: Person) -> None:
             )  # fmt: skip
             (place / f"image{number}").chmod(0o644)
         rule = "{fstype: squashfs, do: {emulate: {via: fuse}}}"
-        try:
-            os.chmod("/dev/fuse", 0o666)
+        with fuse_for_everybody():
             words = (f"{place}/imageNUMBER", "squashfs", "5", "0")
             found = limited(person, place, rule, *words, limit=3)
-        finally:
-            os.chmod("/dev/fuse", mode)
     assert found == [0, 0, 0, ENOSPC, ENOSPC, 0]
     assert gone(PROGRAMS["squashfuse"][0])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.kernel import idmap
+from tests.support.devices import fuse_for_everybody
 from tests.support.people import Person, python, tree
 from tests.support.program import run
 from tests.support.scratch import a_place
@@ -26,12 +27,10 @@ MOUNT = (
 
 
 @pytest.fixture(autouse=True)
-def fuse_for_everybody() -> Iterator[None]:
-    """As udev has it."""
-    mode = os.stat("/dev/fuse").st_mode & 0o777
-    os.chmod("/dev/fuse", 0o666)
-    yield
-    os.chmod("/dev/fuse", mode)
+def fuse() -> Iterator[None]:
+    with fuse_for_everybody():
+        yield
+
 
 place = a_place()
 

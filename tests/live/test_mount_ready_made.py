@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.mounts import MS
 from tests.live.test_mount_fuse import FORCE, gone
+from tests.support.devices import fuse_for_everybody
 from tests.support.mounting import START, Actor, Target, mounting
 from tests.support.people import Person
 from tests.support.scratch import scratch
@@ -44,14 +46,11 @@ def place(root: Person) -> Iterator[Path]:
 @pytest.fixture(params=["maker", "no maker"])
 def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, Actor]]:
     assert place
-    mode = os.stat("/dev/fuse").st_mode & 0o777
-    try:
+    with contextlib.ExitStack() as stack:
         if request.param == "no maker":
-            os.chmod("/dev/fuse", 0o666)
+            stack.enter_context(fuse_for_everybody())
         with mounting(ceiling=[] if request.param == "maker" else None, deadline=5) as found:
             yield found
-    finally:
-        os.chmod("/dev/fuse", mode)
 
 
 def made(place: Path, program: str) -> Path:

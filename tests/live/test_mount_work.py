@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.live.test_mount_fuse import gone
-from tests.live.test_mount_programs import MOUNT, fuse_for_everybody
+from tests.live.test_mount_programs import MOUNT, fuse
 from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import a_place
 
-__all__ = ["fuse_for_everybody"]
+__all__ = ["fuse"]
 pytestmark = pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
 
 MAKEFILE = """\

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.devices import fuse_for_everybody
 from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import scratch
@@ -30,6 +31,7 @@ syscalls:
     - {path: /srv/gone, do: {inject: {file: PLACE/gone}}}
     - {path: /srv/directory, do: {inject: {file: PLACE}}}
     - {path: /srv/proc, do: {inject: {file: /proc/version}}}
+    - {path: PLACE/turned/thing, do: {inject: {content: "given"}}}
     - {path: "/only/root", uid: 0, do: {inject: {content: "root"}}}
     - {path: "/tried", mode: audit, do: {inject: {content: "tried"}}}
 """
@@ -76,6 +78,43 @@ def test_programs(person: Person, place: Path) -> None:
     assert done.stdout.split() == expected.split()
     assert done.stderr.count("\n") == 1  # as it is written, that path is no granted one
     assert "/dev/nothing: No such file" in done.stderr
+
+
+def test_again_and_again(person: Person, place: Path) -> None:
+    """Equal opens are given without a look at the policy, by where their path leads each time."""
+    text = f"""
+import ctypes, fcntl, os
+os.chdir({str(place)!r})
+path = os.path.abspath("turned/thing")
+def opened(flags=0):
+    try:
+        fd = os.open(path, flags)
+    except OSError as error:
+        return error.strerror
+    try:
+        return os.read(fd, 9).decode()
+    finally:
+        os.close(fd)
+print(*(opened() for _ in range(3)), sep=", ")
+os.mkdir("own"), open("own/thing", "w").write("own"), os.mkdir("turned")
+print(opened(), opened(os.O_WRONLY), sep=", ")
+os.rmdir("turned"), os.symlink("own", "turned")
+print(*(opened() for _ in range(3)), sep=", ")
+os.unlink("turned"), os.mkdir("turned")
+print(*(opened() for _ in range(3)), sep=", ")
+os.unlink("own/thing"), os.rmdir("own"), os.rmdir("turned")
+for flags in (os.O_CLOEXEC, 0, os.O_NONBLOCK) * 2:
+    fd = ctypes.CDLL(None).open(path.encode(), flags)
+    kept = not os.get_inheritable(fd)
+    os.close(os.open("/", 0))
+    print(kept, bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK), end=" ")
+"""
+    own = "own, own, own"
+    given = "given, given, given"
+    assert code(person, place, text).splitlines() == [
+        given, "given, Permission denied", own, given,
+        "True False False False False True " * 2,
+    ]  # fmt: skip
 
 
 def test_a_static_program(person: Person, place: Path) -> None:
@@ -169,7 +208,8 @@ options = f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()
 print(libc.mount(b"given", b"/tmp/sd-fuse", b"fuse", 6, options), ctypes.get_errno())
 print(len(os.read(fd, 65536)) > 40)  # FUSE_INIT
 """
-    assert code(person, place, text).splitlines() == ["0 0", "True"]
+    with fuse_for_everybody():
+        assert code(person, place, text).splitlines() == ["0 0", "True"]
 
 
 def test_who_calls(person: Person, place: Path) -> None:
