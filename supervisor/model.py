@@ -73,8 +73,7 @@ class Snapshot(NamedTuple):
     message: Message | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What only path work could find out: the second look of a decision.
 
     `path` is the resolved path below the caller's root directory (absolute, no symlink, no "..");
@@ -99,8 +98,7 @@ class Facts:
     cgroup: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """What the source of a mount really is, found out by path work.
 
     `kind` is "device" (a block device: `name` is the kernel's own name of it, /dev/sda1, which no

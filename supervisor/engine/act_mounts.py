@@ -123,7 +123,10 @@ class Mounter:
                 return Outcome(0, left_alone=True)  # it cannot be one of ours
             if self._uids is None:
                 raise MountError(EPERM, "mount: the target has no user namespace of its own")
-            await self._turn(call)
+            try:
+                self._turns.acquire_nowait()
+            except trio.WouldBlock:
+                await self._turn(call)
             try:
                 return await self._by_resolver(call, plan, redecide, probe_only)
             finally:
@@ -134,15 +137,12 @@ class Mounter:
             self._calls -= 1
 
     async def _turn(self, call: MountCall) -> None:
-        """Waits where so many others are under way that the path work of other calls would wait."""
-        try:
-            self._turns.acquire_nowait()
-        except trio.WouldBlock:
-            self.on_wait()
-            with trio.move_on_after(self._limits.mount):
-                await self._turns.acquire()
-                return
-            raise call.failed("mount: deadline, others are under way") from None
+        """Waits: so many others are under way that the path work of other calls would wait."""
+        self.on_wait()
+        with trio.move_on_after(self._limits.mount):
+            await self._turns.acquire()
+            return
+        raise call.failed("mount: deadline, others are under way")
 
     async def _by_resolver(
         self,
@@ -193,7 +193,8 @@ class Mounter:
         if self._live(call) >= self._most:
             raise MountError(ENOSPC, self._limit)
         image = (look.seen.source_dev, look.seen.source_ino)
-        if source.kind != "text" and not await self._alone(call, image, settings.via):
+        others = source.kind != "text" and (self._starting or self._servers.count)
+        if others and not await self._alone(call, image, settings.via):
             # two programs, or a program and the kernel, would write to the same blocks
             raise MountError(EBUSY, "mount: a FUSE program serves this image")
         call.check()
@@ -333,7 +334,7 @@ def _source(call: MountCall, look: Look, plan: Mount) -> Source:
     if seen.flags & lib.SD_SEEN_DEVICE:
         device = (seen.major, seen.minor)
         return Source("device", block_device_name(*device), device)
-    name = look.text("source")
+    name = look.source_path()
     if name is None:
         raise MountError(EPERM, "mount: an image without a name below the caller's root")
     return Source("image", name)

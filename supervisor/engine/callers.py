@@ -53,7 +53,7 @@ class Callers:
             found["executable"] = _executable(task)
         if "cgroup" in self.wants:
             found["cgroup"] = _cgroup(read("cgroup", task))
-        return replace(facts, **found)
+        return facts._replace(**found)
 
 
 def _last_id(status: bytes, name: bytes) -> int | None:

@@ -6,14 +6,16 @@ A call that equals an earlier one to the bit gets the earlier decision without a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.snapshot import PROCEED, Reply
+from supervisor.handlers.base import UnreadableArgument
+from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel import bpf, simulate
 from supervisor.kernel.syscalls import CallSpec, as_filtered
-from supervisor.model import Arg, Decision, Facts, Outcome, Snapshot, Verdict
+from supervisor.model import Arg, Decision, Facts, Outcome, Plan, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 
 COMPANIONS = frozenset({"node_files", "umounts"})
@@ -22,6 +24,7 @@ OPEN: Final = "open"
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
 _REFUSED_HERE = frozenset({_MOUNT, "connect", "bind", OPEN})
 _LENGTH: Final = 4  # bytes of a string's length in a key
+_LONG: Final = 1024  # bytes of a key of which nothing else is kept
 
 
 def reply_to(decision: Decision) -> Reply:
@@ -66,13 +69,16 @@ class Ruling:
     `reply` is the answer where registers and strings alone settle it, else None. `companion`: the
     call is notified only for the sake of nodes that are bind mounts of ours, or of our programs.
     `refuses`: the caller does not get what it asked for. `quiet`: it is recorded only where it does
-    not go on as it would have gone without us.
+    not go on as it would have gone without us. `args` and `plan`: what the call passed, and what is
+    to be carried out, where that is kept: both follow from the call's key, as the decision does.
     """
 
     decision: Decision
     spec: CallSpec | None
     reply: Reply | None
     companion: bool = False
+    args: tuple[Arg, ...] | None = None
+    plan: Plan | None = None
     refuses: bool = field(init=False)
     quiet: bool = field(init=False)
 
@@ -81,6 +87,15 @@ class Ruling:
         opens = self.spec is not None and self.spec.family == OPEN
         object.__setattr__(self, "quiet", (self.companion or opens) and not decision.audit)
         object.__setattr__(self, "refuses", not decision.verdict.grants and not decision.audit)
+
+
+def _planned(ruling: Ruling, spec: CallSpec, snapshot: Snapshot) -> Ruling:
+    """With the plan made, for this call and those that equal it."""
+    try:
+        plan = FAMILIES[spec.family].plan(snapshot, ruling.decision)
+    except UnreadableArgument:
+        return ruling  # whoever carries it out says so
+    return replace(ruling, args=snapshot.args, plan=plan)
 
 
 class Judge:
@@ -144,7 +159,10 @@ class Judge:
                     self._narrowed.clear()
                 self._narrowed[key[:head]] = spec, narrowed
         decision = self._policy.decide(spec.family, snapshot, None)
-        return self._remember(key, self._ruling(decision, spec))
+        ruling = self._ruling(decision, spec)
+        if spec.family == _MOUNT and ruling.reply is None and len(key) <= _LONG:
+            ruling = _planned(ruling, spec, snapshot)
+        return self._remember(key, ruling)
 
     def spec(self, snapshot: Snapshot) -> CallSpec | None:
         """What the policy knows of the call; None where no rule is about it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from errno import EBADF, EINTR, ENAMETOOLONG, ESRCH
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from supervisor.model import Decision, Mount, Remount
 _LINGER_US: Final = 300
 _LINGER_ALONE_US: Final = 3000
 _EXITING: Final = (ESRCH, EBADF)
+_RETIRE: Final[int] = lib.SD_SEEN_RETIRE
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
 
 
@@ -33,17 +34,28 @@ class MountError(Exception):
         self.how = how
 
 
+def _text(field: Any, length: int) -> bytes | None:
+    return ffi.buffer(field, length)[:] if length > 0 else None
+
+
 class Look:
     """What a resolver saw, and the descriptors that it gave: closed with this, at the latest."""
+
+    __slots__ = ("mount_ns", "root", "seen", "source", "target")
 
     def __init__(self, seen: Any, fds: Sequence[int]) -> None:
         self.seen = seen
         self.target, self.mount_ns, self.source, self.root = fds
 
-    def text(self, which: str) -> bytes | None:
-        """The path of the "target" or the "source" below the caller's root, where it has one."""
-        length = getattr(self.seen, f"{which}_length")
-        return ffi.buffer(getattr(self.seen, which), length)[:] if length > 0 else None
+    def target_path(self) -> bytes | None:
+        """Below the caller's root, where it has one there."""
+        seen = self.seen
+        return _text(seen.target, seen.target_length)
+
+    def source_path(self) -> bytes | None:
+        """As that of the target."""
+        seen = self.seen
+        return _text(seen.source, seen.source_length)
 
     def close(self) -> None:
         """Lets go of them."""
@@ -60,6 +72,11 @@ class MountCall:
     for what a mount itself may take, `path_deadline` for path work. `alone`: there is no other
     mount that could be kept waiting.
     """
+
+    __slots__ = (
+        "_attached", "_linger_us", "_listener", "_on_error", "_owes", "_sock", "_tid", "_waiting",
+        "deadline", "decision", "on_wait", "path", "path_deadline", "task", "valid",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -120,8 +137,10 @@ class MountCall:
         Most answers come soon: quicker than trio could be woken up by them. A call of somebody else
         ends that at once.
         """
-        if not long and self.soon(fd):
-            return True
+        return (not long and self.soon(fd)) or await self.later(fd, deadline, long=long)
+
+    async def later(self, fd: int, deadline: float, *, long: bool = False) -> bool:
+        """As `readable`, where it does not come soon."""
         self.on_wait()
         until = trio.current_time() + deadline
         while True:
@@ -156,13 +175,14 @@ class MountCall:
 
     async def look(self) -> Look | None:
         """What it saw. None: this resolver cannot become that caller, another one can."""
-        if not await self.readable(self._sock, self.path_deadline):
+        sock = self._sock
+        if not self.soon(sock) and not await self.later(sock, self.path_deadline):
             raise self.failed("path: deadline")
         seen = ffi.new("struct sd_seen *")
         fds = ffi.new("int[4]")
-        if lib.sd_mount_seen(self._sock, seen, fds) < 0:
+        if lib.sd_mount_seen(sock, seen, fds) < 0:
             raise self.failed("path: the resolver has gone")
-        if seen.flags & lib.SD_SEEN_RETIRE:
+        if seen.flags & _RETIRE:
             return None  # and it is left behind
         self._owes = False
         look = Look(seen, list(fds))
@@ -170,7 +190,7 @@ class MountCall:
             look.close()
             self.check()  # of one that is exiting the links in /proc lead nowhere
             raise self.refused(-seen.error)
-        self.path = look.text("target")
+        self.path = look.target_path()
         return look
 
     def refused(self, errno: int) -> MountError:
@@ -189,9 +209,9 @@ class MountCall:
         if sent < 0:
             raise self.failed("mount: a helper has gone")
 
-    async def attached(self) -> int:
+    def attached(self) -> Awaitable[int]:
         """Waits until it is there: 0 or an errno; ECANCELED where the maker sent nothing."""
-        return await self._asked(0, self.deadline)
+        return self._asked(0, self.deadline)
 
     async def adopt(
         self, look: Look, server: Server, watch: int, attrs: tuple[int, int], plan: Mount
@@ -241,9 +261,10 @@ class MountCall:
         self._owes = True
         if sent < 0:
             raise self.failed("path: the resolver has gone")
-        if not await self.readable(self._sock, deadline, long=long):
+        sock = self._sock
+        if (long or not self.soon(sock)) and not await self.later(sock, deadline, long=long):
             raise self.failed("path: deadline")
-        if lib.sd_mount_answer(self._sock, self._attached) < 0:
+        if lib.sd_mount_answer(sock, self._attached) < 0:
             raise self.failed("path: the resolver has gone")
         self._owes = False
         error = -int(self._attached.error)

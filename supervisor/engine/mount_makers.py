@@ -19,7 +19,7 @@ _BEAT = 0.1
 
 async def _borrow(makers: Makers, call: MountCall) -> Maker:
     """The last maker: all mounts of a session are one's, so that it knows them again."""
-    while makers.all and not makers.all[-1].idle():
+    if makers.all and not makers.all[-1].idle():
         await _until_idle(makers, call)
     if not makers.all:
         raise call.failed("mount: no maker, for seccompd is not root")
@@ -72,7 +72,8 @@ def why(mounted: Any) -> str:
 async def mounted(makers: Makers, call: MountCall, look: Look, new: Any) -> tuple[Any, int]:
     """A maker's answer to `new` (struct sd_new_mount); 0, or the errno of bringing it to its place.
     Of SD_NEW_AGAIN the maker alone changes what is at the target. Of SD_NEW_COPY, where `look` has
-    let go of the target, the mount takes the place of the one that was marked.
+    let go of the target, the mount takes the place of the one that was marked. Of all but AGAIN
+    `look` is closed, once the helpers have what they need of it.
     """
     again = new.kind == lib.SD_NEW_AGAIN
     answer = ffi.new("struct sd_mounted *")
@@ -84,10 +85,12 @@ async def mounted(makers: Makers, call: MountCall, look: Look, new: Any) -> tupl
                 raise call.failed("maker: lost")
         else:
             call.begin(maker, look, new)
+            look.close()
             error = await call.attached()
-        if not await call.readable(maker.sock, call.deadline):
+        sock = maker.sock
+        if not call.soon(sock) and not await call.later(sock, call.deadline):
             raise call.failed("maker: deadline")
-        if lib.sd_mount_made(maker.sock, answer) < 0:
+        if lib.sd_mount_made(sock, answer) < 0:
             raise call.failed("maker: lost")
         answered, maker.tidying = True, not again
     finally:

@@ -245,7 +245,7 @@ class Session:
             return
         witness = self._records.witness(call.tid, ruling.decision, None)
         id_, slot = call.id, call.slot
-        snapshot = receiver.snapshot()
+        snapshot = receiver.snapshot(ruling.args)
         if witness is not None:
             witness = witness.placed(snapshot, ruling.spec)
         if snapshot.message is not None:
@@ -334,7 +334,7 @@ class Session:
         decision, spec = ruling.decision, ruling.spec
         if decision.verdict is Verdict.KILL or spec is None:
             return self._kill(snapshot)
-        plan = FAMILIES[spec.family].plan(snapshot, decision)
+        plan = ruling.plan or FAMILIES[spec.family].plan(snapshot, decision)
         if plan is None:
             assert ruling.companion, "only what the filter notifies for our sake can be left alone"
             return Outcome(0, left_alone=True)

@@ -186,8 +186,10 @@ class Receiver:
         self._also = ffi.new("int[]", list(fds))
         self._also_count = len(fds)
 
-    def snapshot(self) -> Snapshot:
-        """The received call as a value of its own, which outlives the next one."""
+    def snapshot(self, args: tuple[Arg, ...] | None = None) -> Snapshot:
+        """The received call as a value of its own, which outlives the next one. `args`: those that
+        its key stands for, where somebody knows them.
+        """
         call, key, listener = self.call, self._key, self.listener
         arch, nr = _CALL.unpack_from(key)
         shape = self._shapes.get(key[: _CALL.size])
@@ -195,7 +197,7 @@ class Receiver:
             name = f"syscall_{nr:#x}"
             return Snapshot(call.id, call.tid, arch, nr, call.ip, name, (), listener)
         return Snapshot(
-            call.id, call.tid, arch, nr, call.ip, shape.name, shape.args(key), listener,
+            call.id, call.tid, arch, nr, call.ip, shape.name, args or shape.args(key), listener,
             _message(call.message) if shape.sends else None,
         )  # fmt: skip
 
