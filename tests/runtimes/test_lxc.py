@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -28,6 +29,7 @@ POLICY = """
 version: 1
 match: {door: lxc, cookie: given}
 on_error: ENOMEDIUM
+limits: {path: 60s}
 syscalls:
   mknod:
     - {devices: ["null"], do: emulate}
@@ -154,7 +156,7 @@ def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
-        wait_for(lambda: _calls_mknod(init), bool, 2)
+        wait_for(lambda: _calling_mknod(init), bool, 2)
         os.kill(session, signal.SIGKILL)
         out, errors = attached.communicate(timeout=30)
     finally:
@@ -167,18 +169,17 @@ def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
     served(daemon)
 
 
-def _calls_mknod(init: int) -> bool:
-    """Whether some process of the container waits in mknod."""
+def _calling_mknod(init: int) -> list[Path]:
+    """The processes of a container that wait in mknod."""
     own = os.readlink(f"/proc/{init}/ns/user")
+    found = []
     for entry in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(OSError):
             if os.readlink(entry / "ns/user") == own and (
                 (entry / "syscall").read_text().split()[0] in ("133", "259")
             ):
-                return True
-        except OSError:
-            continue
-    return False
+                found.append(entry)
+    return found
 
 
 def test_a_daemon_that_is_not_there_yet_and_one_that_comes_again(
@@ -256,6 +257,37 @@ def test_without_a_proxy(direct: tuple[Daemon, Lxc]) -> None:
     wait_for(said.read_text, lambda text: text.count(MADE) > 3)
     box.stop(name)
     served(daemon)
+
+
+def test_calls_in_flight_when_the_daemon_is_killed(direct: tuple[Daemon, Lxc]) -> None:
+    """The next one knows of them, and refuses them."""
+    daemon, box = direct
+    script = """mknod /tmp/z c 1 5; until [ -e /tmp/go ]; do sleep 0.05; done
+        for i in 1 2 3; do (mknod /tmp/m$i c 1 3 2>>/tmp/said; echo $? >>/tmp/done) & done; wait
+        mknod /tmp/after c 1 3 && echo after >>/tmp/done; sleep 1000"""
+    name = box.start("/bin/sh", "-c", script)
+    wait_for(lambda: daemon.ours("session"), bool)
+    init = box.pid(name)
+    kept = daemon.runtime / "lxc.watches"
+    assert len(list(kept.iterdir())) == 1
+    for pid in daemon.ours("make") + daemon.ours("path"):
+        os.kill(pid, signal.SIGSTOP)
+    (box.root / "tmp/go").touch()
+    wait_for(lambda: len(_calling_mknod(init)), lambda count: count == 3)
+    wait_for(lambda: daemon.container(name)["calls"], lambda count: count == 4)
+    daemon.kill()
+    assert daemon.started.wait_gone() == []
+    assert len(_calling_mknod(init)) == 3
+    daemon.start()
+    finished = box.root / "tmp/done"
+    wait_for(lambda: finished.exists() and "after" in finished.read_text(), bool)
+    assert finished.read_text().split() == ["1"] * 3 + ["after"]
+    assert (box.root / "tmp/said").read_text().count("No medium found") == 3
+    assert "taken back; 3 calls refused" in daemon.log()
+    assert daemon.container(name)["calls"] == 5
+    box.stop(name)
+    served(daemon)
+    wait_for(lambda: list(kept.iterdir()), lambda found: not found)
 
 
 def test_a_command_socket_that_is_nobodys(direct: tuple[Daemon, Lxc], user: Person) -> None:
