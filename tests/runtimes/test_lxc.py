@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
@@ -16,7 +15,7 @@ import pytest
 
 from tests.live.test_mount_kernel import make_image
 from tests.support.daemon import Daemon, serving
-from tests.support.inside import wait_for
+from tests.support.inside import in_mknod, wait_for
 from tests.support.lxc import FIRST_ID, Lxc, there
 from tests.support.mounting import loops
 from tests.support.people import Person, python
@@ -113,7 +112,8 @@ def test_mounts(daemon: Daemon, box: Lxc, place: Path) -> None:
 def test_calls_of_many_at_once_and_of_an_attach(daemon: Daemon, box: Lxc) -> None:
     """The monitor sends one after the other, those of two listeners over one connection."""
     many = "for i in $(seq 20); do (mknod /tmp/m$i c 1 3 && echo OK) & done; wait; rm /tmp/m*"
-    name = box.start("/bin/sh", "-c", f"while true; do {NODE}; sleep 0.1; done")
+    own = NODE.replace("/tmp/n", "/tmp/own")  # which it may leave when it is stopped
+    name = box.start("/bin/sh", "-c", f"while true; do {own}; sleep 0.1; done")
     assert box.attach(name, many).stdout.split() == ["OK"] * 20
     assert box.attach(name, NODE.replace("/tmp/n", "/tmp/other")).stdout == MADE
     assert len(daemon.ours("session")) == 1
@@ -146,7 +146,7 @@ def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
     first = box.attach(name, NODE)
     assert first.stdout == MADE, (first.stderr, daemon.log(), daemon.records()[-4:])
     (session,) = daemon.ours("session")
-    init = box.pid(name)  # the monitor has an ear for nobody while a call is under way
+    before = daemon.container(name)["calls"]
     for pid in daemon.ours("make") + daemon.ours("path"):
         os.kill(pid, signal.SIGSTOP)
     script = f"mknod /tmp/a c 1 3; mknod /tmp/z c 1 5; {NODE}"
@@ -156,7 +156,7 @@ def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
-        wait_for(lambda: _calling_mknod(init), bool, 2)
+        wait_for(lambda: daemon.container(name)["calls"], lambda count: count > before)
         os.kill(session, signal.SIGKILL)
         out, errors = attached.communicate(timeout=30)
     finally:
@@ -167,19 +167,6 @@ def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
     assert "No such device" in errors
     box.stop(name)
     served(daemon)
-
-
-def _calling_mknod(init: int) -> list[Path]:
-    """The processes of a container that wait in mknod."""
-    own = os.readlink(f"/proc/{init}/ns/user")
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if os.readlink(entry / "ns/user") == own and (
-                (entry / "syscall").read_text().split()[0] in ("133", "259")
-            ):
-                found.append(entry)
-    return found
 
 
 def test_a_daemon_that_is_not_there_yet_and_one_that_comes_again(
@@ -273,11 +260,10 @@ def test_calls_in_flight_when_the_daemon_is_killed(direct: tuple[Daemon, Lxc]) -
     for pid in daemon.ours("make") + daemon.ours("path"):
         os.kill(pid, signal.SIGSTOP)
     (box.root / "tmp/go").touch()
-    wait_for(lambda: len(_calling_mknod(init)), lambda count: count == 3)
     wait_for(lambda: daemon.container(name)["calls"], lambda count: count == 4)
     daemon.kill()
     assert daemon.started.wait_gone() == []
-    assert len(_calling_mknod(init)) == 3
+    assert len(in_mknod(init)) == 3
     daemon.start()
     finished = box.root / "tmp/done"
     wait_for(lambda: finished.exists() and "after" in finished.read_text(), bool)
