@@ -150,20 +150,11 @@ int sd_receive_first(int listener, struct sd_watch *watch, uint32_t *tid)
 	return 1;
 }
 
-int sd_refuse_next(int listener, int error)
+int sd_refuse_next(int listener, struct sd_watch *watch, int error)
 {
+	uint32_t tid;
 	if (error >= 0 || error < LOWEST_ERRNO)
 		return -EINVAL;
-	union {
-		struct seccomp_notif notif;
-		uint8_t space[256];
-	} received;
-	int state = sd_listener_state(listener);
-	if (state <= 0)
-		return state;
-	memset(&received, 0, sizeof received);
-	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &received))
-		return errno == ENOENT || errno == EINTR ? 0 : -errno;
-	send_error(listener, received.notif.id, error);
-	return 1;
+	int received = sd_receive_first(listener, watch, &tid);
+	return received <= 0 ? received : sd_refuse_pending(listener, watch, error);
 }

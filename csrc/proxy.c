@@ -178,16 +178,15 @@ int sd_proxy_refuse_pending(int proxy, struct sd_watch *watch, int error)
 	return refused;
 }
 
-int sd_proxy_refuse_next(int proxy, int error)
+int sd_proxy_refuse_next(int proxy, struct sd_watch *watch, int error)
 {
-	static struct sd_watch watch;
 	if (error >= 0 || error < LOWEST_ERRNO)
 		return -EINVAL;
 	int state = sd_proxy_state(proxy);
 	if (state <= 0)
 		return state;
-	int got = sd_proxy_receive(proxy, -1, &watch);
+	int got = sd_proxy_receive(proxy, -1, watch);
 	if (got)
 		return got == -EAGAIN ? 0 : got;
-	return sd_proxy_refuse_pending(proxy, &watch, error);
+	return sd_proxy_refuse_pending(proxy, watch, error);
 }

@@ -83,8 +83,8 @@ struct sd_stall {
 	uint64_t start_time; /* clock ticks since boot, as in /proc/PID/stat */
 };
 
-/* A memfd that a session writes and its watchdog reads: it outlives the session, and a daemon may
- * leave it to the next one (another layout is another FORMAT in supervisor/daemon/kept.py). */
+/* A memfd or a file that a session writes and its watchdog reads: it outlives the session, and a daemon
+ * may leave it to the next one (another layout is another FORMAT in supervisor/daemon/kept.py). */
 struct sd_watch {
 	uint8_t received[256];        /* NOTIF_RECV writes here, so that no id can be lost in between */
 	uint64_t reading_since;       /* CLOCK_MONOTONIC, ns; 0: no memory is being read */
@@ -150,7 +150,9 @@ int sd_listener_state(int listener); /* 0: nothing; 1: a call waits; -ENOTCONN: 
 int sd_set_sync_wake_up(int listener);
 /* the watchdog's side: answers every id in the watch with `error`, and says how many those were */
 int sd_refuse_pending(int listener, struct sd_watch *watch, int error);
-int sd_refuse_next(int listener, int error);
+/* Receives one call and answers it; by the watch, so that it is answered also where we die in between.
+ * How many got the answer; -ENOTCONN: no caller is left */
+int sd_refuse_next(int listener, struct sd_watch *watch, int error);
 /* Before there is a session: receives one call for it, which will be the first that it gets.
  * 1: a call of thread `tid`; 0: none; -ENOTCONN: no caller is left */
 int sd_receive_first(int listener, struct sd_watch *watch, uint32_t *tid);
@@ -180,7 +182,7 @@ void sd_proxy_carry(struct sd_watch *watch, const void *data);
 /* as their namesakes in listener.c, for such a connection */
 int sd_proxy_state(int proxy);
 int sd_proxy_refuse_pending(int proxy, struct sd_watch *watch, int error);
-int sd_proxy_refuse_next(int proxy, int error);
+int sd_proxy_refuse_next(int proxy, struct sd_watch *watch, int error);
 
 /* ---- callers.c: who calls ---- */
 

@@ -25,7 +25,8 @@ class HandOver:
     `runtime`: the process that calls for the runtime first (its id, its start). Without
     `real_nodes` no node that can be opened outlives the container. `proxy`, `first`: see
     Keeper.add. `kept`: nobody else has the listener, so a service manager is to keep it for the
-    daemon that comes next. What is in here belongs to whoever takes it.
+    daemon that comes next. `watches`: a descriptor of the container's, in whose first slot the
+    listener is, and maybe was under an earlier daemon. What is in here belongs to whoever takes it.
     """
 
     subject: Subject
@@ -36,10 +37,13 @@ class HandOver:
     proxy: int | None = None
     first: bytes = b""
     kept: bool = False
+    watches: int | None = None
 
     def close(self) -> None:
         """Lets go of everything: the kernel answers the callers with ENOSYS then."""
         os.close(self.listener)
+        if self.watches is not None:
+            os.close(self.watches)
         if self.proxy is not None:
             os.close(self.proxy)
         if self.target is not None:

@@ -76,13 +76,15 @@ class Containers:
     def _take(self, hand_over: HandOver) -> Container | None:
         subject = hand_over.subject
         key = _key(subject)
-        container = self._known(key, hand_over)
+        watches = hand_over.watches
+        container = self._known(key, hand_over) if watches is None else None
         if container is None:
             if self.count >= self._config.containers:
                 complain(f"{_name(subject)}: let go: {self.count} containers are served already")
                 hand_over.close()
                 return None
-            container = self._new(key, subject)
+            container = self._new(key, subject, None if watches is None else Slots(watches))
+            hand_over.watches = None
             container.real_nodes, container.kept = hand_over.real_nodes, hand_over.kept
         target, hand_over.target = hand_over.target, None
         if target is not None and container.target is None:
@@ -92,7 +94,7 @@ class Containers:
         try:
             container.keeper.add(
                 hand_over.listener, hand_over.runtime,
-                proxy=hand_over.proxy, first=hand_over.first,
+                proxy=hand_over.proxy, first=hand_over.first, slot=None if watches is None else 0,
             )  # fmt: skip
         except OSError as error:
             _complain(container, f"a listener is let go of: {error.strerror}")
@@ -102,8 +104,17 @@ class Containers:
             if not container.keeper.listeners:
                 self._ended(key, container)
             return None
+        if watches is not None and container.keeper.slots.used(0):
+            container.keeper.sessions = 1  # at least
+            self._refuse_what_was_left(container)
         self._store.save(container)
         return container
+
+    @staticmethod
+    def _refuse_what_was_left(container: Container) -> None:
+        keeper = container.keeper
+        refused = keeper.slots.refuse_pending(keeper.on_error)
+        _complain(container, f"taken back; {refused} calls refused")
 
     def take_back(self) -> None:
         """Serves what an earlier daemon has left, as if it had not gone. The calls that its
@@ -120,10 +131,7 @@ class Containers:
             container.given = {one.wish.path: one for one in left.given}
             for slot, (listener, runtime) in left.listeners.items():
                 keeper.add(listener, runtime, slot=slot)
-            _complain(
-                container,
-                f"taken back; {keeper.slots.refuse_pending(keeper.on_error)} calls refused",
-            )
+            self._refuse_what_was_left(container)
             self._store.adopt(container, left)
             if not left.listeners:
                 self._ended(key, container)

@@ -158,7 +158,7 @@ class Keeper:
         served.close()
 
     def _refuse(self, slot: int, served: Served) -> None:
-        found = served.refuse_next(self.on_error)
+        found = served.refuse_next(self.slots.watch(slot), self.on_error)
         if found == -ENOTCONN:
             self._hung_up(slot)
             return

@@ -10,12 +10,11 @@ from supervisor.daemon.events import GONE, IN
 from supervisor.kernel.shim import ffi, lib
 
 _State = Callable[[int], int]
-_Refuse = Callable[[int, int], int]
-_RefusePending = Callable[[int, Any, int], int]
-_BY_LISTENER: Final[tuple[_State, _Refuse, _RefusePending]] = (
+_Refuse = Callable[[int, Any, int], int]
+_BY_LISTENER: Final[tuple[_State, _Refuse, _Refuse]] = (
     lib.sd_listener_state, lib.sd_refuse_next, lib.sd_refuse_pending,
 )  # fmt: skip
-_BY_PROXY: Final[tuple[_State, _Refuse, _RefusePending]] = (
+_BY_PROXY: Final[tuple[_State, _Refuse, _Refuse]] = (
     lib.sd_proxy_state, lib.sd_proxy_refuse_next, lib.sd_proxy_refuse_pending,
 )  # fmt: skip
 
@@ -52,9 +51,9 @@ class Served:
         """1: a call waits; 0: none; -ENOTCONN: no caller is left."""
         return self._state(self.fd)
 
-    def refuse_next(self, errno: int) -> int:
+    def refuse_next(self, watch: Any, errno: int) -> int:
         """As `state`, once the call that waits has been refused."""
-        return self._refuse_next(self.fd, -errno)
+        return self._refuse_next(self.fd, watch, -errno)
 
     def refuse_pending(self, watch: Any, errno: int) -> int:
         """Refuses what a session had received; how many calls that were."""

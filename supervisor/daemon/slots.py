@@ -8,14 +8,14 @@ from errno import ENOBUFS
 from typing import Any
 
 from supervisor.daemon.served import Served
-from supervisor.kernel.shim import lib
+from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.watch import SLOTS, Watches
 
 
 class Slots:
     """Slots by their numbers. One that was let go is used again once no session looks at it.
 
-    `fd` is a memfd of watches that an earlier daemon has left; it becomes theirs.
+    `fd`: watches that are there, which an earlier daemon may have left; it becomes theirs.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -52,11 +52,13 @@ class Slots:
         """Gives it a slot. OSError where there is none."""
         if not self._free:
             raise OSError(ENOBUFS, "too many listeners of one container")
-        slot = self._free.popleft()
-        self._top = max(self._top, slot + 1)
-        self._calls += self.watch(slot).calls
-        self._refused += self.watch(slot).refused
+        slot = self._free[0]
+        calls, refused = self.watch(slot).calls, self.watch(slot).refused
         self._watches.clear(slot)
+        self._free.popleft()
+        self._top = max(self._top, slot + 1)
+        self._calls += calls
+        self._refused += refused
         self._all[slot] = served
         return slot
 
@@ -67,6 +69,10 @@ class Slots:
         self._top = max(self._top, slot + 1)
         served.stalls = min(self.watch(slot).stalls, lib.SD_STALLS)
         self._all[slot] = served
+
+    def used(self, slot: int) -> bool:
+        """Whether anybody, maybe under an earlier daemon, has served what is in a slot."""
+        return any(bytes(ffi.buffer(self.watch(slot))))
 
     def remove(self, slot: int) -> Served:
         """Nobody calls there any more, but a session may still look at it."""

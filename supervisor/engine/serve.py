@@ -59,9 +59,9 @@ def serve(
 ) -> None:
     """Serves until no caller is left. `resumed`: another session did so before. `resolver`: the
     first one, where it is there already."""
-    container = _Container(
-        config, channel, Watches(watch_fd), timer, makers, limits, resumed, resolver
-    )
+    watches = Watches(watch_fd)
+    watches.keep_memory()  # the watchdog looks at a file that we could have cut away
+    container = _Container(config, channel, watches, timer, makers, limits, resumed, resolver)
     try:
         # The first listener is there already: it must not wait for trio's own start.
         message, fds = _next(channel)

@@ -7,7 +7,6 @@ has itself announced by a hook (`seccompd lxc-hook`), and its listener is fetche
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import socket
@@ -24,12 +23,8 @@ from supervisor.daemon.containers import Containers
 from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.intake.handover import Malformed
 from supervisor.intake.identity import Peer, is_listener, program_of
-from supervisor.intake.lxc_commands import (
-    Announced,
-    announcement,
-    init_and_listener,
-    parse_announcement,
-)
+from supervisor.intake.lxc_commands import Announced, init_and_listener, parse_announcement
+from supervisor.intake.lxc_kept import Kept
 from supervisor.intake.reception import Reception, receive
 from supervisor.kernel import target as targets
 from supervisor.kernel.shim import ffi, lib
@@ -76,9 +71,9 @@ class LxcDoor:
 
     def __init__(self, place: RuntimeDirectory, containers: Containers, config: Config) -> None:
         self._containers = containers
-        self._kept = place.path / "lxc.containers"
+        self._kept = Kept(place.path)
         self._announced: list[Announced] = []
-        self._inits: set[int] = set()
+        self._inits: dict[int, int | None] = {}  # whose listeners we have, with their starts
         sock = place.listen(f"{NAME}.sock", 0o600, socket.SOCK_SEQPACKET)
         self._reception = Reception(NAME, sock, config, self._connection)
         self._nursery: trio.Nursery | None = None
@@ -86,7 +81,7 @@ class LxcDoor:
     async def serve(self) -> None:
         """Takes in what comes, and what an earlier daemon served."""
         async with trio.open_nursery() as self._nursery:
-            for announced in self._remembered():
+            for announced in self._kept.announced():
                 self._announced.append(announced)
                 self._nursery.start_soon(self._fetch, announced)
             await self._reception.serve()
@@ -137,7 +132,7 @@ class LxcDoor:
     def _announce(self, announced: Announced) -> None:
         if self._nursery is not None:
             self._announced.append(announced)
-            self._remember()
+            self._kept.remember(self._announced)
             self._nursery.start_soon(self._fetch, announced)
 
     async def _fetch(self, announced: Announced) -> None:
@@ -167,35 +162,20 @@ class LxcDoor:
             cookie=announced.cookie,
             cgroups=target.cgroups,
         )
-        container = self._containers.take(HandOver(subject, listener, target, target.runtime))
+        began = target.began  # what is handed over is not ours any more
+        watches = self._kept.watches(init, began)
+        container = self._containers.take(
+            HandOver(subject, listener, target, target.runtime, watches=watches)
+        )
         if container is None:
+            self._kept.forget(init, began)
             self._forget(announced)
         else:
-            self._inits.add(init)
+            self._inits[init] = began
             container.on_end = partial(self._forget, announced, init)
 
     def _forget(self, announced: Announced, init: int | None = None) -> None:
         self._announced.remove(announced)
         if init is not None:
-            self._inits.remove(init)
-        self._remember()
-
-    def _remembered(self) -> list[Announced]:
-        try:
-            lines = self._kept.read_bytes().splitlines()
-        except OSError:
-            return []
-        found = []
-        for line in lines:
-            with contextlib.suppress(Malformed):
-                found.append(parse_announcement(line))
-        return found
-
-    def _remember(self) -> None:
-        """For a daemon that comes after us: these monitors keep their listeners."""
-        try:
-            new = self._kept.with_suffix(".new")
-            new.write_bytes(b"".join(announcement(one) + b"\n" for one in set(self._announced)))
-            new.rename(self._kept)
-        except OSError as error:
-            complain(f"{self._kept}: {error.strerror}")
+            self._kept.forget(init, self._inits.pop(init))
+        self._kept.remember(self._announced)

@@ -95,7 +95,8 @@ def test_a_call_in_flight_is_refused(daemon: Daemon, manager: Manager, caller: C
     before = set(caller.errnos())
     for helper in daemon.ours("path") + daemon.ours("make"):
         os.kill(helper, signal.SIGSTOP)
-    signal.sigtimedwait([], 0.5)  # several times what lies between two calls
+    wait_for(lambda: daemon.container("one")["calls"] - len(caller.errnos()), lambda two: two == 1)
+    signal.sigtimedwait([], 0.2)  # what was answered before has been written down
     assert daemon.container("one")["calls"] == len(caller.errnos()) + 1
     manager.keeps(OF_ONE)
     daemon.kill()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.bundles import FIRST_ID, Bundle, bundle, outside, profile
 from tests.support.daemon import Daemon, run, serving
-from tests.support.inside import cpu_seconds, links, wait_for
+from tests.support.inside import cpu_seconds, in_mknod, links, wait_for
 from tests.support.people import Person
 from tests.support.scratch import a_place
 
@@ -20,6 +20,7 @@ POLICY = """
 version: 1
 on_error: ENOMEDIUM
 match: {door: oci}
+limits: {path: 60s}
 syscalls:
   mknod:
     - {devices: ["null", zero], do: emulate}
@@ -229,13 +230,13 @@ def test_a_session_that_dies(daemon: Daemon, place: Path, box: Bundle) -> None:
 def test_a_call_in_flight_when_its_session_dies(daemon: Daemon, box: Bundle) -> None:
     name = box.start()
     assert box.exec(name, "mknod /tmp/a c 1 3").returncode == 0
-    helpers = daemon.ours("path") + daemon.ours("make")
-    for helper in helpers:
+    before = daemon.container(name)["calls"]
+    for helper in daemon.ours("path") + daemon.ours("make"):
         os.kill(helper, signal.SIGSTOP)
-    fifo = box.root / "tmp/fifo"
-    os.mkfifo(fifo)
     box.detached("exec", "-d", name, "/bin/sh", "-c", "mknod /tmp/b c 1 3 2>/tmp/said")
-    signal.sigtimedwait([], 0.5)  # far less than the deadline for path work
+    init = box.pid(name)
+    wait_for(lambda: in_mknod(init), bool)
+    wait_for(lambda: daemon.container(name)["calls"], lambda count: count > before)  # received
     os.kill(daemon.ours("session")[0], signal.SIGKILL)
     said = box.root / "tmp/said"
     wait_for(lambda: said.exists() and said.read_text(), bool)

@@ -381,9 +381,10 @@ def test_the_next_daemon_knows_it(root: Person) -> None:
                     before = box.rows()
                     manager.keeps(5)  # listener, watches, card, user namespace and the device
                     daemon.kill()
+                    assert daemon.started.wait_gone() == []
                     daemon.lead = manager.start()
                     daemon.start()
-                    assert box.rows() == before
+                    assert box.rows() == before, daemon.log()
                     box.remove("/tmp/z")
                     box.sh("test ! -e /tmp/z")
                     manager.keeps(4)

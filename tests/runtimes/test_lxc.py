@@ -15,7 +15,7 @@ import pytest
 
 from tests.live.test_mount_kernel import make_image
 from tests.support.daemon import Daemon, serving
-from tests.support.inside import wait_for
+from tests.support.inside import in_mknod, wait_for
 from tests.support.lxc import FIRST_ID, Lxc, there
 from tests.support.mounting import loops
 from tests.support.people import Person, python
@@ -28,6 +28,7 @@ POLICY = """
 version: 1
 match: {door: lxc, cookie: given}
 on_error: ENOMEDIUM
+limits: {path: 60s}
 syscalls:
   mknod:
     - {devices: ["null"], do: emulate}
@@ -111,7 +112,8 @@ def test_mounts(daemon: Daemon, box: Lxc, place: Path) -> None:
 def test_calls_of_many_at_once_and_of_an_attach(daemon: Daemon, box: Lxc) -> None:
     """The monitor sends one after the other, those of two listeners over one connection."""
     many = "for i in $(seq 20); do (mknod /tmp/m$i c 1 3 && echo OK) & done; wait; rm /tmp/m*"
-    name = box.start("/bin/sh", "-c", f"while true; do {NODE}; sleep 0.1; done")
+    own = NODE.replace("/tmp/n", "/tmp/own")  # which it may leave when it is stopped
+    name = box.start("/bin/sh", "-c", f"while true; do {own}; sleep 0.1; done")
     assert box.attach(name, many).stdout.split() == ["OK"] * 20
     assert box.attach(name, NODE.replace("/tmp/n", "/tmp/other")).stdout == MADE
     assert len(daemon.ours("session")) == 1
@@ -144,7 +146,7 @@ def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
     first = box.attach(name, NODE)
     assert first.stdout == MADE, (first.stderr, daemon.log(), daemon.records()[-4:])
     (session,) = daemon.ours("session")
-    init = box.pid(name)  # the monitor has an ear for nobody while a call is under way
+    before = daemon.container(name)["calls"]
     for pid in daemon.ours("make") + daemon.ours("path"):
         os.kill(pid, signal.SIGSTOP)
     script = f"mknod /tmp/a c 1 3; mknod /tmp/z c 1 5; {NODE}"
@@ -154,7 +156,7 @@ def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
-        wait_for(lambda: _calls_mknod(init), bool, 2)
+        wait_for(lambda: daemon.container(name)["calls"], lambda count: count > before)
         os.kill(session, signal.SIGKILL)
         out, errors = attached.communicate(timeout=30)
     finally:
@@ -165,20 +167,6 @@ def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
     assert "No such device" in errors
     box.stop(name)
     served(daemon)
-
-
-def _calls_mknod(init: int) -> bool:
-    """Whether some process of the container waits in mknod."""
-    own = os.readlink(f"/proc/{init}/ns/user")
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.readlink(entry / "ns/user") == own and (
-                (entry / "syscall").read_text().split()[0] in ("133", "259")
-            ):
-                return True
-        except OSError:
-            continue
-    return False
 
 
 def test_a_daemon_that_is_not_there_yet_and_one_that_comes_again(
@@ -256,6 +244,36 @@ def test_without_a_proxy(direct: tuple[Daemon, Lxc]) -> None:
     wait_for(said.read_text, lambda text: text.count(MADE) > 3)
     box.stop(name)
     served(daemon)
+
+
+def test_calls_in_flight_when_the_daemon_is_killed(direct: tuple[Daemon, Lxc]) -> None:
+    """The next one knows of them, and refuses them."""
+    daemon, box = direct
+    script = """mknod /tmp/z c 1 5; until [ -e /tmp/go ]; do sleep 0.05; done
+        for i in 1 2 3; do (mknod /tmp/m$i c 1 3 2>>/tmp/said; echo $? >>/tmp/done) & done; wait
+        mknod /tmp/after c 1 3 && echo after >>/tmp/done; sleep 1000"""
+    name = box.start("/bin/sh", "-c", script)
+    wait_for(lambda: daemon.ours("session"), bool)
+    init = box.pid(name)
+    kept = daemon.runtime / "lxc.watches"
+    assert len(list(kept.iterdir())) == 1
+    for pid in daemon.ours("make") + daemon.ours("path"):
+        os.kill(pid, signal.SIGSTOP)
+    (box.root / "tmp/go").touch()
+    wait_for(lambda: daemon.container(name)["calls"], lambda count: count == 4)
+    daemon.kill()
+    assert daemon.started.wait_gone() == []
+    assert len(in_mknod(init)) == 3
+    daemon.start()
+    finished = box.root / "tmp/done"
+    wait_for(lambda: finished.exists() and "after" in finished.read_text(), bool)
+    assert finished.read_text().split() == ["1"] * 3 + ["after"]
+    assert (box.root / "tmp/said").read_text().count("No medium found") == 3
+    assert "taken back; 3 calls refused" in daemon.log()
+    assert daemon.container(name)["calls"] == 5
+    box.stop(name)
+    served(daemon)
+    wait_for(lambda: list(kept.iterdir()), lambda found: not found)
 
 
 def test_a_command_socket_that_is_nobodys(direct: tuple[Daemon, Lxc], user: Person) -> None:

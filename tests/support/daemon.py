@@ -63,10 +63,14 @@ class Daemon:
 
     def _listens(self) -> bool:
         assert self.started.process.poll() is None, self.log()
-        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
-            probe.connect(str(self.socket))
-            return True
-        return False
+        # both: what a daemon that was killed has left is there, and nobody hears it
+        for path in (self.socket, self.runtime / "control.sock"):
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(str(path))
+                except OSError:
+                    return False
+        return True
 
     @property
     def pid(self) -> int:

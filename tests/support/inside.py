@@ -96,6 +96,18 @@ def wait_for(look: Callable[[], _T], good: Callable[[_T], bool], seconds: float 
     return found
 
 
+def in_mknod(init: int) -> list[int]:
+    """The processes in the user namespace of process `init` that wait in mknod."""
+    own = os.readlink(f"/proc/{init}/ns/user")
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            same = os.readlink(entry / "ns/user") == own
+            if same and (entry / "syscall").read_text().split()[0] in ("133", "259"):
+                found.append(int(entry.name))
+    return found
+
+
 def cpu_seconds(pid: int) -> float:
     """The processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -36,6 +36,6 @@ def test_an_answer_that_the_kernel_would_misread_is_not_sent(
 def test_a_refusal_is_a_refusal(error: int) -> None:
     watch = ffi.new("struct sd_watch *")
     assert lib.sd_refuse_pending(-1, watch, error) == -EINVAL
-    assert lib.sd_refuse_next(-1, error) == -EINVAL
+    assert lib.sd_refuse_next(-1, watch, error) == -EINVAL
     assert lib.sd_proxy_refuse_pending(-1, watch, error) == -EINVAL
-    assert lib.sd_proxy_refuse_next(-1, error) == -EINVAL
+    assert lib.sd_proxy_refuse_next(-1, watch, error) == -EINVAL
