@@ -3,6 +3,7 @@
 #include "porters.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/netlink.h>
 #include <netinet/in.h>
@@ -30,6 +31,7 @@ static socklen_t by_descriptor(struct sockaddr_un *address, int path)
 /* What one errand holds besides what came with it. */
 struct hold {
 	int sock;
+	struct sd_another another; /* in the place of that one */
 	int rights[SD_RIGHTS_MAX];
 	size_t right_count;
 	int has_credentials;
@@ -41,6 +43,10 @@ static void let_go(struct hold *hold)
 {
 	if (hold->sock >= 0)
 		close(hold->sock);
+	if (hold->another.sock >= 0)
+		close(hold->another.sock);
+	if (hold->another.net_ns >= 0)
+		close(hold->another.net_ns);
 	for (size_t i = 0; i < hold->right_count; i++)
 		close(hold->rights[i]);
 }
@@ -112,28 +118,57 @@ static int64_t take_control(const struct sd_errand *errand, const int *fds, stru
 	return 0;
 }
 
+static int family_of(const struct sd_errand *errand)
+{
+	sa_family_t family;
+	memcpy(&family, errand->address, sizeof family);
+	return family;
+}
+
 /* Whether a unix socket would follow the address as a path: here, where all paths are the host's. What it
  * leads to comes along where the caller's socket was a unix one when that was asked. */
 static int leads_to_a_path(const struct sd_errand *errand)
 {
-	sa_family_t family;
 	const size_t start = offsetof(struct sockaddr_un, sun_path);
 	if (errand->flags & SD_SOCKET_NO_ADDRESS || errand->with_path ||
 	    (size_t)errand->address_length <= start)
 		return 0;
-	memcpy(&family, errand->address, sizeof family);
-	return family == AF_UNIX && errand->address[start];
+	return family_of(errand) == AF_UNIX && errand->address[start];
+}
+
+/* Where a rule leads a call to what the caller's own socket cannot be connected to. 0: it is connected in
+ * another one's place, or nothing of that is needed; or the errno. */
+static int64_t lead_elsewhere(const struct sd_errand *errand, int sock, struct hold *hold,
+			      struct sd_errand_done *done)
+{
+	if (!(errand->flags & SD_SOCKET_REDIRECTED) ||
+	    !sd_another_is_needed(sock, done->domain, family_of(errand)))
+		return 0;
+	/* a socket that sends here and there cannot be one of both protocols */
+	if (errand->op != SD_SOCKET_CONNECT || done->domain == AF_NETLINK)
+		return refuse(done, -ENETUNREACH, SD_SOCKET_KIND);
+	/* the new one is the caller's from the start: who that is has to be known */
+	if (!(errand->flags & SD_SOCKET_AS_CALLER))
+		return refuse(done, -EINVAL, SD_SOCKET_WHO);
+	hold->another.old = sock;
+	hold->another.domain = done->domain;
+	done->replaced = 1;
+	return 0;
 }
 
 /* Whether this socket takes the address for what was decided on, and the call is one that can be made
  * for somebody else. 0, or the errno. */
-static int64_t fits(struct sd_errand *errand, int sock, struct sd_errand_done *done)
+static int64_t fits(struct sd_errand *errand, struct hold *hold, struct sd_errand_done *done)
 {
+	int sock = hold->sock;
 	if (done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX &&
 	    done->domain != AF_NETLINK)
 		return refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN);
 	if (done->domain == AF_UNIX && leads_to_a_path(errand))
 		return refuse(done, -EINVAL, SD_SOCKET_OTHER);
+	int64_t error = lead_elsewhere(errand, sock, hold, done);
+	if (error)
+		return error;
 	if (errand->op != SD_SOCKET_SEND && !(errand->flags & SD_SOCKET_UNSPECIFIED))
 		return 0;
 	int protocol = option(sock, SO_PROTOCOL);
@@ -213,12 +248,18 @@ static void map_address(struct sd_errand *errand)
 	errand->address_length = sizeof to;
 }
 
-static int64_t call(struct sd_errand *errand, const struct hold *hold, int path,
-		    struct sd_errand_done *done)
+static int64_t call(struct sd_errand *errand, struct hold *hold, int path, struct sd_errand_done *done)
 {
 	struct sockaddr_un by_path;
-	if (errand->flags & SD_SOCKET_REDIRECTED && done->domain == AF_INET6)
+	int sock = hold->sock;
+	if (done->replaced) {
+		int error = sd_another_make(&hold->another, family_of(errand), &hold->caller, &done->why);
+		if (error)
+			return error;
+		sock = hold->another.sock;
+	} else if (errand->flags & SD_SOCKET_REDIRECTED && done->domain == AF_INET6) {
 		map_address(errand);
+	}
 	void *address = errand->address;
 	socklen_t length = (socklen_t)errand->address_length;
 	if (path >= 0) {
@@ -226,9 +267,9 @@ static int64_t call(struct sd_errand *errand, const struct hold *hold, int path,
 		address = &by_path;
 	}
 	if (errand->op == SD_SOCKET_CONNECT)
-		return connect(hold->sock, address, length) ? -errno : 0;
+		return connect(sock, address, length) ? -errno : 0;
 	if (errand->op == SD_SOCKET_BIND)
-		return bind(hold->sock, address, length) ? -errno : 0;
+		return bind(sock, address, length) ? -errno : 0;
 	struct iovec data = {errand->more + errand->control_length, (size_t)errand->payload_length};
 	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
 	if (!(errand->flags & SD_SOCKET_NO_ADDRESS)) {
@@ -273,13 +314,33 @@ static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, stru
 	done->domain = option(sock, SO_DOMAIN);
 	if (done->domain < 0)
 		return refuse(done, done->domain, SD_SOCKET_KERNEL);
+	done->cookie = sd_socket_cookie(sock);
 	return 0;
+}
+
+/* The new socket takes the old one's place once it is connected, or about to be: until then the caller may
+ * try another address on its own. A unix socket is connected, or it is not. */
+static int64_t replace(const struct sd_errand *errand, const int *fds, const struct hold *hold,
+		       int64_t result, struct sd_errand_done *done)
+{
+	int begun = family_of(errand) != AF_UNIX && !done->why &&
+		    (result == -EINPROGRESS || result == -EINTR);
+	if (result && !begun)
+		return result;
+	int error = sd_another_install(&hold->another, fds[1], errand->id, fds[0], fds[2], errand->number);
+	if (error)
+		return refuse(done, error, error == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_PLACE);
+	done->cookie = sd_socket_cookie(hold->another.sock);
+	return result;
 }
 
 static int64_t as_caller(struct sd_errand *errand, const int *fds, struct hold *hold,
 			 struct sd_errand_done *done)
 {
 	int64_t result = 0;
+	/* before it is asked whether the caller still waits; used only after that */
+	if (done->replaced)
+		hold->another.net_ns = openat(fds[2], "ns/net", O_RDONLY | O_CLOEXEC);
 	if (done->domain == AF_UNIX && errand->control_length)
 		result = take_control(errand, fds, hold, done);
 	if (!result) {
@@ -290,13 +351,13 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct hold *
 			result = call(errand, hold, errand->with_path ? fds[3] : -1, done);
 	}
 	sd_porter_come_back();
-	return result;
+	return done->replaced ? replace(errand, fds, hold, result, done) : result;
 }
 
 void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
 		struct sd_errand_done *done)
 {
-	struct hold hold = {.sock = -1};
+	struct hold hold = {.sock = -1, .another = {.sock = -1, .net_ns = -1}};
 	memset(done, 0, sizeof *done);
 	if (!is_whole(errand, size, count)) {
 		done->result = refuse(done, -EINVAL, SD_SOCKET_RIGHTS);
@@ -304,7 +365,7 @@ void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_
 	}
 	int64_t result = fetch_socket(errand, fds, &hold, done);
 	if (!result && errand->op != SD_SOCKET_LOOK)
-		result = fits(errand, hold.sock, done);
+		result = fits(errand, &hold, done);
 	if (!result && errand->flags & SD_SOCKET_AS_CALLER)
 		result = as_caller(errand, fds, &hold, done);
 	else if (!result && done->domain != AF_INET && done->domain != AF_INET6 &&

@@ -6,6 +6,7 @@
 #include <linux/capability.h>
 #include <linux/securebits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
@@ -111,6 +112,15 @@ void sd_porter_come_back(void)
 	if (error || rest())
 		_exit(1);
 	sd_harden();
+}
+
+int sd_porter_go_to(int net_ns, const struct sd_caller *caller)
+{
+	int error = sd_set_caps(permitted, permitted);
+	if (!error && setns(net_ns, CLONE_NEWNET))
+		error = -errno;
+	int again = sd_set_caps(caller->caps & SOCKET_CAPS & permitted, permitted);
+	return error ? error : again;
 }
 
 int sd_porter_speak(const struct sd_caller *caller)

@@ -20,6 +20,8 @@ struct sd_errand { /* [pidfd, listener], and where they come along: task, path *
 struct sd_errand_done {
 	int64_t result;
 	int32_t why, domain, type, patient;
+	uint64_t cookie;
+	int32_t replaced, reserved;
 };
 
 enum sd_porters_op { SD_PORTER_NEW = 1, SD_PORTER_KICK };
@@ -39,6 +41,9 @@ SD_HIDDEN int sd_porter_become(uint64_t id, int listener, int task, struct sd_ca
 /* May we say over a unix socket who the caller is? The kernel would say our own real uid. 1: we may, from
  * now on; 0: ours is the caller's; or -errno. */
 SD_HIDDEN int sd_porter_speak(const struct sd_caller *caller);
+/* For a thread that ends with what it does there, for there is no way back: goes to a network namespace,
+ * as the caller still. 0 or -errno */
+SD_HIDDEN int sd_porter_go_to(int net_ns, const struct sd_caller *caller);
 /* Nobody's again. A thread that cannot be is of no use to the next caller: its process ends. */
 SD_HIDDEN void sd_porter_come_back(void);
 
@@ -47,6 +52,33 @@ SD_HIDDEN void sd_porter_come_back(void);
 /* Does an errand of `size` bytes with the `count` descriptors that came with it. */
 SD_HIDDEN void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
 			      struct sd_errand_done *done);
+
+/* ---- porter_another.c ---- */
+
+/* A socket in the place of a caller's. */
+struct sd_another {
+	int sock;   /* -1: there is none */
+	int old;    /* the caller's own; lent */
+	int domain; /* of the caller's */
+	int net_ns; /* the caller's network namespace; -1 */
+};
+
+/* Whether what leads to an address of `family` cannot go by `sock`, which is of `domain`. */
+SD_HIDDEN int sd_another_is_needed(int sock, int domain, int family);
+/* Makes one for that, with all that was set on the old one; as `caller`, who has been taken on. 0 or
+ * -errno: what the caller is told, and `*why` */
+SD_HIDDEN int sd_another_make(struct sd_another *another, int family, const struct sd_caller *caller,
+			      int32_t *why);
+/* Puts it at `number` of the caller's table, if what is there is the old one still. 0 or -errno */
+SD_HIDDEN int sd_another_install(const struct sd_another *another, int listener, uint64_t id,
+				 int pidfd, int task, int number);
+/* SO_COOKIE: no other socket ever has the same; 0: not known */
+SD_HIDDEN uint64_t sd_socket_cookie(int sock);
+
+/* ---- socket_options.c ---- */
+
+/* Sets on `to` what was set on `from`, a socket of another domain. 0 or -errno */
+SD_HIDDEN int sd_options_carry(int from, int to, int from_domain, int to_domain);
 
 /* ---- netlink.c ---- */
 

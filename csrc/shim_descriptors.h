@@ -78,7 +78,8 @@ enum sd_socket_flag {
 	SD_SOCKET_NO_ADDRESS = 2,
 	SD_SOCKET_UNSPECIFIED = 4, /* the address was AF_UNSPEC, and is AF_INET to some sockets alone */
 	SD_SOCKET_CUT = 8,         /* there is more data than comes along */
-	SD_SOCKET_REDIRECTED = 16, /* the address is not the caller's own: an IPv6 socket takes an IPv4 one */
+	SD_SOCKET_REDIRECTED = 16, /* the address is not the caller's own: an IPv6 socket takes an IPv4 one, and
+				    * where that is not enough another socket takes the caller's place */
 };
 
 enum sd_socket_why { /* what an errno is about that the kernel has not said */
@@ -91,6 +92,11 @@ enum sd_socket_why { /* what an errno is about that the kernel has not said */
 	SD_SOCKET_CONTROL,      /* a control message */
 	SD_SOCKET_OTHER,        /* it is another socket than the one that was looked at */
 	SD_SOCKET_RIGHTS,       /* the caller's descriptors, or who it is, cannot be taken on */
+	SD_SOCKET_WHO,          /* nothing was done: it has to be asked AS_CALLER */
+	SD_SOCKET_KIND,         /* no socket of another domain can do what this one does */
+	SD_SOCKET_NETWORK,      /* none can be made in its network namespace */
+	SD_SOCKET_CARRY,        /* what was set on it cannot be set on the new one */
+	SD_SOCKET_PLACE,        /* the new one cannot be put in its place */
 };
 
 struct sd_socket { /* one call on a socket */
@@ -113,6 +119,8 @@ struct sd_socket { /* one call on a socket */
 	int32_t why;          /* enum sd_socket_why */
 	int32_t domain, type; /* of the socket */
 	int32_t patient;      /* a call on it waits for ever: no timeout is set (SO_SNDTIMEO) */
+	int32_t replaced;     /* another one was, or was to be, put in its place */
+	uint64_t cookie;      /* SO_COOKIE of the socket that the caller has now */
 };
 
 /* Who has the caller's table of descriptors, as a pidfd. -ESRCH: it has gone; -EPERM: its table cannot

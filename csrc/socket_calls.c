@@ -167,5 +167,7 @@ int sd_socket_answer(struct sd_socket *call, int porter, int linger_us)
 	call->domain = done.domain;
 	call->type = done.type;
 	call->patient = done.patient;
+	call->replaced = done.replaced;
+	call->cookie = done.cookie;
 	return 1;
 }

@@ -134,9 +134,13 @@ class MountSettings:
 class SocketSettings:
     """How a rule wants a call on a socket made: led to the struct sockaddr `redirect`, at the port
     that the caller asked for if it has none of its own; b"": to where the caller asked.
+
+    `prefix`: an IPv4 address is led to the IPv6 address that it has below this prefix (RFC 6052),
+    of so many bits: (the prefix's 16 bytes, bits).
     """
 
     redirect: bytes = b""
+    prefix: tuple[bytes, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

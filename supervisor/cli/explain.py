@@ -21,6 +21,7 @@ from supervisor.policy.compile import compile_named
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.doors import DOORS, NO_FAMILY
 from supervisor.policy.explain import Explanation, explain, verdict_text
+from supervisor.policy.leads import leads_to
 from supervisor.policy.traits import Traits
 
 _ARCHES = {ARCH_NAMES[arch]: arch for arch in NATIVE_ARCHES}
@@ -127,6 +128,8 @@ def _row(
             row["errno"] = errno_name(decision.value)
         if decision.verdict is Verdict.RETURN:
             row["return"] = decision.value
+        if leads := leads_to(decision, asked.address_argument):
+            row["leads_to"] = leads
         if decision.audit:
             row["mode"] = "audit"
         if decision.reason:
@@ -193,6 +196,8 @@ def _text(found: Explanation, row: dict[str, Any]) -> str:
             lines.append(_COMPANION)
             return "\n".join(lines) + "\n"
         lines.append(_verdict(found.decision))
+        if "leads_to" in row:
+            lines.append(f"it is led to {row['leads_to']}")
         if found.facts is not None:
             facts = " ".join(f"{key}={value}" for key, value in row["facts"].items())
             lines.append(f"decided twice: on what was written, and on {facts}")

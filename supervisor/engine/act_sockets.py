@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from errno import EACCES, EBADF, EINTR, EINVAL, EPERM, EPIPE, ESRCH
+from errno import EACCES, EBADF, ECONNREFUSED, EINTR, EINVAL, ENOENT, EPERM, EPIPE, ESRCH
 from typing import Final
 
 import trio
@@ -23,7 +23,7 @@ from supervisor.engine.porters import Porter, PorterError, Porters
 from supervisor.engine.socket_jobs import WHY, SocketError, SocketJob
 from supervisor.engine.socket_paths import SocketPath
 from supervisor.kernel import features
-from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX
+from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX, family_of
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import interrupted, thread_group
 from supervisor.model import Decision, Facts, Outcome, Snapshot, SocketCall, SocketSettings, Verdict
@@ -42,6 +42,8 @@ _GONE: Final = "the caller has gone"
 _ERRORS: Final = {-ESRCH: _GONE, -EPIPE: "socket: the porter has gone"}
 # A signal that nobody has seen to for so many beats is this thread's, for all that can be known.
 _UNSEEN_TO: Final = 3
+# No errno of the kernel's says these.
+_OURS: Final = frozenset((lib.SD_SOCKET_RIGHTS, lib.SD_SOCKET_NETWORK))
 # Before the porter was asked anything.
 _UNASKED: Final = frozenset((-ESRCH, -EPERM, -EINVAL))
 
@@ -101,10 +103,14 @@ class Sockets:
             job = SocketJob(plan, snapshot, by_thread=self._by_thread)
         else:
             job.again(snapshot)
+        if job.target and job.target[:2] != plan.address[:2]:
+            return None  # by another socket, which takes longer to make
         try:
             result = self._ask(job)
             if result == 0:
                 return job
+            if job.call.why == lib.SD_SOCKET_WHO:
+                return None
             if len(self._ready) < _MOST_READY:
                 self._ready[id(plan)] = job  # which keeps the plan, so that it stays the only one
             return self._came(job, result)
@@ -142,16 +148,19 @@ class Sockets:
                 on_unix = await self._is_unix(job, valid)
             if probe_only:
                 return Outcome(EACCES)
+            missing = None
             if plan.path is not None and on_unix:
-                await path.follow(job, task)
+                missing = await _followed(path, job, task)
             if redecide is not None:
                 decision = redecide(path.facts(task))
-                if decision.verdict is not Verdict.EMULATE:
+                if decision.verdict is not Verdict.EMULATE and missing is None:
                     return Outcome(EACCES, path=path.name, decision=decision)
                 settings = decision.settings
                 if isinstance(settings, SocketSettings) and settings != plan.settings:
                     plan = replace(plan, settings=settings)
                     job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+            if missing is not None and not job.target:
+                raise missing
             if not valid():
                 raise SocketError(self._on_error, _GONE)
             outcome = await self._carry_out(job, path, task, valid)
@@ -183,9 +192,21 @@ class Sockets:
             return Outcome(await path.bind(job, task))
         job.load()
         job.as_caller(task)
-        job.call.path = path.target
+        if job.target_path is not None:
+            await self._lead(job, path, task)
+        job.call.path = path.target if not job.target or job.target_path is not None else -1
         result = self._ask(job)
         return await self._wait(job, valid) if result == 0 else self._came(job, result)
+
+    async def _lead(self, job: SocketJob, path: SocketPath, task: int) -> None:
+        """Finds what the path leads to that a rule leads to. Raises SocketError."""
+        try:
+            await path.lead(job, task, job.target_path or b"")
+        except SocketError as error:
+            if error.errno != ENOENT or family_of(job.plan.address or bytes(2)) == AF_UNIX:
+                raise
+            # of an IPv4 or IPv6 address nobody hears that; nobody is there
+            raise SocketError(ECONNREFUSED, f"{job.how}, which is not there") from None
 
     # -- porters
 
@@ -251,7 +272,7 @@ class Sockets:
         value, why = int(call.result), int(call.why)
         if why == lib.SD_SOCKET_GONE:
             raise SocketError(self._on_error, _GONE)
-        if why == lib.SD_SOCKET_RIGHTS and value != -EBADF:
+        if why in _OURS and value != -EBADF:
             raise SocketError(self._on_error, WHY[why])
         if value == -EINTR and call.patient and job.certain:
             return Outcome(_ERESTARTSYS, "a signal for the caller")
@@ -272,3 +293,17 @@ class Sockets:
         group = thread_group(tid)
         if group is not None and lib.sd_id_valid(job.snapshot.listener, job.snapshot.id) == 0:
             lib.sd_signal_thread(group, tid, signal.SIGPIPE)
+
+
+async def _followed(path: SocketPath, job: SocketJob, task: int) -> SocketError | None:
+    """Finds what the caller's path leads to. The error where nothing is there: `path` has where it
+    would be then, since a rule may lead elsewhere. Raises SocketError."""
+    written, binds = job.plan.path or b"", job.plan.operation == "bind"
+    try:
+        await path.follow(job, task, written, parent=binds)
+    except SocketError as error:
+        if binds or error.errno != ENOENT:
+            raise
+        await path.follow(job, task, written, parent=True)
+        return error
+    return None

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from supervisor.engine.porters import Porter
 from supervisor.kernel.address_text import written
-from supervisor.kernel.addresses import port_of, with_port
+from supervisor.kernel.addresses import address_of
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import Snapshot, SocketCall, SocketSettings
+from supervisor.model import Snapshot, SocketCall
+from supervisor.policy.leads import led_to
 
 _OPERATIONS: Final = {
     "connect": lib.SD_SOCKET_CONNECT, "bind": lib.SD_SOCKET_BIND, "send": lib.SD_SOCKET_SEND,
@@ -25,6 +26,10 @@ WHY: Final[Mapping[int, str]] = {
     lib.SD_SOCKET_CONTROL: "socket: a control message",
     lib.SD_SOCKET_OTHER: "socket: another one than was looked at",
     lib.SD_SOCKET_RIGHTS: "socket: the caller's descriptors or rights cannot be taken",
+    lib.SD_SOCKET_KIND: "socket: of a kind that cannot be led to another family",
+    lib.SD_SOCKET_NETWORK: "socket: none can be made in the caller's network namespace",
+    lib.SD_SOCKET_CARRY: "socket: what is set on it cannot be set on another one",
+    lib.SD_SOCKET_PLACE: "socket: another one cannot take its place",
 }
 
 
@@ -39,18 +44,17 @@ class SocketError(Exception):
 
 class SocketJob:
     """One call on its way. `porter` is who makes it, None before that. `certain`: it was
-    interrupted for a signal that the calling thread itself will see to. `how`: what else goes into
-    the record.
+    interrupted for a signal that the calling thread itself will see to. `target` is the struct
+    sockaddr that it is led to, b"" where it is left as it was asked for.
     """
 
-    __slots__ = ("_kept", "call", "certain", "how", "plan", "porter", "snapshot")
+    __slots__ = ("_kept", "call", "certain", "plan", "porter", "snapshot", "target")
 
     def __init__(self, plan: SocketCall, snapshot: Snapshot, *, by_thread: bool) -> None:
         self.plan = plan
         self.snapshot = snapshot
         self.porter: Porter | None = None
         self.certain = False
-        self.how = ""
         self._kept: list[Any] = []
         call = self.call = ffi.new("struct sd_socket *")
         call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
@@ -64,7 +68,11 @@ class SocketJob:
             ffi.memmove(call.address, plan.address, len(plan.address))
         if plan.unspecified:
             call.flags |= lib.SD_SOCKET_UNSPECIFIED
-        self.redirect(plan.settings)
+        self.target = led_to(plan.settings, plan.address) if plan.address else b""
+        if self.target:
+            call.flags |= lib.SD_SOCKET_REDIRECTED
+            call.address_length = len(self.target)
+            ffi.memmove(call.address, self.target, len(self.target))
 
     def again(self, snapshot: Snapshot) -> None:
         """The same call once more."""
@@ -72,15 +80,18 @@ class SocketJob:
         call = self.call
         call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
 
-    def redirect(self, settings: object) -> None:
-        """Leads it elsewhere, where its decision says so."""
-        if not isinstance(settings, SocketSettings) or not settings.redirect:
-            return
-        target = with_port(settings.redirect, port_of(self.plan.address or bytes(2)))
-        self.call.flags |= lib.SD_SOCKET_REDIRECTED
-        self.call.address_length = len(target)
-        ffi.memmove(self.call.address, target, len(target))
-        self.how = f"redirected to {written(target)}"
+    @property
+    def target_path(self) -> bytes | None:
+        """The path of the file system that it is led to."""
+        return address_of(self.target, "connect").path if self.target else None
+
+    @property
+    def how(self) -> str:
+        """What goes into the record of a call that was made."""
+        if not self.target:
+            return ""
+        another = ", by another socket" if self.call.replaced else ""
+        return f"redirected to {written(self.target)}{another}"
 
     def as_caller(self, task: int) -> None:
         """With the rights of the caller whose /proc/TID `task` is."""

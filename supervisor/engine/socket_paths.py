@@ -52,12 +52,12 @@ class SocketPath:
         uid, gid = (int(field(text, name).rpartition(b"\t")[2] or -1) for name in (b"Uid", b"Gid"))
         return Facts(None, uid, gid)
 
-    async def follow(self, job: SocketJob, task: int) -> None:
-        """Finds what the path leads to. Raises SocketError."""
-        plan, waiting = job.plan, _waiting(job)
-        path = plan.path or b""
+    async def follow(self, job: SocketJob, task: int, path: bytes, *, parent: bool) -> None:
+        """Finds what `path` leads to; `parent`: the directory that its last name is, or is to be,
+        in. Raises SocketError."""
+        waiting = _waiting(job)
         flags = lib.SD_LOOK_ALONE
-        if plan.operation == "bind":
+        if parent:
             flags |= lib.SD_LOOK_PARENT
 
         def ask(resolver: Helper) -> int:
@@ -69,6 +69,16 @@ class SocketPath:
         error = await self._asked(ask, self._take_look)
         if error:
             raise self._refused(error)
+
+    async def lead(self, job: SocketJob, task: int, path: bytes) -> None:
+        """Follows a rule's `path` in the place of the caller's own, of which `name` and `facts`
+        still tell. Raises SocketError."""
+        own = self.name, self._seen
+        self.close()
+        try:
+            await self.follow(job, task, path, parent=False)
+        finally:
+            self.name, self._seen = own
 
     async def bind(self, job: SocketJob, task: int) -> int:
         """Binds the socket to the path, in the directory that it was found to lead to: 0 or an

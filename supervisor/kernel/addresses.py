@@ -28,6 +28,7 @@ _FAMILY = struct.Struct("=H")
 _PORT = struct.Struct("!H")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _LOOPBACK: Final = bytes((127, 0, 0, 1))
+_UNUSED_BYTE: Final = 8
 
 
 class AddressError(Exception):
@@ -120,17 +121,40 @@ def _unix(data: bytes, operation: str) -> Address:
     return Address("unix", (data[:2] + path + b"\0")[:_UNIX_MOST], path=path)
 
 
+def embedded(prefix: bytes, bits: int, ip: int) -> bytes:
+    """The IPv6 address of an IPv4 address below a prefix of 32, 40, 48, 56, 64 or 96 bits.
+
+    RFC 6052, 2.2: the ninth byte (bits 64 to 71) is none of either's, and is zero.
+    """
+    out = bytearray(prefix[: bits // 8])
+    for byte in ip.to_bytes(4, "big"):
+        if len(out) == _UNUSED_BYTE:
+            out.append(0)
+        out.append(byte)
+    return bytes(out).ljust(16, b"\0")
+
+
+def inet6(ip: bytes, port: int) -> bytes:
+    """The struct sockaddr of an IPv6 address."""
+    return _FAMILY.pack(AF_INET6) + _INET6.pack(port, 0, ip) + bytes(4)
+
+
+def family_of(raw: bytes) -> int:
+    """AF_* of a struct sockaddr."""
+    return int(_FAMILY.unpack_from(raw)[0])
+
+
 def with_port(target: bytes, port: int | None) -> bytes:
-    """The IPv4 or IPv6 address `target`, at `port` if it has none of its own."""
+    """The address `target`; of IPv4 or IPv6 at `port` if it has none of its own."""
     own: int = _PORT.unpack_from(target, _FAMILY.size)[0]
-    if own or port is None:
+    if own or port is None or family_of(target) not in (AF_INET, AF_INET6):
         return target
     return target[: _FAMILY.size] + _PORT.pack(port) + target[_FAMILY.size + _PORT.size :]
 
 
 def port_of(raw: bytes) -> int | None:
     """The port of an IPv4 or IPv6 address, None of all others."""
-    if _FAMILY.unpack_from(raw)[0] not in (AF_INET, AF_INET6):
+    if family_of(raw) not in (AF_INET, AF_INET6):
         return None
     return int(_PORT.unpack_from(raw, _FAMILY.size)[0])
 

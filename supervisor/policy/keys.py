@@ -6,7 +6,7 @@ A single value may stand for a list of one, and `$NAME` for the entries of a nam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -49,7 +49,13 @@ from supervisor.policy.mount_values import (
 )
 from supervisor.policy.open_values import GRANTS, parse_access, parse_inject
 from supervisor.policy.socket_values import parse_emulate as parse_socket_emulate
-from supervisor.policy.socket_values import parse_family, parse_network, parse_ports, parse_redirect
+from supervisor.policy.socket_values import (
+    parse_family,
+    parse_network,
+    parse_ports,
+    parse_redirect,
+    parse_translate,
+)
 from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import (
     ERRNOS,
@@ -236,10 +242,22 @@ _INJECT: Schema = {
 }
 
 
-_REDIRECT: Schema = {
-    "type": "string", "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5"],
-    "description": "the call is carried out with this address",
-}
+# The ways to lead a call elsewhere: who parses the setting, and what it may be.
+_LEADS: Final[Mapping[str, tuple[Callable[[object], Any], Schema]]] = {
+    "redirect": (parse_redirect, {
+        "type": "string",
+        "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5", "/run/a.sock", "@abstract"],
+        "description": "the call is carried out with this address",
+    }),
+    "translate": (parse_translate, {
+        "type": "string", "examples": ["64:ff9b::/96"],
+        "description": "an IPv4 address is looked for below this IPv6 prefix (RFC 6052)",
+    }),
+}  # fmt: skip
+
+
+def _leads(family: FamilySpec) -> Mapping[str, tuple[Callable[[object], Any], Schema]]:
+    return _LEADS if family.redirects else {}
 
 
 def do_schema(family: FamilySpec) -> Schema:
@@ -269,7 +287,7 @@ def do_schema(family: FamilySpec) -> Schema:
         "anyOf": [
             {"enum": [word.value for word in WORDS if word in allowed]},
             *(one(key.value, schema) for key, schema in schemas.items() if key in allowed),
-            *([one("redirect", _REDIRECT)] if family.redirects else []),
+            *(one(name, schema) for name, (_, schema) in _leads(family).items()),
         ]
     }
 
@@ -277,12 +295,11 @@ def do_schema(family: FamilySpec) -> Schema:
 def action_of(family: FamilySpec) -> Callable[[object], Any]:
     """The parser of a family's `do`."""
     settings: Callable[[Any], Any] | None = None
-    redirect: Callable[[Any], Any] | None = None
     if Verdict.INJECT in family.verdicts:
         settings = parse_inject
     elif mounts(family):
         settings = parse_emulate
     elif sockets(family):
         settings = parse_socket_emulate
-        redirect = parse_redirect if family.redirects else None
-    return action_parser(family.verdicts, settings, redirect)
+    leads = {name: parse for name, (parse, _) in _leads(family).items()}
+    return action_parser(family.verdicts, settings, leads)

@@ -22,6 +22,7 @@ from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain
 from supervisor.policy.families import FamilySpec
+from supervisor.policy.leads import leads_to
 from supervisor.policy.source import Finding, Source, in_order
 from supervisor.policy.traits import Nodes, Traits
 from supervisor.policy.values import ERRNOS, Mistakes, near
@@ -30,12 +31,13 @@ SUFFIX: Final = ".test.yaml"
 _ARCHES: Final = {ARCH_NAMES[arch]: arch for arch in NATIVE_ARCHES}
 _CASE: Final = (
     "name", "call", "args", "arch", "caller", "verdict", "rule", "errno", "return", "audit",
+    "leads_to",
 )  # fmt: skip
 _VERDICTS: Final = (
     *(verdict.value for verdict in Verdict if verdict is not Verdict.INJECT), "allow",
 )  # fmt: skip
 # What a case may expect beside the verdict.
-_MORE: Final = ("rule", "errno", "return", "audit")
+_MORE: Final = ("rule", "errno", "return", "audit", "leads_to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,8 @@ def _case(
         found, rule = {"verdict": found_all.filtered}, ""
     else:
         found, rule = _found(found_all.decision, expected), found_all.decision.rule
+        if leads := leads_to(found_all.decision, asked.address_argument):
+            found["leads_to"] = leads
     wrong = tuple(
         f"{key}: expected {expected[key]}, found {found.get(key, 'none')}"
         for key in expected

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from supervisor.kernel.addresses import address_of
+from supervisor.kernel.addresses import port_of
 from supervisor.model import Decision, SocketSettings
 from supervisor.policy.callers import caller_match
 from supervisor.policy.sockets import SocketRule, SocketRules
 from supervisor.policy.source import Source, place_of, rule_node
 
+_IPV4: Final = 4
 # What only some families have: the keys, and who has them.
 _KEYS: Final = (
     ("to", ("inet", "inet6")),
@@ -53,15 +54,19 @@ def _tuple(values: list[Any] | None) -> tuple[Any, ...] | None:
 
 def _settings(source: Source, node: Any, raw: Any) -> SocketSettings:
     how = raw.do.how
-    if not isinstance(how, SocketSettings) or not how.redirect:
+    if not isinstance(how, SocketSettings) or how == SocketSettings():
         return SocketSettings()
-    if raw.to is None or raw.path is not None or raw.abstract is not None:
-        text = "redirect leads elsewhere what goes to some addresses: name them by `to`"
-        source.at(node.at(("do",)), text)
-    versions = {network[0] for network in raw.to or ()}
-    target = address_of(how.redirect, "connect")
-    if target.family == "inet6" and 4 in versions:
-        source.at(node.at(("do",)), "a socket of IPv4 cannot be led to an IPv6 address")
+    where = node.at(("do",))
+    if how.prefix is not None:
+        if raw.to is None or any(version != _IPV4 for version, _, _ in raw.to):
+            source.at(where, "translate leads on what goes to IPv4 addresses: name them by `to`")
+        return how
+    named = [key for key in ("to", "path", "abstract") if getattr(raw, key, None) is not None]
+    if not named:
+        text = "redirect leads elsewhere what goes to some addresses: name them by `to`, `path` or "
+        source.at(where, text + "`abstract`")
+    elif "to" not in named and port_of(how.redirect) == 0:
+        source.at(where, "what goes to a unix socket has no port: say which one it is led to")
     return how
 
 

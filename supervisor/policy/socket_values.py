@@ -13,6 +13,10 @@ from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import near, wrong
 
 _PORT_MAX: Final = 65535
+# RFC 6052, 2.2
+_PREFIXES: Final = (32, 40, 48, 56, 64, 96)
+_PREFIX_LENGTHS: Final = "32, 40, 48, 56, 64 or 96"
+_UNUSED_BYTE: Final = 8
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
@@ -60,7 +64,8 @@ def parse_ports(value: object) -> Ports:
 
 
 def parse_redirect(value: object) -> SocketSettings:
-    """Where a call is led to instead: 10.0.0.1:80, [::1]:80, or an address alone: at the same port.
+    """Where a call is led to instead: 10.0.0.1:80, [::1]:80, an address alone (at the same port),
+    /run/a.sock, or @abstract.
     """
     if not isinstance(value, str):
         raise wrong('redirect takes an address in quotes, such as "127.0.0.1:8443"')
@@ -70,16 +75,34 @@ def parse_redirect(value: object) -> SocketSettings:
     except ValueError:
         text = value
     try:
-        data = read(text)
-        found = address_of(data, "connect")
+        found = address_of(read(text), "connect")
     except (ValueError, AddressError):
         found = None
-    if found is None or found.ip is None or (text == value and not found.port):
+    named = found is not None and (found.path or found.name)
+    if found is None or not (named or found.port or (found.ip is not None and text != value)):
         raise wrong(
-            f"{value!r} is no address to lead to: write 127.0.0.1:8443, [::1]:8443, or an address "
-            "alone for the same port"
+            f"{value!r} is no address to lead to: write 127.0.0.1:8443, [::1]:8443, an address "
+            "alone for the same port, /run/a.sock, or @abstract"
         )
+    if found.path is not None and not found.path.startswith(b"/"):
+        raise wrong(f"{value!r}: a path to lead to begins with /")
     return SocketSettings(found.raw)
+
+
+def parse_translate(value: object) -> SocketSettings:
+    """The prefix below which IPv4 addresses are found on an IPv6 network: 64:ff9b::/96."""
+    try:
+        prefix = ipaddress.IPv6Network(value if isinstance(value, str) else "")
+    except ValueError:
+        raise wrong(
+            'translate takes an IPv6 prefix in quotes, such as "64:ff9b::/96"'
+        ) from None
+    if prefix.prefixlen not in _PREFIXES:
+        raise wrong(f"a prefix to translate by has {_PREFIX_LENGTHS} bits (RFC 6052)")
+    raw = prefix.network_address.packed
+    if raw[_UNUSED_BYTE]:
+        raise wrong("bits 64 to 71 of a prefix to translate by are zero (RFC 6052)")
+    return SocketSettings(prefix=(raw, prefix.prefixlen))
 
 
 def parse_emulate(setting: object) -> SocketSettings:

@@ -128,20 +128,32 @@ class SocketRule:
             self.place, self.verdict.value, self.value, self.silent, self.families, self.networks,
             self.ports, self.globs, self.names,
             None if self.caller is None else self.caller.to_json(), self.audit,
-            self.settings.redirect.hex(),
+            _settings_to_json(self.settings),
         ]  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> SocketRule:
         """The rule that to_json() wrote."""
         place, verdict, value, silent, families, networks, ports = data[:7]
-        globs, names, caller, audit, redirect = data[7:]
+        globs, names, caller, audit, settings = data[7:]
         return cls(
             place, Verdict(verdict), value, silent, _rows(families), _rows(networks), _rows(ports),
             _rows(globs), _rows(names),
             None if caller is None else CallerMatch.from_json(caller), audit,
-            SocketSettings(bytes.fromhex(redirect)),
+            _settings_from_json(settings),
         )  # fmt: skip
+
+
+def _settings_to_json(settings: SocketSettings) -> list[Any]:
+    prefix = settings.prefix
+    return [settings.redirect.hex(), None if prefix is None else [prefix[0].hex(), prefix[1]]]
+
+
+def _settings_from_json(data: Sequence[Any]) -> SocketSettings:
+    redirect, prefix = data
+    return SocketSettings(
+        bytes.fromhex(redirect), None if prefix is None else (bytes.fromhex(prefix[0]), prefix[1])
+    )
 
 
 def _rows(values: Sequence[Any] | None) -> Any:

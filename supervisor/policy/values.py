@@ -11,6 +11,7 @@ import errno
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from pydantic_core import PydanticCustomError
@@ -200,18 +201,18 @@ def filled(value: object) -> object:
 
 def action_parser(
     allowed: frozenset[Verdict], emulate: Callable[[Any], Any] | None = None,
-    redirect: Callable[[Any], Any] | None = None,
+    leads: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> Callable[[object], Action]:
     """A parser of `do` for a family that has the `allowed` verdicts; `emulate` parses the settings
-    of that word where they are not those of device nodes, or those of `inject`; `redirect` those of
-    that one where the family has it.
+    of that word where they are not those of device nodes, or those of `inject`; `leads` has, by
+    their names, the other ways to carry a call out, with who parses their settings.
     """
     keys = [
         verdict.value
         for verdict in (Verdict.ERRNO, Verdict.RETURN, Verdict.EMULATE, Verdict.INJECT)
         if verdict in allowed
     ]
-    keys += ["redirect"] if redirect is not None else []
+    keys += leads or ()
     words = [word.value for word in WORDS if word in allowed]
     readers: dict[Any, Callable[[Any], Action]] = {
         "errno": lambda setting: Action(Verdict.ERRNO, parse_errno(setting)),
@@ -221,8 +222,8 @@ def action_parser(
     if emulate is not None:
         readers["emulate"] = lambda setting: Action(Verdict.EMULATE, how=emulate(setting))
         readers["inject"] = lambda setting: Action(Verdict.INJECT, how=emulate(setting))
-    if redirect is not None:
-        readers["redirect"] = lambda setting: Action(Verdict.EMULATE, how=redirect(setting))
+    for name, read_lead in (leads or {}).items():
+        readers[name] = partial(_led, read_lead)
 
     def parse(value: object) -> Action:
         if isinstance(value, str):
@@ -247,6 +248,10 @@ def action_parser(
         return cast("Action", action)
 
     return parse
+
+
+def _led(read: Callable[[Any], Any], setting: object) -> Action:
+    return Action(Verdict.EMULATE, how=read(setting))
 
 
 def _return(setting: object) -> Action:

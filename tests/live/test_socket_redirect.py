@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.people import Person, python
+from tests.support.people import Person
 from tests.support.program import run
 from tests.support.scratch import a_place
 from tests.support.sockets import LOCAL, Counter, policy
+from tests.support.sockets import inside as in_container
 
 NOWHERE = "203.0.113.7"  # RFC 5737: nobody is there
 
@@ -45,11 +46,8 @@ def web() -> Iterator[int]:
 
 
 def inside(person: Person, place: Path, script: str, options: list[str]) -> list[str]:
-    file = place / "inside.py"
-    file.write_text(f"import socket, select\nNOWHERE = {NOWHERE!r}\n{script}")
-    done = run(person, python(person), str(file), options=options)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    head = f"import socket, select\nNOWHERE = {NOWHERE!r}"
+    return in_container(person, place, script, options, head)
 
 
 SCRIPT = """

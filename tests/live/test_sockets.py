@@ -18,6 +18,7 @@ from tests.support.people import Person, python
 from tests.support.program import Started, run
 from tests.support.scratch import compile_c, scratch
 from tests.support.sockets import LOCAL, Counter, policy
+from tests.support.sockets import inside as in_container
 
 BY_PORT = 'to: "127.0.0.0/8", port: %d, do: emulate'
 
@@ -67,12 +68,7 @@ def calls(
 
 
 def inside(person: Person, place: Path, script: str, options: list[str]) -> list[str]:
-    """The lines that a Python program writes."""
-    file = place / "inside.py"
-    file.write_text("import errno, os, socket, struct, time\n" + script)
-    done = run(person, python(person), str(file), options=options)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+    return in_container(person, place, script, options, "import errno, os, socket, struct, time")
 
 
 @pytest.mark.parametrize("how", ["socketcall", "direct"])

@@ -6,6 +6,9 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.people import Person, python
+from tests.support.program import run
+
 LOCAL = "127.0.0.1"
 
 
@@ -44,3 +47,14 @@ def policy(
     file.write_text("\n".join(lines) + "\n")
     file.chmod(0o644)
     return ["--policy", str(file)]
+
+
+def inside(
+    person: Person, place: Path, script: str, options: Sequence[str], head: str = ""
+) -> list[str]:
+    """The lines that a Python program writes in a container; `head` comes before its text."""
+    file = place / "inside.py"
+    file.write_text(f"{head}\n{script}")
+    done = run(person, python(person), str(file), options=options)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout.splitlines()

@@ -25,6 +25,7 @@ from supervisor.model import (
 from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain
+from supervisor.policy.leads import leads_to
 from supervisor.policy.shadows import shadows
 from supervisor.policy.smallest import smallest
 from supervisor.policy.source import PolicyFindings
@@ -159,6 +160,49 @@ def test_where_a_call_is_led_to() -> None:
     assert (plan.address, plan.settings) == (read("10.1.1.1:80"), found.settings)
 
 
+@pytest.mark.parametrize(
+    ("asked", "target"),
+    [
+        ("10.0.0.1:80", "[::1]:8443"), ("[::ffff:10.0.0.1]:80", "[::1]:8443"),
+        ("10.0.0.2:80", "/run/a.sock"), ("10.0.0.3:80", "@a"), ("10.0.0.4:80", "[2001:db8::1]:80"),
+        ("/run/x", "10.9.9.9:1"), ("@x", "/run/a.sock"), ("10.0.0.5:80", ""),
+    ],
+)  # fmt: skip
+def test_to_another_family(asked: str, target: str) -> None:
+    policy = connect(
+        'to: "10.0.0.1", do: {redirect: "[::1]:8443"}',
+        'to: "10.0.0.2", do: {redirect: /run/a.sock}', 'to: "10.0.0.3", do: {redirect: "@a"}',
+        'to: "10.0.0.4", do: {redirect: "2001:db8::1"}',
+        'path: /run/x, do: {redirect: "10.9.9.9:1"}', 'abstract: x, do: {redirect: /run/a.sock}',
+        "do: emulate",
+    )  # fmt: skip
+    facts = Facts(b"/run/x", 0, 0)
+    assert leads_to(decide(policy, asked, facts), read(asked)) == target
+    found = explain(policy, parse(FAMILIES, f"connect addr={asked}"))
+    assert found.decision is not None
+    assert leads_to(found.decision, found.asked.address_argument) == target
+
+
+@pytest.mark.parametrize(
+    ("prefix", "address"),
+    [
+        # RFC 6052, 2.4
+        ("2001:db8::/32", "2001:db8:c000:221::"), ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+        ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+        ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+        ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+        ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+        ("64:ff9b::/96", "64:ff9b::192.0.2.33"),
+    ],
+)  # fmt: skip
+def test_where_ipv4_is_on_a_network_of_ipv6(prefix: str, address: str) -> None:
+    policy = connect(f'to: "0.0.0.0/0", do: {{translate: "{prefix}"}}')
+    for asked in ("192.0.2.33:443", "[::ffff:192.0.2.33]:443"):
+        found = leads_to(decide(policy, asked), read(asked))
+        assert read(found) == read(f"[{address}]:443")
+    assert decide(policy, "[2001:db8::1]:443").verdict is REFUSE
+
+
 def test_bind_leads_nowhere() -> None:
     with pytest.raises(PolicyFindings):
         connect('address: "10.0.0.1", do: {redirect: "1.2.3.4:5"}', family="bind")
@@ -168,7 +212,9 @@ def test_as_json_and_back() -> None:
     policy = connect(
         'to: ["10.0.0.0/8", "::1"], port: "1-2", do: emulate', 'path: "/x", uid: 0, do: emulate',
         'to: "10.0.0.1", do: {redirect: "127.0.0.1:8443"}',
-        'abstract: "a*", do: {errno: ENOENT}', "family: unix, do: refuse, silent: true",
+        'to: "10.0.0.2", do: {redirect: "@x"}', 'path: "/y", do: {redirect: "[::1]:4"}',
+        'to: "10.0.0.3", do: {translate: "64:ff9b::/96"}', 'abstract: "a*", do: {errno: ENOENT}',
+        "family: unix, do: refuse, silent: true",
     )  # fmt: skip
     again = CompiledPolicy.from_json(json.loads(json.dumps(policy.to_json())))
     assert again == policy
@@ -196,9 +242,14 @@ def findings(*rules: str, otherwise: str = "refuse") -> list[str]:
         ("do: {emulate: {realise: bind}}", "takes no settings"),
         ('to: "10.0.0.1", do: {redirect: localhost}', "no address to lead to"),
         ('to: "10.0.0.1", do: {redirect: "1.2.3.4:0"}', "no address to lead to"),
-        ('to: "10.0.0.1", do: {redirect: /run/x}', "no address to lead to"),
-        ('port: 80, do: {redirect: "1.2.3.4:8"}', "name them by `to`"),
-        ('to: ["10.0.0.1", "::1"], do: {redirect: "[::1]:8"}', "cannot be led to an IPv6"),
+        ('to: "10.0.0.1", do: {redirect: "unix:x"}', "begins with /"),
+        ('path: /x, do: {redirect: "1.2.3.4"}', "has no port"),
+        ('to: "10.0.0.1", do: {translate: "64:ff9b::/90"}', "32, 40, 48, 56, 64 or 96 bits"),
+        ('to: "10.0.0.1", do: {translate: "2001:db8:0:0:100::/96"}', "bits 64 to 71"),
+        ('to: "10.0.0.1", do: {translate: "10.0.0.0/8"}', "takes an IPv6 prefix"),
+        ('to: "::1", do: {translate: "64:ff9b::/96"}', "what goes to IPv4 addresses"),
+        ('family: inet, do: {translate: "64:ff9b::/96"}', "what goes to IPv4 addresses"),
+        ('port: 80, do: {redirect: "1.2.3.4:8"}', "name them by `to`, `path`"),
         ("do: continue", "is a race"),
         ('to: "10.0.0.1", mode: audit, do: emulate', "is a race"),
     ],

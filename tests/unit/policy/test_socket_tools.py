@@ -29,6 +29,8 @@ syscalls:
     - {path: "/run/**", do: emulate}
     - {abstract: "x*", do: {errno: ENOENT}}
 """
+TRANSLATED = """    - {to: "203.0.113.0/24", do: {translate: "64:ff9b::/96"}}
+"""
 
 
 def call(address: str | None, name: str = "connect", **more: Any) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def test_a_record_is_decided_again(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_cases(tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text(RULES)
+    (tmp_path / "p.yaml").write_text(RULES + TRANSLATED)
     (tmp_path / "p.test.yaml").write_text("""cases:
   - {call: connect, args: {addr: "10.0.0.1:443"}, verdict: emulate, rule: 4}
   - {call: sendto, args: {dest_addr: "[::ffff:10.0.0.1]:443"}, verdict: emulate, rule: 4}
@@ -82,6 +84,8 @@ def test_cases(tmp_path: Path) -> None:
   - {call: connect, args: {addr: /run/a}, caller: {resolved: /tmp/a}, verdict: refuse}
   - {call: connect, arch: i386, args: {addr: "@x1"}, verdict: errno, errno: ENOENT, rule: 6}
   - {call: bind, args: {addr: "0.0.0.0:80"}, verdict: allow}
+  - {call: connect, args: {addr: "203.0.113.7:80"}, verdict: emulate,
+     leads_to: "[64:ff9b::cb00:7107]:80"}
 """)
     report = selftest.run(tmp_path / "p.yaml", FAMILIES)
     assert [failure.text() for failure in report.failures] == []
