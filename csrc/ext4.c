@@ -87,31 +87,32 @@ static int journal_granted(const struct sd_mounting *mounting, const struct sd_n
 }
 
 /* Past the cache where that can be done: what the device has there of ours, the mount of it would
- * throw away at some cost, on all processors. What cannot be read is all zero. */
-static const uint8_t *read_superblock(struct sd_mounting *mounting, const char *device, int image)
+ * throw away at some cost, on all processors. Behind the end all is zero. 0 or -errno */
+static int read_superblock(struct sd_mounting *mounting, const char *device, int image,
+			   const uint8_t **found)
 {
 	static uint8_t begin[AT + BLOCK] __attribute__((aligned(BLOCK)));
 	memset(begin, 0, sizeof begin);
-	if (image >= 0) {
-		pread(image, begin, AT + SIZE, 0);
-		return begin + AT;
+	*found = begin + AT;
+	if (image < 0) {
+		/* kept until it is mounted: the last one to close a device waits for what it holds */
+		image = mounting->loop = open(device, O_RDONLY | O_DIRECT | O_CLOEXEC);
+		if (image >= 0 && pread(image, begin, BLOCK, 0) == BLOCK)
+			return 0;
+		if (image >= 0)
+			close(image);
+		image = mounting->loop = open(device, O_RDONLY | O_CLOEXEC);
 	}
-	/* kept until it is mounted: the last one to close a device waits for what it holds */
-	mounting->loop = open(device, O_RDONLY | O_DIRECT | O_CLOEXEC);
-	if (mounting->loop >= 0 && pread(mounting->loop, begin, BLOCK, 0) == BLOCK)
-		return begin + AT;
-	if (mounting->loop >= 0)
-		close(mounting->loop);
-	mounting->loop = open(device, O_RDONLY | O_CLOEXEC);
-	if (mounting->loop >= 0)
-		pread(mounting->loop, begin, AT + SIZE, 0);
-	return begin + AT;
+	return image < 0 || pread(image, begin, AT + SIZE, 0) < 0 ? -errno : 0;
 }
 
 int sd_tame_ext(struct sd_mounting *mounting, struct sd_new_mount *new, const char *name,
 		const char *device, int image, struct sd_mounted *mounted)
 {
-	const uint8_t *superblock = read_superblock(mounting, device, image);
+	const uint8_t *superblock;
+	int error = read_superblock(mounting, device, image, &superblock);
+	if (error)
+		return error;
 	if (!journal_granted(mounting, new, name, superblock)) {
 		mounted->flags |= SD_MOUNTED_JOURNAL;
 		return -EPERM;
