@@ -344,9 +344,10 @@ def fuzz(target: Target, actor: Actor, place: Path, kind: str, rounds: int, seed
         if errno == 0:
             mounted += 1
             target.run(
-                f"cd {place}/mp && timeout -s KILL 3 find . -ls | head -c 20000 | tail -1;"
+                # a broken directory cannot be entered, and nothing is to be removed elsewhere
+                f"cd {place}/mp && {{ timeout -s KILL 3 find . -ls | head -c 20000 | tail -1;"
                 f"timeout -s KILL 3 sh -c 'cat */* * | head -c 1000000 | wc -c; echo x > new;"
-                f" mkdir dir; rm -rf *'; cd /; umount {place}/mp || umount -l {place}/mp"
+                f" mkdir dir; rm -rf *'; }}; cd /; umount {place}/mp || umount -l {place}/mp"
             )
             if not gone(PROGRAMS[program][0], 3):
                 for pid in programs(actor):
