@@ -221,10 +221,18 @@ static int look_closely(struct sd_home *home, struct sd_caller *caller, const st
 	if (result)
 		return result;
 	caller->as_caller = caller->caps & PATH_CAPS & home->permitted;
+	caller->root = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (caller->root < 0)
+		return -errno;
 	for (int which = 0; which < need_base; which++) {
 		const char *path = NULL;
 		if (ask->length[which] != SD_NO_TEXT)
 			path = sd_ask_text(ask, which);
+		if (path && path[0] == '/') { /* a copy is cheaper than one more look at /proc */
+			int root = fcntl(caller->root, F_DUPFD_CLOEXEC, 0);
+			caller->base[which] = root < 0 ? -errno : root;
+			continue;
+		}
 		/* the directory of descriptors lets only its owner in */
 		if ((!path || ask->dirfd[which] >= 0) && sd_act_as_self(home))
 			return -EPERM;
@@ -232,9 +240,8 @@ static int look_closely(struct sd_home *home, struct sd_caller *caller, const st
 	}
 	if (sd_act_as_self(home))
 		return -EPERM;
-	caller->root = openat(caller->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	caller->mount_ns = openat(caller->task, "ns/mnt", O_RDONLY | O_CLOEXEC);
-	if (caller->root < 0 || caller->mount_ns < 0)
+	if (caller->mount_ns < 0)
 		return -errno;
 	if (ask->op == SD_ASK_OPEN && ask->flags & SD_OPEN_NET)
 		caller->net_ns = openat(caller->task, "ns/net", O_RDONLY | O_CLOEXEC);

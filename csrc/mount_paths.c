@@ -246,6 +246,7 @@ static int receive(int channel)
 	};
 	char word;
 	int tree = -1;
+	sd_roam();
 	while (poll(both, 2, -1) < 0)
 		if (errno != EINTR)
 			return -errno;
@@ -300,6 +301,7 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 		home->lock_ns = lock_namespace(held[2]);
 	if (home->lock_ns < 0)
 		return -EPERM;
+	sd_roam();
 	int error = sd_fuse_mount(held[5], held[3], held[4], &terms, &attached->watch);
 	if (error)
 		return error;

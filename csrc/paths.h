@@ -139,6 +139,9 @@ SD_HIDDEN void sd_harden(void);
 /* Moves this helper to the processor of who asks it, and waits for it: there it runs at once, while
  * another one would have to be woken from idle first, which takes longer than most of the work. */
 SD_HIDDEN void sd_follow(uint32_t cpu);
+/* Lets it run anywhere again, before a wait that is not short: bound to a processor that others keep
+ * busy it would have to wait for them, however idle the other ones are. */
+SD_HIDDEN void sd_roam(void);
 SD_HIDDEN int sd_set_caps(uint64_t effective, uint64_t permitted);
 SD_HIDDEN int sd_permitted_caps(uint64_t *permitted);
 SD_HIDDEN int sd_pivot_into(const char *fstype_options, const char *keep);

@@ -15,16 +15,26 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+static uint32_t here = UINT32_MAX; /* the processor that we are bound to */
+static cpu_set_t anywhere;         /* where we were allowed to run before */
+
 void sd_follow(uint32_t cpu)
 {
-	static uint32_t here = UINT32_MAX;
 	cpu_set_t only;
 	if (cpu == here || cpu >= CPU_SETSIZE)
+		return;
+	if (here == UINT32_MAX && sched_getaffinity(0, sizeof anywhere, &anywhere))
 		return;
 	CPU_ZERO(&only);
 	CPU_SET(cpu, &only);
 	if (!sched_setaffinity(0, sizeof only, &only))
 		here = cpu;
+}
+
+void sd_roam(void)
+{
+	if (here != UINT32_MAX && !sched_setaffinity(0, sizeof anywhere, &anywhere))
+		here = UINT32_MAX;
 }
 
 void sd_harden(void)

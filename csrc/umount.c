@@ -176,6 +176,7 @@ static int look(struct sd_caller *caller, struct sd_home *home, const struct sd_
 /* The session is told that it may take long now. */
 static int begin(struct sd_told *told)
 {
+	sd_roam();
 	told->flags = SD_TOLD_BEGUN;
 	int sent = sd_send_fds(0, told, offsetof(struct sd_told, path), NULL, 0);
 	told->flags = 0;
