@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -107,6 +108,17 @@ static size_t take_fds(struct msghdr *message, int *fds)
 	return count;
 }
 
+/* They have come together: mostly their numbers follow each other, and one call does. */
+static void close_fds(const int *fds, size_t count)
+{
+	for (size_t first = 0, next; first < count; first = next) {
+		next = first + 1;
+		while (next < count && fds[next] == fds[next - 1] + 1)
+			next++;
+		syscall(SYS_close_range, fds[first], fds[next - 1], 0U);
+	}
+}
+
 int sd_proxy_receive(int proxy, int listener, struct sd_watch *watch)
 {
 	static char rest[sizeof(struct seccomp_notif_resp) + SD_PROXY_COOKIE];
@@ -126,8 +138,7 @@ int sd_proxy_receive(int proxy, int listener, struct sd_watch *watch)
 	size_t count = take_fds(&message, fds);
 	if (count == MOST_FDS && listener >= 0)
 		dup3(fds[2], listener, O_CLOEXEC);
-	for (size_t i = 0; i < count && i < MOST_FDS; i++)
-		close(fds[i]);
+	close_fds(fds, count < MOST_FDS ? count : MOST_FDS);
 	if (got && !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) &&
 	    (count == MOST_FDS || count == MOST_FDS - 1) && good(&head, (size_t)got))
 		return 0;
@@ -151,9 +162,6 @@ int sd_proxy_answer(int proxy, struct sd_watch *watch, const struct seccomp_noti
 	if (sent != sizeof packet)
 		shutdown(proxy, SHUT_RDWR);
 	memset(watch->received, 0, sizeof watch->received);
-	for (int i = 0; i < SD_PENDING; i++)
-		if (watch->pending[i] == answer->id)
-			watch->pending[i] = 0;
 	__atomic_store_n(&watch->answering, 0, __ATOMIC_SEQ_CST);
 	return sent == sizeof packet ? 0 : -ENOENT;
 }

@@ -257,11 +257,6 @@ static int receive(struct sd_receiver *receiver, struct sd_call *call, int linge
 		/* pid 0 is a caller that our pid namespace does not show: nothing of it can be looked at */
 		int unread = !call->tid || stalled_before(watch, call->tid);
 		take_arguments(receiver, call, unread);
-		if (!unread && sd_id_valid(receiver->listener, call->id)) {
-			abandon(receiver, call->id, slot);
-			linger_us = 0;
-			continue;
-		}
 		watch->calls++;
 		receiver->last_id = call->id;
 		receiver->last_slot = slot;
@@ -285,7 +280,8 @@ static int give_again(struct sd_receiver *receiver, const struct sd_call *call,
 	return 1;
 }
 
-/* Answers the call received last, where an equal one was settled before. */
+/* Answers the call received last, where an equal one was settled before. Whether what was read was its
+ * caller's, the answer says itself: nobody gets it where that one has gone. */
 static int settle(struct sd_receiver *receiver, const struct sd_call *call)
 {
 	const struct sd_reply *reply =
@@ -303,13 +299,20 @@ static int settle(struct sd_receiver *receiver, const struct sd_call *call)
 int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
 	       size_t also_count)
 {
-	int found;
 	call->settled = 0;
-	do {
-		found = receive(receiver, call, linger_us, also, also_count);
-		if (found <= 0 || found & SD_UNREAD || !settle(receiver, call))
+	while (call->settled < SD_AT_ONCE) {
+		int found = receive(receiver, call, linger_us, also, also_count);
+		if (found <= 0 || found & SD_UNREAD)
 			return found;
-	} while (++call->settled < SD_AT_ONCE);
+		if (settle(receiver, call)) {
+			call->settled++;
+		} else if (sd_id_valid(receiver->listener, call->id)) {
+			abandon(receiver, call->id, call->slot);
+			linger_us = 0;
+		} else {
+			return found;
+		}
+	}
 	return 0;
 }
 
