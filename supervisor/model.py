@@ -136,11 +136,13 @@ class SocketSettings:
     that the caller asked for if it has none of its own; b"": to where the caller asked.
 
     `prefix`: an IPv4 address is led to the IPv6 address that it has below this prefix (RFC 6052),
-    of so many bits: (the prefix's 16 bytes, bits).
+    of so many bits: (the prefix's 16 bytes, bits). `peername`: getpeername(2) of the socket shows
+    the address that the caller asked for.
     """
 
     redirect: bytes = b""
     prefix: tuple[bytes, int] | None = None
+    peername: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +330,17 @@ class SocketCall:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerName:
+    """getpeername on the caller's descriptor `fd`; where in its memory the address is to be
+    written, and where its length.
+    """
+
+    fd: int
+    address: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unmount:
     """umount, umount2 of a file system that nodes of ours may stand on."""
 
@@ -359,6 +372,7 @@ Plan = (
     | Remount
     | Unmount
     | SocketCall
+    | PeerName
     | Open
 )
 
@@ -382,8 +396,9 @@ class Outcome(NamedTuple):
     is the kernel's to do, with the caller's own rights. `how` goes into the audit record
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
-    `told` a number that is to be written to the caller's memory first, with where. `give`: the
-    caller gets a descriptor.
+    `told` a number that is to be written to the caller's memory first, with where; `named` an
+    address, with where it is to be written and where its length: if that cannot be, the call fails.
+    `give`: the caller gets a descriptor.
     """
 
     errno: int
@@ -394,4 +409,5 @@ class Outcome(NamedTuple):
     facts: Facts | None = None
     value: int = 0
     told: tuple[int, int] | None = None
+    named: tuple[int, int, bytes] | None = None
     give: Given | None = None

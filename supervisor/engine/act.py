@@ -35,6 +35,7 @@ from supervisor.model import (
     Mount,
     Open,
     Outcome,
+    PeerName,
     Plan,
     Remount,
     Settings,
@@ -346,7 +347,7 @@ class Actor:
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        if isinstance(plan, Mount | Remount | SocketCall | Open):
+        if isinstance(plan, Mount | Remount | SocketCall | PeerName | Open):
             raise TypeError("this is not path work")
         fill(work, plan)
         if isinstance(plan, Unmount):
