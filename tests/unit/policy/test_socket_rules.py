@@ -299,9 +299,9 @@ def test_the_filter() -> None:
     for arch, call in ((X86_64, 42), (X86_64, 46), (X86_64, 307), (I386, 362), (I386, 370),
                        (I386, 345)):
         assert action(arch, call, 3, 9, 16) == "notify"
-    for args in ((2, 1, 132), (10, 5, 0), (2, 0x80005, 0)):
+    for which_socket in ((2, 1, 132), (10, 5, 0), (2, 0x80005, 0)):
         for arch, nr in ((X86_64, 41), (I386, 359)):
-            assert action(arch, nr, *args) == "errno EPROTONOSUPPORT"
+            assert action(arch, nr, *which_socket) == "errno EPROTONOSUPPORT"
     assert action(X86_64, 41, 2, 1, 6) == action(X86_64, 41, 1, 5, 0) == "allow"
     wanted = {2: "allow", 3: "notify", 9: "allow", 11: "notify", 16: "notify", 20: "notify"}
     for which, expected in wanted.items():
