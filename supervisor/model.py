@@ -133,11 +133,9 @@ class MountSettings:
 @dataclass(frozen=True, slots=True)
 class SocketSettings:
     """How a rule wants a call on a socket made: led to the struct sockaddr `redirect`, at the port
-    that the caller asked for if it has none of its own; b"": to where the caller asked.
-
-    `prefix`: an IPv4 address is led to the IPv6 address that it has below this prefix (RFC 6052),
-    of so many bits: (the prefix's 16 bytes, bits). `peername`: getpeername(2) of the socket shows
-    the address that the caller asked for.
+    that the caller asked for if it has none of its own; b"": to where the caller asked. `prefix`:
+    an IPv4 address is led to the IPv6 address that it has below this one (RFC 6052), as (16 bytes,
+    bits that count). `peername`: getpeername(2) shows the address that the caller asked for.
     """
 
     redirect: bytes = b""
@@ -309,13 +307,14 @@ class Remount:
 
 @dataclass(frozen=True, slots=True)
 class SocketCall:
-    """connect, bind, and the calls that send, on the caller's descriptor `fd`.
+    """connect, bind, getpeername, and the calls that send, on the caller's descriptor `fd`.
 
-    `operation` is "connect", "bind" or "send". `address` is a struct sockaddr in which nothing can
-    be understood in two ways, None where the call has none; `path` what it names of the file
-    system, as it was written. `flags` are MSG_*. `several`: the call wants to hear how many
-    messages were sent, and is told how much of the first. `unspecified`: see Address. What is taken
-    from `settings` is that of the decision taken again with Facts, wherever there is one.
+    `operation` is "connect", "bind", "send" or "peer". `address` is a struct sockaddr in which
+    nothing can be understood in two ways, None where the call has none; `path` what it names of the
+    file system, as it was written. `flags` are MSG_*. `several`: the call wants to hear how many
+    messages were sent, and is told how much of the first. `unspecified`: see Address. `shown_at`:
+    where "peer" writes an address, and its length. What is taken from `settings` is that of the
+    decision taken again with Facts, wherever there is one.
     """
 
     operation: str
@@ -327,17 +326,7 @@ class SocketCall:
     several: bool = False
     unspecified: bool = False
     settings: SocketSettings = SocketSettings()
-
-
-@dataclass(frozen=True, slots=True)
-class PeerName:
-    """getpeername on the caller's descriptor `fd`; where in its memory the address is to be
-    written, and where its length.
-    """
-
-    fd: int
-    address: int
-    length: int
+    shown_at: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +361,6 @@ Plan = (
     | Remount
     | Unmount
     | SocketCall
-    | PeerName
     | Open
 )
 
@@ -397,8 +385,7 @@ class Outcome(NamedTuple):
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
     `told` a number that is to be written to the caller's memory first, with where; `named` an
-    address, with where it is to be written and where its length: if that cannot be, the call fails.
-    `give`: the caller gets a descriptor.
+    address, with where that and its length are written. `give`: the caller gets a descriptor.
     """
 
     errno: int

@@ -35,7 +35,6 @@ from supervisor.model import (
     Mount,
     Open,
     Outcome,
-    PeerName,
     Plan,
     Remount,
     Settings,
@@ -347,7 +346,7 @@ class Actor:
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        if isinstance(plan, Mount | Remount | SocketCall | PeerName | Open):
+        if isinstance(plan, Mount | Remount | SocketCall | Open):
             raise TypeError("this is not path work")
         fill(work, plan)
         if isinstance(plan, Unmount):

@@ -42,7 +42,6 @@ from supervisor.model import (
     Decision,
     Facts,
     Outcome,
-    PeerName,
     Snapshot,
     SocketCall,
     SocketSettings,
@@ -164,6 +163,8 @@ class Sockets:
     ) -> Outcome:
         """Makes the call for the caller whose /proc/TID `task` is."""
         job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+        if plan.operation == "peer":
+            return await self._peer_name(job, valid)
         path = SocketPath(self._resolvers, self._limits, self._on_error, self.on_wait)
         decision: Decision | None = None
         try:
@@ -196,23 +197,18 @@ class Sockets:
         finally:
             path.close()
 
-    async def peer_name(
-        self, plan: PeerName, snapshot: Snapshot, valid: Callable[[], bool]
-    ) -> Outcome:
+    async def _peer_name(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
         """What the socket is connected to, as its caller asked for it. All that is not known here
         is the kernel's to say."""
-        look = SocketJob(
-            SocketCall("peer", plan.fd, None), snapshot, by_thread=self._by_thread
-        )
         try:
-            result = self._ask(look)
-            outcome = await self._wait(look, valid) if result == 0 else self._came(look, result)
+            result = self._ask(job)
+            outcome = await self._wait(job, valid) if result == 0 else self._came(job, result)
         except (SocketError, PorterError):
             return Outcome(0, left_alone=True)
-        asked = self.names.find(int(look.call.cookie))
+        asked = self.names.find(int(job.call.cookie))
         if outcome.errno or asked is None:
             return Outcome(0, left_alone=True)
-        return Outcome(0, "as it was asked for", named=(plan.address, plan.length, asked))
+        return Outcome(0, "as it was asked for", named=(*job.plan.shown_at, asked))
 
     async def _is_unix(self, job: SocketJob, valid: Callable[[], bool]) -> bool:
         """Looks at the socket, and does nothing with it. Raises SocketError where there is none."""

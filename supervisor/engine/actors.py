@@ -10,7 +10,7 @@ from supervisor.engine.act_sockets import Sockets
 from supervisor.engine.limits import Limits
 from supervisor.engine.socket_jobs import SocketJob
 from supervisor.kernel.syscalls import CallSpec
-from supervisor.model import Decision, Facts, Outcome, PeerName, Plan, Snapshot, SocketCall
+from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, SocketCall
 from supervisor.policy.compiled import CompiledPolicy
 
 
@@ -54,8 +54,6 @@ class Actors:
         """The short way, where there is one. None: `perform` it. A job: `finish` it."""
         if isinstance(plan, SocketCall):
             return self._sockets.at_once(plan, snapshot, decision)
-        if isinstance(plan, PeerName):
-            return None
         return self._paths.at_once(plan, snapshot, decision)
 
     async def finish(
@@ -84,9 +82,6 @@ class Actors:
             return await self._sockets.perform(
                 plan, snapshot, task, valid, redecide, probe_only=probe_only
             )
-        if isinstance(plan, PeerName):
-            self._sockets.on_wait = self.on_wait
-            return await self._sockets.peer_name(plan, snapshot, valid)
         self._paths.on_wait = self.on_wait
         return await self._paths.perform(
             plan, snapshot, task, valid, redecide, probe_only=probe_only

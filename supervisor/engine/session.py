@@ -259,8 +259,7 @@ class Session:
             # what cannot be written leaves a call that was made all the same, as with the kernel
             receiver.write(id_, snapshot.tid, *outcome.told)
         if outcome.named is not None:
-            error = receiver.write_address(id_, snapshot.tid, *outcome.named)
-            outcome = outcome._replace(errno=self._unreadable(error) if error else 0)
+            outcome = outcome._replace(errno=receiver.name(id_, snapshot.tid, *outcome.named))
         decision = outcome.decision or ruling.decision
         reply = reply_of(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.

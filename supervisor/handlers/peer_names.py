@@ -18,7 +18,7 @@ from supervisor.handlers.base import (
     call,
     number,
 )
-from supervisor.model import Decision, PeerName, Snapshot
+from supervisor.model import Decision, Snapshot, SocketCall
 
 
 class PeerNames(Family):
@@ -37,7 +37,8 @@ class PeerNames(Family):
         """The call, where a rule wants it to show what was asked for."""
         return self.calls if needs.peer_names else ()
 
-    def plan(self, snapshot: Snapshot, decision: Decision) -> PeerName:  # noqa: ARG002
+    def plan(self, snapshot: Snapshot, decision: Decision) -> SocketCall:  # noqa: ARG002
         """Whose name is asked for, and where it is to be written."""
         args = Named(self.calls[0], snapshot.args)
-        return PeerName(*(number(args, name) for name in ("sockfd", "addr", "addrlen")))
+        at = number(args, "addr"), number(args, "addrlen")
+        return SocketCall("peer", number(args, "sockfd"), None, shown_at=at)
