@@ -1,7 +1,9 @@
-/* Reads strings out of a caller's memory, as the kernel would have copied them. */
+/* Reads strings out of a caller's memory, and writes to it, as the kernel would have. */
 #include "memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -64,4 +66,33 @@ int sd_read_how(pid_t tid, uint64_t address, uint64_t size, char *text)
 		if (text[i])
 			return -E2BIG;
 	return SD_HOW_SIZE;
+}
+
+int sd_memory_of(int listener, uint64_t id, uint32_t tid)
+{
+	char name[32];
+	snprintf(name, sizeof name, "/proc/%u/mem", tid);
+	int memory = open(name, O_RDWR | O_CLOEXEC);
+	if (memory < 0)
+		return -errno;
+	int error = sd_id_valid(listener, id);
+	if (!error)
+		return memory;
+	close(memory);
+	return error;
+}
+
+/* move_addr_to_user() */
+int sd_write_address(int memory, uint64_t address, uint64_t length_at, const char *from, int32_t size)
+{
+	int32_t room;
+	if (pread(memory, &room, sizeof room, (off_t)length_at) != (ssize_t)sizeof room)
+		return -EFAULT;
+	if (room < 0)
+		return -EINVAL;
+	/* what does not fit is cut off, and the length says how long it would be */
+	size_t used = (size_t)(room < size ? room : size);
+	if (used && pwrite(memory, from, used, (off_t)address) != (ssize_t)used)
+		return -EFAULT;
+	return pwrite(memory, &size, sizeof size, (off_t)length_at) == (ssize_t)sizeof size ? 0 : -EFAULT;
 }

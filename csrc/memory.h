@@ -9,6 +9,12 @@
  * gave (-ESRCH: the caller has gone; -EPERM: its memory is not ours to read). */
 int sd_read_string(pid_t tid, uint64_t address, char *text, int kind);
 
+/* The memory of a caller that waits, as a descriptor: of that very address space, whoever has the number
+ * later. Or -errno. */
+int sd_memory_of(int listener, uint64_t id, uint32_t tid);
+/* Writes an address of a socket to it, and its length to `length_at`, as getpeername(2) does. */
+int sd_write_address(int memory, uint64_t address, uint64_t length_at, const char *from, int32_t size);
+
 /* ---- messages.c ---- */
 
 /* Whether it is socketcall(2), and the number that we know its call by. */

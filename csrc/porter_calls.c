@@ -291,7 +291,7 @@ static int is_whole(const struct sd_errand *errand, size_t size, size_t fds)
 {
 	size_t needed = 2 + (errand->flags & SD_SOCKET_AS_CALLER ? 1 : 0) + (errand->with_path ? 1 : 0);
 	return size >= offsetof(struct sd_errand, more) && fds == needed &&
-	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_LOOK &&
+	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_PEER &&
 	       errand->control_length >= 0 && errand->control_length <= SD_CONTROL_MAX &&
 	       errand->payload_length >= 0 && errand->payload_length <= SD_PAYLOAD_MAX &&
 	       errand->address_length >= 0 && errand->address_length <= SD_ADDRESS_MAX &&
@@ -354,6 +354,28 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct hold *
 	return done->replaced ? replace(errand, fds, hold, result, done) : result;
 }
 
+/* Does what the errand is about on the socket that was fetched. */
+static int64_t act(struct sd_errand *errand, const int *fds, struct hold *hold,
+		   struct sd_errand_done *done)
+{
+	struct sockaddr_storage peer;
+	socklen_t size = sizeof peer;
+	if (errand->op == SD_SOCKET_LOOK)
+		return 0;
+	if (errand->op == SD_SOCKET_PEER)
+		return getpeername(hold->sock, (struct sockaddr *)&peer, &size) ? -errno : 0;
+	int64_t error = fits(errand, hold, done);
+	if (error)
+		return error;
+	if (errand->flags & SD_SOCKET_AS_CALLER)
+		return as_caller(errand, fds, hold, done);
+	if (done->domain != AF_INET && done->domain != AF_INET6)
+		/* an address of another family, which is no path: the kernel would have said so */
+		return refuse(done, done->domain == AF_UNIX ? -EINVAL : -EAFNOSUPPORT,
+			      SD_SOCKET_KERNEL);
+	return call(errand, hold, -1, done);
+}
+
 void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
 		struct sd_errand_done *done)
 {
@@ -364,17 +386,8 @@ void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_
 		return;
 	}
 	int64_t result = fetch_socket(errand, fds, &hold, done);
-	if (!result && errand->op != SD_SOCKET_LOOK)
-		result = fits(errand, &hold, done);
-	if (!result && errand->flags & SD_SOCKET_AS_CALLER)
-		result = as_caller(errand, fds, &hold, done);
-	else if (!result && done->domain != AF_INET && done->domain != AF_INET6 &&
-		 errand->op != SD_SOCKET_LOOK)
-		/* an address of another family, which is no path: the kernel would have said so */
-		result = refuse(done, done->domain == AF_UNIX ? -EINVAL : -EAFNOSUPPORT,
-				SD_SOCKET_KERNEL);
-	else if (!result && errand->op != SD_SOCKET_LOOK)
-		result = call(errand, &hold, -1, done);
+	if (!result)
+		result = act(errand, fds, &hold, done);
 	if (result == -EINTR)
 		done->patient = is_patient(hold.sock);
 	let_go(&hold);

@@ -155,7 +155,7 @@ static void take_arguments(struct sd_receiver *receiver, struct sd_call *call, i
 	int wrapped = !reads && sd_is_socketcall(call, args);
 	if (wrapped)
 		reads = reads_of(receiver, call->arch, sd_socketcall_number(args));
-	int reading = !unread && sd_has_strings(reads);
+	int reading = !unread && (sd_has_strings(reads) || (wrapped && reads));
 	if (reading)
 		begin_reading(receiver, call->id, call->tid);
 	if (wrapped && reads)
@@ -344,19 +344,28 @@ void sd_settle_no_more(struct sd_receiver *receiver)
 int sd_receiver_write(struct sd_receiver *receiver, uint64_t id, uint32_t tid, uint64_t address,
 		      uint32_t value)
 {
-	char name[32];
-	snprintf(name, sizeof name, "/proc/%u/mem", tid);
-	int memory = open(name, O_RDWR | O_CLOEXEC); /* of this very address space, whoever comes next */
-	int error = memory < 0 ? -errno : sd_id_valid(receiver->listener, id);
-	if (!error) {
-		/* a page that takes for ever to come stalls who writes as it stalls who reads */
-		begin_reading(receiver, id, tid);
-		if (pwrite(memory, &value, sizeof value, (off_t)address) != (ssize_t)sizeof value)
-			error = -EFAULT;
-		end_reading(receiver);
-	}
-	if (memory >= 0)
-		close(memory);
+	int error = 0, memory = sd_memory_of(receiver->listener, id, tid);
+	if (memory < 0)
+		return memory;
+	/* a page that takes for ever to come stalls who writes as it stalls who reads */
+	begin_reading(receiver, id, tid);
+	if (pwrite(memory, &value, sizeof value, (off_t)address) != (ssize_t)sizeof value)
+		error = -EFAULT;
+	end_reading(receiver);
+	close(memory);
+	return error;
+}
+
+int sd_receiver_write_address(struct sd_receiver *receiver, uint64_t id, uint32_t tid,
+			      uint64_t address, uint64_t length_at, const char *from, int32_t size)
+{
+	int memory = sd_memory_of(receiver->listener, id, tid);
+	if (memory < 0)
+		return memory;
+	begin_reading(receiver, id, tid);
+	int error = sd_write_address(memory, address, length_at, from, size);
+	end_reading(receiver);
+	close(memory);
 	return error;
 }
 

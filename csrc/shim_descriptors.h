@@ -71,6 +71,7 @@ enum sd_socket_op {
 	SD_SOCKET_BIND,
 	SD_SOCKET_SEND,
 	SD_SOCKET_LOOK, /* only what kind of socket it is */
+	SD_SOCKET_PEER, /* the same, and whether it is connected */
 };
 
 enum sd_socket_flag {

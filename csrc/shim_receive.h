@@ -146,6 +146,9 @@ int sd_id_valid(int listener, uint64_t id);
 /* Writes a number to the memory of a caller that waits; 0 or -errno */
 int sd_receiver_write(struct sd_receiver *receiver, uint64_t id, uint32_t tid, uint64_t address,
 		      uint32_t value);
+/* Writes an address of a socket there as getpeername(2) would; what does not fit is cut off. */
+int sd_receiver_write_address(struct sd_receiver *receiver, uint64_t id, uint32_t tid,
+			      uint64_t address, uint64_t length_at, const char *from, int32_t size);
 int sd_listener_state(int listener); /* 0: nothing; 1: a call waits; -ENOTCONN: no caller is left */
 int sd_set_sync_wake_up(int listener);
 /* the watchdog's side: answers every id in the watch with `error`, and says how many those were */

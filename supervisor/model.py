@@ -133,14 +133,14 @@ class MountSettings:
 @dataclass(frozen=True, slots=True)
 class SocketSettings:
     """How a rule wants a call on a socket made: led to the struct sockaddr `redirect`, at the port
-    that the caller asked for if it has none of its own; b"": to where the caller asked.
-
-    `prefix`: an IPv4 address is led to the IPv6 address that it has below this prefix (RFC 6052),
-    of so many bits: (the prefix's 16 bytes, bits).
+    that the caller asked for if it has none of its own; b"": to where the caller asked. `prefix`:
+    an IPv4 address is led to the IPv6 address that it has below this one (RFC 6052), as (16 bytes,
+    bits that count). `peername`: getpeername(2) shows the address that the caller asked for.
     """
 
     redirect: bytes = b""
     prefix: tuple[bytes, int] | None = None
+    peername: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,13 +307,14 @@ class Remount:
 
 @dataclass(frozen=True, slots=True)
 class SocketCall:
-    """connect, bind, and the calls that send, on the caller's descriptor `fd`.
+    """connect, bind, getpeername, and the calls that send, on the caller's descriptor `fd`.
 
-    `operation` is "connect", "bind" or "send". `address` is a struct sockaddr in which nothing can
-    be understood in two ways, None where the call has none; `path` what it names of the file
-    system, as it was written. `flags` are MSG_*. `several`: the call wants to hear how many
-    messages were sent, and is told how much of the first. `unspecified`: see Address. What is taken
-    from `settings` is that of the decision taken again with Facts, wherever there is one.
+    `operation` is "connect", "bind", "send" or "peer". `address` is a struct sockaddr in which
+    nothing can be understood in two ways, None where the call has none; `path` what it names of the
+    file system, as it was written. `flags` are MSG_*. `several`: the call wants to hear how many
+    messages were sent, and is told how much of the first. `unspecified`: see Address. `shown_at`:
+    where "peer" writes an address, and its length. What is taken from `settings` is that of the
+    decision taken again with Facts, wherever there is one.
     """
 
     operation: str
@@ -325,6 +326,7 @@ class SocketCall:
     several: bool = False
     unspecified: bool = False
     settings: SocketSettings = SocketSettings()
+    shown_at: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,8 +384,8 @@ class Outcome(NamedTuple):
     is the kernel's to do, with the caller's own rights. `how` goes into the audit record
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
-    `told` a number that is to be written to the caller's memory first, with where. `give`: the
-    caller gets a descriptor.
+    `told` a number that is to be written to the caller's memory first, with where; `named` an
+    address, with where that and its length are written. `give`: the caller gets a descriptor.
     """
 
     errno: int
@@ -394,4 +396,5 @@ class Outcome(NamedTuple):
     facts: Facts | None = None
     value: int = 0
     told: tuple[int, int] | None = None
+    named: tuple[int, int, bytes] | None = None
     give: Given | None = None

@@ -12,13 +12,25 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from errno import EACCES, EBADF, ECONNREFUSED, EINTR, EINVAL, ENOENT, EPERM, EPIPE, ESRCH
+from errno import (
+    EACCES,
+    EBADF,
+    ECONNREFUSED,
+    EINPROGRESS,
+    EINTR,
+    EINVAL,
+    ENOENT,
+    EPERM,
+    EPIPE,
+    ESRCH,
+)
 from typing import Final
 
 import trio
 
 from supervisor.engine.helpers import HelperError, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.engine.peer_names import PeerNames
 from supervisor.engine.porters import Porter, PorterError, Porters
 from supervisor.engine.socket_jobs import WHY, SocketError, SocketJob
 from supervisor.engine.socket_paths import SocketPath
@@ -26,7 +38,15 @@ from supervisor.kernel import features
 from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX, family_of
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import interrupted, thread_group
-from supervisor.model import Decision, Facts, Outcome, Snapshot, SocketCall, SocketSettings, Verdict
+from supervisor.model import (
+    Decision,
+    Facts,
+    Outcome,
+    Snapshot,
+    SocketCall,
+    SocketSettings,
+    Verdict,
+)
 
 _LINGER_US: Final = 300
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
@@ -44,6 +64,8 @@ _ERRORS: Final = {-ESRCH: _GONE, -EPIPE: "socket: the porter has gone"}
 _UNSEEN_TO: Final = 3
 # No errno of the kernel's says these.
 _OURS: Final = frozenset((lib.SD_SOCKET_RIGHTS, lib.SD_SOCKET_NETWORK))
+# A connection is there, or will be.
+_BEGUN: Final = frozenset((0, -EINPROGRESS, -EINTR))
 # Before the porter was asked anything.
 _UNASKED: Final = frozenset((-ESRCH, -EPERM, -EINVAL))
 
@@ -59,6 +81,7 @@ class Sockets:
         self._on_error = on_error
         # Jobs that have been done, by their plans: the same call comes again.
         self._ready: dict[int, SocketJob] = {}
+        self.names = PeerNames()
         self.patient = 0  # how many calls wait in porters
         self.on_wait: Callable[[], None] = lambda: None
 
@@ -140,6 +163,8 @@ class Sockets:
     ) -> Outcome:
         """Makes the call for the caller whose /proc/TID `task` is."""
         job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+        if plan.operation == "peer":
+            return await self._peer_name(job, valid)
         path = SocketPath(self._resolvers, self._limits, self._on_error, self.on_wait)
         decision: Decision | None = None
         try:
@@ -171,6 +196,19 @@ class Sockets:
             return Outcome(self._on_error, str(error), path.name, decision=decision)
         finally:
             path.close()
+
+    async def _peer_name(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
+        """What the socket is connected to, as its caller asked for it. All that is not known here
+        is the kernel's to say."""
+        try:
+            result = self._ask(job)
+            outcome = await self._wait(job, valid) if result == 0 else self._came(job, result)
+        except (SocketError, PorterError):
+            return Outcome(0, left_alone=True)
+        asked = self.names.find(int(job.call.cookie))
+        if outcome.errno or asked is None:
+            return Outcome(0, left_alone=True)
+        return Outcome(0, "as it was asked for", named=(*job.plan.shown_at, asked))
 
     async def _is_unix(self, job: SocketJob, valid: Callable[[], bool]) -> bool:
         """Looks at the socket, and does nothing with it. Raises SocketError where there is none."""
@@ -270,6 +308,8 @@ class Sockets:
         if result < 0:
             raise SocketError(self._on_error, _ERRORS.get(result) or os.strerror(-result))
         value, why = int(call.result), int(call.why)
+        if plan.operation == "connect" and value in _BEGUN and not why:
+            self.names.note(int(call.cookie), job.shown)
         if why == lib.SD_SOCKET_GONE:
             raise SocketError(self._on_error, _GONE)
         if why in _OURS and value != -EBADF:

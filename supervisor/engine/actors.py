@@ -36,6 +36,8 @@ class Actors:
 
     def concerned(self, spec: CallSpec) -> bool:
         """Whether a companion's call may concern us."""
+        if spec.family == "peer_names":
+            return self._sockets.names.any
         return self._paths.concerned(spec)
 
     def rest(self) -> bool:

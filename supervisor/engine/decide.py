@@ -18,7 +18,7 @@ from supervisor.kernel.syscalls import CallSpec, as_filtered
 from supervisor.model import Arg, Decision, Facts, Outcome, Plan, Snapshot, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 
-COMPANIONS = frozenset({"node_files", "umounts"})
+COMPANIONS = frozenset({"node_files", "umounts", "peer_names"})
 _MOUNT = "mount"
 OPEN: Final = "open"
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.

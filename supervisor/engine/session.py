@@ -258,6 +258,8 @@ class Session:
         if outcome.told is not None:
             # what cannot be written leaves a call that was made all the same, as with the kernel
             receiver.write(id_, snapshot.tid, *outcome.told)
+        if outcome.named is not None:
+            outcome = outcome._replace(errno=receiver.name(id_, snapshot.tid, *outcome.named))
         decision = outcome.decision or ruling.decision
         reply = reply_of(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.

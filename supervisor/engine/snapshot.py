@@ -213,6 +213,13 @@ class Receiver:
         """Writes a 32-bit number to a waiting caller's memory: 0 or an errno."""
         return -int(lib.sd_receiver_write(self._pointer, id_, tid, address, value))
 
+    def name(self, id_: int, tid: int, address: int, length_at: int, data: bytes) -> int:
+        """Writes a struct sockaddr and its length to a waiting caller's memory, as getpeername(2)
+        does: 0 or an errno."""
+        return -int(lib.sd_receiver_write_address(
+            self._pointer, id_, tid, address, length_at, data, len(data)
+        ))  # fmt: skip
+
     def give(
         self, id_: int, slot: int, outcome: Outcome, given: Given, *, again: bool
     ) -> tuple[bool, Outcome]:

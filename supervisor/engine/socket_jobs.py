@@ -15,6 +15,7 @@ from supervisor.policy.leads import led_to
 
 _OPERATIONS: Final = {
     "connect": lib.SD_SOCKET_CONNECT, "bind": lib.SD_SOCKET_BIND, "send": lib.SD_SOCKET_SEND,
+    "peer": lib.SD_SOCKET_PEER,
 }  # fmt: skip
 # What is sent is a copy of ours: nobody could say when the caller's own may be changed again.
 _MSG_ZEROCOPY: Final = 0x4000000
@@ -79,6 +80,11 @@ class SocketJob:
         self.snapshot, self.certain = snapshot, False
         call = self.call
         call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
+
+    @property
+    def shown(self) -> bytes:
+        """The struct sockaddr that getpeername is to show; b"": what the kernel says."""
+        return (self.plan.address or b"") if self.target and self.plan.settings.peername else b""
 
     @property
     def target_path(self) -> bytes | None:

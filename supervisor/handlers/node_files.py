@@ -19,6 +19,7 @@ from supervisor.handlers.base import (
     Kind,
     Match,
     Named,
+    Needs,
     Traits,
     call,
     flag,
@@ -108,11 +109,9 @@ class NodeFiles(Family):
     # A caller that unlinks through io_uring would meet the EBUSY that this family hides.
     io_uring: ClassVar[bool] = True
 
-    def serves(
-        self, traits: Traits, realises: frozenset[str], *, mounts: bool  # noqa: ARG002
-    ) -> tuple[CallSpec, ...]:
+    def serves(self, traits: Traits, needs: Needs) -> tuple[CallSpec, ...]:
         """Nothing, the calls on names, or (for bind mounts of the host's nodes) all."""
-        if not may_bind(traits, realises):
+        if not may_bind(traits, needs.realises):
             return ()
         return self.calls if traits.nodes == "host" else _NAMES
 

@@ -10,11 +10,13 @@ from supervisor.handlers.device_nodes import DeviceNodes
 from supervisor.handlers.mounts import Mounts
 from supervisor.handlers.node_files import NodeFiles
 from supervisor.handlers.opens import Opens
+from supervisor.handlers.peer_names import PeerNames
 from supervisor.handlers.sockets import Binds, Connects
 from supervisor.handlers.umounts import Umounts
 
 FAMILIES: Final[Mapping[str, Family]] = {
     family.name: family for family in (
-        DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(), Opens(),
+        DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(), PeerNames(),
+        Opens(),
     )
 }

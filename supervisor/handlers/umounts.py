@@ -18,6 +18,7 @@ from supervisor.handlers.base import (
     Kind,
     Match,
     Named,
+    Needs,
     Traits,
     call,
     may_bind,
@@ -41,11 +42,9 @@ class Umounts(Family):
         call("umounts", "umount", _TARGET),
     )
 
-    def serves(
-        self, traits: Traits, realises: frozenset[str], *, mounts: bool
-    ) -> tuple[CallSpec, ...]:
+    def serves(self, traits: Traits, needs: Needs) -> tuple[CallSpec, ...]:
         """Both, where there can be nodes that are bind mounts, or mounts of ours."""
-        wanted = may_bind(traits, realises) or (mounts and traits.nodes != "none")
+        wanted = may_bind(traits, needs.realises) or (needs.mounts and traits.nodes != "none")
         return self.calls if wanted else ()
 
     def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:  # noqa: ARG002

@@ -184,6 +184,7 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "sendto": (44, 369, 206),
     "sendmsg": (46, 370, 211),
     "sendmmsg": (307, 345, 269),
+    "getpeername": (52, 368, 205),
     "socketcall": (None, 102, None),
     "socket": (41, 359, 198),
 }
@@ -193,6 +194,7 @@ SOCKETCALLS: Final[Mapping[str, int]] = {
     "socket": 1,
     "bind": 2,
     "connect": 3,
+    "getpeername": 7,
     "sendto": 11,
     "sendmsg": 16,
     "sendmmsg": 20,

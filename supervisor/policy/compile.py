@@ -27,7 +27,7 @@ from supervisor.policy import store
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.cubes import FILE_TYPES, S_IFMT, Cube
 from supervisor.policy.draft import Draft, Sets, read_draft
-from supervisor.policy.families import FamilySpec, NodeMatch
+from supervisor.policy.families import FamilySpec, Needs, NodeMatch
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.opens import OpenRules
@@ -127,11 +127,17 @@ def _served(
         for rule in rules.rules
         if rule.verdict is Verdict.EMULATE and not rule.audit
     )
-    mounts = any(rules.emulates for rules in sets.values() if isinstance(rules, MountRules))
+    needs = Needs(
+        realises,
+        mounts=any(rules.emulates for rules in sets.values() if isinstance(rules, MountRules)),
+        peer_names=any(
+            rules.names_peers for rules in sets.values() if isinstance(rules, SocketRules)
+        ),
+    )
     out: list[CallSpec] = []
     for name, family in families.items():
         if family.keys is None:
-            out += family.serves(traits, realises, mounts=mounts)
+            out += family.serves(traits, needs)
         elif name in sets:
             out += family.calls
     return out
@@ -175,6 +181,7 @@ def filter_rules(
                 bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match)
                 for match in family.always(spec, None)
             ]
+            out += _wrapped(spec)
             continue
         rules = sets[spec.family]
         if isinstance(rules, OpenRules):
@@ -194,9 +201,7 @@ def filter_rules(
                     bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match)
                     for match in family.always(spec, rules)
                 ]
-                # the arguments of these lie in memory, and are all to be looked at
-                which = Condition(0, 0xFFFFFFFF, SOCKETCALLS[spec.name])
-                out.append(bpf.FilterRule("socketcall", bpf.RET_USER_NOTIF, (which,)))
+                out += _wrapped(spec)
             continue
         nodes = next(key for key in family.keys.values() if isinstance(key, NodeMatch))
         for action, those in settled[spec.family].items():
@@ -225,6 +230,14 @@ def filter_rules(
             bpf.FilterRule(name, bpf.ret_errno(errno.ENOSYS)) for name in ("fsopen", "fspick")
         ]
     return out
+
+
+def _wrapped(spec: CallSpec) -> list[bpf.FilterRule]:
+    """The same by way of socketcall: its arguments lie in memory, and are all to be looked at."""
+    if spec.name not in SOCKETCALLS:
+        return []
+    which = Condition(0, 0xFFFFFFFF, SOCKETCALLS[spec.name])
+    return [bpf.FilterRule("socketcall", bpf.RET_USER_NOTIF, (which,))]
 
 
 # socket(domain, type, protocol): SCTP connects and binds by setsockopt(2) as well, and to several

@@ -147,6 +147,19 @@ def may_bind(traits: Traits, realises: frozenset[str]) -> bool:
     return traits.nodes != "none" and bool(realises - {"node"})
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What the rules of a policy may come to, for whose sake there are companions.
+
+    `realises` holds the `realise` setting of every rule that may make a node; `mounts`: a rule
+    mounts something; `peer_names`: one has getpeername(2) show what was asked for.
+    """
+
+    realises: frozenset[str] = frozenset()
+    mounts: bool = False
+    peer_names: bool = False
+
+
 class FamilySpec:
     """The declarations of one family; subclassed in supervisor.handlers."""
 
@@ -164,14 +177,8 @@ class FamilySpec:
     # Whether a rule may lead a call elsewhere.
     redirects: ClassVar[bool] = False
 
-    def serves(
-        self, traits: Traits, realises: frozenset[str], *, mounts: bool
-    ) -> tuple[CallSpec, ...]:
-        """The calls a policy needs from a companion.
-
-        `realises` holds the `realise` setting of every rule that may make a node; `mounts` is
-        whether a rule mounts something.
-        """
+    def serves(self, traits: Traits, needs: Needs) -> tuple[CallSpec, ...]:
+        """The calls a policy needs from a companion."""
         raise NotImplementedError
 
     def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:  # noqa: ARG002

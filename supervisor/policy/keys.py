@@ -242,17 +242,35 @@ _INJECT: Schema = {
 }
 
 
+def _lead_schema(key: str, schema: Schema) -> Schema:
+    """The setting itself, or a mapping with that and with more."""
+    more: Schema = {
+        "enum": ["real", "asked"], "description": "what getpeername(2) of such a socket shows",
+    }
+    return {
+        "anyOf": [
+            schema,
+            {
+                "type": "object",
+                "properties": {key: schema, "peername": more},
+                "required": [key],
+                "additionalProperties": False,
+            },
+        ]
+    }
+
+
 # The ways to lead a call elsewhere: who parses the setting, and what it may be.
 _LEADS: Final[Mapping[str, tuple[Callable[[object], Any], Schema]]] = {
-    "redirect": (parse_redirect, {
+    "redirect": (parse_redirect, _lead_schema("to", {
         "type": "string",
         "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5", "/run/a.sock", "@abstract"],
         "description": "the call is carried out with this address",
-    }),
-    "translate": (parse_translate, {
+    })),
+    "translate": (parse_translate, _lead_schema("prefix", {
         "type": "string", "examples": ["64:ff9b::/96"],
         "description": "an IPv4 address is looked for below this IPv6 prefix (RFC 6052)",
-    }),
+    })),
 }  # fmt: skip
 
 

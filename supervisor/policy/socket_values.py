@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, cast
 
 from supervisor.kernel.address_text import read
 from supervisor.kernel.addresses import FAMILIES, AddressError, address_of
 from supervisor.model import SocketSettings
 from supervisor.policy.sockets import Network, Ports
-from supervisor.policy.values import near, wrong
+from supervisor.policy.values import Mistakes, near, wrong
 
 _PORT_MAX: Final = 65535
+# What getpeername(2) shows; the first one if nothing is said.
+_PEERNAMES: Final = ("real", "asked")
 # RFC 6052, 2.2
 _PREFIXES: Final = (32, 40, 48, 56, 64, 96)
 _PREFIX_LENGTHS: Final = "32, 40, 48, 56, 64 or 96"
@@ -63,7 +67,38 @@ def parse_ports(value: object) -> Ports:
     return low, high
 
 
+def _with_peername(
+    value: object, key: str, parse: Callable[[object], SocketSettings]
+) -> SocketSettings:
+    """What `parse` makes of a value, or of that below `key` in a mapping that says more."""
+    if not isinstance(value, dict):
+        return parse(value)
+    mistakes = Mistakes()
+    for name in value:
+        if name not in (key, "peername"):
+            text = f"unknown setting {name!r}" + near(str(name), [key, "peername"])
+            mistakes.add(text, str(name))
+    if key not in value:
+        mistakes.add(f"the key {key!r} is missing")
+    peername = value.get("peername", _PEERNAMES[0])
+    if peername not in _PEERNAMES:
+        mistakes.add(f"peername is {' or '.join(_PEERNAMES)}", "peername")
+    found = mistakes.read(parse, value[key], key) if key in value else None
+    mistakes.end()
+    return replace(cast("SocketSettings", found), peername=peername == "asked")
+
+
 def parse_redirect(value: object) -> SocketSettings:
+    """Where a call is led to, or a mapping with that as `to`, and `peername`."""
+    return _with_peername(value, "to", _redirect)
+
+
+def parse_translate(value: object) -> SocketSettings:
+    """A prefix, or a mapping with that as `prefix`, and `peername`."""
+    return _with_peername(value, "prefix", _translate)
+
+
+def _redirect(value: object) -> SocketSettings:
     """Where a call is led to instead: 10.0.0.1:80, [::1]:80, an address alone (at the same port),
     /run/a.sock, or @abstract.
     """
@@ -89,7 +124,7 @@ def parse_redirect(value: object) -> SocketSettings:
     return SocketSettings(found.raw)
 
 
-def parse_translate(value: object) -> SocketSettings:
+def _translate(value: object) -> SocketSettings:
     """The prefix below which IPv4 addresses are found on an IPv6 network: 64:ff9b::/96."""
     try:
         prefix = ipaddress.IPv6Network(value if isinstance(value, str) else "")

@@ -146,14 +146,18 @@ class SocketRule:
 
 def _settings_to_json(settings: SocketSettings) -> list[Any]:
     prefix = settings.prefix
-    return [settings.redirect.hex(), None if prefix is None else [prefix[0].hex(), prefix[1]]]
+    return [
+        settings.redirect.hex(), None if prefix is None else [prefix[0].hex(), prefix[1]],
+        settings.peername,
+    ]  # fmt: skip
 
 
 def _settings_from_json(data: Sequence[Any]) -> SocketSettings:
-    redirect, prefix = data
+    redirect, prefix, peername = data
     return SocketSettings(
-        bytes.fromhex(redirect), None if prefix is None else (bytes.fromhex(prefix[0]), prefix[1])
-    )
+        bytes.fromhex(redirect), None if prefix is None else (bytes.fromhex(prefix[0]), prefix[1]),
+        peername,
+    )  # fmt: skip
 
 
 def _rows(values: Sequence[Any] | None) -> Any:
@@ -195,6 +199,11 @@ class SocketRules:
         """Whether somebody has to look at the calls: not where all of them go on anyway."""
         every: list[SocketRule | Decision] = [*self.rules, self.otherwise]
         return self.restricts or any(one.audit for one in every)
+
+    @property
+    def names_peers(self) -> bool:
+        """Whether getpeername(2) is to show what was asked for."""
+        return any(rule.settings.peername and not rule.audit for rule in self.rules)
 
     def decide(self, operation: str, address: Arg, facts: Facts | None) -> Decision:
         """The decision on a call with this struct sockaddr; 0 is none."""

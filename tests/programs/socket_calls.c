@@ -2,6 +2,8 @@
  *
  *     socket_calls socketcall ALLOWED REFUSED   a 32-bit caller, whose arguments lie in memory
  *     socket_calls direct ALLOWED REFUSED       the same calls by their own numbers
+ *     socket_calls socketcall-name A B, socket_calls direct-name A B
+ *                                               getpeername, where a connect to A is led to B
  *     socket_calls table ALLOWED REFUSED        a thread with a table of descriptors of its own
  *     socket_calls limit ALLOWED REFUSED        a table that is full
  *
@@ -103,6 +105,22 @@ static void as_32_bit(int wrapped)
 		say("no-arguments", call32(102, 3, 16, 0, 0, 0, 0));
 }
 
+static void name_as_32_bit(int wrapped)
+{
+	uint32_t f = (uint32_t)socket(AF_INET, SOCK_DGRAM, 0);
+	low = mmap(NULL, sizeof *low, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1,
+		   0);
+	if (low == MAP_FAILED)
+		exit(3);
+	low->allowed = allowed;
+	say("connect", call(wrapped, 3, 362, (uint32_t[6]){f, at(&low->allowed), sizeof allowed}));
+	low->vector[0] = 100;
+	say("name", call(wrapped, 7, 368, (uint32_t[6]){f, at(&low->refused), at(&low->vector[0])}));
+	say("length", low->vector[0]);
+	say("asked", !memcmp(&low->refused, &allowed, sizeof allowed));
+	say("nowhere", call(wrapped, 7, 368, (uint32_t[6]){f, 16, at(&low->vector[0])}));
+}
+
 static void *own_table(void *inherited)
 {
 	int fd = *(int *)inherited;
@@ -128,6 +146,8 @@ int main(int argc, char **argv)
 	refused.sin_port = htons((uint16_t)atoi(argv[3]));
 	if (!strcmp(argv[1], "socketcall") || !strcmp(argv[1], "direct")) {
 		as_32_bit(!strcmp(argv[1], "socketcall"));
+	} else if (!strcmp(argv[1], "socketcall-name") || !strcmp(argv[1], "direct-name")) {
+		name_as_32_bit(!strcmp(argv[1], "socketcall-name"));
 	} else if (!strcmp(argv[1], "table")) {
 		struct sockaddr_in peer;
 		socklen_t size = sizeof peer;

@@ -213,7 +213,9 @@ def test_as_json_and_back() -> None:
         'to: ["10.0.0.0/8", "::1"], port: "1-2", do: emulate', 'path: "/x", uid: 0, do: emulate',
         'to: "10.0.0.1", do: {redirect: "127.0.0.1:8443"}',
         'to: "10.0.0.2", do: {redirect: "@x"}', 'path: "/y", do: {redirect: "[::1]:4"}',
-        'to: "10.0.0.3", do: {translate: "64:ff9b::/96"}', 'abstract: "a*", do: {errno: ENOENT}',
+        'to: "10.0.0.3", do: {translate: "64:ff9b::/96"}',
+        'to: "10.0.0.4", do: {translate: {prefix: "64:ff9b::/96", peername: asked}}',
+        'abstract: "a*", do: {errno: ENOENT}',
         "family: unix, do: refuse, silent: true",
     )  # fmt: skip
     again = CompiledPolicy.from_json(json.loads(json.dumps(policy.to_json())))
@@ -248,6 +250,9 @@ def findings(*rules: str, otherwise: str = "refuse") -> list[str]:
         ('to: "10.0.0.1", do: {translate: "2001:db8:0:0:100::/96"}', "bits 64 to 71"),
         ('to: "10.0.0.1", do: {translate: "10.0.0.0/8"}', "takes an IPv6 prefix"),
         ('to: "::1", do: {translate: "64:ff9b::/96"}', "what goes to IPv4 addresses"),
+        ('to: "10.0.0.1", do: {redirect: {to: "1.2.3.4", peername: x}}', "real or asked"),
+        ('to: "10.0.0.1", do: {redirect: {peername: asked}}', "'to' is missing"),
+        ('to: "10.0.0.1", do: {redirect: {too: "1.2.3.4", to: "::1"}}', "unknown setting"),
         ('family: inet, do: {translate: "64:ff9b::/96"}', "what goes to IPv4 addresses"),
         ('port: 80, do: {redirect: "1.2.3.4:8"}', "name them by `to`, `path`"),
         ("do: continue", "is a race"),
@@ -294,9 +299,9 @@ def test_the_filter() -> None:
     for arch, call in ((X86_64, 42), (X86_64, 46), (X86_64, 307), (I386, 362), (I386, 370),
                        (I386, 345)):
         assert action(arch, call, 3, 9, 16) == "notify"
-    for args in ((2, 1, 132), (10, 5, 0), (2, 0x80005, 0)):
+    for which_socket in ((2, 1, 132), (10, 5, 0), (2, 0x80005, 0)):
         for arch, nr in ((X86_64, 41), (I386, 359)):
-            assert action(arch, nr, *args) == "errno EPROTONOSUPPORT"
+            assert action(arch, nr, *which_socket) == "errno EPROTONOSUPPORT"
     assert action(X86_64, 41, 2, 1, 6) == action(X86_64, 41, 1, 5, 0) == "allow"
     wanted = {2: "allow", 3: "notify", 9: "allow", 11: "notify", 16: "notify", 20: "notify"}
     for which, expected in wanted.items():
@@ -304,6 +309,11 @@ def test_the_filter() -> None:
     assert action(X86_64, 425) == "errno ENOSYS"
     assert action(X86_64, 49, 3, 9, 16) == "allow"
     assert action(I386, 102, 1 << 31 | 3, 9) == "allow"
+    for name, notified in (("real", False), ("asked", True)):
+        policy = connect(f'to: "10.0.0.1", do: {{redirect: {{to: "::1", peername: {name}}}}}')
+        for arch, nr, *args in ((X86_64, 52, 3), (I386, 368, 3), (I386, 102, 7)):
+            assert action(arch, nr, *args) == ("notify" if notified else "allow")
+        assert action(I386, 102, 6) == "allow"
     nothing = connect(otherwise="kernel")
     assert simulate.run(nothing.filter, 42, X86_64, (3, 9, 16)).action == bpf.RET_ALLOW
 
