@@ -51,8 +51,26 @@ SERIES: Final[Mapping[str, tuple[str, int, int, int]]] = {
 
 _EVERY_MINOR: Final = (0, MINOR_MAX)
 _ANEW: Final = "whatever the host gives this number to, which differs from boot to boot"
-# What is the host's own, and never learned: (range, what a container would get with it). Missing
-# are devices that serve whoever opens them (tun, fuse, kvm, the render nodes of graphics cards).
+_LOCAL: Final = "whatever the host's admin gives this number to"
+# Character devices that serve whoever opens them, each opening for itself. Beside them are graphics
+# cards for computing (195, and the render nodes of 226) and verbs of InfiniBand (231).
+SERVING: Final[Sequence[NodeRange]] = (
+    ("c", 0, 0, *_EVERY_MINOR),  # no device: whiteouts
+    ("c", 1, 1, 3, 3), ("c", 1, 1, 5, 5), ("c", 1, 1, 7, 9),  # null, zero, full, random, urandom
+    ("c", 5, 5, 0, 0), ("c", 5, 5, 2, 2),  # tty, ptmx
+    ("c", 10, 10, 183, 183),  # hwrng
+    ("c", 10, 10, 200, 200), ("c", 10, 10, 229, 229), ("c", 10, 10, 232, 232),  # tun, fuse, kvm
+    ("c", 10, 10, 238, 238), ("c", 10, 10, 241, 241),  # vhost-net, vhost-vsock
+    ("c", 108, 108, 0, 0),  # ppp
+    ("c", 136, 143, *_EVERY_MINOR),  # pseudo terminals, which devpts alone opens
+    ("c", 195, 195, *_EVERY_MINOR),
+    ("c", 203, 203, *_EVERY_MINOR),  # cpuid
+    ("c", 226, 226, 128, MINOR_MAX),
+    ("c", 231, 231, 128, 159),
+)  # fmt: skip
+# What is the host's own, and never learned: (range, what a container would get with it). All other
+# character devices that are not SERVING are so as well: HARDWARE.
+HARDWARE: Final = "hardware of the host's"
 PROTECTED: Final[Sequence[tuple[NodeRange, str]]] = (
     (("b", 0, MAJOR_MAX, *_EVERY_MINOR), "the host's block devices"),
     (("c", 1, 1, 1, 2), "the host's memory"),
@@ -78,45 +96,75 @@ PROTECTED: Final[Sequence[tuple[NodeRange, str]]] = (
     (("c", 10, 10, 219, 222), "the host's disks, through their controllers"),
     (("c", 10, 10, 223, 223), "the host's keyboards and mice, through uinput"),
     (("c", 10, 10, 224, 224), "the host's TPM"),
+    (("c", 10, 10, 225, 225), "the host's clock, through PPS"),
     (("c", 10, 10, 227, 228), "the host's mainboard: machine checks, clock"),
     (("c", 10, 10, 231, 231), "the host's memory, through suspend to disk"),
     (("c", 10, 10, 234, 237), "control of the host's disks and mounts"),
     (("c", 10, 10, 239, 240), "the host's keyboards and mice, through uhid and userio"),
     (("c", 10, 10, 242, 242), "the host's radios"),
     (("c", 10, 10, 249, 249), "the host's disks, through ZFS"),
-    (("c", 10, 10, 243, MINOR_MAX), _ANEW),
+    (("c", 10, 10, 243, 254), _LOCAL),
+    (("c", 10, 10, 255, MINOR_MAX), _ANEW),
     (("c", 12, 12, *_EVERY_MINOR), "the host's tapes"),
     (("c", 13, 13, *_EVERY_MINOR), "the host's keyboards and mice"),
     (("c", 14, 14, *_EVERY_MINOR), "the host's sound"),
+    (("c", 15, 15, *_EVERY_MINOR), "the host's joysticks"),
+    (("c", 17, 20, *_EVERY_MINOR), "the host's serial lines"),
     (("c", 21, 21, *_EVERY_MINOR), "the host's disks, through SCSI"),
+    (("c", 22, 25, *_EVERY_MINOR), "the host's serial lines"),
+    (("c", 27, 27, *_EVERY_MINOR), "the host's tapes"),
     (("c", 29, 29, *_EVERY_MINOR), "the host's screens"),
     (("c", 31, 31, *_EVERY_MINOR), "the host's sound"),
+    (("c", 32, 33, *_EVERY_MINOR), "the host's serial lines"),
     (("c", 35, 35, *_EVERY_MINOR), "the host's sound"),
+    (("c", 36, 36, *_EVERY_MINOR), "the host's routes and packets"),
+    (("c", 37, 37, *_EVERY_MINOR), "the host's tapes"),
+    (("c", 60, 63, *_EVERY_MINOR), _LOCAL),
     (("c", 81, 81, *_EVERY_MINOR), "the host's cameras and tuners"),
     (("c", 86, 86, *_EVERY_MINOR), "the host's tape changers"),
     (("c", 89, 89, *_EVERY_MINOR), "the host's mainboard, through I2C"),
     (("c", 90, 90, *_EVERY_MINOR), "the host's flash memory"),
+    (("c", 95, 95, *_EVERY_MINOR), "the host's firewall"),
+    (("c", 97, 97, *_EVERY_MINOR), "the host's disks, through a parallel port"),
     (("c", 99, 99, *_EVERY_MINOR), "the host's parallel ports"),
+    (("c", 104, 104, *_EVERY_MINOR), "the host's firmware"),
     (("c", 116, 116, *_EVERY_MINOR), "the host's sound"),
+    (("c", 119, 119, *_EVERY_MINOR), "the host's virtual networks"),
+    (("c", 120, 127, *_EVERY_MINOR), _LOCAL),
+    (("c", 151, 152, *_EVERY_MINOR), "the host's disks, through their controllers"),
     (("c", 153, 153, *_EVERY_MINOR), "the host's mainboard, through SPI"),
     (("c", 162, 162, *_EVERY_MINOR), "the host's disks, as raw devices"),
     (("c", 166, 167, *_EVERY_MINOR), "the host's USB"),
     (("c", 171, 171, *_EVERY_MINOR), "the host's memory, through FireWire"),
     (("c", 180, 181, *_EVERY_MINOR), "the host's USB"),
     (("c", 188, 189, *_EVERY_MINOR), "the host's USB"),
+    (("c", 192, 193, *_EVERY_MINOR), "what the host's kernel does, through its tracing"),
+    (("c", 199, 201, *_EVERY_MINOR), "the host's disks, through VxVM"),
     (("c", 202, 202, *_EVERY_MINOR), "the host's processor registers"),
     (("c", 204, 205, *_EVERY_MINOR), "the host's serial lines"),
+    (("c", 206, 206, *_EVERY_MINOR), "the host's tapes"),
+    (("c", 207, 207, *_EVERY_MINOR), "the host's mainboard"),
+    (("c", 212, 212, *_EVERY_MINOR), "the host's cameras and tuners"),
+    (("c", 216, 217, *_EVERY_MINOR), "the host's Bluetooth"),
+    (("c", 221, 221, *_EVERY_MINOR), "the host's mainboard, through VME"),
     (("c", 226, 226, 0, 127), "the host's screens, through its graphics cards"),
     (("c", 229, 229, *_EVERY_MINOR), "the host's console, through its hypervisor"),
+    (("c", 230, 230, *_EVERY_MINOR), "the host's tapes"),
+    (("c", 231, 231, 0, 127), "the host's networks, through InfiniBand"),
+    (("c", 232, 232, *_EVERY_MINOR), "the host's fingerprint readers"),
     (("c", 234, 254, *_EVERY_MINOR), _ANEW),
+    (("c", 259, 259, *_EVERY_MINOR), "the host's FPGAs"),
+    (("c", 260, 260, *_EVERY_MINOR), "the host's disks, through SCSI"),
     (("c", 384, 511, *_EVERY_MINOR), _ANEW),
 )  # fmt: skip
 
 
 def protected(kind: str, major: int, minor: int) -> str:
     """What of the host's a container would get with a device; "" for one that is not protected."""
+    serves = any(node_matches(nodes, kind, major, minor) for nodes in SERVING)
     return next(
-        (what for nodes, what in PROTECTED if node_matches(nodes, kind, major, minor)), ""
+        (what for nodes, what in PROTECTED if node_matches(nodes, kind, major, minor)),
+        "" if serves else HARDWARE,
     )
 
 

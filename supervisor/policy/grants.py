@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Final
 
 from supervisor.kernel.mounts import MS
 from supervisor.model import Verdict
 from supervisor.policy.boxes import Box, Budget, Index, TooMany, meet, without
-from supervisor.policy.devices import PROTECTED, SERIES, device_text
+from supervisor.policy.devices import (
+    HARDWARE,
+    PROTECTED,
+    SERIES,
+    SERVING,
+    device_text,
+    parse_device,
+)
 from supervisor.policy.draft import Draft
 from supervisor.policy.globs import includes
 from supervisor.policy.match import NodeRange, text_matches
@@ -67,13 +75,29 @@ def _nodes(draft: Draft, family: str, rules: RuleSet) -> None:
             continue
         for number, nodes in enumerate(rule.nodes):
             what = [
-                text for own, text in PROTECTED
-                if (both := meet(_box(own), _box(nodes)))
+                text for own, text in _near(_box(nodes))
+                if (both := meet(own, _box(nodes)))
                 and _left(both, index, rules.rules, earlier, budget)
             ]  # fmt: skip
             if what:
                 text = f"{device_text(nodes)} grants {_and(what)}"
                 Source.at(entries(node, "devices")[number], text, "warning")
+
+
+@cache
+def _hosts_own() -> tuple[Sequence[tuple[Box, str]], Index]:
+    """What is the host's own, with what a container would get by it; and a way to find it."""
+    named = [(_box(nodes), text) for nodes, text in PROTECTED]
+    known = [box for box, _ in named] + [_box(nodes) for nodes in SERVING]
+    rest = without([_box(parse_device("char *:*"))], known, Budget(_STEPS_MAX))
+    every = [*named, *((box, HARDWARE) for box in rest)]
+    return every, Index([[box] for box, _ in every])
+
+
+def _near(box: Box) -> Iterator[tuple[Box, str]]:
+    """What of the host's own may be in `box`."""
+    every, index = _hosts_own()
+    return (every[number] for number in index.near(box, Budget(_STEPS_MAX)))
 
 
 def _box(nodes: NodeRange) -> Box:

@@ -13,6 +13,7 @@ from supervisor.policy.cubes import UNIVERSE, Cube, cubes, overlap, subtract
 from supervisor.policy.devices import (
     NAMES,
     PROTECTED,
+    SERVING,
     DeviceError,
     device_text,
     parse_device,
@@ -115,13 +116,20 @@ char 7:0, char 7:1, char 7:128, char 9:0, char 10:1, char 10:130, char 10:135, c
 10:228, char 10:231, char 10:234, char 10:236, char 10:237, char 10:239, char 10:242, char
 13:64, char 14:3, char 21:0, char 29:0, char 31:0, char 35:0, char 81:0, char 89:0, char 90:0,
 char 99:0, char 116:0, char 153:0, char 162:1, char 166:0, char 171:0, char 180:0, char 188:0,
-char 189:0, char 202:0, char 204:64, char 226:0, char 229:0
+char 189:0, char 202:0, char 204:64, char 226:0, char 229:0, char 10:225, char 60:0, char 63:1, char
+120:0, char 127:9, char 10:250, char 212:3, char 216:0, char 231:0, char 259:0
 """
 # 234-254 and 384-511 are "reserved for dynamic assignment", as are the minors of misc devices.
 OF_ONE_BOOT = "char 234:0, char 245:0, char 254:1, char 384:0, char 511:9, char 10:60, char 10:260"
 NOBODYS = """
 null, zero, full, random, urandom, tty, ptmx, tun, fuse, kvm, vhost-net, hwrng, char 136:0, char
-226:128, char 203:0, char 108:0
+226:128, char 203:0, char 108:0, char 195:255, char 231:128, char 10:241, char 0:0
+"""
+# Of the same list; boards and lines that nobody has named in the table of what is protected, and
+# numbers that are not in the list.
+HARDWARE_TOO = """
+char 16:0, char 45:0, char 53:0, char 91:0, char 98:0, char 118:0, char 160:0, char 172:128, char
+198:0, char 233:0, char 256:0, char 10:204, char 26:0, char 255:0, char 600:0, char 4095:0
 """
 
 
@@ -129,7 +137,9 @@ def entries(text: str) -> list[str]:
     return [" ".join(entry.split()) for entry in text.split(",")]
 
 
-@pytest.mark.parametrize("text", entries(HOSTS_OWN) + entries(OF_ONE_BOOT))
+@pytest.mark.parametrize(
+    "text", entries(HOSTS_OWN) + entries(OF_ONE_BOOT) + entries(HARDWARE_TOO)
+)
 def test_the_hosts_own_is_protected(text: str) -> None:
     kind, major, _, minor, _ = parse_device(text)
     assert protected(kind, major, minor)
@@ -147,3 +157,8 @@ def test_no_row_of_the_protected_says_what_another_has_said() -> None:
         if number:
             assert protected(kind, major, minor) == what, (kind, major, minor)
         assert major <= last
+
+
+def test_what_serves_is_not_among_the_protected() -> None:
+    for kind, major, last, minor, end in SERVING:
+        assert (protected(kind, major, minor), protected(kind, last, end)) == ("", "")
