@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import string
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.text import printable
 from supervisor.model import Decision, Verdict
 from supervisor.observe.audit import settings_of
-from supervisor.policy.asked import named, recorded
+from supervisor.policy.asked import named
 from supervisor.policy.compile import compile_named
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import NAMES, PROTECTED
@@ -26,6 +27,7 @@ from supervisor.policy.generalise import globs_for
 from supervisor.policy.lint import lint
 from supervisor.policy.match import glob_matches
 from supervisor.policy.merge import merged
+from supervisor.policy.recorded import recorded
 from supervisor.policy.rules import Rule
 from supervisor.policy.traits import Traits
 from supervisor.policy.write import NewRule
@@ -57,7 +59,9 @@ def node(
     } | (CLOSED if dev == 0x501 else {}) | more
 
 
-def mount(source: bytes, target: bytes, fstype: str = "ext4", **more: Any) -> dict[str, Any]:
+def mount(
+    source: bytes, target: bytes, fstype: str = "ext4", *, flags: int = 3, **more: Any
+) -> dict[str, Any]:
     return {
         "syscall": "mount",
         "arch": "x86_64",
@@ -68,7 +72,7 @@ def mount(source: bytes, target: bytes, fstype: str = "ext4", **more: Any) -> di
             "source": printable(source),
             "target": printable(target),
             "filesystemtype": fstype,
-            "mountflags": 3,
+            "mountflags": flags,
             "flags": ["ro", "nosuid"],
             "data": "noload,x=$y",
         },
@@ -509,12 +513,54 @@ def test_a_text_that_cannot_be_extended_is_said() -> None:
         ([b"/w/build-a1b2c3/x"], ["/w/build-*/x"]),
         ([b"/v/123e4567-e89b-12d3-a456-426614174000/x"], ["/v/*/x"]),
         ([b"/proc/12345/x", b"/proc/23456/x"], ["/proc/*/x"]),
+        ([b"/v/tmpab12_x9z.img"], ["/v/tmp*.img"]),
+        ([b"/tmp/mkfs-Xy12Zq/x"], ["/tmp/mkfs-*/x"]),
+        ([b"/x/3f4e5a6b7c8d/y"], ["/x/*/y"]),
+        ([b"/tmp/build.4711/x", b"/srv/job-123456"], ["/srv/job-*", "/tmp/build.*/x"]),
+        ([b"/proc/17/root/dev/null"], ["/proc/*/root/dev/null"]),
+        ([b"/v/x-%b/%b" % (b"1234abcd-" * 2, b"*" * 2)], [r"/v/x-1234abcd-1234abcd-/\*\*"]),
         ([b"/a/Makefile", b"/usr/x86"], ["/a/Makefile", "/usr/x86"]),
         ([f"/srv/{n}{n}/dev/null".encode() for n in "abcdefghi"], ["/srv/**"]),
     ],
 )
 def test_paths_are_generalised_as_a_person_would(paths: list[bytes], globs: list[str]) -> None:
     assert globs_for(paths) == globs
+
+
+# Of distributions, machines, disks and programs.
+ORDINARY = """
+ubuntu2204 x86_64 python3 debian12 debian-12-genericcloud-amd64.qcow2 fedora39 mips64el armv7l
+arm64v8 ppc64le riscv64 s390x i386 win2k19 Win10x64 Win2019Server SLES15SP5 CentOS7 RockyLinux
+openSUSELeap15 README Makefile MyDisk2 GitHub VMware e2fsprogs sha256 base64 bookworm64 linux64
+aarch64 lib32gcc1
+1stdisk 10gdisk1 jdk8u292 nvme0n1p1 mmcblk0p1 build42 cgroup2 ubuntu-22.04-server-cloudimg-amd64.img
+vmlinuz-6.1.0-13-amd64 2204 2024 1000 img2024a libstdc++6 tmpfs tmp. tmpl
+"""
+
+
+@pytest.mark.parametrize("name", ORDINARY.split())
+def test_names_that_people_gave_stay(name: str) -> None:
+    path = f"/srv/{name}/dev/null"
+    assert globs_for([path.encode()]) == [path]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_most_of_what_mktemp_makes_is_not_learned_by_its_letters(seed: int) -> None:
+    letters = string.ascii_letters + string.digits  # those of mkstemp(3)
+    rnd = random.Random(seed)
+    made = ["".join(rnd.choices(letters, k=rnd.choice((6, 8, 10)))) for _ in range(1000)]
+    stay = sum("*" not in globs_for([f"/tmp/x.{name}/y".encode()])[0] for name in made)
+    assert stay < 100
+
+
+def test_sources_of_mounts_are_generalised_like_paths(tmp_path: Path) -> None:
+    text = learned(
+        tmp_path,
+        mount(b"/images/ubuntu2204.img", b"/mnt/x86_64"),
+        mount(b"/tmp/tmp.aB3dE5fG7h/disk.img", b"/mnt/x86_64"),
+    )
+    assert '"/images/ubuntu2204.img", "/tmp/tmp.*/disk.img"' in text
+    assert 'target: "/mnt/x86_64"' in text
 
 
 @pytest.mark.parametrize("seed", range(100))
