@@ -73,10 +73,11 @@ def learn(
     notes = []
     if log.lost:
         notes.append(f"{log.lost} records were lost: some of what was asked for may be missing.")
+        _say(notes[-1])
     if log.unread:
-        notes.append(f"{log.unread} lines of the logs could not be read.")
-    for note in notes:
-        _say(note)
+        lines = "line" if log.unread == 1 else "lines"
+        notes.append(f"{log.unread} {lines} of the logs could not be read.")
+        _say(f"{notes[-1]} The first: {log.complaint}")
     if merge:
         text = _merge(merge, learned, show or sys.stdout)
     else:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from errno import EFAULT
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from supervisor.kernel.address_text import read
@@ -18,12 +17,10 @@ from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.capabilities import NUMBERS
 from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.mounts import MS
-from supervisor.kernel.opening import pack_how
 from supervisor.kernel.simulate import Run
 from supervisor.kernel.simulate import run as run_filter
 from supervisor.kernel.strace import argument, read_argument, sum_of
 from supervisor.kernel.syscalls import ARCH_NAMES, AT_FDCWD, X86_64, CallSpec, Kind, cut, number
-from supervisor.kernel.text import unprintable
 from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Source, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import DeviceError, parse_device
@@ -32,7 +29,7 @@ from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
 from supervisor.policy.open_values import parse_how
 from supervisor.policy.sockets import OPERATIONS
-from supervisor.policy.values import ERRNOS, near
+from supervisor.policy.values import near
 
 _MODES: Final = {
     "char": stat.S_IFCHR,
@@ -133,12 +130,12 @@ class Asked:
         settings = first.settings
         return Facts(
             path,
-            _id(said, "uid") or 0,
-            _id(said, "gid") or 0,
+            id_of(said, "uid") or 0,
+            id_of(said, "gid") or 0,
             _source(self.snapshot, settings, said) if isinstance(settings, MountSettings) else None,
             path,
-            _id(said, "host_uid"),
-            _id(said, "host_gid"),
+            id_of(said, "host_uid"),
+            id_of(said, "host_gid"),
             None if held is None else frozenset(_capabilities(held)),
             as_bytes(said["executable"]) if "executable" in said else None,
             as_bytes(said["cgroup"]) if "cgroup" in said else None,
@@ -169,15 +166,17 @@ def as_bytes(value: object) -> bytes:
     return value.encode("utf-8", "surrogateescape")
 
 
-def _id(said: Mapping[str, Any], key: str) -> int | None:
+def id_of(said: Mapping[str, Any], key: str) -> int | None:
+    """The id that is said under `key`; None where nothing is. ValueError where it is none."""
     value = said.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
         raise ValueError(f"{key} is a number")
     return value
 
 
-def _whole(said: Mapping[str, Any], key: str) -> int:
-    value = _id(said, key)
+def whole_of(said: Mapping[str, Any], key: str) -> int:
+    """The same, where it has to be there: KeyError."""
+    value = id_of(said, key)
     if value is None:
         raise KeyError(key)
     return value
@@ -315,82 +314,3 @@ def _mount_flags(value: object) -> int:
     for word in words:
         flags |= MS[word] if word in MS else sum_of(str(word))
     return flags
-
-
-def recorded(families: Mapping[str, FamilySpec], record: Mapping[str, Any]) -> Asked | None:
-    """The call of an audit record; None for a record that is about none that a policy names.
-
-    ValueError where the record does not have what docs/audit.md promises.
-    """
-    known = specs(families)
-    name = record.get("syscall")
-    if not isinstance(name, str) or name not in known or not isinstance(record.get("args"), dict):
-        return None
-    try:
-        arch = record["arch"]
-        spec = known[name]
-        values = tuple(
-            _recorded_value(record["args"][param.name], param.kind) for param in spec.params
-        )
-        asked = asked_of(spec, values, _ARCHES[arch])
-        caller: dict[str, Any] = {
-            key: _whole(record, key) for key in ("uid", "gid") if key in record
-        }
-        for key, told in (("resolved", "resolved"), ("directory", "cwd")):
-            if key in record:
-                caller[told] = _text(record[key])
-        return replace(asked, caller=caller, facts=_facts(record), recorded=record)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a record of this version: {error!r}") from None
-
-
-def _text(value: Any) -> str:
-    return unprintable(value).decode("utf-8", "surrogateescape")
-
-
-def _recorded_value(value: Any, kind: Kind) -> Arg:
-    if isinstance(value, dict) and kind is Kind.HOW and "error" not in value:
-        return pack_how(value["flags"], value["mode"], value["resolve"])
-    if isinstance(value, dict):
-        return -ERRNOS.get(value["error"], EFAULT)
-    if isinstance(value, str) and kind.is_string:
-        return read(value) if kind.is_address else unprintable(value)
-    if value is None and kind.is_string:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{value!r} is no {kind.value}")
-    return value
-
-
-def _facts(record: Mapping[str, Any]) -> Facts | None:
-    found = record.get("facts")
-    if found is None:
-        return None
-    resolved = record.get("resolved")
-    path = None if resolved is None else unprintable(resolved)
-    source = found.get("source")
-    held = found.get("capabilities")
-    device = source.get("device") if source else None
-    return Facts(
-        path,
-        _whole(found, "uid"),
-        _whole(found, "gid"),
-        None
-        if source is None
-        else Source(
-            source["kind"],
-            unprintable(source["name"]),
-            None if device is None else _pair(device),
-        ),
-        path,
-        _id(found, "host_uid"),
-        _id(found, "host_gid"),
-        None if held is None else frozenset(held),
-        unprintable(found["executable"]) if "executable" in found else None,
-        unprintable(found["cgroup"]) if "cgroup" in found else None,
-    )
-
-
-def _pair(text: str) -> tuple[int, int]:
-    major, _, minor = text.partition(":")
-    return int(major), int(minor)

@@ -16,9 +16,10 @@ from typing import Any, Final
 from supervisor.kernel.strace import leads_to, read_argument, split_call
 from supervisor.kernel.syscalls import X86_64, CallSpec, Kind
 from supervisor.model import Arg
-from supervisor.policy.asked import Asked, asked_of, named, recorded, spec_of
+from supervisor.policy.asked import Asked, asked_of, named, spec_of
 from supervisor.policy.doors import CONSTANTS
 from supervisor.policy.families import FamilySpec
+from supervisor.policy.recorded import recorded
 
 _CALL: Final = re.compile(r"[^\s=]*[a-z_][a-z0-9_]*\s*\(|[\[0-9]")
 _POINTERS: Final = (Kind.PATH, Kind.ADDRESS)

@@ -196,7 +196,7 @@ def _head(
     learned: Learned, refused: Counted, taken: set[str], notes: Sequence[str]
 ) -> str:
     different = len(learned.granted)
-    lines = [f"Learned from {learned.calls} calls, {different} different ones of them granted."]
+    lines = [f"Learned from {learned.calls} calls; different ones that were granted: {different}."]
     lines += notes
     never = {key: what for key, (one, _) in refused.items() if (what := protects(one))}
     errnos = {key: (one.recorded or {}).get("errno") for key, (one, _) in learned.failed.items()}

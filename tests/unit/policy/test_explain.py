@@ -17,10 +17,11 @@ from supervisor.kernel.text import printable
 from supervisor.model import Facts, Source, Verdict
 from supervisor.observe import audit
 from supervisor.policy import smallest
-from supervisor.policy.asked import Asked, named, recorded
+from supervisor.policy.asked import Asked, named
 from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain
+from supervisor.policy.recorded import recorded
 from tests.support.policies import mknod, mounts, policy
 
 

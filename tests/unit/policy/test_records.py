@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from supervisor.cli import learn as cli
 from supervisor.handlers.registry import FAMILIES
+from supervisor.policy.call_text import parse
 from supervisor.policy.learn import new_policy
 from supervisor.policy.learned import Learned
 from supervisor.policy.records import Log
@@ -96,3 +98,42 @@ def test_a_path_that_no_session_writes_is_not_read(tmp_path: Path, key: str, val
     assert list(log.calls([file])) == []
     assert log.unread == 1
     assert key in log.complaint
+
+
+def args(**changed: Any) -> dict[str, Any]:
+    return {**node(b"/dev/null", 0x103)["args"], **changed}
+
+
+@pytest.mark.parametrize(
+    ("record", "complaint"),
+    [
+        (node(b"/dev/null", 0x103, args=args(dev=-1)), "dev is out of range: -1"),
+        (node(b"/dev/null", 0x103, args=args(dev=2**32)), "dev is out of range: 4294967296"),
+        (node(b"/dev/null", 0x103, args=args(mode=0x12180)), "mode is out of range: 74112"),
+        (mount(b"/a.img", b"/mnt") | {"arch": "i386", "nr": 21}, ""),
+        (mount(b"/a.img", b"/mnt", flags=2**64), "mountflags is out of range: 18446744"),
+        (mount(b"/a.img", b"/mnt", flags=2**32) | {"arch": "i386", "nr": 21}, "mountflags is out"),
+        (mount(b"/a.img", b"/mnt", flags=2**32), ""),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_register_holds_are_not_read(
+    tmp_path: Path, record: dict[str, Any], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut to a register they would be another call than the one that stands there."""
+    file = tmp_path / "log"
+    file.write_text(json.dumps(node(b"/dev/zero", 0x105)) + "\n" + json.dumps(record) + "\n")
+    log = Log(FAMILIES)
+    assert len(list(log.calls([file]))) == 2 - bool(complaint)
+    cli.learn([file], None)
+    said = capsys.readouterr()
+    if complaint:
+        assert log.complaint.startswith(f"{file}:2: {complaint}")
+        assert f"1 line of the logs could not be read. The first: {log.complaint}" in said.err
+        with pytest.raises(ValueError, match=complaint):
+            parse(FAMILIES, json.dumps(record))
+
+
+def test_what_explain_is_given_is_held_to_the_same() -> None:
+    record = node(b"/dev/null", 0x103, b"/../etc")
+    with pytest.raises(ValueError, match="resolved is no path that a session writes"):
+        parse(FAMILIES, json.dumps(record))

@@ -14,9 +14,9 @@ from supervisor.errors import PolicyError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.model import Verdict
 from supervisor.policy import selftest
-from supervisor.policy.asked import recorded
 from supervisor.policy.compile import rules_of
 from supervisor.policy.profile import lxc, oci
+from supervisor.policy.recorded import recorded
 from supervisor.policy.traits import Traits
 from tests.support.policies import policy
 from tests.unit.policy.test_learn import clean, grants, learned
