@@ -141,6 +141,16 @@ class Asked:
             as_bytes(said["cgroup"]) if "cgroup" in said else None,
         )
 
+    def places(self) -> list[bytes]:
+        """The path as it was written, where that says where it leads, and where it was found to
+        lead; none where nobody has said what a relative one, or one with "..", starts from.
+        """
+        plain = lexical(self.path) if self.path else None
+        found = self.facts.path if self.facts else None
+        if found is None and (plain or self.caller.keys() & {"resolved", "cwd"}):
+            found = self.known_path()
+        return list(dict.fromkeys(path for path in (plain, found) if path))
+
     def known_path(self) -> bytes | None:
         """Where the path leads: as it is said, or if no symbolic link is on its way."""
         if (resolved := self.caller.get("resolved")) is not None:

@@ -19,7 +19,7 @@ from supervisor.policy.devices import device_text
 from supervisor.policy.explain import device_of
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.generalise import globs_for
-from supervisor.policy.learned import Counted, Learned, places, protects, settings
+from supervisor.policy.learned import Counted, Learned, protects, settings
 from supervisor.policy.match import glob_matches
 from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
@@ -53,10 +53,10 @@ def node_rules(calls: Sequence[Asked], pick: _Pick) -> list[NewRule]:
     out = []
     for way, some in sorted(ways.items(), key=lambda pair: pair[0] == "auto"):
         do = "emulate" if way == "auto" else f"{{emulate: {{realise: {write.quoted(way)}}}}}"
-        globs = pick([path for asked in some for path in places(asked)])
+        globs = pick([path for asked in some for path in asked.places()])
         shared: dict[tuple[str, ...], dict[_Device, list[Asked]]] = {}
         for device, made in _by_device(some).items():
-            paths = [path for asked in made for path in places(asked)]
+            paths = [path for asked in made for path in asked.places()]
             mine = [glob for glob in globs if any(glob_matches(glob, path) for path in paths)]
             shared.setdefault(tuple(mine), {})[device] = made
         for mine_, devices in shared.items():
@@ -86,7 +86,7 @@ def mount_rules(calls: Sequence[Asked], pick: _Pick) -> list[NewRule]:
         pairs: list[tuple[str, str | Sequence[str]]] = [
             ("fstype", write.quoted(name)),
             ("source", _sources(sources, pick)),
-            ("target", pick([path for asked in some for path in places(asked)[-1:]])),
+            ("target", pick([path for asked in some for path in asked.places()[-1:]])),
             ("options", f"{{allow: {write.listed(_words(some))}}}"),
             ("do", do),
         ]

@@ -17,13 +17,12 @@ from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import protected
 from supervisor.policy.explain import device_of
 from supervisor.policy.grants import PANIC
-from supervisor.policy.match import lexical
 from supervisor.policy.mounts import split_options
 
 _CALLS_MAX: Final = 100_000
-# The families that rules are made for, and whether those need to know where a call led.
+# The families that rules are made for, and whether their calls may have no path.
 LEARNED: Final[Mapping[str, bool]] = {
-    "mknod": True, "mount": True, "connect": False, "bind": False,
+    "mknod": False, "mount": False, "connect": True, "bind": True,
 }  # fmt: skip
 Counted = dict[str, tuple[Asked, int]]
 
@@ -32,17 +31,6 @@ def settings(asked: Asked) -> Mapping[str, Any]:
     """How the call was carried out, by the keys of `emulate`."""
     said = (asked.recorded or {}).get("emulate")
     return said if isinstance(said, dict) else {}
-
-
-def places(asked: Asked) -> list[bytes]:
-    """The path as it was written, where that says where it leads, and as it was found; none where
-    the record does not say where a relative path began."""
-    written = asked.path
-    plain = lexical(written) if written else None
-    found = asked.facts.path if asked.facts else None
-    if found is None and (plain or asked.caller.keys() & {"resolved", "cwd"}):
-        found = asked.known_path()
-    return list(dict.fromkeys(path for path in (plain, found) if path))
 
 
 def protects(asked: Asked) -> str:
@@ -83,7 +71,7 @@ class Learned:
         self.calls += weight
         # What came of it is part of what is learned: the same call at two places are two.
         how = json.dumps(settings(asked), sort_keys=True)
-        key = f"{asked.text()} {places(asked)} {how}"
+        key = f"{asked.text()} {asked.places()} {how}"
         others = self._others(asked)
         if others is None:
             self.granted.setdefault(key, asked)
@@ -103,8 +91,9 @@ class Learned:
             return self.refused
         if "errno" in record:
             return self.failed
-        family = asked.spec.family
-        if family not in LEARNED or (LEARNED[family] and not places(asked)):
+        # A rule about a socket without a path has none either; all others are of one place.
+        somewhere = asked.path is not None or not LEARNED.get(asked.spec.family, False)
+        if asked.spec.family not in LEARNED or (somewhere and not asked.places()):
             return self.unknown
         return None
 

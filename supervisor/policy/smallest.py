@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from supervisor.kernel.mounts import USERNS_TYPES, names_of, without_magic
-from supervisor.model import Decision, Facts, MountSettings, Verdict
+from supervisor.kernel.text import printable
+from supervisor.model import Decision, Facts, MountSettings, Source, Verdict
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
 from supervisor.policy.devices import device_text, protected
@@ -37,51 +38,64 @@ _DRIVER: Final = (
 )
 
 
-def node_rule(asked: Asked, facts: Facts | None) -> str:
+def node_rule(asked: Asked) -> str:
     """A rule for one device at one place."""
     kind, major, minor = device_of(asked)
     pairs = [("devices", write.listed([device_text((kind, major, major, minor, minor))]))]
-    paths = paths_of(asked, facts)
+    paths = [write.glob_of(path) for path in asked.places()] or _by_name(asked)
     if paths:
-        pairs.append(("path", write.listed(paths) if len(paths) > 1 else write.quoted(paths[0])))
+        pairs.append(("path", write.one_or_list(paths)))
     return write.rule([*pairs, ("do", "emulate")])
 
 
-def paths_of(asked: Asked, facts: Facts | None) -> list[str]:
-    """Globs for the path as it was written, where that says where it leads, and as it was found."""
-    written = lexical(asked.path) if asked.path is not None else None
-    found = facts.path if facts is not None else asked.known_path()
-    return list(dict.fromkeys(write.glob_of(path) for path in (written, found) if path))
+def _by_name(asked: Asked) -> list[str]:
+    """A glob for the name of what is made, which is all that is known of a relative path."""
+    name = (asked.path or b"").rstrip(b"/").rpartition(b"/")[2]
+    return [] if name in (b"", b".", b"..") else [f"**/{write.glob_of(name)}"]
 
 
 def mount_rule(asked: Asked, facts: Facts | None, nodes: Nodes) -> str:
-    """A rule for one type, one source and one target, with the options that were asked for."""
+    """A rule for one type, one source and one target, with the options that were asked for. What
+    nobody knows of source and target is left open.
+    """
     _, _, fstype, flags, data = asked.snapshot.args
     assert isinstance(flags, int)
     name = fstype.decode("utf-8", "surrogateescape") if isinstance(fstype, bytes) else ""
     pairs = [("fstype", write.quoted(name))]
-    if facts is None:
-        look = MountSettings(text=name in TEXT_TYPES)
-        facts = asked.facts or asked.known(Decision(Verdict.EMULATE, "", settings=look))
-    source = facts.source
-    wanted = ""
-    if source is None:
-        pass
-    elif source.device is not None:
-        major, minor = source.device
-        wanted = device_text(("b", major, major, minor, minor))
-    else:
-        wanted = (write.text_glob_of if source.kind == "text" else write.glob_of)(source.name)
-    if wanted:
+    source = facts.source if facts is not None else _source(asked)
+    if source is not None and (wanted := _source_glob(source)):
         pairs.append(("source", write.quoted(wanted)))
-    if facts.path:
-        pairs.append(("target", write.quoted(write.glob_of(facts.path))))
+    if places := asked.places():
+        pairs.append(("target", write.quoted(write.glob_of(places[-1]))))
     options = split_options(data) if isinstance(data, bytes) else []
     words = names_of(without_magic(flags) & ~(ALWAYS_ALLOWED | OPERATIONS))
     words += [option_entry(option) for option in options]
     pairs.append(("options", f"{{allow: {write.listed(words)}}}"))
     fuse = name in USUAL_PROGRAMS and (nodes == "host" or source is None or source.kind == "image")
     return write.rule([*pairs, ("do", "{emulate: {via: fuse}}" if fuse else "emulate")])
+
+
+def _source(asked: Asked) -> Source | None:
+    """What is mounted, as far as anybody has said; None for all calls but mount."""
+    if asked.facts is not None or asked.spec.family != "mount":
+        return None if asked.facts is None else asked.facts.source
+    fstype = asked.snapshot.args[2]
+    text = isinstance(fstype, bytes) and fstype.decode("utf-8", "replace") in TEXT_TYPES
+    look = MountSettings(text=text)
+    return asked.known(Decision(Verdict.EMULATE, "", settings=look)).source
+
+
+def _source_glob(source: Source) -> str:
+    if source.device is not None:
+        major, minor = source.device
+        return device_text(("b", major, major, minor, minor))
+    if source.kind == "text":
+        return write.text_glob_of(source.name)
+    return write.glob_of(source.name) if _is_known(source) else "**" if source.name else ""
+
+
+def _is_known(source: Source) -> bool:
+    return source.kind != "image" or lexical(source.name) == source.name
 
 
 def smallest(
@@ -99,9 +113,9 @@ def smallest(
     if isinstance(rules, MountRules):
         text = mount_rule(asked, facts, nodes)
     elif isinstance(rules, SocketRules):
-        text = socket_rule(asked, facts)
+        text = socket_rule(asked)
     else:
-        text = node_rule(asked, facts)
+        text = node_rule(asked)
     added = _read(asked.spec.family, text, families)
     if added is None:
         return None
@@ -145,17 +159,30 @@ def _allows(rules: AnyRules, asked: Asked, facts: Facts | None, place: str) -> b
 def warnings(asked: Asked, text: str, families: Mapping[str, FamilySpec]) -> list[str]:
     """What somebody who would add the rule `text` ought to know."""
     family = asked.spec.family
+    said = list(_open_ends(asked))
     if family == "mknod":
         what = protected(*device_of(asked))
-        return [f"it gives away {what}"] if what else []
+        return [*said, f"it gives away {what}"] if what else said
     draft = _draft(family, text, families)
     lint(draft)
-    out = [one.message for one in draft.source.everything() if one.severity == "warning"]
+    out = said + [one.message for one in draft.source.everything() if one.severity == "warning"]
     by_driver = any(
         isinstance(rule, MountRule) and rule.settings.via == "kernel" and not rule.settings.text
         for rule in draft.sets[family].rules
     )
     return [*out, _DRIVER] if by_driver else out
+
+
+def _open_ends(asked: Asked) -> Iterator[str]:
+    """What the rule leaves open, for nobody has said it."""
+    if asked.path and not asked.places():
+        yield (
+            f"where {printable(asked.path)} leads is not known: --cwd or --resolved says it, and "
+            "makes the rule smaller"
+        )
+    source = _source(asked)
+    if source is not None and not _is_known(source):
+        yield "which image that is is not known: --source says it, and makes the rule smaller"
 
 
 def allowed_already(asked: Asked, decision: Decision) -> str:

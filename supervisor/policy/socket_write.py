@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from supervisor.kernel.addresses import Address, ip_text
-from supervisor.model import Facts
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
-from supervisor.policy.match import lexical
 
 _Pick = Callable[[Iterable[bytes]], list[str]]
 
@@ -18,15 +16,9 @@ def where_of(family: str) -> str:
     return "address" if family == "bind" else "to"
 
 
-def paths_of(asked: Asked, facts: Facts | None) -> list[bytes]:
-    """The path as it was written, where that says where it leads, and as it was found."""
-    written = lexical(asked.path) if asked.path is not None else None
-    found = facts.path if facts is not None else asked.known_path()
-    return list(dict.fromkeys(path for path in (written, found) if path))
-
-
-def socket_rule(asked: Asked, facts: Facts | None) -> str:
-    """A rule for one address and one port, or for one unix socket."""
+def socket_rule(asked: Asked) -> str:
+    """A rule for one address and one port, or for one unix socket: for all that have a path, where
+    nobody knows which one the call leads to."""
     address = asked.address
     pairs: list[tuple[str, str]] = []
     if address is None:
@@ -34,8 +26,8 @@ def socket_rule(asked: Asked, facts: Facts | None) -> str:
     elif address.ip is not None:
         pairs = _inet(asked.spec.family, [address])
     elif address.path is not None:
-        globs = [write.glob_of(path) for path in paths_of(asked, facts)]
-        pairs = [("path", write.one_or_list(globs))] if globs else []
+        globs = [write.glob_of(path) for path in asked.places()]
+        pairs = [("path", write.one_or_list(globs or ["**"]))]
     elif address.name is not None:
         pairs = [("abstract", write.quoted(write.text_glob_of(address.name)))]
     else:
@@ -63,7 +55,7 @@ def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[write.NewRule]:
         if address.port is not None:
             ports.setdefault(address.port, []).append(address)
         elif address.path is not None:
-            paths += paths_of(asked, asked.facts)
+            paths += asked.places()
         elif address.name is not None:
             names.append(write.text_glob_of(address.name))
         elif address.family != "unspec":

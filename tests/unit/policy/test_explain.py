@@ -208,6 +208,64 @@ def test_the_smallest_rule_allows_the_call_and_no_other(seed: int) -> None:
     assert device.decided(changed)[0].verdict is not Verdict.EMULATE
 
 
+RELATIVE = [
+    ("", "x", {}, '{devices: [kvm], path: "**/x", do: emulate}'),
+    ("", "../a b/x*/", {}, r'{devices: [kvm], path: "**/x\\*", do: emulate}'),
+    ("", "/srv/../x", {}, '{devices: [kvm], path: "**/x", do: emulate}'),
+    ("", "a/..", {}, "{devices: [kvm], do: emulate}"),
+    ("", "x", {"cwd": "/srv"}, '{devices: [kvm], path: "/srv/x", do: emulate}'),
+    ("", "x", {"resolved": "/srv/y"}, '{devices: [kvm], path: "/srv/y", do: emulate}'),
+    # where a policy looks at paths, it takes one for known, which it is not
+    ("path: /etc/**, ", "x", {}, '{devices: [kvm], path: "**/x", do: emulate}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "path", "caller", "rule"), RELATIVE)
+def test_the_smallest_rule_for_a_relative_path_allows_it_wherever_it_is(
+    keys: str, path: str, caller: dict[str, Any], rule: str
+) -> None:
+    text = f"version: 1\nsyscalls:\n  mknod:\n    - {{devices: [kvm], {keys}do: refuse}}\n"
+    if not keys:
+        text = text.replace("kvm", "zero")
+    compiled = policy(text)
+    call = replace(named(FAMILIES, "mknod", {"pathname": path, "mode": "char", "dev": "10:232"}),
+                   caller=caller)  # fmt: skip
+    decision, facts = call.decided(compiled)
+    assert decision.verdict is Verdict.REFUSE
+    found = smallest.smallest(compiled.families["mknod"], call, facts, FAMILIES, "host")
+    assert found is not None
+    assert found[0] == rule
+    changed = policy(text.replace("  mknod:\n", f"  mknod:\n    - {rule}\n"))
+    name = path.rstrip("/").rpartition("/")[2].replace("..", "z")
+    for start in (caller.get("cwd"),) if caller else ("/", "/srv/tree", "/etc/a/b"):
+        where = caller.get("resolved", f"{start}/{name}".replace("//", "/"))
+        granted, _ = replace(call, caller={"resolved": where}).decided(changed)
+        assert granted.verdict is Verdict.EMULATE, where
+    careful = smallest.warnings(call, rule, FAMILIES)
+    assert any("is not known: --cwd or --resolved says it" in one for one in careful) == (
+        not caller
+    )
+
+
+def test_the_smallest_rule_names_no_image_and_no_socket_that_nobody_knows() -> None:
+    compiled = mounts('{fstype: xfs, source: "/i/*", do: emulate}', otherwise="refuse")
+    call = asked('mount("a.img", "m", "squashfs", 0, NULL)')
+    _, facts = call.decided(compiled)
+    found = smallest.smallest(compiled.families["mount"], call, facts, FAMILIES, "host")
+    assert found is not None
+    assert found[0] == (
+        '{fstype: squashfs, source: "**", options: {allow: []}, do: {emulate: {via: fuse}}}'
+    )
+    careful = smallest.warnings(call, found[0], FAMILIES)
+    assert len([one for one in careful if "is not known" in one]) == 2
+    compiled = policy('version: 1\nsyscalls: {connect: [{path: "/run/x", do: emulate}]}\n')
+    call = asked('connect(3, {sa_family=AF_UNIX, sun_path="s"}, 110)')
+    _, facts = call.decided(compiled)
+    found = smallest.smallest(compiled.families["connect"], call, facts, FAMILIES, "host")
+    assert found is not None
+    assert found[0] == '{path: "**", do: emulate}'
+
+
 def test_the_smallest_rule_of_a_mount() -> None:
     compiled = mounts('{fstype: ext4, source: "/images/*", do: emulate}', otherwise="refuse")
     for nodes, caller, wanted in (
@@ -231,7 +289,7 @@ def test_records_of_calls_are_read_back_to_the_bit(tmp_path: Path) -> None:
     rnd = random.Random(4)
     specs = {spec.name: spec for family in FAMILIES.values() for spec in family.calls}
     for _ in range(200):
-        path = rnd.randbytes(rnd.randrange(1, 20)).replace(b"\0", b"/")
+        path = b"/" + rnd.randbytes(rnd.randrange(20)).replace(b"\0", b"/").replace(b".", b"_")
         if rnd.random() < 0.5:
             call = named(FAMILIES, "mknodat", {"dirfd": rnd.randrange(9), "mode": "char"})
             args = (call.snapshot.args[0], rnd.choice((path, -14)), *call.snapshot.args[2:])
