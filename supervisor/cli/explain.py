@@ -15,7 +15,7 @@ from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Decision, Facts, Verdict
 from supervisor.policy import smallest
 from supervisor.policy.annotate import annotated
-from supervisor.policy.asked import CALLER, Asked
+from supervisor.policy.asked import CALLER
 from supervisor.policy.call_text import parse
 from supervisor.policy.compile import compile_named
 from supervisor.policy.compiled import CompiledPolicy
@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> int:
     one = args.call != ["-"]
     for text in [" ".join(args.call)] if one else _lines():
         try:
-            asked = _with(parse(FAMILIES, text, _ARCHES[args.arch]), said)
+            asked = parse(FAMILIES, text, _ARCHES[args.arch]).told(said)
             found = explain(policy, asked)
             row = _row(policy, lines, found, args)
         except ValueError as error:
@@ -95,15 +95,6 @@ def _lines() -> Iterator[str]:
     for line in sys.stdin.buffer:
         if line.strip():
             yield line.decode("utf-8", "surrogateescape")
-
-
-def _with(asked: Asked, said: dict[str, Any]) -> Asked:
-    """What the command line says of the caller beats what a record says."""
-    from dataclasses import replace
-
-    if not said:
-        return asked
-    return replace(asked, caller={**asked.caller, **said}, facts=None)
 
 
 def _row(

@@ -145,7 +145,7 @@ _FD: Final = re.compile(r"(-?[0-9]+|AT_FDCWD)<((?:->|<[^<>]*>|[^<>])*)>")
 _COMMENT: Final = re.compile(r"\s*/\*.*?\*/")
 _STRUCT = re.compile(r"\{\s*(\w+=[^{},]+(?:,\s*\w+=[^{},]+)*)\}")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"(?:\.\.\.)?', re.DOTALL)
-_END = re.compile(r"\s*[,)]")
+_END = re.compile(r"\s*(?:[,)]|\Z)")
 _OPENED, _CLOSED = frozenset("([{"), frozenset(")]}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from supervisor.kernel.address_text import read
@@ -20,7 +20,16 @@ from supervisor.kernel.mounts import MS
 from supervisor.kernel.simulate import Run
 from supervisor.kernel.simulate import run as run_filter
 from supervisor.kernel.strace import argument, read_argument, sum_of
-from supervisor.kernel.syscalls import ARCH_NAMES, AT_FDCWD, X86_64, CallSpec, Kind, cut, number
+from supervisor.kernel.syscalls import (
+    ARCH_NAMES,
+    AT_FDCWD,
+    X86_64,
+    CallSpec,
+    Kind,
+    Param,
+    cut,
+    number,
+)
 from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Source, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import DeviceError, parse_device
@@ -92,6 +101,12 @@ class Asked:
         """The argument that is an address, 0 where the call has none."""
         args = zip(self.spec.params, self.snapshot.args, strict=True)
         return next((arg for param, arg in args if param.kind.is_address), 0)
+
+    def told(self, caller: Mapping[str, Any]) -> Asked:
+        """The same, with more said of its caller: that beats what a record says."""
+        if not caller:
+            return self
+        return replace(self, caller={**self.caller, **caller}, facts=None)
 
     def text(self) -> str:
         """The call as strace would write it."""
@@ -236,7 +251,7 @@ def named(
     if unknown:
         names = ", ".join(param.name for param in spec.params)
         raise ValueError(f"{call} has no argument {min(unknown)}: it has {names}")
-    values = [_value(param.kind, args.get(param.name)) for param in spec.params]
+    values = [_argument(param, args.get(param.name)) for param in spec.params]
     at = spec.index("addrlen")
     if at is not None and "addrlen" not in args:  # which is that of the address
         address = values[at - 1]
@@ -269,6 +284,13 @@ def asked_of(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
         for value, param in zip(values, spec.params, strict=True)
     )  # fmt: skip
     return Asked(spec, Snapshot(0, 0, arch, nr, 0, spec.name, args))
+
+
+def _argument(param: Param, value: object) -> Arg:
+    try:
+        return _value(param.kind, value)
+    except ValueError as error:
+        raise ValueError(f"{param.name}: {error}") from None
 
 
 def _value(kind: Kind, value: object) -> Arg:

@@ -14,7 +14,7 @@ from errno import EFAULT
 from typing import Any, Final
 
 from supervisor.kernel.strace import leads_to, read_argument, split_call
-from supervisor.kernel.syscalls import X86_64, CallSpec, Kind
+from supervisor.kernel.syscalls import X86_64, CallSpec, Kind, Param
 from supervisor.model import Arg
 from supervisor.policy.asked import Asked, asked_of, named, spec_of
 from supervisor.policy.doors import CONSTANTS
@@ -63,10 +63,7 @@ def record_of(text: str | bytes) -> dict[str, Any]:
 
 def _as_strace(spec: CallSpec, words: Sequence[str], arch: int) -> Asked:
     params = spec.params
-    values: list[Arg] = [
-        CONSTANTS[word] if word in CONSTANTS else read_argument(word, param.kind)
-        for word, param in zip(words, params, strict=False)
-    ]
+    values = [_argument(word, param) for word, param in zip(words, params, strict=False)]
     if len(words) == len(params) - 1 and _is_left_out(params[-1].kind, values):
         values.append(0)
     if len(values) != len(params) or len(words) > len(params):
@@ -75,6 +72,15 @@ def _as_strace(spec: CallSpec, words: Sequence[str], arch: int) -> Asked:
     cwd = _start(spec, words)
     asked = asked_of(spec, tuple(values), arch)
     return asked if cwd is None else replace(asked, caller={"cwd": cwd})
+
+
+def _argument(word: str, param: Param) -> Arg:
+    if word == "...":
+        raise ValueError(f"{param.name} and what follows is left out: write all of the call")
+    try:
+        return CONSTANTS[word] if word in CONSTANTS else read_argument(word, param.kind)
+    except ValueError as error:
+        raise ValueError(f"{param.name}: {error}") from None
 
 
 def _is_left_out(kind: Kind, before: Sequence[Arg]) -> bool:

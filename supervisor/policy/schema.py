@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from supervisor.model import Verdict
 from supervisor.policy import keys
 from supervisor.policy.asked import CALLER
 from supervisor.policy.families import FamilySpec
@@ -191,7 +192,10 @@ def cases_schema(calls: Sequence[str]) -> dict[str, Any]:
     text = {"type": "string"}
     case = {
         "name": text | {"description": "for people; the call itself if left out"},
-        "call": {"enum": sorted(calls), "description": "the system call"},
+        "call": {
+            "anyOf": [{"enum": sorted(calls)}, {"pattern": "[^A-Za-z0-9_]"}],
+            "description": "the system call, or all of it as strace prints it",
+        },
         "args": {"type": "object", "description": "its arguments, named as the manual page does"},
         "arch": {"enum": ["x86_64", "i386"], "description": "the caller's architecture"},
         "caller": {
@@ -200,7 +204,13 @@ def cases_schema(calls: Sequence[str]) -> dict[str, Any]:
             "additionalProperties": False,
             "description": "who calls, and what its memory leads to",
         },
-        "verdict": text | {"description": "what becomes of it; allow, errno NAME: by the filter"},
+        "verdict": {
+            "anyOf": [
+                {"enum": [*(verdict.value for verdict in Verdict), "allow"]},
+                {"enum": [f"errno {name}" for name in ERRNOS]},
+            ],
+            "description": "what becomes of it; allow: the filter lets it go to the kernel",
+        },
         "rule": {"type": ["integer", "string"], "description": "the rule's line, or FILE:LINE"},
         "errno": {"enum": list(ERRNOS), "description": "the errno that it gets"},
         "return": {"type": "integer", "description": "the number that it returns"},

@@ -6,21 +6,23 @@ it, then through one look of the policy or two.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
 from supervisor.errors import PolicyError
-from supervisor.kernel.simulate import action_text
 from supervisor.kernel.syscalls import ARCH_NAMES, NATIVE_ARCHES
 from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Decision, Verdict
 from supervisor.policy import store
 from supervisor.policy.asked import CALLER, Asked, named
+from supervisor.policy.call_text import parse
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.explain import explain
+from supervisor.policy.doors import DOORS
+from supervisor.policy.explain import Explanation, explain
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.leads import leads_to
 from supervisor.policy.source import Finding, Source, in_order
@@ -33,9 +35,8 @@ _CASE: Final = (
     "name", "call", "args", "arch", "caller", "verdict", "rule", "errno", "return", "audit",
     "leads_to",
 )  # fmt: skip
-_VERDICTS: Final = (
-    *(verdict.value for verdict in Verdict if verdict is not Verdict.INJECT), "allow",
-)  # fmt: skip
+_VERDICTS: Final = (*(verdict.value for verdict in Verdict), "allow")
+_NAME: Final = re.compile("[A-Za-z0-9_]+")
 # What a case may expect beside the verdict.
 _MORE: Final = ("rule", "errno", "return", "audit", "leads_to")
 
@@ -155,12 +156,13 @@ def _case(
     asked = _asked(families, case, mistakes)
     if asked is None or mistakes.found:
         return None
-    expected = {"verdict": str(case["verdict"])} | {
-        key: _plain(case[key]) for key in _MORE if key in case
-    }
+    verdict, _, errno = str(case["verdict"]).partition(" ")
+    expected = {"verdict": verdict} | ({"errno": errno} if errno else {})
+    expected |= {key: _plain(case[key]) for key in _MORE if key in case}
     found_all = explain(policy, asked)
     if found_all.decision is None:
-        found, rule = {"verdict": found_all.filtered}, ""
+        verdict, _, errno = found_all.filtered.partition(" ")
+        found, rule = {"verdict": verdict} | ({"errno": errno} if errno else {}), ""
     else:
         found, rule = _found(found_all.decision, expected), found_all.decision.rule
         if leads := leads_to(found_all.decision, asked.address_argument):
@@ -172,11 +174,20 @@ def _case(
     )
     tried = [f"{one.place}: {one.objection or 'this one decides'}" for one in found_all.tried]
     if found_all.decision is None:
-        tried = [f"the filter: {action_text(found_all.run.action)}"]
+        tried = [_by_filter(found_all)]
     elif found_all.decision.reason:
         tried.append(f"{rule}: {found_all.decision.reason}")
     name = printable(str(case.get("name", "")).encode())
     return Result(place, name, asked.text(), wrong, tuple(tried) if wrong else (), rule)
+
+
+def _by_filter(found: Explanation) -> str:
+    """How a call ends that no rule is asked about."""
+    if found.filtered == "allow":
+        return "the filter lets it go: seccompd never sees it, and the kernel decides"
+    door = DOORS.get(found.asked.spec.name)
+    why = f"for every policy alike: {door.why}" if door else "by a rule with silent: true"
+    return f"the filter answers it with {found.filtered}, {why}"
 
 
 def _check_words(case: Mapping[str, Any], mistakes: Mistakes) -> None:
@@ -187,6 +198,10 @@ def _check_words(case: Mapping[str, Any], mistakes: Mistakes) -> None:
     for key, name in (("verdict", errno), ("errno", case.get("errno"))):
         if name and name not in ERRNOS:
             mistakes.add(f"unknown errno {name}" + near(str(name), list(ERRNOS)), key)
+    given = errno or case.get("errno")
+    clear = verdict in _VERDICTS and given in ERRNOS
+    if clear and (verdict != "errno" or case.get("errno", given) != given):
+        mistakes.add(f"an errno is said once, and with verdict: errno; {given} is not", "errno")
 
 
 def _asked(
@@ -208,7 +223,7 @@ def _asked(
     if "call" not in case:
         return None
     try:
-        asked = replace(named(families, str(case["call"]), args, _ARCHES[arch]), caller=caller)
+        asked = _call(families, str(case["call"]), args, _ARCHES[arch]).told(caller)
     except (TypeError, ValueError) as error:
         said = str(error)
         about = (key for key, value in args.items() if key in said or str(value) in said)
@@ -219,6 +234,17 @@ def _asked(
     except (TypeError, ValueError) as error:
         mistakes.add(str(error), "caller")
     return asked
+
+
+def _call(
+    families: Mapping[str, FamilySpec], text: str, args: Mapping[str, object], arch: int
+) -> Asked:
+    """The call of a case: a name, or all of it as `explain` takes it. ValueError."""
+    if _NAME.fullmatch(text):
+        return named(families, text, args, arch)
+    if args:
+        raise ValueError(f"{text} has its arguments already: leave out args, or all but the name")
+    return parse(families, text, arch)
 
 
 def _place(argument: str | None) -> tuple[str, ...]:

@@ -136,6 +136,14 @@ def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
         ("{call: mknod, verdict: errno, errno: 5, args: {mode: char}}", "unknown errno 5"),
         ('{call: mknod, verdict: emulate, args: {mode: char, dev: "1:1048576"}}', "no device 1:10"),
         ('{call: mknod, verdict: emulate, args: {pathname: "a\\0b", mode: char}}', "a NUL in it"),
+        ("""{call: 'mknod("/x"...)', verdict: refuse}""", '"/x"... was cut off'),
+        ("""{call: 'mknod("/x", ...)', verdict: refuse}""", "mode and what follows is left out"),
+        ("""{call: 'mknod("/x"', verdict: refuse}""", 'a bracket is open: "/x"'),
+        ("""{call: mknod("/x"), verdict: refuse}""", "mknod has 3 arguments: pathname, mode, "),
+        ("""{call: 'mknod("/x", 8624, 0)', args: {dev: 1}, verdict: x}""", "leave out args"),
+        ("{call: mknod pathname=/x mod=char, verdict: refuse}", "mknod has no argument mod"),
+        ("{call: mknod, verdict: errno EPERM, errno: EIO}", "an errno is said once"),
+        ("{call: mknod, verdict: refuse, errno: EIO}", "with verdict: errno; EIO is not"),
     ],
 )
 def test_what_is_no_case_is_said(
@@ -149,6 +157,51 @@ def test_what_is_no_case_is_said(
     said = capsys.readouterr().err
     assert re.search(r"p.test.yaml:2:[0-9]+: error: not a case: ", said)
     assert message in said
+
+
+ANSWERED = """version: 1
+syscalls:
+  mknod:
+    - {devices: [full], do: {errno: EIO}, silent: true}
+    - {devices: [zero], do: {errno: EIO}}
+  mount:
+    - {fstype: ext4, source: /a, do: {emulate: {via: fuse}}}
+  open:
+    - {path: /dev/kvm, do: {inject: {device: kvm}}}
+"""
+FULL = 'mknod("/x", S_IFCHR|0666, makedev(1, 7))'
+
+
+@pytest.mark.parametrize(
+    ("case", "wrong"),
+    [
+        ("{call: fsopen, verdict: errno ENOSYS}", ""),
+        ("{call: fsopen, verdict: errno, errno: ENOSYS}", ""),
+        (f"{{call: '{FULL}', verdict: errno EIO}}", ""),
+        (f"{{call: '{FULL.replace('7', '5')}', verdict: errno EIO, rule: 5}}", ""),
+        (f"{{call: '{FULL}', verdict: errno}}", ""),
+        ("{call: 'open(\"/dev/kvm\", O_RDWR)', verdict: inject, rule: 9}", ""),
+        ("{call: openat, args: {pathname: kvm, flags: O_RDWR}, caller: {cwd: /dev}, "
+         "verdict: inject}", ""),
+        ("{call: fsopen, verdict: errno, errno: EPERM}", "    errno: expected EPERM, found ENOSYS\n"
+         "      the filter answers it with errno ENOSYS, for every policy alike: the options of"),
+        ("{call: fsopen, verdict: refuse}", "    verdict: expected refuse, found errno\n"
+         "      the filter answers it with errno ENOSYS, for every policy alike: the options of"),
+        (f"{{call: '{FULL}', verdict: refuse}}", "    verdict: expected refuse, found errno\n"
+         "      the filter answers it with errno EIO, by a rule with silent: true"),
+        ("{call: mknod, args: {mode: fifo}, verdict: emulate}",
+         "    verdict: expected emulate, found allow\n      the filter lets it go: seccompd never"),
+    ],
+)  # fmt: skip
+def test_what_the_filter_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str, wrong: str
+) -> None:
+    (tmp_path / "p.yaml").write_text(ANSWERED)
+    (tmp_path / "p.test.yaml").write_text(f"cases:\n  - {case}\n")
+    assert run(str(tmp_path)) == bool(wrong)
+    out, err = capsys.readouterr()
+    assert wrong in out
+    assert not err
 
 
 def test_one_that_is_no_case_hides_no_other(
@@ -170,7 +223,7 @@ def test_one_that_is_no_case_hides_no_other(
         ("2:46", "unknown errno EP"),
         ("2:57", "unknown key foo:"),
         ("2:74", "unknown key uit "),
-        ("3:32", "chair is no numb"),
+        ("3:32", "mode: chair is n"),
     ]
 
 
