@@ -23,6 +23,7 @@ from supervisor.policy.match import NodeRange, text_matches
 from supervisor.policy.mount_values import FLAG_NAMES, UNSET
 from supervisor.policy.mounts import TEXT_TYPES, MountRule, MountRules
 from supervisor.policy.rules import Rule, RuleSet
+from supervisor.policy.shapes import NODES_MAX
 from supervisor.policy.sockets import AnyRules
 from supervisor.policy.source import Node, Source
 from supervisor.policy.values import slip
@@ -62,12 +63,19 @@ def entries(node: Node, key: str) -> list[Node]:
 
 def _nodes(draft: Draft, family: str, rules: RuleSet) -> None:
     """Rules that grant what is protected, unless an earlier rule has decided that already."""
-    settled = [rule.nodes if rule.nodes and not rule.needs_facts else () for rule in rules.rules]
+    granting = [
+        index for index, rule in enumerate(rules.rules)
+        if rule.verdict is Verdict.EMULATE and rule.realise != "closed"
+    ]  # fmt: skip
+    before = rules.rules[: granting[-1]] if granting else ()
+    settled = [
+        () if rule.needs_facts or len(rule.nodes or ()) > NODES_MAX else rule.nodes or ()
+        for rule in before
+    ]
     earlier = Index([[_box(nodes) for nodes in some] for some in settled])
     budget = Budget(_STEPS_MAX)
-    for index, rule in enumerate(rules.rules):
-        if rule.verdict is not Verdict.EMULATE or rule.realise == "closed":
-            continue
+    for index in granting:
+        rule = rules.rules[index]
         node = draft.node(family, index)
         if rule.nodes is None:
             text = "without `devices` this grants the host's disks and its memory"

@@ -26,7 +26,8 @@ from supervisor.policy.values import ID_MAX
 
 _BOXES_MAX: Final = 256
 _TESTS_MAX: Final = 32
-_NODES_MAX: Final = 4096
+# So many ranges of devices of one rule a proof looks at one by one.
+NODES_MAX: Final = 4096
 _KINDS: Final = {"c": 0, "b": 1}
 _IDS: Final = (0, ID_MAX)
 _WHITEOUT: Final = ((0, 0), (0, 0), (0, 0))
@@ -259,15 +260,19 @@ def _nodes(ranges: Sequence[NodeRange] | None) -> tuple[list[Box], bool]:
     they are so many that here is a little more than those.
     """
     every = ranges or (("c", 0, MAJOR_MAX, 0, MINOR_MAX), ("b", 0, MAJOR_MAX, 0, MINOR_MAX))
-    boxes: list[Box] = [
-        ((_KINDS[kind],) * 2, (low, high), (first, last)) for kind, low, high, first, last in every
-    ]
-    pieces = [piece for box in dict.fromkeys(boxes) for piece in less(box, _WHITEOUT)]
-    if len(pieces) <= _NODES_MAX:
-        return pieces, True
-    low = [min(piece[at][0] for piece in pieces) for at in range(3)]
-    high = [max(piece[at][1] for piece in pieces) for at in range(3)]
-    return [tuple(zip(low, high, strict=True))], False
+    different = dict.fromkeys(every)
+    if len(different) <= NODES_MAX:
+        boxes = [
+            ((_KINDS[kind],) * 2, (low, high), (first, last))
+            for kind, low, high, first, last in different
+        ]
+        pieces = [piece for box in boxes for piece in less(box, _WHITEOUT)]
+        if len(pieces) <= NODES_MAX:
+            return pieces, True
+    kinds = [_KINDS[kind] for kind in {nodes[0] for nodes in every}]
+    majors = min(nodes[1] for nodes in every), max(nodes[2] for nodes in every)
+    minors = min(nodes[3] for nodes in every), max(nodes[4] for nodes in every)
+    return [((min(kinds), max(kinds)), majors, minors)], False
 
 
 def _texts(rule: AnyRule) -> tuple[Texts, ...]:

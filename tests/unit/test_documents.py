@@ -122,7 +122,7 @@ def test_the_page_on_policies_has_the_limits_of_proofs() -> None:
     page = (TOP / "docs/policies.md").read_text()
     numbers = (
         races._STEPS_MAX, shadows._STEPS_MAX, shadows._PIECES_MAX, shapes._BOXES_MAX,
-        shapes._NODES_MAX, shapes._TESTS_MAX, globs._LONG, globs._WORK_MAX, settle._CUBES_MAX,
+        shapes.NODES_MAX, shapes._TESTS_MAX, globs._LONG, globs._WORK_MAX, settle._CUBES_MAX,
     )  # fmt: skip
     table = [line for line in page.partition("## How far proofs go")[2].splitlines()
              if line.startswith("| ") and line[2:6] != "what"]  # fmt: skip
