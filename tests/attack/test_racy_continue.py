@@ -4,6 +4,8 @@ past no policy that loads without it.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +58,8 @@ def mount_race(
     person: Person, programs: Path, place: Path, text: str, seconds: float, types: str
 ) -> tuple[int, int, int]:
     """Mounts of the first type, of the second, and calls that failed."""
-    script = f"{programs}/mount_race {seconds} {types}"
+    script = f"{programs}/mount_race {seconds} type {types}"
+    text = text.replace("PLACE", str(place))
     first, second, failed, turns = race_numbers(person, place, text, script, seconds)
     assert turns > 50
     return first, second, failed
@@ -65,6 +68,7 @@ def mount_race(
 @pytest.mark.parametrize("text", [
     NODES.format(otherwise="refuse", rules=RACY_NODES),
     MOUNTS.format(otherwise="refuse", rules=RACY_MOUNTS),
+    MOUNTS.format(otherwise="kernel", rules="    - {fstype: ramfs, do: {errno: EACCES}}\n"),
 ])  # fmt: skip
 def test_such_a_policy_does_not_load(text: str) -> None:
     with pytest.raises(PolicyFindings, match="is a race"):
@@ -88,6 +92,68 @@ def test_a_thread_wins_against_a_continued_mount(
     text = MOUNTS.format(otherwise="refuse", rules=RACY_MOUNTS.replace(*ACCEPTED))
     _, refused, _ = mount_race(person, programs, place, text, PATIENCE, "tmpfs ramfs")
     assert refused > 0
+
+
+# An image that a rule mounts, one that a rule refuses, and all else is the kernel's.
+IMAGES = (
+    '    - {fstype: squashfs, source: "PLACE/b.img", do: {errno: EACCES}}\n'
+    '    - {fstype: squashfs, source: "PLACE/a.img", options: {allow: [ro]}, '
+    "do: {emulate: {via: fuse}}}\n"
+)
+RAMFS = "    - {fstype: ramfs, do: {errno: EACCES}}\n"
+LET_GO = "    - {do: continue, accept_race: true}\n"
+
+
+@pytest.fixture
+def images(place: Path) -> Path:
+    """a.img, which has a file `allowed`, and b.img, which has `refused`."""
+    if shutil.which("mksquashfs") is None or shutil.which("squashfuse") is None:
+        pytest.skip("no mksquashfs, or no squashfuse")
+    for image, name in (("a", "allowed"), ("b", "refused")):
+        (place / f"tree-{image}").mkdir()
+        (place / f"tree-{image}" / name).touch()
+        subprocess.run(
+            ["mksquashfs", place / f"tree-{image}", place / f"{image}.img", "-quiet", "-all-root"],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        (place / f"{image}.img").chmod(0o644)
+    return place
+
+
+def source_race(
+    person: Person, programs: Path, place: Path, text: str, seconds: float
+) -> list[int]:
+    """Mounts of a.img, of b.img, and calls that failed."""
+    script = f"{programs}/mount_race {seconds} source {place}/a.img {place}/b.img squashfs"
+    text = text.replace("PLACE", str(place))
+    *found, turns = race_numbers(person, place, text, script, seconds)
+    assert turns > 50
+    return found
+
+
+@pytest.mark.timeout(200)
+def test_a_thread_wins_beside_a_mount_that_is_carried_out(
+    root: Person, programs: Path, images: Path
+) -> None:
+    """What the policy lets go, so that the kernel mounts what it can, is no wall for what it
+    refuses; what it mounts by itself is."""
+    text = MOUNTS.format(otherwise="kernel", rules=RAMFS + IMAGES + LET_GO)
+    _, refused, _ = mount_race(root, programs, images, text, PATIENCE, "tmpfs ramfs")
+    assert refused > 0
+    allowed, refused, failed = source_race(root, programs, images, text, SHORT)
+    assert (refused, allowed > 0, failed > 0) == (0, True, True)
+
+
+@EVERY_LENGTH
+@pytest.mark.parametrize("otherwise", ["kernel", "refuse"])
+def test_a_thread_loses_where_images_are_mounted(
+    root: Person, programs: Path, images: Path, otherwise: str, seconds: float
+) -> None:
+    """Beside `otherwise: kernel` no rule refuses: the kernel itself refuses what no rule mounts."""
+    rules = IMAGES if otherwise == "refuse" else IMAGES[IMAGES.index("\n") + 1 :]
+    text = MOUNTS.format(otherwise=otherwise, rules=rules)
+    allowed, refused, failed = source_race(root, programs, images, text, seconds)
+    assert (refused, allowed > 0, failed > 0) == (0, True, True)
 
 
 # Policies that load and refuse by what lies in memory: the first kind of call passes, the second

@@ -1,9 +1,11 @@
-/* The type of a filesystem that changes while it is mounted.
+/* An argument that changes while a file system is mounted.
  *
- * mount_race SECONDS ALLOWED REFUSED
+ * mount_race SECONDS type ALLOWED REFUSED
+ * mount_race SECONDS source ALLOWED REFUSED TYPE
  *
  * One thread mounts on the folder "here", for SECONDS or until REFUSED was mounted; another one
- * changes the type in memory between ALLOWED and REFUSED (names of equal length) all the time.
+ * changes the type (or the source, of the type TYPE) in memory between ALLOWED and REFUSED (names of
+ * equal length) all the time. A source that is mounted is told by the file "refused" in it.
  * Prints "done MOUNTED_ALLOWED MOUNTED_REFUSED FAILED TURNS".
  */
 #define _GNU_SOURCE
@@ -19,7 +21,7 @@
 #include <unistd.h>
 
 static const char *names[2];
-static char type[64];
+static char turned[4096];
 static atomic_int over;
 static long turns;
 
@@ -36,7 +38,7 @@ static void *turner(void *unused)
 	while (!over) {
 		const char *to = names[++turns % 2];
 		for (size_t i = 0; to[i]; i++)
-			((volatile char *)type)[i] = to[i];
+			((volatile char *)turned)[i] = to[i];
 	}
 	return NULL;
 }
@@ -61,24 +63,29 @@ static int mounted(const char *name)
 
 int main(int argc, char **argv)
 {
-	if (argc != 4)
+	if (argc < 5)
 		return 2;
 	double end = now() + atof(argv[1]);
+	int by_source = !strcmp(argv[2], "source");
 	long allowed = 0, refused = 0, failed = 0;
 	pthread_t thread;
 
-	names[0] = argv[2];
-	names[1] = argv[3];
-	strcpy(type, argv[2]);
+	if (argc != 5 + by_source || strlen(argv[3]) >= sizeof turned)
+		return 2;
+	names[0] = argv[3];
+	names[1] = argv[4];
+	strcpy(turned, argv[3]);
 	mkdir("here", 0755);
 	if (pthread_create(&thread, NULL, turner, NULL))
 		return 4;
 	while (now() < end && !refused) {
-		if (syscall(SYS_mount, "none", "here", type, 0L, "")) {
+		const char *source = by_source ? turned : "none", *type = by_source ? argv[5] : turned;
+
+		if (syscall(SYS_mount, source, "here", type, MS_RDONLY, "")) {
 			failed++;
 			continue;
 		}
-		if (mounted(names[1]) == 1)
+		if (by_source ? !access("here/refused", F_OK) : mounted(names[1]) == 1)
 			refused++;
 		else
 			allowed++;
