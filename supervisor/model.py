@@ -204,7 +204,8 @@ class Decision:
     out as a grant there too. `as_written`: it would come out the same for the very path that the
     caller wrote, so it need not be taken again where that path leads through no symbolic link.
     `silent` refusals are not recorded. `audit`: the decision is recorded and nothing comes of it;
-    the call goes the way that it would have gone without seccompd.
+    the call goes the way that it would have gone without seccompd. `caller` is what the rule asks
+    of the caller: the entries of each of its keys, as a policy has them.
     """
 
     verdict: Verdict
@@ -216,6 +217,7 @@ class Decision:
     silent: bool = False
     audit: bool = False
     as_written: bool = False
+    caller: tuple[tuple[str, tuple[int | str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,16 @@ from supervisor.kernel.address_text import written
 from supervisor.kernel.mounts import MS, names_of, without_magic
 from supervisor.kernel.opening import unpack_how
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind, as_filtered
-from supervisor.model import Decision, Facts, MountSettings, Outcome, Settings, Snapshot, Verdict
+from supervisor.model import (
+    Decision,
+    Facts,
+    Inject,
+    Outcome,
+    Settings,
+    Snapshot,
+    SocketSettings,
+    Verdict,
+)
 from supervisor.observe.identity import identity
 from supervisor.observe.text import errno_name, members, printable, quoted
 from supervisor.observe.would import would_be
@@ -26,6 +35,7 @@ SCHEMA = 1
 REPEAT_WINDOW = 1.0
 _MOST_REPEATS = 1024
 _MOST_ENDS = 1024
+_CARRIED_OUT = (Verdict.EMULATE, Verdict.INJECT)
 
 
 @dataclass(slots=True)
@@ -90,8 +100,10 @@ def settings_of(decision: Decision) -> dict[str, Any]:
     how = decision.settings
     if isinstance(how, Settings):
         return {} if how == Settings() else {"realise": how.realise}
-    if not isinstance(how, MountSettings):
-        return {}  # what those do to a call, `how` of its record says
+    if isinstance(how, SocketSettings):
+        return {"redirect": written(how.redirect)} if how.redirect else {}
+    if isinstance(how, Inject):
+        return _given(how)
     forced = how.force & ~MS["nodev"]
     said = {
         "via": how.via,
@@ -102,6 +114,16 @@ def settings_of(decision: Decision) -> dict[str, Any]:
         "devices": not how.force & MS["nodev"],
     }
     return {key: value for key, value in said.items() if value}
+
+
+def _given(what: Inject) -> dict[str, Any]:
+    """What a rule gives, by the keys of `inject`; not the content, which may be long."""
+    if what.content is not None:
+        return {}
+    access = {"access": "read-write" if what.writes else "read-only"}
+    return {"device": what.text().removeprefix("device ")} | access if what.device else (
+        {"file": what.file} | access
+    )
 
 
 class AuditLog:
@@ -229,8 +251,11 @@ class AuditLog:
                     found["would"] = would
             if decision.reason:
                 found["reason"] = decision.reason
-            if decision.verdict is Verdict.EMULATE and (done := settings_of(decision)):
-                found["emulate"] = done
+            if decision.verdict in _CARRIED_OUT:
+                if done := settings_of(decision):
+                    found[decision.verdict.value] = done
+                if decision.caller:
+                    found["caller"] = dict(decision.caller)
             if len(self._ends) >= _MOST_ENDS:
                 self._ends.clear()
             known = self._ends[same] = decision, members(found | answer_of(decision, outcome))

@@ -64,6 +64,14 @@ class CallerMatch:
                 return name
         return ""
 
+    def said(self) -> tuple[tuple[str, tuple[int | str, ...]], ...]:
+        """The entries of each key that is there, as a policy has them."""
+        return tuple(
+            (key, tuple(_entry(one) for one in values))
+            for key, name in KEYS.items()
+            if (values := getattr(self, name)) is not None
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The conditions as JSON's types."""
         return {name: getattr(self, name) for name in _NAMES if getattr(self, name) is not None}
@@ -96,6 +104,21 @@ KEYS: Final[Mapping[str, str]] = {
     "executable": "executables",
     "cgroup": "cgroups",
 }
+
+
+# Keys on what a container chooses for itself, and why that is no protection.
+CHOSEN: Final[Mapping[str, str]] = {
+    "uid": "root of the container can take any id of it",
+    "gid": "root of the container can take any id of it",
+    "executable": "a container chooses what it runs, and can run its own code in any program",
+}
+
+
+def _entry(value: str | IdRange) -> int | str:
+    if isinstance(value, str):
+        return value
+    low, high = value
+    return low if low == high else f"{low}-{high}"
 
 
 def caller_match(raw: Any) -> CallerMatch | None:

@@ -4,7 +4,7 @@ come out as they did.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,15 +14,17 @@ from supervisor.kernel.mounts import names_of, without_magic
 from supervisor.model import Source
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
+from supervisor.policy.callers import CHOSEN
 from supervisor.policy.compile import compile_policy
 from supervisor.policy.devices import device_text
 from supervisor.policy.explain import device_of
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.generalise import globs_for
-from supervisor.policy.learned import Counted, Learned, protects, settings
+from supervisor.policy.learned import Counted, Learned, conditions, protects, settings
 from supervisor.policy.match import glob_matches
 from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
+from supervisor.policy.opens import how_of
 from supervisor.policy.socket_write import socket_rules
 from supervisor.policy.traits import Traits
 from supervisor.policy.write import NewRule
@@ -132,11 +134,30 @@ def _sources(sources: Sequence[Source], pick: _Pick) -> list[str]:
     return out + sorted({write.text_glob_of(one.name) for one in sources if one.kind == "text"})
 
 
+def open_rules(calls: Sequence[Asked], pick: _Pick) -> list[NewRule]:
+    """Rules for opens: one for each thing that was given, with the paths that it was given at."""
+    groups: dict[str, list[Asked]] = {}
+    for asked in calls:
+        given = [(key, write.quoted(str(value))) for key, value in settings(asked).items()]
+        groups.setdefault(write.rule(given), []).append(asked)
+    out = []
+    for given_, some in groups.items():
+        ways = (how_of(asked.snapshot.name, asked.snapshot.args) for asked in some)
+        pairs: list[tuple[str, str | Sequence[str]]] = [
+            ("path", pick([path for asked in some for path in asked.places()])),
+            ("access", sorted({how.access for how in ways if how is not None})),
+            ("do", f"{{inject: {given_}}}"),
+        ]
+        out.append(NewRule(pairs, _made_of(some)))
+    return out
+
+
 _RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[NewRule]]]] = {
     "mknod": node_rules,
     "mount": mount_rules,
     "connect": socket_rules,
     "bind": socket_rules,
+    "open": open_rules,
 }
 
 
@@ -148,9 +169,29 @@ def rules_for(
     every = list(granted)
     for family in families:
         calls = [asked for asked in every if asked.spec.family == family]
-        if calls and family in _RULES:
-            out[family] = _RULES[family](calls, globs_for if general else _plain)
+        rules = [
+            NewRule([*rule.pairs[:-1], *asks, rule.pairs[-1]], rule.why)
+            for asks, some in _by_caller(calls)
+            for rule in _RULES[family](some, globs_for if general else _plain)
+        ]
+        if rules:
+            out[family] = rules
     return out
+
+
+def _by_caller(calls: Sequence[Asked]) -> Iterator[tuple[list[tuple[str, str]], list[Asked]]]:
+    """The calls that were granted to the same callers, with the keys that say to whom: those of the
+    most keys first. Keys that are no protection are left out, for `check` warns of them.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[Asked]] = {}
+    for asked in calls:
+        asks = tuple(
+            (key, write.one_or_list(entries)) for key, entries in conditions(asked).items()
+            if key not in CHOSEN
+        )  # fmt: skip
+        groups.setdefault(asks, []).append(asked)
+    for asks, some in sorted(groups.items(), key=lambda pair: -len(pair[0])):
+        yield list(asks), some
 
 
 def new_policy(
@@ -198,6 +239,7 @@ def _head(
     different = len(learned.granted)
     lines = [f"Learned from {learned.calls} calls; different ones that were granted: {different}."]
     lines += notes
+    lines += _left_out(learned.granted.values())
     never = {key: what for key, (one, _) in refused.items() if (what := protects(one))}
     errnos = {key: (one.recorded or {}).get("errno") for key, (one, _) in learned.failed.items()}
     lines += _listed(
@@ -214,6 +256,18 @@ def _head(
         {},
     )  # fmt: skip
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
+def _left_out(granted: Iterable[Asked]) -> list[str]:
+    """What the rules had by which it was granted, and these have not."""
+    every = list(granted)
+    keys = sorted({key for asked in every for key in conditions(asked) if key in CHOSEN})
+    lines = [f"Not taken over: {key}, for {CHOSEN[key]}." for key in keys]
+    if any(settings(asked).get("devices") for asked in every):
+        lines.append(
+            "Not taken over: devices: true, for an image may hold nodes of the host's disks."
+        )
+    return lines
 
 
 def _listed(title: str, calls: Counted, why: Mapping[str, object]) -> list[str]:

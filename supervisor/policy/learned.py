@@ -5,7 +5,7 @@ each with a reason why it is not. What is the host's own (devices.py: PROTECTED)
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,23 +14,27 @@ from supervisor.kernel.bpf import RET_ALLOW, RET_USER_NOTIF
 from supervisor.model import Settings, Verdict
 from supervisor.policy.asked import Asked
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.devices import protected
+from supervisor.policy.devices import parse_device, protected
 from supervisor.policy.explain import device_of
 from supervisor.policy.grants import PANIC
 from supervisor.policy.mounts import split_options
 
 _CALLS_MAX: Final = 100_000
-# The families that rules are made for, and whether their calls may have no path.
-LEARNED: Final[Mapping[str, bool]] = {
-    "mknod": False, "mount": False, "connect": True, "bind": True,
-}  # fmt: skip
+# The families that rules are made for.
+LEARNED: Final = frozenset(("mknod", "mount", "connect", "bind", "open"))
 Counted = dict[str, tuple[Asked, int]]
 
 
 def settings(asked: Asked) -> Mapping[str, Any]:
-    """How the call was carried out, by the keys of `emulate`."""
-    said = (asked.recorded or {}).get("emulate")
-    return said if isinstance(said, dict) else {}
+    """How the call was carried out, by the keys of `emulate`; what was given, by those of `inject`.
+    """
+    record = asked.recorded or {}
+    return record.get("inject") or record.get("emulate") or {}
+
+
+def conditions(asked: Asked) -> Mapping[str, Sequence[int | str]]:
+    """What the rule asked of the caller, by its own keys."""
+    return (asked.recorded or {}).get("caller") or {}
 
 
 def protects(asked: Asked) -> str:
@@ -38,6 +42,8 @@ def protects(asked: Asked) -> str:
     if asked.spec.family == "mknod":
         closed = settings(asked).get("realise") == "closed"
         return "" if closed else protected(*device_of(asked))
+    if asked.spec.family == "open":
+        return _lends(settings(asked))
     if asked.spec.family != "mount":
         return ""
     source = asked.facts.source if asked.facts else None
@@ -46,6 +52,14 @@ def protects(asked: Asked) -> str:
     data = asked.snapshot.args[-1]
     stops = isinstance(data, bytes) and PANIC in split_options(data)
     return "the whole host, which a broken image would stop" if stops else ""
+
+
+def _lends(given: Mapping[str, Any]) -> str:
+    if "device" in given:
+        kind, major, _, minor, _ = parse_device(given["device"])
+        return protected(kind, major, minor)
+    of_kernel = str(given.get("file", "")).startswith(("/proc/", "/sys/", "/dev/"))
+    return "what the host's kernel has in files" if of_kernel else ""
 
 
 @dataclass(slots=True)
@@ -65,12 +79,12 @@ class Learned:
     def add(self, asked: Asked, weight: int) -> None:
         """One recorded decision. PolicyError where there are too many different ones."""
         record = asked.recorded or {}
-        by_filter = record.get("rule") == "filter" or asked.spec.family not in LEARNED
-        if by_filter and record.get("verdict") == "continue":
+        often = record.get("rule") == "filter" or asked.spec.family not in LEARNED - {"open"}
+        if often and record.get("verdict") == "continue":
             return  # a filter of ours would not have notified it; of the others there are many
         self.calls += weight
         # What came of it is part of what is learned: the same call at two places are two.
-        how = json.dumps(settings(asked), sort_keys=True)
+        how = json.dumps([settings(asked), conditions(asked)], sort_keys=True)
         key = f"{asked.text()} {asked.places()} {how}"
         others = self._others(asked)
         if others is None:
@@ -91,11 +105,12 @@ class Learned:
             return self.refused
         if "errno" in record:
             return self.failed
-        # A rule about a socket without a path has none either; all others are of one place.
-        somewhere = asked.path is not None or not LEARNED.get(asked.spec.family, False)
-        if asked.spec.family not in LEARNED or (somewhere and not asked.places()):
+        known = settings(asked) or verdict == "emulate"
+        if asked.spec.family not in LEARNED or not known:
             return self.unknown
-        return None
+        # A rule about a socket without a path has none either; all others are of one place.
+        somewhere = asked.path is not None or asked.spec.family not in ("connect", "bind")
+        return self.unknown if somewhere and not asked.places() else None
 
     def missing(self, policy: CompiledPolicy) -> dict[str, Asked]:
         """The granted calls that a policy does not grant."""

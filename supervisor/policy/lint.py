@@ -11,6 +11,7 @@ from typing import Final
 from supervisor.kernel.mounts import USERNS_TYPES
 from supervisor.model import Verdict
 from supervisor.policy import grants
+from supervisor.policy.callers import CHOSEN
 from supervisor.policy.cubes import cubes
 from supervisor.policy.devices import protected
 from supervisor.policy.draft import Draft
@@ -23,13 +24,6 @@ from supervisor.policy.shadows import TooMany, shadows
 from supervisor.policy.sockets import AnyRule, AnyRules
 from supervisor.policy.source import Node, Source
 from supervisor.policy.traits import Nodes
-
-# Keys on what a container chooses for itself, and why that is no protection.
-_CHOSEN: Final[Mapping[str, str]] = {
-    "uid": "root of the container can take any id of it",
-    "gid": "root of the container can take any id of it",
-    "executable": "a container chooses what it runs, and can run its own code in any program",
-}
 
 
 def lint(draft: Draft, nodes: Nodes | None = None) -> None:
@@ -61,7 +55,7 @@ def _chosen(draft: Draft, family: str, rules: AnyRules) -> None:
         if rule.caller is None:
             continue
         node = draft.node(family, index)
-        for key, why in _CHOSEN.items():
+        for key, why in CHOSEN.items():
             if node.kind == "mapping" and key in node.pairs:
                 _warn(_key(node, key), f"{key} is no protection: {why}")
 

@@ -126,6 +126,7 @@ class MountRule:
         return Decision(
             self.verdict, self.place, value=self.value, settings=self.settings,
             silent=self.silent, audit=self.audit,
+            caller=self.caller.said() if self.caller else (),
         )  # fmt: skip
 
     def objection(self, flags: int, options: Sequence[str]) -> str:

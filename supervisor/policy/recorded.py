@@ -14,8 +14,10 @@ from supervisor.kernel.syscalls import ARCH_NAMES, WIDE, Kind, Param, cut
 from supervisor.kernel.text import unprintable
 from supervisor.model import Arg, Decision, Facts, Source, Verdict
 from supervisor.policy.asked import Asked, asked_of, id_of, specs, whole_of
+from supervisor.policy.callers import KEYS
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.mount_values import parse_emulate, parse_type
+from supervisor.policy.open_values import parse_inject
 from supervisor.policy.values import ERRNOS, REALISE
 
 _ARCHES: Final[Mapping[str, int]] = {name: arch for arch, name in ARCH_NAMES.items()}
@@ -115,16 +117,34 @@ def _check(record: Mapping[str, Any], asked: Asked) -> None:
             raise ValueError(f"{key} is no path that a session writes: {record[key]!r}")
     if asked.facts is not None:
         _check_facts(asked.facts)
+    if given := record.get("inject"):
+        parse_inject(given)
+    _check_callers(record.get("caller", {}))
     said = record.get("emulate", {})
     if asked.spec.family == "mount":
         parse_emulate(said)
         fstype = asked.snapshot.args[2]
         if record.get("verdict") == "emulate":
             parse_type(fstype.decode() if isinstance(fstype, bytes) else "")
-    elif not isinstance(said, dict) or said.get("realise", "auto") not in REALISE:
+    elif not _is_settings(said):
         raise ValueError(f"no settings of emulate: {said!r}")
     elif asked.spec.family == "mknod" and not _is_device(asked):
         raise ValueError("no device")
+
+
+def _is_settings(said: Any) -> bool:
+    if not isinstance(said, dict) or said.get("realise", "auto") not in REALISE:
+        return False
+    return isinstance(said.get("redirect", ""), str)
+
+
+def _check_callers(asks: Any) -> None:
+    fine = isinstance(asks, dict) and all(
+        key in KEYS and isinstance(some, list) and some and all(type(x) in (int, str) for x in some)
+        for key, some in asks.items()
+    )
+    if not fine:
+        raise ValueError(f"no conditions on a caller: {asks!r}")
 
 
 def _check_facts(facts: Facts) -> None:

@@ -60,6 +60,7 @@ class Rule:
             settings=Settings(realise=self.realise),
             silent=self.silent,
             audit=self.audit,
+            caller=self.caller.said() if self.caller else (),
         )
 
     def matches_caller(self, facts: Facts) -> bool:

@@ -43,7 +43,25 @@ def _inet(family: str, addresses: Sequence[Address]) -> list[tuple[str, str]]:
 
 
 def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[write.NewRule]:
-    """Rules for calls of one family: for each port, for all paths, and for all abstract names."""
+    """Rules for calls of one family that went to the same place: for each port, for all paths, and
+    for all abstract names.
+    """
+    led: dict[str, list[Asked]] = {}
+    for asked in calls:
+        settings = (asked.recorded or {}).get("emulate", {})
+        led.setdefault(settings.get("redirect", ""), []).append(asked)
+    return [rule for where, some in led.items() for rule in _rules(some, pick, _do(where))]
+
+
+def _do(redirect: str) -> str:
+    """Where calls are led to; without a port to that which was asked for."""
+    if not redirect:
+        return "emulate"
+    address, _, port = redirect.rpartition(":")
+    return f"{{redirect: {write.quoted(redirect if port != '0' else address.strip('[]'))}}}"
+
+
+def _rules(calls: Sequence[Asked], pick: _Pick, do: str) -> list[write.NewRule]:
     ports: dict[int, list[Address]] = {}
     paths: list[bytes] = []
     names: list[str] = []
@@ -65,4 +83,4 @@ def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[write.NewRule]:
     rules += [[("path", write.one_or_list(pick(paths)))]] if paths else []
     rules += [[("abstract", write.one_or_list(sorted(set(names))))]] if names else []
     rules += [[("family", write.one_or_list(list(others)))]] if others else []
-    return [write.NewRule([*pairs, ("do", "emulate")]) for pairs in rules]
+    return [write.NewRule([*pairs, ("do", do)]) for pairs in rules]

@@ -71,6 +71,7 @@ class SocketRule:
         return Decision(
             self.verdict, self.place, value=self.value, settings=self.settings,
             silent=self.silent, audit=self.audit,
+            caller=self.caller.said() if self.caller else (),
         )  # fmt: skip
 
     def objection(self, address: Address) -> str:

@@ -58,14 +58,18 @@ def text_glob_of(text: bytes) -> str:
     return re.sub("[\udc80-\udcff]", "?", out)
 
 
-def listed(values: Sequence[str]) -> str:
+def listed(values: Sequence[int | str]) -> str:
     """A list in flow style."""
-    return f"[{', '.join(quoted(value) for value in values)}]"
+    return f"[{', '.join(map(_scalar, values))}]"
 
 
-def one_or_list(values: Sequence[str]) -> str:
+def one_or_list(values: Sequence[int | str]) -> str:
     """One value as it is, several as a list in flow style."""
-    return quoted(values[0]) if len(values) == 1 else listed(values)
+    return _scalar(values[0]) if len(values) == 1 else listed(values)
+
+
+def _scalar(value: int | str) -> str:
+    return quoted(value) if isinstance(value, str) else str(value)
 
 
 def rule(pairs: Iterable[tuple[str, str]]) -> str:
