@@ -14,6 +14,19 @@ Range = tuple[int, int]
 Box = tuple[Range, ...]
 
 
+def joined(ranges: Sequence[Range]) -> Sequence[Range]:
+    """The same numbers in as few ranges as they can be in, from the lowest on."""
+    if len(ranges) == 1:
+        return ranges
+    out: list[Range] = []
+    for low, high in sorted(ranges):
+        if out and low <= out[-1][1] + 1:
+            out[-1] = out[-1][0], max(high, out[-1][1])
+        else:
+            out.append((low, high))
+    return out
+
+
 def meet(one: Box, other: Box) -> Box | None:
     """What is in both, None where nothing is."""
     out = []

@@ -63,7 +63,7 @@ class Assembly:
         if root.kind != "mapping":
             return
         inherited: dict[str, tuple[Node, list[Node]]] = {}
-        appended: list[Node] = []
+        appended: list[_File] = []
         for entry in _entries(root, "include"):
             child = self._include(entry, way, folder)
             if child is None:
@@ -76,13 +76,13 @@ class Assembly:
                         f"the list {name} is also in line {known[0].mark.line}'s file: "
                         "define it here",
                     )
-            appended.append(child.source.root)
+            appended.append(child)
         here.lists = {name: items for name, (_, items) in inherited.items()}
         self._define(here)
         for node in _rules(root):
             self._fill_rule(node, here.lists)
         for other in appended:
-            _append(root, other)
+            _append(root, other.source.root)
 
     def _include(self, entry: Node, way: list[Path], folder: Path) -> _File | None:
         given = entry.value()

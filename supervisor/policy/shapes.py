@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from supervisor.kernel.device_numbers import MAJOR_MAX, MINOR_MAX
 from supervisor.model import Verdict
-from supervisor.policy.boxes import Box, Budget, Range, less
+from supervisor.policy.boxes import Box, Budget, Range, joined, less
 from supervisor.policy.globs import includes, text_includes
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, MountRule
@@ -311,7 +311,7 @@ def shapes_of(rules: AnyRules, budget: Budget) -> list[Shape]:
     def shape(rule: AnyRule | None) -> Shape:
         caller = rule.caller if rule is not None else None
         ranges: list[Sequence[Range]] = [
-            (getattr(caller, name) or (_IDS,)) if caller is not None else (_IDS,)
+            joined(getattr(caller, name) or (_IDS,)) if caller is not None else (_IDS,)
             for name in ("uids", "gids", "host_uids", "host_gids")
         ]
         mine = _tests(rule) if rule is not None else []

@@ -8,6 +8,7 @@ keys and endless nesting are findings and not surprises.
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -18,6 +19,7 @@ from unicodedata import combining, east_asian_width
 import yaml
 
 from supervisor.errors import PolicyError
+from supervisor.policy.scalars import core_scalar
 
 SIZE_MAX: Final = 1 << 20
 _DEPTH_MAX: Final = 32
@@ -95,7 +97,7 @@ class Node:
     very many of them: they are small, and only lists and mappings can be changed.
     """
 
-    __slots__ = ("_place", "items", "kind", "pairs", "plain", "scalar", "source")
+    __slots__ = ("_place", "_source", "items", "kind", "pairs", "plain", "scalar")
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class Node:
         kind: str = "scalar",
     ) -> None:
         self._place = mark.line << _COLUMN_BITS | mark.column
-        self.source = source
+        self._source = source.ref
         self.scalar = scalar
         self.plain = plain
         self.kind = kind
@@ -118,6 +120,13 @@ class Node:
             self.items = [] if items is None else items
         elif kind == "mapping":
             self.pairs = {}
+
+    @property
+    def source(self) -> Source:
+        """The file that it stands in, which has to be kept as long as its nodes are used."""
+        found = self._source()
+        assert found is not None, "nobody has kept the file of this node"
+        return found
 
     @property
     def mark(self) -> Mark:
@@ -175,31 +184,8 @@ def _shown(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\t" else "?" for char in text)
 
 
-# How what is no text by the core schema begins: a number, null, true, false.
-_NO_WORD: Final = frozenset(("", *"0123456789+-.~nNtTfF"))
 # What YAML counts as the end of a line.
 _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
-_INT = re.compile(r"[-+]?[0-9]{1,19}|0o[0-7]{1,21}|0x[0-9a-fA-F]{1,16}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_INF = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-
-
-def core_scalar(text: str) -> bool | int | float | str | None:
-    """A plain scalar by the core schema of YAML 1.2."""
-    if text[:1] not in _NO_WORD:
-        return text
-    if text in ("", "~", "null", "Null", "NULL"):
-        return None
-    if text in ("true", "True", "TRUE"):
-        return True
-    if text in ("false", "False", "FALSE"):
-        return False
-    if _INT.fullmatch(text):
-        # Python reads 0o and 0x with base 0, and refuses there the leading zeros that YAML allows.
-        return int(text, 0 if text[:2] in ("0o", "0x") else 10)
-    if len(text) < 64 and (_FLOAT.fullmatch(text) or _INF.fullmatch(text)):
-        return float(text.replace(".inf", "inf").replace(".nan", "nan")) if text else None
-    return text
 
 
 class Source:
@@ -214,6 +200,8 @@ class Source:
     def __init__(self, file: str, content: bytes) -> None:
         self.file = file
         self.name = PurePath(file).name
+        # The tree of a large policy is to go with it at once, and not when garbage is collected.
+        self.ref = weakref.ref(self)
         self.findings: list[Finding] = []
         self.included: list[Source] = []
         # The entry of `include` that this file is there for.

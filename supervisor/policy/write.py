@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from supervisor.policy.source import core_scalar
+from supervisor.policy.scalars import core_scalar
 
 _WIDTH: Final = 100
 # What needs no quotes in a flow collection, whatever stands around it.

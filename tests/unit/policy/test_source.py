@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.policy.source import SIZE_MAX, PolicyFindings, Source, core_scalar
+from supervisor.policy.scalars import core_scalar
+from supervisor.policy.source import SIZE_MAX, PolicyFindings, Source
 from tests.support.policies import mknod, policy
 
 SHIPPED = Path(__file__).parents[3] / "policies"
