@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import string
 from pathlib import Path
@@ -16,9 +17,10 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.text import printable
-from supervisor.model import Decision, Verdict
-from supervisor.observe.audit import settings_of
+from supervisor.model import Decision, Facts, Outcome, Source, Verdict
+from supervisor.observe.audit import AuditLog, settings_of
 from supervisor.policy.asked import named
+from supervisor.policy.call_text import parse
 from supervisor.policy.compile import compile_named
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import NAMES, PROTECTED
@@ -328,6 +330,90 @@ def test_a_mount_keeps_the_settings_of_its_rule(tmp_path: Path) -> None:
         decision = decided(policy(text), asked)
         assert settings_of(decision) == {k: v for k, v in said.items() if k != "devices"}
     assert "source: /i/a" in text.replace('"', "")
+
+
+BASE = """version: 1
+syscalls:
+  mknod:
+    - {devices: [zero], uid: 0, host_uid: ["1000-1999", 5], capability: mknod, do: emulate}
+    - {devices: ["null"], cgroup: "/a/**", executable: "/bin/*", do: emulate}
+  mount:
+    - {fstype: xfs, source: "/i/*", host_gid: 7, do: {emulate: {devices: true}}}
+  connect:
+    - {to: 10.0.0.1, port: 443, do: {redirect: "127.0.0.1:8443"}}
+    - {to: "::/0", host_uid: 5, do: {redirect: "::1"}}
+    - {do: emulate}
+  open:
+    - {path: "/dev/net/*", do: {inject: {device: tun}}}
+    - {path: "/dev/sd*", do: {inject: {device: "block 8:0", access: read-only}}}
+    - {path: /etc/key, host_uid: 5, do: {inject: {file: /srv/key}}}
+    - {path: /proc/kcore, do: {inject: {file: /proc/kcore}}}
+    - {path: /etc/text, do: {inject: {content: "text"}}}
+"""
+FACTS = Facts(
+    None, 0, 0, None, None, 5, 7, frozenset({"mknod"}), b"/bin/sh", b"/a/b",
+)  # fmt: skip
+ASKED = [
+    'mknod("/t/zero", S_IFCHR|0666, makedev(1, 5))',
+    'mknod("/t/null", S_IFCHR|0666, makedev(1, 3))',
+    'mount("/i/x", "/m", "xfs", MS_RDONLY, NULL)',
+    'connect(3, {sa_family=AF_INET, sin_port=htons(443), sin_addr=inet_addr("10.0.0.1")}, 16)',
+    'connect(3, {sa_family=AF_INET6, sin6_port=htons(80), sin6_flowinfo=htonl(0), '
+    'inet_pton(AF_INET6, "2001:db8::1", &sin6_addr), sin6_scope_id=0}, 28)',
+    'connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("10.0.0.2")}, 16)',
+    'open("/dev/net/tun", O_RDWR)',
+    'open("/etc/key", O_RDONLY)',
+]  # fmt: skip
+NEVER = ['open("/dev/sda", O_RDONLY)', 'open("/proc/kcore", O_RDONLY)']
+
+
+def as_recorded(base: CompiledPolicy, text: str) -> dict[str, Any]:
+    """The record that a session writes of a call that it carries out under `base`."""
+    asked = parse(FAMILIES, text)
+    source = asked.snapshot.args[0] if asked.spec.family == "mount" else None
+    found = Source("image", source) if isinstance(source, bytes) else None
+    path = asked.known_path()
+    facts = FACTS._replace(path=path, target=path, source=found)
+    decision = base.decide(asked.spec.family, asked.snapshot, facts)
+    reading, writing = os.pipe()
+    log = AuditLog(writing, policy="p", session="s")
+    log.record(
+        asked.snapshot, asked.spec, decision, Outcome(0, path=path, facts=facts), 0.0,
+        who='"uid":0,"gid":0', delivered=True,
+    )  # fmt: skip
+    log.let_go()
+    with os.fdopen(reading) as lines:
+        record: dict[str, Any] = json.loads(lines.readline())
+    return record
+
+
+def test_what_rules_ask_of_callers_lead_to_and_give_is_learned(tmp_path: Path) -> None:
+    base = policy(BASE)
+    records = [as_recorded(base, text) for text in ASKED + NEVER]
+    records.append(as_recorded(base, 'open("/etc/text", O_RDONLY)'))
+    text = learned(tmp_path, *records)
+    assert clean(text)
+    new = policy(text)
+    for record in records[: len(ASKED)]:
+        asked = recorded(FAMILIES, record)
+        assert asked is not None
+        before, after = asked.decided(base)[0], asked.decided(new)[0]
+        assert after.verdict == before.verdict, record
+        assert settings_of(after) == {
+            key: value for key, value in settings_of(before).items() if key != "devices"
+        }
+        kept = {key: some for key, some in before.caller if key not in ("uid", "executable")}
+        assert dict(after.caller) == kept
+    for record in records[len(ASKED) :]:
+        asked = recorded(FAMILIES, record)
+        assert asked is not None
+        assert not asked.granted(new), record
+    for said in (
+        "the host's block devices: never learned", "has in files: never learned",
+        "# Not taken over: uid, for root of the container can", "# Not taken over: executable, for",
+        "# Not taken over: devices: true, for", '  1 x open("/etc/text", ',
+    ):  # fmt: skip
+        assert said in text
 
 
 @pytest.mark.parametrize("via", ["fuse", "kernel"])
