@@ -248,6 +248,7 @@ def _lead_schema(key: str, schema: Schema) -> Schema:
         "enum": ["real", "asked"], "description": "what getpeername(2) of such a socket shows",
     }
     return {
+        "description": schema["description"],
         "anyOf": [
             schema,
             {
