@@ -27,7 +27,6 @@ static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 	int again = new->kind == SD_NEW_AGAIN, channel = again ? -1 : fds[0];
 	int tree = -EPERM;
 	sd_follow(new->cpu);
-	sd_roam();
 	if (!sd_maker_become(maker, 0, 0) && !sd_set_caps(maker->permitted, maker->permitted))
 		tree = sd_mount_filesystem(&maker->mounting, new, again ? fds[0] : fds[1], &mounted);
 	if (tree > 0) {

@@ -246,7 +246,6 @@ static int receive(int channel)
 	};
 	char word;
 	int tree = -1;
-	sd_roam();
 	while (poll(both, 2, -1) < 0)
 		if (errno != EINTR)
 			return -errno;

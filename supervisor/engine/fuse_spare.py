@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from errno import EAGAIN
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -31,6 +32,7 @@ class Spare:
         self._starter: Helper | None = None
         self._pid = 0
         self._pidfd = -1
+        self._begun = False  # one is being made
         self._wanted = False
         self._life = trio.CancelScope()
 
@@ -59,21 +61,31 @@ class Spare:
             self._starter = spawn.spawn_fuse_starter()
         sock = self._starter.sock
         fuse = await nodes.ahead()
-        pid = 0
         try:
-            if lib.sd_spare_prepare(sock, fuse) == 0:
-                await trio.lowlevel.wait_readable(sock)
-                pid = lib.sd_spare_made(sock)
+            if lib.sd_spare_prepare(sock, fuse):
+                self._lose()
+                return
+            self._begun = True
+            await trio.lowlevel.wait_readable(sock)
         finally:  # what has no name cannot be mounted
             nodes.forget(fuse)
-        if pid > 0:
-            self._pid, self._pidfd = pid, os.pidfd_open(pid)
-        else:
-            self._lose()
+        self._made()
+
+    def _made(self) -> bool:
+        """Whether it is there, if need be by a look for it."""
+        if self._begun and self._starter is not None:
+            pid = lib.sd_spare_made(self._starter.sock)
+            self._begun = pid == -EAGAIN
+            if pid > 0:
+                self._pid, self._pidfd = pid, os.pidfd_open(pid)
+            elif not self._begun:
+                self._lose()
+        return bool(self._pid)
 
     def start(self, program: Any) -> bool:
         """Starts `program` (struct sd_program) with it, as sd_program_start does without."""
-        if self._starter is None or not self._pid:
+        # While a session lingers for its next call, the task that waits for the spare one does not run.
+        if not self._made() or self._starter is None:
             return False
         ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
         if os.waitid(os.P_PIDFD, self._pidfd, ended) is not None:
@@ -105,6 +117,7 @@ class Spare:
         if self._starter.pidfd >= 0:
             os.close(self._starter.pidfd)
         self._starter = None
+        self._begun = False
 
     def close(self) -> None:
         """Ends it, and who makes it."""
