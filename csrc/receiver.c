@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@ struct sd_receiver {
 	int outstanding;      /* from a proxy, and not answered */
 	uint64_t received_at; /* that one */
 	int timer;
+	struct sd_patience patience;
 	struct sd_watch *watch;
 	struct sd_reads *reads;
 	size_t count;
@@ -49,9 +49,10 @@ struct sd_receiver *sd_receiver_new(int listener, int proxy, int timer, struct s
 		return NULL;
 	*receiver = (struct sd_receiver){
 		.listener = listener, .proxy = proxy, .timer = timer, .watch = watch,
+		.patience.timer = sd_deadline_timer(),
 	};
-	if (sd_receiver_reads(receiver, reads, count, deadline_ns)) {
-		free(receiver);
+	if (receiver->patience.timer < 0 || sd_receiver_reads(receiver, reads, count, deadline_ns)) {
+		sd_receiver_free(receiver);
 		return NULL;
 	}
 	return receiver;
@@ -79,26 +80,9 @@ void sd_receiver_free(struct sd_receiver *receiver)
 		return;
 	sd_settled_clear(&receiver->settled);
 	free(receiver->reads);
+	if (receiver->patience.timer >= 0)
+		close(receiver->patience.timer);
 	free(receiver);
-}
-
-/* 1: the listener has a call; 0: it has not */
-static int wait_for_call(const struct sd_receiver *receiver, int linger_us, const int *also,
-			 size_t also_count)
-{
-	struct pollfd polled[SD_ALSO + 1];
-	nfds_t count = 1;
-	int fd = receiver->proxy >= 0 ? receiver->proxy : receiver->listener;
-	polled[0] = (struct pollfd){fd, POLLIN, 0};
-	for (size_t i = 0; i < also_count && count <= SD_ALSO; i++)
-		polled[count++] = (struct pollfd){also[i], POLLIN, 0};
-	struct timespec limit = {linger_us / 1000000, (long)(linger_us % 1000000) * 1000};
-	int ready = ppoll(polled, count, &limit, NULL);
-	if (ready < 0)
-		return errno == EINTR ? 0 : -errno;
-	if (polled[0].revents & POLLIN)
-		return 1;
-	return polled[0].revents & (POLLHUP | POLLERR | POLLNVAL) ? -ENOTCONN : 0;
 }
 
 /* A caller that made one reader hang is not read again; past SD_STALLS nobody of its container is. */
@@ -237,7 +221,9 @@ static int receive(struct sd_receiver *receiver, struct sd_call *call, int linge
 			slot = free_slot(receiver);
 			if (slot < 0)
 				return slot;
-			int ready = wait_for_call(receiver, linger_us, also, also_count);
+			int from = receiver->proxy >= 0 ? receiver->proxy : receiver->listener;
+			int ready = sd_wait_for_call(&receiver->patience, from, linger_us, also,
+						     also_count);
 			if (ready <= 0)
 				return ready;
 			int error = next_call(receiver);

@@ -1,10 +1,24 @@
-/* What the files that receive calls share: receiver.c, arguments.c, settled.c, listener.c. */
+/* What the files that receive calls share: receiver.c, arguments.c, settled.c, patience.c,
+ * listener.c. */
 #ifndef SECCOMPD_RECEIVER_H
 #define SECCOMPD_RECEIVER_H
 
 #include "shim.h"
 
 #include <linux/seccomp.h>
+
+/* ---- patience.c ---- */
+
+struct sd_patience {
+	int timer;  /* as of sd_deadline_timer */
+	int armed;  /* it is set, and has not been seen to have gone off */
+	int called; /* a call has come since it was set */
+};
+
+/* 1: fd has a call; 0: it has not, for linger_us or up to twice as long, or one of `also` is readable;
+ * -ENOTCONN: nobody is left to call */
+int sd_wait_for_call(struct sd_patience *patience, int fd, int linger_us, const int *also,
+		     size_t also_count);
 
 /* ---- arguments.c ---- */
 

@@ -121,8 +121,8 @@ void sd_receiver_free(struct sd_receiver *receiver);
 int sd_receiver_reads(struct sd_receiver *receiver, const struct sd_reads *reads, size_t count,
 		      uint64_t deadline_ns);
 /* > 0: a call, the length of its key, plus SD_UNREAD where the caller stalled before and nothing of
- * its memory was read; 0: none came within linger_us, or one of `also` is readable, or SD_AT_ONCE calls
- * were answered; -ENOTCONN: no caller is left; -ENOBUFS: SD_PENDING calls wait for their answers */
+ * its memory was read; 0: none came within linger_us or up to twice as long, or one of `also` is
+ * readable, or SD_AT_ONCE calls were answered; -ENOTCONN: no caller is left; -ENOBUFS: SD_PENDING calls wait for their answers */
 int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
 	       size_t also_count);
 /* 0; -ENOENT: the caller is gone or was interrupted; `error` is <= 0, `proceed` is CONTINUE */
