@@ -16,7 +16,7 @@ from supervisor.model import Decision, Facts, Verdict
 from supervisor.policy import smallest
 from supervisor.policy.annotate import annotated
 from supervisor.policy.asked import CALLER
-from supervisor.policy.call_text import parse
+from supervisor.policy.call_text import parse_words
 from supervisor.policy.compile import compile_named
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.doors import DOORS, NO_FAMILY
@@ -70,9 +70,9 @@ def main(args: argparse.Namespace) -> int:
     out: list[dict[str, Any]] = []
     skipped: list[str] = []
     one = args.call != ["-"]
-    for text in [" ".join(args.call)] if one else _lines():
+    for words in [args.call] if one else _lines():
         try:
-            asked = parse(FAMILIES, text, _ARCHES[args.arch]).told(said)
+            asked = parse_words(FAMILIES, words, _ARCHES[args.arch]).told(said)
             found = explain(policy, asked)
             row = _row(policy, lines, found, args)
         except ValueError as error:
@@ -90,11 +90,11 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _lines() -> Iterator[str]:
-    """Those of stdin, bytes that are no text as well."""
+def _lines() -> Iterator[list[str]]:
+    """Those of stdin, each as one word, bytes that are no text as well."""
     for line in sys.stdin.buffer:
         if line.strip():
-            yield line.decode("utf-8", "surrogateescape")
+            yield [line.decode("utf-8", "surrogateescape")]
 
 
 def _row(

@@ -14,8 +14,11 @@ from typing import Final, TextIO
 from supervisor.errors import PolicyError, UsageError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import store
+from supervisor.policy.asked import Asked
+from supervisor.policy.callers import KEYS
 from supervisor.policy.compile import compile_policy
-from supervisor.policy.explain import verdict_text
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.explain import explain, verdict_text
 from supervisor.policy.learn import new_policy, rules_for
 from supervisor.policy.learned import Learned
 from supervisor.policy.merge import merged
@@ -132,6 +135,8 @@ def _merge(name: str, learned: Learned, show: TextIO) -> str:
                 f"warning: {decision.rule} has {verdict_text(decision)} for {asked.text()}: the "
                 "new rules stand in front of it"
             )
+        elif others := _for_others(asked, first):
+            _say(f"warning: {others}: the new rules stand in front of it")
     for key in learned.taken(policy):
         asked, count = learned.left[key]
         _say(
@@ -142,6 +147,16 @@ def _merge(name: str, learned: Learned, show: TextIO) -> str:
         _say(f"{file} grants all of it already: this adds nothing")
     show.writelines(_difference(old, text, str(file)))
     return text
+
+
+def _for_others(asked: Asked, policy: CompiledPolicy) -> str:
+    """The rule of a policy that would grant a call to another caller, and why not to this one."""
+    family = policy.families.get(asked.spec.family)
+    grants = {rule.place for rule in family.rules if rule.verdict.grants} if family else set()
+    for tried in explain(policy, asked).tried:
+        if tried.key in KEYS and tried.place in grants:
+            return f"{tried.place} allows {asked.text()} to others only ({tried.objection})"
+    return ""
 
 
 def _difference(old: str, new: str, name: str) -> Iterator[str]:

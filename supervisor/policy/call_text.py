@@ -22,7 +22,19 @@ from supervisor.policy.families import FamilySpec
 from supervisor.policy.recorded import recorded
 
 _CALL: Final = re.compile(r"[^\s=]*[a-z_][a-z0-9_]*\s*\(|[\[0-9]")
+_PAIR: Final = re.compile(r"[a-z_]+=")
 _POINTERS: Final = (Kind.PATH, Kind.ADDRESS)
+
+
+def parse_words(
+    families: Mapping[str, FamilySpec], words: Sequence[str], arch: int = X86_64
+) -> Asked:
+    """The call that the words of a command line are: NAME ARGUMENT=VALUE ..., where a value may
+    have blanks, or any text that parse() takes. ValueError.
+    """
+    if len(words) > 1 and all(_PAIR.match(word) for word in words[1:]):
+        return _by_names(families, words[0], words[1:], arch)
+    return parse(families, " ".join(words), arch)
 
 
 def parse(families: Mapping[str, FamilySpec], text: str, arch: int = X86_64) -> Asked:
@@ -103,10 +115,12 @@ def _by_names(
     spec = spec_of(families, name)
     args: dict[str, object] = {}
     kinds = {param.name: param.kind for param in spec.params}
-    for pair in pairs:
+    for at, pair in enumerate(pairs):
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ValueError(f"{pair}: an argument is written NAME=VALUE")
+            quoted = f"{pairs[at - 1]} {pair}".replace("=", '="', 1) + '"' if at else ""
+            hint = f"; a value with blanks is quoted: {quoted}" if "=" in quoted else ""
+            raise ValueError(f"{pair}: an argument is written NAME=VALUE{hint}")
         if key in args:
             raise ValueError(f"{key} is given twice")
         kind = kinds.get(key)

@@ -146,6 +146,18 @@ def test_what_is_guessed_and_what_is_dangerous_is_said(
         assert text not in out
 
 
+def test_a_device_in_quotes_is_one_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a shell hands it over, and within one word."""
+    for words in (
+        ["mknod", "pathname=/dev/kvm", "mode=char", "dev=char 10:232"],
+        ['mknod pathname=/dev/kvm mode=char dev="char 10:232"'],
+    ):
+        assert run(*words) == 0
+        assert "makedev(10, 232)" in capsys.readouterr().out
+    with pytest.raises(UsageError, match='a value with blanks is quoted: dev="char 10:232"'):
+        run("mknod pathname=/dev/kvm mode=char dev=char 10:232")
+
+
 @pytest.mark.parametrize("words", [["reboot"], ["mknod", "x"], ["{}"], ['mknod("a")']])
 def test_what_is_no_call_is_wrong_usage(words: list[str]) -> None:
     with pytest.raises(UsageError):

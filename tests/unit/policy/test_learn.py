@@ -578,6 +578,24 @@ def test_what_the_admin_said_otherwise_is_named(
     assert "adds nothing" in capsys.readouterr().err
 
 
+def test_a_caller_whom_the_admin_shut_out_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old.yaml"
+    old.write_text(
+        "version: 1\nsyscalls:\n  mknod:\n    - {devices: [zero], host_uid: 7, do: emulate}\n"
+    )
+    of_another = {"uid": 0, "gid": 0, "host_uid": 8}
+    record = node(b"/z", 0x105, facts=of_another, caller={"host_uid": ["8-9"]})
+    text = learned(tmp_path, record, merge=str(old))
+    assert 'host_uid: "8-9"' in text, "what the rule asked that granted it is taken over"
+    said = capsys.readouterr().err
+    assert f"{old.name}:4 allows mknod" in said
+    assert "to others only (host_uid is 8): the new rules stand in front of it" in said
+    learned(tmp_path, node(b"/z", 0x103), merge=str(old))
+    assert "to others only" not in capsys.readouterr().err
+
+
 def test_a_text_that_cannot_be_extended_is_said() -> None:
     rules = [NewRule([("do", "kill")])]
     with pytest.raises(PolicyError, match="no list of rules"):
