@@ -1,4 +1,4 @@
-/* Receives one call at a time: poll, RECV, read the caller's memory, ID_VALID; and answers it. */
+/* Receives one call at a time: poll, RECV, read the caller's memory, ID_VALID. */
 #include "compat.h"
 #include "memory.h"
 #include "proxy.h"
@@ -11,23 +11,6 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-struct sd_receiver {
-	int listener;
-	int proxy;            /* -1: calls come from the listener itself */
-	int outstanding;      /* from a proxy, and not answered */
-	uint64_t received_at; /* that one */
-	int timer;
-	struct sd_patience patience;
-	struct sd_watch *watch;
-	struct sd_reads *reads;
-	size_t count;
-	uint64_t deadline_ns;
-	int next_slot;
-	uint64_t last_id;
-	int last_slot;
-	struct sd_settled settled;
-};
 
 static int by_call(const void *a, const void *b)
 {
@@ -161,12 +144,6 @@ static int free_slot(struct sd_receiver *receiver)
 	return -ENOBUFS;
 }
 
-static void forget(struct sd_receiver *receiver, int slot)
-{
-	__atomic_store_n(&receiver->watch->pending[slot], 0, __ATOMIC_RELEASE);
-	receiver->next_slot = slot; /* the same cache line again, as long as calls come one by one */
-}
-
 /* The place of the call that the watchdog received for us: its notification is still there. */
 static int carried_slot(struct sd_watch *watch)
 {
@@ -194,16 +171,6 @@ static int next_call(struct sd_receiver *receiver)
 	if (!ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_RECV, receiver->watch->received))
 		return 0;
 	return errno == ENOENT || errno == EINTR ? -EAGAIN : -errno;
-}
-
-/* The caller has gone. A proxy's client waits for an answer all the same. */
-static void abandon(struct sd_receiver *receiver, uint64_t id, int slot)
-{
-	struct seccomp_notif_resp answer = {.id = id, .error = -EPERM};
-	if (receiver->proxy >= 0)
-		sd_proxy_answer(receiver->proxy, receiver->watch, &answer, receiver->received_at);
-	receiver->outstanding = 0;
-	forget(receiver, slot);
 }
 
 /* One call: see sd_receive. */
@@ -250,38 +217,6 @@ static int receive(struct sd_receiver *receiver, struct sd_call *call, int linge
 	}
 }
 
-/* 0: that takes more than a look. */
-static int give_again(struct sd_receiver *receiver, const struct sd_call *call,
-		      const struct sd_gift *gift)
-{
-	const struct sd_waiting waiting = {receiver->listener, call->id};
-	if (sd_open_is_plain(&waiting, call->tid, gift->path, gift->length) != 1)
-		return 0;
-	int fd = sd_open_again(gift->node->fd, gift->flags);
-	if (fd < 0)
-		return 0;
-	int number = sd_give(receiver, call->id, call->slot, fd, gift->flags & O_CLOEXEC);
-	close(fd);
-	receiver->watch->refused += number < 0 && number != -ENOENT;
-	return 1;
-}
-
-/* Answers the call received last, where an equal one was settled before. Whether what was read was its
- * caller's, the answer says itself: nobody gets it where that one has gone. */
-static int settle(struct sd_receiver *receiver, const struct sd_call *call)
-{
-	const struct sd_reply *reply =
-		sd_settled_find(&receiver->settled, call->key, (size_t)call->key_length);
-	if (!reply)
-		return 0;
-	if (reply->gift)
-		return give_again(receiver, call, reply->gift);
-	/* that the caller has gone is routine; any other error would be here again with the next one */
-	sd_answer_last(receiver, reply->value, reply->error, reply->proceed);
-	receiver->watch->refused += reply->refuses != 0;
-	return 1;
-}
-
 int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
 	       size_t also_count)
 {
@@ -290,41 +225,16 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 		int found = receive(receiver, call, linger_us, also, also_count);
 		if (found <= 0 || found & SD_UNREAD)
 			return found;
-		if (settle(receiver, call)) {
+		if (sd_answer_again(receiver, call)) {
 			call->settled++;
 		} else if (sd_id_valid(receiver->listener, call->id)) {
-			abandon(receiver, call->id, call->slot);
+			sd_abandon(receiver, call->id, call->slot);
 			linger_us = 0;
 		} else {
 			return found;
 		}
 	}
 	return 0;
-}
-
-void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
-	       int proceed, int refuses)
-{
-	const struct sd_reply reply = {value, error, proceed, refuses, NULL};
-	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);
-}
-
-void sd_settle_gift(struct sd_receiver *receiver, const struct sd_call *call,
-		    struct sd_node *node, uint32_t flags, const char *path, size_t length)
-{
-	struct sd_gift *gift = malloc(sizeof *gift + length);
-	if (!gift)
-		return;
-	*gift = (struct sd_gift){.node = node, .flags = flags, .length = length};
-	node->holders++;
-	memcpy(gift->path, path, length);
-	const struct sd_reply reply = {0, 0, 0, 0, gift};
-	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);
-}
-
-void sd_settle_no_more(struct sd_receiver *receiver)
-{
-	sd_settled_clear(&receiver->settled);
 }
 
 int sd_receiver_write(struct sd_receiver *receiver, uint64_t id, uint32_t tid, uint64_t address,
@@ -353,55 +263,4 @@ int sd_receiver_write_address(struct sd_receiver *receiver, uint64_t id, uint32_
 	end_reading(receiver);
 	close(memory);
 	return error;
-}
-
-int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value, int error,
-	      int proceed)
-{
-	if (slot < 0 || slot >= SD_PENDING)
-		return -EINVAL;
-	/* The kernel would take an error of any size and sign, and 1 would look like success. */
-	if (error > 0 || error < LOWEST_ERRNO || (error && value) || (proceed && (error || value)))
-		return -EINVAL;
-	uint32_t flags = proceed ? SECCOMP_USER_NOTIF_FLAG_CONTINUE : 0;
-	struct seccomp_notif_resp answer = {.id = id, .val = value, .error = error, .flags = flags};
-	int result = receiver->proxy >= 0
-			     ? sd_proxy_answer(receiver->proxy, receiver->watch, &answer,
-					       receiver->received_at)
-			     : sd_send_answer(receiver->listener, &answer);
-	receiver->outstanding = 0;
-	forget(receiver, slot);
-	return result;
-}
-
-int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int proceed)
-{
-	return sd_answer(receiver, receiver->last_id, receiver->last_slot, value, error, proceed);
-}
-
-int sd_give(struct sd_receiver *receiver, uint64_t id, int slot, int fd, uint32_t flags)
-{
-	struct seccomp_notif_addfd give = {
-		.id = id, .srcfd = (uint32_t)fd, .newfd_flags = flags,
-		/* a proxy's client has the answer to give: there the two are not one */
-		.flags = receiver->proxy >= 0 ? 0 : SECCOMP_ADDFD_FLAG_SEND,
-	};
-	if (slot < 0 || slot >= SD_PENDING)
-		return -EINVAL;
-	int number;
-	do
-		number = ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &give);
-	while (number < 0 && errno == EINTR);
-	if (number >= 0 && receiver->proxy < 0) {
-		receiver->outstanding = 0;
-		forget(receiver, slot);
-		return number;
-	}
-	int error = number < 0 ? -errno : 0;
-	if (error == -ENOENT) {
-		abandon(receiver, id, slot);
-		return error;
-	}
-	int told = sd_answer(receiver, id, slot, error ? 0 : number, error, 0);
-	return told ? told : error ? error : number;
 }

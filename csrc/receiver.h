@@ -58,6 +58,33 @@ void sd_settled_add(struct sd_settled *all, const char *key, size_t length,
 		    const struct sd_reply *reply);
 void sd_settled_clear(struct sd_settled *all);
 
+/* ---- receiver.c ---- */
+
+struct sd_receiver {
+	int listener;
+	int proxy;            /* -1: calls come from the listener itself */
+	int outstanding;      /* from a proxy, and not answered */
+	uint64_t received_at; /* that one */
+	int timer;
+	struct sd_patience patience;
+	struct sd_watch *watch;
+	struct sd_reads *reads;
+	size_t count;
+	uint64_t deadline_ns;
+	int next_slot;
+	uint64_t last_id;
+	int last_slot;
+	struct sd_settled settled;
+};
+
+/* ---- answers.c ---- */
+
+/* The caller has gone. A proxy's client waits for an answer all the same. */
+void sd_abandon(struct sd_receiver *receiver, uint64_t id, int slot);
+/* 1: the call received last is answered, as an equal one was; 0: none was settled, or that takes more
+ * than a look */
+int sd_answer_again(struct sd_receiver *receiver, const struct sd_call *call);
+
 /* ---- listener.c ---- */
 
 /* 0 or -errno */

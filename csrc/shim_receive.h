@@ -4,7 +4,7 @@
 
 /* cdef begin */
 
-/* ---- listener.c, receiver.c, arguments.c, memory.c: one notification at a time ---- */
+/* ---- listener.c, receiver.c, answers.c, arguments.c, memory.c: one notification at a time ---- */
 
 struct sd_reads { /* which arguments of one system call are what */
 	uint32_t arch;

@@ -28,21 +28,8 @@ from supervisor.kernel.shim import lib
 from supervisor.kernel.spawn import Helper
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.kernel.task import open_task
-from supervisor.model import (
-    Decision,
-    Facts,
-    MakeNode,
-    Mount,
-    Open,
-    Outcome,
-    Plan,
-    Remount,
-    Settings,
-    Snapshot,
-    SocketCall,
-    Unmount,
-    Verdict,
-)
+from supervisor.model import Decision, Facts, Outcome, Settings, Snapshot, Verdict
+from supervisor.plans import MakeNode, Mount, Open, Plan, Remount, SocketCall, Unmount
 
 LINGER_US: Final = 300
 _GRACE: Final = 0.5

@@ -27,17 +27,8 @@ from supervisor.kernel.hugetlbfs import shifted
 from supervisor.kernel.mounts import attr_of
 from supervisor.kernel.procfs import block_device_name, loop_is_bound, mounted_devices
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import (
-    Decision,
-    Facts,
-    Mount,
-    MountSettings,
-    Outcome,
-    Remount,
-    Snapshot,
-    Source,
-    Verdict,
-)
+from supervisor.model import Decision, Facts, MountSettings, Outcome, Snapshot, Source, Verdict
+from supervisor.plans import Mount, Remount
 
 _ATTEMPTS: Final = 3
 _MOST_KNOWN: Final = 64

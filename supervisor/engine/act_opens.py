@@ -29,7 +29,8 @@ from supervisor.kernel.opening import (
 )
 from supervisor.kernel.procfs import host_node
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import Decision, Facts, Given, Inject, Open, Outcome, Snapshot, Verdict
+from supervisor.model import Decision, Facts, Given, Inject, Outcome, Snapshot, Verdict
+from supervisor.plans import Open
 
 _LINGER_US: Final = 300
 _ATTEMPTS: Final = 3

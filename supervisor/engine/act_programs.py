@@ -14,7 +14,8 @@ from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import Makers
 from supervisor.engine.mount_call import Look, MountCall, MountError
 from supervisor.kernel.mounts import attr_of
-from supervisor.model import Mount, MountSettings
+from supervisor.model import MountSettings
+from supervisor.plans import Mount
 
 _Ids = Sequence[tuple[int, int, int]] | None
 

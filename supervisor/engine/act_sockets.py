@@ -38,15 +38,8 @@ from supervisor.kernel import features
 from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX, family_of
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import interrupted, thread_group
-from supervisor.model import (
-    Decision,
-    Facts,
-    Outcome,
-    Snapshot,
-    SocketCall,
-    SocketSettings,
-    Verdict,
-)
+from supervisor.model import Decision, Facts, Outcome, Snapshot, SocketSettings, Verdict
+from supervisor.plans import SocketCall
 
 _LINGER_US: Final = 300
 _BEAT: Final = 0.1  # how often a long wait looks after its caller

@@ -14,7 +14,7 @@ from supervisor.engine.helpers import Makers
 from supervisor.engine.works import gone_of, put
 from supervisor.kernel.mounts import MNT_DETACH, MNT_FORCE
 from supervisor.kernel.shim import lib
-from supervisor.model import Place, Unmount
+from supervisor.plans import Place, Unmount
 
 _TIDYING: Final = 2.0
 

@@ -10,7 +10,8 @@ from supervisor.engine.act_sockets import Sockets
 from supervisor.engine.limits import Limits
 from supervisor.engine.socket_jobs import SocketJob
 from supervisor.kernel.syscalls import CallSpec
-from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot, SocketCall
+from supervisor.model import Decision, Facts, Outcome, Snapshot
+from supervisor.plans import Plan, SocketCall
 from supervisor.policy.compiled import CompiledPolicy
 
 

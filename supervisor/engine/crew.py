@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from supervisor.engine.limits import DEFAULT, Limits, Pace
 from supervisor.kernel.syscalls import CallSpec
-from supervisor.model import Decision, Facts, Outcome, Plan, Snapshot
+from supervisor.model import Decision, Facts, Outcome, Snapshot
+from supervisor.plans import Plan
 
 
 class PlanActor(Protocol):

@@ -15,7 +15,8 @@ from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel import bpf, simulate
 from supervisor.kernel.syscalls import CallSpec, as_filtered
-from supervisor.model import Arg, Decision, Facts, Outcome, Plan, Snapshot, Verdict
+from supervisor.model import Arg, Decision, Facts, Outcome, Snapshot, Verdict
+from supervisor.plans import Plan
 from supervisor.policy.compiled import CompiledPolicy
 
 COMPANIONS = frozenset({"node_files", "umounts", "peer_names"})

@@ -18,7 +18,8 @@ from supervisor.kernel import fuse_programs
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.procfs import work_of
 from supervisor.kernel.shim import check, ffi, lib
-from supervisor.model import Mount, MountSettings
+from supervisor.model import MountSettings
+from supervisor.plans import Mount
 
 if TYPE_CHECKING:
     from supervisor.engine.mount_call import Look, MountCall

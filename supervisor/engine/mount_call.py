@@ -16,7 +16,8 @@ from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
 from supervisor.kernel.task import signals
-from supervisor.model import Decision, Mount, Remount
+from supervisor.model import Decision
+from supervisor.plans import Mount, Remount
 
 _LINGER_US: Final = 300
 _LINGER_ALONE_US: Final = 3000

@@ -6,14 +6,7 @@ import re
 from typing import Final
 
 from supervisor.kernel.procfs import file_name
-from supervisor.model import (
-    ChangeNode,
-    LinkNode,
-    MakeNode,
-    Plan,
-    RemoveNode,
-    RenameNode,
-)
+from supervisor.plans import ChangeNode, LinkNode, MakeNode, Plan, RemoveNode, RenameNode
 
 _PLACES: Final = 1 << 18
 _AT_SYMLINK_FOLLOW: Final = 0x400

@@ -7,7 +7,8 @@ from typing import Final
 from supervisor.engine.works import Job
 from supervisor.kernel.procfs import host_node
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import MakeNode, Settings
+from supervisor.model import Settings
+from supervisor.plans import MakeNode
 
 PROBE: Final[int] = lib.SD_WORK_PROBE
 _FLAGS: Final[dict[str, int]] = {

@@ -15,7 +15,7 @@ from supervisor.engine.helpers import Makers
 from supervisor.engine.mount_call import Look, MountCall, MountError
 from supervisor.kernel.mounts import ATIME, MS_REMOUNT, attr_of, remounted
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import Remount
+from supervisor.plans import Remount
 
 
 async def remount(makers: Makers, call: MountCall, look: Look, plan: Remount) -> bool:

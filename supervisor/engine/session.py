@@ -11,7 +11,6 @@ Whatever goes wrong, the caller is refused: no error ends in `continue`.
 from __future__ import annotations
 
 import os
-import signal
 import time
 from errno import ENOBUFS, ENOTCONN, EPERM
 
@@ -20,6 +19,7 @@ import trio
 from supervisor.engine.callers import Callers, SecondLook
 from supervisor.engine.crew import Crew, PlanActor, Totals
 from supervisor.engine.decide import OPEN, Judge, Ruling, reply_of, reply_to
+from supervisor.engine.killing import kill
 from supervisor.engine.latch import Latch
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
@@ -27,10 +27,11 @@ from supervisor.engine.snapshot import PROCEED, Receiver, Reply
 from supervisor.handlers.base import UNREADABLE, UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.shim import lib
-from supervisor.kernel.task import open_task, signals, thread_group
-from supervisor.model import Decision, MakeNode, Outcome, Snapshot, Verdict
+from supervisor.kernel.task import open_task, signals
+from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe.complaint import complain
 from supervisor.observe.records import Records
+from supervisor.plans import MakeNode
 from supervisor.policy.compiled import CompiledPolicy
 
 _BACK_OFF = 0.01
@@ -335,7 +336,7 @@ class Session:
     async def _perform(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
         decision, spec = ruling.decision, ruling.spec
         if decision.verdict is Verdict.KILL or spec is None:
-            return self._kill(snapshot)
+            return kill(snapshot, self._receiver.valid, self._on_error)
         plan = ruling.plan or FAMILIES[spec.family].plan(snapshot, decision)
         if plan is None:
             assert ruling.companion, "only what the filter notifies for our sake can be left alone"
@@ -376,25 +377,9 @@ class Session:
         if final is None or final.audit or final.verdict in (Verdict.EMULATE, Verdict.INJECT):
             return outcome
         if final.verdict is Verdict.KILL:
-            killed = self._kill(snapshot)
+            killed = kill(snapshot, self._receiver.valid, self._on_error)
             return outcome._replace(errno=killed.errno, how=killed.how)
         if final.verdict is Verdict.REFUSE and not self._judge.leaves_refusals(spec):
             return outcome
         _, error, proceed = reply_to(final)
         return outcome._replace(errno=-error, how="", left_alone=bool(proceed))
-
-    def _kill(self, snapshot: Snapshot) -> Outcome:
-        """Ends the caller's process, which is named for certain: it waits for our answer."""
-        group = thread_group(snapshot.tid)
-        if group is not None:
-            try:
-                pidfd = os.pidfd_open(group)
-                try:
-                    if self._receiver.valid(snapshot.id):
-                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                        return Outcome(EPERM, "killed")
-                finally:
-                    os.close(pidfd)
-            except OSError as error:
-                return Outcome(self._on_error, f"could not be killed: {error.strerror}")
-        return Outcome(self._on_error, "the caller has gone")

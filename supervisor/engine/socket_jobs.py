@@ -10,7 +10,8 @@ from supervisor.engine.porters import Porter
 from supervisor.kernel.address_text import written
 from supervisor.kernel.addresses import address_of
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import Snapshot, SocketCall
+from supervisor.model import Snapshot
+from supervisor.plans import SocketCall
 from supervisor.policy.leads import led_to
 
 _OPERATIONS: Final = {

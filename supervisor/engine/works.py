@@ -9,18 +9,8 @@ from typing import Any, Final
 from supervisor.engine.helpers import Maker, Makers, Resolvers
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
-from supervisor.model import (
-    ChangeNode,
-    Decision,
-    Facts,
-    LinkNode,
-    Place,
-    Plan,
-    RemoveNode,
-    RenameNode,
-    Snapshot,
-    Unmount,
-)
+from supervisor.model import Decision, Facts, Snapshot
+from supervisor.plans import ChangeNode, LinkNode, Place, Plan, RemoveNode, RenameNode, Unmount
 
 NOT_BEGUN: Final = -1
 _CAPABILITIES: Final = {"chown": 0, "fowner": 3}  # of capability.h

@@ -13,7 +13,8 @@ from errno import EFAULT, EINVAL, EMSGSIZE, ENAMETOOLONG, ENOBUFS
 from typing import Final
 
 from supervisor.kernel.syscalls import AT_FDCWD, CallSpec, Condition, Kind, Match, Param
-from supervisor.model import Arg, Decision, Place, Plan, Snapshot
+from supervisor.model import Arg, Decision, Snapshot
+from supervisor.plans import Place, Plan
 from supervisor.policy.families import (
     CALLER_KEYS,
     AccessMatch,

@@ -22,7 +22,8 @@ from supervisor.handlers.base import (
     call,
 )
 from supervisor.kernel.device_numbers import split_device
-from supervisor.model import Decision, MakeNode, Place, Settings, Snapshot
+from supervisor.model import Decision, Settings, Snapshot
+from supervisor.plans import MakeNode, Place
 
 
 class DeviceNodes(Family):

@@ -39,16 +39,8 @@ from supervisor.kernel.mounts import (
     MS_UNBINDABLE,
     without_magic,
 )
-from supervisor.model import (
-    Arg,
-    Decision,
-    Mount,
-    MountSettings,
-    Place,
-    Remount,
-    Snapshot,
-    Verdict,
-)
+from supervisor.model import Arg, Decision, MountSettings, Snapshot, Verdict
+from supervisor.plans import Mount, Place, Remount
 from supervisor.policy.mounts import MountRules
 
 _FLAGS_AT: Final = 3

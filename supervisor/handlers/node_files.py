@@ -27,16 +27,8 @@ from supervisor.handlers.base import (
     number,
     place,
 )
-from supervisor.model import (
-    ChangeNode,
-    Decision,
-    LinkNode,
-    Place,
-    Plan,
-    RemoveNode,
-    RenameNode,
-    Snapshot,
-)
+from supervisor.model import Decision, Snapshot
+from supervisor.plans import ChangeNode, LinkNode, Place, Plan, RemoveNode, RenameNode
 
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_REMOVEDIR: Final = 0x200

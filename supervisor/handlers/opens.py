@@ -25,7 +25,8 @@ from supervisor.handlers.base import (
     call,
 )
 from supervisor.kernel.opening import ACCESS_WORDS, O_ACCMODE, O_DIRECTORY, O_PATH
-from supervisor.model import Arg, Decision, Inject, Open, Place, Snapshot, Verdict
+from supervisor.model import Arg, Decision, Inject, Snapshot, Verdict
+from supervisor.plans import Open, Place
 from supervisor.policy.match import lexical
 from supervisor.policy.opens import OpenRules, how_of, path_at
 

@@ -18,7 +18,8 @@ from supervisor.handlers.base import (
     call,
     number,
 )
-from supervisor.model import Decision, Snapshot, SocketCall
+from supervisor.model import Decision, Snapshot
+from supervisor.plans import SocketCall
 
 
 class PeerNames(Family):

@@ -30,7 +30,8 @@ from supervisor.handlers.base import (
     call,
 )
 from supervisor.kernel.addresses import address_of
-from supervisor.model import Arg, Decision, Snapshot, SocketCall, SocketSettings
+from supervisor.model import Arg, Decision, Snapshot, SocketSettings
+from supervisor.plans import SocketCall
 from supervisor.policy.sockets import OPERATIONS
 
 _LENGTH_AT: Final = 5

@@ -26,7 +26,8 @@ from supervisor.handlers.base import (
     place,
 )
 from supervisor.kernel.mounts import MNT_DETACH, MNT_EXPIRE, MNT_FORCE, UMOUNT_NOFOLLOW
-from supervisor.model import Decision, Plan, Snapshot, Unmount
+from supervisor.model import Decision, Snapshot
+from supervisor.plans import Plan, Unmount
 
 _KNOWN: Final = MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW
 _TARGET: Final = ("target", Kind.PATH)

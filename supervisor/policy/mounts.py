@@ -22,15 +22,7 @@ from supervisor.kernel.mounts import (
     names_of,
     without_magic,
 )
-from supervisor.model import (
-    Arg,
-    Decision,
-    Facts,
-    MountCeiling,
-    MountSettings,
-    Source,
-    Verdict,
-)
+from supervisor.model import Arg, Decision, Facts, MountCeiling, MountSettings, Source, Verdict
 from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import NodeRange, glob_matches, node_matches
 from supervisor.policy.mount_ceiling import ceilings

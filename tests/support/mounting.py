@@ -193,16 +193,8 @@ def _serve(config: dict[str, Any]) -> None:
     from supervisor.engine.act import Actor as RealActor
     from supervisor.engine.limits import DEFAULT
     from supervisor.kernel.fuse_programs import PROGRAMS
-    from supervisor.model import (
-        Decision,
-        Facts,
-        Mount,
-        MountSettings,
-        Place,
-        Remount,
-        Snapshot,
-        Verdict,
-    )
+    from supervisor.model import Decision, Facts, MountSettings, Snapshot, Verdict
+    from supervisor.plans import Mount, Place, Remount
 
     class Said:
         nodes = "private"

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "supervisor"
 # A room may import what stands after it.
 ROOMS = (
     "__main__", "cli", "intake", "daemon", "engine", "observe", "handlers", "policy", "kernel",
-    "model", "errors",
+    "plans", "model", "errors",
 )
 
 # Who alone may import what; a room stands for all its modules.

@@ -5,15 +5,8 @@ from __future__ import annotations
 import os
 
 from supervisor.engine.names import LiveNodes, last_component
-from supervisor.model import (
-    ChangeNode,
-    LinkNode,
-    MakeNode,
-    Place,
-    RemoveNode,
-    RenameNode,
-    Settings,
-)
+from supervisor.model import Settings
+from supervisor.plans import ChangeNode, LinkNode, MakeNode, Place, RemoveNode, RenameNode
 
 NO_TASK = -1
 

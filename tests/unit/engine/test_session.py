@@ -18,7 +18,8 @@ from supervisor.engine.snapshot import Receiver
 from supervisor.engine.works import Job
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.kernel.syscalls import CallSpec
-from supervisor.model import Decision, Facts, MakeNode, Outcome, Plan, Snapshot
+from supervisor.model import Decision, Facts, Outcome, Snapshot
+from supervisor.plans import MakeNode, Plan
 from supervisor.policy.compiled import CompiledPolicy
 from tests.support.listener import Listened, deadline_timer, watch
 from tests.support.policies import mknod

@@ -9,23 +9,18 @@ import pytest
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.syscalls import AT_FDCWD, X86_64
-from supervisor.model import (
-    Arg,
+from supervisor.model import Arg, Decision, MountSettings, Settings, Snapshot, Verdict
+from supervisor.plans import (
     ChangeNode,
-    Decision,
     LinkNode,
     MakeNode,
     Mount,
-    MountSettings,
     Place,
     Plan,
     Remount,
     RemoveNode,
     RenameNode,
-    Settings,
-    Snapshot,
     Unmount,
-    Verdict,
 )
 
 BIND = Settings(realise="bind")

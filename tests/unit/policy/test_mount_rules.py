@@ -13,15 +13,7 @@ from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.mounts import MS
 from supervisor.kernel.simulate import run
 from supervisor.kernel.syscalls import I386
-from supervisor.model import (
-    Decision,
-    Facts,
-    MountCeiling,
-    MountSettings,
-    Snapshot,
-    Source,
-    Verdict,
-)
+from supervisor.model import Decision, Facts, MountCeiling, MountSettings, Snapshot, Source, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.mounts import split_options
 from supervisor.policy.shadows import shadows

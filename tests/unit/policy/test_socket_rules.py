@@ -13,15 +13,8 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel import bpf, simulate
 from supervisor.kernel.address_text import read
 from supervisor.kernel.syscalls import I386, X86_64, numbers
-from supervisor.model import (
-    Arg,
-    Decision,
-    Facts,
-    Snapshot,
-    SocketCall,
-    SocketSettings,
-    Verdict,
-)
+from supervisor.model import Arg, Decision, Facts, Snapshot, SocketSettings, Verdict
+from supervisor.plans import SocketCall
 from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain

@@ -1,0 +1,132 @@
+/* Answers calls: by numbers, by descriptors, and where an equal one was settled before by the same again. */
+#include "compat.h"
+#include "proxy.h"
+#include "receiver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void forget(struct sd_receiver *receiver, int slot)
+{
+	__atomic_store_n(&receiver->watch->pending[slot], 0, __ATOMIC_RELEASE);
+	receiver->next_slot = slot; /* the same cache line again, as long as calls come one by one */
+}
+
+void sd_abandon(struct sd_receiver *receiver, uint64_t id, int slot)
+{
+	struct seccomp_notif_resp answer = {.id = id, .error = -EPERM};
+	if (receiver->proxy >= 0)
+		sd_proxy_answer(receiver->proxy, receiver->watch, &answer, receiver->received_at);
+	receiver->outstanding = 0;
+	forget(receiver, slot);
+}
+
+int sd_answer(struct sd_receiver *receiver, uint64_t id, int slot, int64_t value, int error,
+	      int proceed)
+{
+	if (slot < 0 || slot >= SD_PENDING)
+		return -EINVAL;
+	/* The kernel would take an error of any size and sign, and 1 would look like success. */
+	if (error > 0 || error < LOWEST_ERRNO || (error && value) || (proceed && (error || value)))
+		return -EINVAL;
+	uint32_t flags = proceed ? SECCOMP_USER_NOTIF_FLAG_CONTINUE : 0;
+	struct seccomp_notif_resp answer = {.id = id, .val = value, .error = error, .flags = flags};
+	int result = receiver->proxy >= 0
+			     ? sd_proxy_answer(receiver->proxy, receiver->watch, &answer,
+					       receiver->received_at)
+			     : sd_send_answer(receiver->listener, &answer);
+	receiver->outstanding = 0;
+	forget(receiver, slot);
+	return result;
+}
+
+int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int proceed)
+{
+	return sd_answer(receiver, receiver->last_id, receiver->last_slot, value, error, proceed);
+}
+
+int sd_give(struct sd_receiver *receiver, uint64_t id, int slot, int fd, uint32_t flags)
+{
+	struct seccomp_notif_addfd give = {
+		.id = id, .srcfd = (uint32_t)fd, .newfd_flags = flags,
+		/* a proxy's client has the answer to give: there the two are not one */
+		.flags = receiver->proxy >= 0 ? 0 : SECCOMP_ADDFD_FLAG_SEND,
+	};
+	if (slot < 0 || slot >= SD_PENDING)
+		return -EINVAL;
+	int number;
+	do
+		number = ioctl(receiver->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &give);
+	while (number < 0 && errno == EINTR);
+	if (number >= 0 && receiver->proxy < 0) {
+		receiver->outstanding = 0;
+		forget(receiver, slot);
+		return number;
+	}
+	int error = number < 0 ? -errno : 0;
+	if (error == -ENOENT) {
+		sd_abandon(receiver, id, slot);
+		return error;
+	}
+	int told = sd_answer(receiver, id, slot, error ? 0 : number, error, 0);
+	return told ? told : error ? error : number;
+}
+
+/* 0: that takes more than a look. */
+static int give_again(struct sd_receiver *receiver, const struct sd_call *call,
+		      const struct sd_gift *gift)
+{
+	const struct sd_waiting waiting = {receiver->listener, call->id};
+	if (sd_open_is_plain(&waiting, call->tid, gift->path, gift->length) != 1)
+		return 0;
+	int fd = sd_open_again(gift->node->fd, gift->flags);
+	if (fd < 0)
+		return 0;
+	int number = sd_give(receiver, call->id, call->slot, fd, gift->flags & O_CLOEXEC);
+	close(fd);
+	receiver->watch->refused += number < 0 && number != -ENOENT;
+	return 1;
+}
+
+/* Whether what was read was its caller's, the answer says itself: nobody gets it where that one has gone. */
+int sd_answer_again(struct sd_receiver *receiver, const struct sd_call *call)
+{
+	const struct sd_reply *reply =
+		sd_settled_find(&receiver->settled, call->key, (size_t)call->key_length);
+	if (!reply)
+		return 0;
+	if (reply->gift)
+		return give_again(receiver, call, reply->gift);
+	/* that the caller has gone is routine; any other error would be here again with the next one */
+	sd_answer_last(receiver, reply->value, reply->error, reply->proceed);
+	receiver->watch->refused += reply->refuses != 0;
+	return 1;
+}
+
+void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
+	       int proceed, int refuses)
+{
+	const struct sd_reply reply = {value, error, proceed, refuses, NULL};
+	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);
+}
+
+void sd_settle_gift(struct sd_receiver *receiver, const struct sd_call *call,
+		    struct sd_node *node, uint32_t flags, const char *path, size_t length)
+{
+	struct sd_gift *gift = malloc(sizeof *gift + length);
+	if (!gift)
+		return;
+	*gift = (struct sd_gift){.node = node, .flags = flags, .length = length};
+	node->holders++;
+	memcpy(gift->path, path, length);
+	const struct sd_reply reply = {0, 0, 0, 0, gift};
+	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);
+}
+
+void sd_settle_no_more(struct sd_receiver *receiver)
+{
+	sd_settled_clear(&receiver->settled);
+}
