@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,7 +16,7 @@ import pytest
 
 from tests.live.test_mount_programs import fuse, image, inner_root
 from tests.support.people import Person, python
-from tests.support.program import run
+from tests.support.program import Started, run
 from tests.support.scratch import compile_c, scratch
 
 __all__ = ["fuse"]
@@ -177,6 +179,54 @@ def test_a_program_that_hangs_is_forced(user: Person, place: Path, flags: int) -
     start = time.monotonic()
     inside(user, place, f"m ext3 /mnt; sleep 1; u /mnt {flags}; ! grep -q ' /mnt ' /proc/mounts")
     assert time.monotonic() - start < 30
+
+
+def beginning(started: Started) -> int:
+    """The beginning of the next program, once it waits for its order."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        for pid in started.processes():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+                if name.endswith("(seccompd-spare") and rest.startswith("S"):
+                    return pid
+    raise AssertionError("nothing is there for the next mount")
+
+
+def test_the_next_program_is_ready_while_the_session_waits_for_a_call(
+    person: Person, place: Path
+) -> None:
+    # the session has not been woken up since it asked for that beginning
+    image(place)
+    os.chown(place / "ext4.img", inner_root() if person.name is None else person.uid, -1)
+    script = f"""
+import sys
+sys.argv[1:] = ["mount", "{place}/ext4.img", "/mnt", "ext2"]
+call = compile(open("{place}/calls.py").read().rpartition("sys.exit")[0], "calls", "exec")
+for turn in range(3):
+    exec(call); assert not got
+    print("mounted", flush=True)
+    assert not libc.umount2(b"/mnt", 0)
+    print("unmounted", flush=True); sys.stdin.readline()
+"""
+    words = ["run", "--policy", str(place / "rules.yaml"), "--audit", str(place / "audit"), "--"]
+    (place / "audit").touch()
+    (place / "audit").chmod(0o666)
+    started = Started(person, [*words, python(person), "-c", script], stdin=subprocess.PIPE)
+    told, hears = started.process.stdout, started.process.stdin
+    assert told is not None
+    assert hears is not None
+    begun = []
+    for _ in range(3):
+        assert told.readline() + told.readline() == b"mounted\nunmounted\n"
+        begun.append(beginning(started))
+        hears.write(b"\n")
+        hears.flush()
+    done = started.finish()
+    assert (done.returncode, done.stderr) == (0, "")
+    records = map(json.loads, (place / "audit").read_text().splitlines())
+    mounted = [r["how"] for r in records if r.get("syscall") == "mount"]
+    assert mounted[1:] == [f"fuse, pid {pid}" for pid in begun[:2]]
 
 
 def test_umounts_of_others_are_left_alone(person: Person, place: Path) -> None:
