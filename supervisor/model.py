@@ -354,17 +354,9 @@ class Open:
 
 
 Plan = (
-    MakeNode
-    | RemoveNode
-    | RenameNode
-    | LinkNode
-    | ChangeNode
-    | Mount
-    | Remount
-    | Unmount
-    | SocketCall
-    | Open
-)
+    MakeNode | RemoveNode | RenameNode | LinkNode | ChangeNode | Mount | Remount | Unmount
+    | SocketCall | Open
+)  # fmt: skip
 
 
 class Given(NamedTuple):
