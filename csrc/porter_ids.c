@@ -120,6 +120,7 @@ int sd_porter_go_to(int net_ns, const struct sd_caller *caller)
 	if (!error && setns(net_ns, CLONE_NEWNET))
 		error = -errno;
 	int again = sd_set_caps(caller->caps & SOCKET_CAPS & permitted, permitted);
+	sd_harden();
 	return error ? error : again;
 }
 

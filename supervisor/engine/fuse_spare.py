@@ -84,7 +84,7 @@ class Spare:
 
     def start(self, program: Any) -> bool:
         """Starts `program` (struct sd_program) with it, as sd_program_start does without."""
-        # While a session lingers for its next call, the task that waits for it does not run.
+        # While a session lingers for its next call, nobody runs who would wait for the spare one.
         if not self._made() or self._starter is None:
             return False
         ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
