@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from socket import AF_INET6, inet_ntop
 from typing import Any
 
 from supervisor.kernel.address_text import written
@@ -101,7 +102,7 @@ def settings_of(decision: Decision) -> dict[str, Any]:
     if isinstance(how, Settings):
         return {} if how == Settings() else {"realise": how.realise}
     if isinstance(how, SocketSettings):
-        return {"redirect": written(how.redirect)} if how.redirect else {}
+        return _led(how)
     if isinstance(how, Inject):
         return _given(how)
     forced = how.force & ~MS["nodev"]
@@ -114,6 +115,14 @@ def settings_of(decision: Decision) -> dict[str, Any]:
         "devices": not how.force & MS["nodev"],
     }
     return {key: value for key, value in said.items() if value}
+
+
+def _led(how: SocketSettings) -> dict[str, Any]:
+    """Where a rule leads calls, by its own words."""
+    if how.prefix is not None:
+        prefix, bits = how.prefix
+        return {"translate": f"{inet_ntop(AF_INET6, prefix)}/{bits}"}
+    return {"redirect": written(how.redirect)} if how.redirect else {}
 
 
 def _given(what: Inject) -> dict[str, Any]:

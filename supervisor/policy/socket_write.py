@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from supervisor.kernel.addresses import Address, ip_text
 from supervisor.policy import write
@@ -48,13 +48,15 @@ def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[write.NewRule]:
     """
     led: dict[str, list[Asked]] = {}
     for asked in calls:
-        settings = (asked.recorded or {}).get("emulate", {})
-        led.setdefault(settings.get("redirect", ""), []).append(asked)
-    return [rule for where, some in led.items() for rule in _rules(some, pick, _do(where))]
+        led.setdefault(_do((asked.recorded or {}).get("emulate", {})), []).append(asked)
+    return [rule for do, some in led.items() for rule in _rules(some, pick, do)]
 
 
-def _do(redirect: str) -> str:
-    """Where calls are led to; without a port to that which was asked for."""
+def _do(settings: Mapping[str, str]) -> str:
+    """Where calls were led to; without a port to that which was asked for."""
+    if prefix := settings.get("translate"):
+        return f"{{translate: {write.quoted(prefix)}}}"
+    redirect = settings.get("redirect", "")
     if not redirect:
         return "emulate"
     address, _, port = redirect.rpartition(":")

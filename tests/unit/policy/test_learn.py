@@ -341,6 +341,7 @@ syscalls:
     - {fstype: xfs, source: "/i/*", host_gid: 7, do: {emulate: {devices: true}}}
   connect:
     - {to: 10.0.0.1, port: 443, do: {redirect: "127.0.0.1:8443"}}
+    - {to: 192.0.2.0/24, do: {translate: "64:ff9b::/96"}}
     - {to: "::/0", host_uid: 5, do: {redirect: "::1"}}
     - {do: emulate}
   open:
@@ -358,6 +359,7 @@ ASKED = [
     'mknod("/t/null", S_IFCHR|0666, makedev(1, 3))',
     'mount("/i/x", "/m", "xfs", MS_RDONLY, NULL)',
     'connect(3, {sa_family=AF_INET, sin_port=htons(443), sin_addr=inet_addr("10.0.0.1")}, 16)',
+    'connect(3, {sa_family=AF_INET, sin_port=htons(443), sin_addr=inet_addr("192.0.2.1")}, 16)',
     'connect(3, {sa_family=AF_INET6, sin6_port=htons(80), sin6_flowinfo=htonl(0), '
     'inet_pton(AF_INET6, "2001:db8::1", &sin6_addr), sin6_scope_id=0}, 28)',
     'connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("10.0.0.2")}, 16)',
