@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 class Limits(NamedTuple):
     """`snapshot`: how long reading one caller's memory may take before the watchdog steps in.
 
-    `linger_us`: how long at least an idle session waits in the kernel for the next call before it goes
+    `linger_us`: how long at least an idle session waits in the kernel for a call before it goes
     back to sleep in trio, which takes longer to wake up. `drain`: how many calls are answered
     before other tasks of the session get their turn. `memo`: how many decisions are remembered.
     `restarts`: how many sessions may die within `restart_window` before calls are only refused.
