@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { STACK = 64 * 1024 };
@@ -166,18 +167,26 @@ static int in_a_thread(struct making *making)
 	return making->result;
 }
 
-/* In the network namespace of the caller's socket, which need not be the caller's own any more. */
+static int is_our_network(int net_ns)
+{
+	struct stat theirs, ours;
+	return !fstat(net_ns, &theirs) && !stat("/proc/self/ns/net", &ours) &&
+	       theirs.st_ino == ours.st_ino && theirs.st_dev == ours.st_dev;
+}
+
+/* In the caller's network namespace, if that is its socket's, too: one of elsewhere, which somebody has
+ * passed on, is no way to more sockets there. */
 static int in_its_network(const struct sd_another *another, struct making *making)
 {
-	int sock = socket(making->family, making->type | SOCK_CLOEXEC, making->protocol);
-	if (sock < 0)
-		return -errno;
-	if (same_network(sock, another->old))
-		return sock;
-	close(sock);
 	if (another->net_ns < 0)
 		return -EPERM;
-	sock = in_a_thread(making);
+	int sock;
+	if (is_our_network(another->net_ns)) {
+		sock = socket(making->family, making->type | SOCK_CLOEXEC, making->protocol);
+		sock = sock < 0 ? -errno : sock;
+	} else {
+		sock = in_a_thread(making);
+	}
 	if (sock < 0 || same_network(sock, another->old))
 		return sock;
 	close(sock);

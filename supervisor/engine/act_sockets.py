@@ -171,12 +171,16 @@ class Sockets:
                 missing = await _followed(path, job, task)
             if redecide is not None:
                 decision = redecide(path.facts(task))
-                if decision.verdict is not Verdict.EMULATE and missing is None:
+                if decision.verdict is not Verdict.EMULATE:
+                    if missing is not None:
+                        raise missing
                     return Outcome(EACCES, path=path.name, decision=decision)
+                # where it leads is what the rule says that grants it, not what the first look said
                 settings = decision.settings
-                if isinstance(settings, SocketSettings) and settings != plan.settings:
-                    plan = replace(plan, settings=settings)
-                    job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+                if not isinstance(settings, SocketSettings):
+                    settings = SocketSettings()
+                plan = replace(plan, settings=settings)
+                job = SocketJob(plan, snapshot, by_thread=self._by_thread)
             if missing is not None and not job.target:
                 raise missing
             if not valid():

@@ -77,7 +77,11 @@ class Spare:
             pid = lib.sd_spare_made(self._starter.sock)
             self._begun = pid == -EAGAIN
             if pid > 0:
-                self._pid, self._pidfd = pid, os.pidfd_open(pid)
+                try:
+                    self._pidfd = os.pidfd_open(pid)
+                    self._pid = pid
+                except OSError:
+                    self._lose()  # and it ends with who made it
             elif not self._begun:
                 self._lose()
         return bool(self._pid)
@@ -92,6 +96,7 @@ class Spare:
             self._life.cancel()
             return False
         if lib.sd_spare_start(self._starter.sock, program, self._pid, self._pidfd):
+            self._life.cancel()  # nobody waits for it any more
             return False
         self._pid, self._pidfd = 0, -1
         self._life.cancel()

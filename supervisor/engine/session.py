@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from errno import ENOBUFS, ENOTCONN, EPERM
+from errno import EFAULT, EINVAL, ENOBUFS, ENOTCONN, EPERM
 
 import trio
 
@@ -260,7 +260,10 @@ class Session:
             # what cannot be written leaves a call that was made all the same, as with the kernel
             receiver.write(id_, snapshot.tid, *outcome.told)
         if outcome.named is not None:
-            outcome = outcome._replace(errno=receiver.name(id_, snapshot.tid, *outcome.named))
+            errno = receiver.name(id_, snapshot.tid, *outcome.named)
+            # all else is a failure of ours, and the kernel knows a name, too
+            known = errno in (0, EFAULT, EINVAL)
+            outcome = outcome._replace(errno=errno if known else 0, left_alone=not known)
         decision = outcome.decision or ruling.decision
         reply = reply_of(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.

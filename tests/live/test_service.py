@@ -75,7 +75,7 @@ def test_sockets_that_listen_already(
     with (
         listening(files) as found,
         serving(
-            root, place, {"host": POLICY}, socket=files[1],
+            root, place, {"host": POLICY}, control=files[0], socket=files[1],
             start=manager.start([*zip(names.split(" "), found, strict=True)]),
         ) as daemon,
     ):

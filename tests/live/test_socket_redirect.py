@@ -103,6 +103,28 @@ def test_by_who_calls(person: Person, place: Path, web: int) -> None:
     assert inside(person, place, script, options) == [str(web)]
 
 
+@pytest.mark.parametrize("rule", ["uid: 12345", "mode: audit, accept_race: true"])
+def test_a_path_that_is_not_there(person: Person, place: Path, web: int, rule: str) -> None:
+    """It is led elsewhere only by a rule that the second look grants by, too."""
+    options = policy(
+        place / "missing.yaml",
+        [f'path: {place}/for-all, uid: 0, do: {{redirect: "{LOCAL}:{web}"}}',
+         f'path: "{place}/for-o*", {rule}, do: {{redirect: "{LOCAL}:{web}"}}'],
+    )  # fmt: skip
+    script = f"""
+for name in ("for-all", "for-others"):
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect("{place}/" + name)
+        print("connected")
+    except OSError as error:
+        print(error.strerror)
+    print(sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_UNIX)
+"""
+    expected = ["connected", "False", "No such file or directory", "True"]
+    assert inside(person, place, script, options) == expected
+
+
 def test_datagrams(person: Person, place: Path) -> None:
     counter = Counter()
     options = policy(

@@ -23,13 +23,15 @@ class Daemon:
     def __init__(
         self, person: Person, place: Path, settings: Mapping[str, Any], *,
         start: Sequence[str] = (), environ: Mapping[str, str] | None = None,
-        socket: Path | None = None,
+        socket: Path | None = None, control: Path | None = None,
     ) -> None:
-        """`start`: words that come before the command; `socket`: where it listens then."""
+        """`start`: words that come before the command; `socket`, `control`: where it listens then.
+        """
         self.place = place
         self.runtime = place / "run"
         self.audit = place / "audit.json"
         self.socket = socket or self.runtime / "oci.sock"
+        self.control = control or self.runtime / "control.sock"
         self.lead = start
         self._environ = {"SECCOMPD_TEST_TRACEBACK": "1", **(environ or {})}
         (place / "policies").mkdir(exist_ok=True)
@@ -59,12 +61,16 @@ class Daemon:
                 env=self._environ,
                 lead=self.lead,
             )
-        wait_for(self._listens, bool)
+        try:
+            wait_for(self._listens, bool)
+        except BaseException:
+            self.started.kill()
+            raise
 
     def _listens(self) -> bool:
         assert self.started.process.poll() is None, self.log()
         # both: what a daemon that was killed has left is there, and nobody hears it
-        for path in (self.socket, self.runtime / "control.sock"):
+        for path in (self.socket, self.control):
             with socket.socket(socket.AF_UNIX) as probe:
                 try:
                     probe.connect(str(path))
@@ -165,14 +171,16 @@ class Daemon:
 def serving(
     person: Person, place: Path, policies: Mapping[str, str], *,
     start: Sequence[str] = (), environ: Mapping[str, str] | None = None,
-    socket: Path | None = None, **settings: Any,
+    socket: Path | None = None, control: Path | None = None, **settings: Any,
 ) -> Iterator[Daemon]:
     """A daemon under `policies`, texts by name. Nobody is left at the end, and nothing was wrong.
     """
     (place / "policies").mkdir(exist_ok=True)
     for name, text in policies.items():
         (place / "policies" / f"{name}.yaml").write_text(text)
-    daemon = Daemon(person, place, settings, start=start, environ=environ, socket=socket)
+    daemon = Daemon(
+        person, place, settings, start=start, environ=environ, socket=socket, control=control
+    )
     try:
         yield daemon
     finally:
