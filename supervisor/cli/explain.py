@@ -25,6 +25,7 @@ from supervisor.policy.leads import leads_to
 from supervisor.policy.traits import Traits
 
 _ARCHES = {ARCH_NAMES[arch]: arch for arch in NATIVE_ARCHES}
+_DONE = (Verdict.EMULATE, Verdict.INJECT, Verdict.RETURN)
 _NUMBERS = ("uid", "gid", "host_uid", "host_gid")
 _COMPANION = (
     "no rule is about it: it is looked at for the sake of nodes and mounts that seccompd made, and "
@@ -135,8 +136,7 @@ def _row(
         if why := smallest.allowed_already(asked, decision):
             row["allowed"] = why
     rules = policy.families.get(asked.spec.family)
-    done = decision is not None and decision.verdict in (Verdict.EMULATE, Verdict.RETURN)
-    granted = done and decision is not None and not decision.audit
+    granted = decision is not None and decision.verdict in _DONE and not decision.audit
     wanted = not granted and found.filtered != "allow" and "allowed" not in row
     if rules is not None and wanted:
         allowed = smallest.smallest(rules, asked, found.facts, FAMILIES, args.nodes)

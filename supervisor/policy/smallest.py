@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from supervisor.kernel.text import printable
 from supervisor.model import Decision, Facts, MountSettings, Source, Verdict
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
-from supervisor.policy.devices import device_text, protected
+from supervisor.policy.devices import NAMES, device_text, protected
 from supervisor.policy.draft import Draft, read_draft
 from supervisor.policy.explain import device_of
 from supervisor.policy.families import FamilySpec
@@ -75,6 +76,17 @@ def mount_rule(asked: Asked, facts: Facts | None, nodes: Nodes) -> str:
     return write.rule([*pairs, ("do", "{emulate: {via: fuse}}" if fuse else "emulate")])
 
 
+def open_rule(asked: Asked) -> str | None:
+    """A rule that gives a device at its usual place. What else would be given nobody can guess."""
+    places = asked.places()
+    name = os.fsdecode(places[-1]).removeprefix("/dev/") if places else ""
+    known = NAMES.get(name)
+    if known is None or known[0] != "c":
+        return None
+    what = f"{{inject: {{device: {write.quoted(name)}}}}}"
+    return write.rule([("path", write.quoted(f"/dev/{name}")), ("do", what)])
+
+
 def _source(asked: Asked) -> Source | None:
     """What is mounted, as far as anybody has said; None for all calls but mount."""
     if asked.facts is not None or asked.spec.family != "mount":
@@ -108,16 +120,17 @@ def smallest(
     """A rule that would allow the call, and the place of the rule that it has to stand before ("":
     anywhere). None where there is no such rule.
     """
+    text: str | None
     if isinstance(rules, OpenRules):
-        return None  # what would be given, nobody can guess
-    if isinstance(rules, MountRules):
+        text = open_rule(asked)
+    elif isinstance(rules, MountRules):
         text = mount_rule(asked, facts, nodes)
     elif isinstance(rules, SocketRules):
         text = socket_rule(asked)
     else:
         text = node_rule(asked)
-    added = _read(asked.spec.family, text, families)
-    if added is None:
+    added = None if text is None else _read(asked.spec.family, text, families)
+    if text is None or added is None:
         return None
     every: Sequence[Any] = rules.rules
     make: Any = type(rules)
@@ -147,13 +160,16 @@ def _allows(rules: AnyRules, asked: Asked, facts: Facts | None, place: str) -> b
             return rules.decide(asked.snapshot.args, known)
         if isinstance(rules, SocketRules):
             return rules.decide(SOCKET_OPERATIONS[asked.spec.name], asked.address_argument, known)
+        if isinstance(rules, OpenRules):
+            return rules.decide_open(asked.spec.name, asked.snapshot.args, known)
         path = asked.path
         return rules.decide(device_of(asked), -1 if path is None else path, known)
 
     decision = decide(None)
     if decision.needs_facts:
         decision = decide(facts or asked.facts or asked.known(decision))
-    return bool(decision.verdict is Verdict.EMULATE and decision.rule == place)
+    granted = decision.verdict in (Verdict.EMULATE, Verdict.INJECT)
+    return bool(granted and decision.rule == place)
 
 
 def warnings(asked: Asked, text: str, families: Mapping[str, FamilySpec]) -> list[str]:

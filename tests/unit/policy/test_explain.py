@@ -266,6 +266,31 @@ def test_the_smallest_rule_names_no_image_and_no_socket_that_nobody_knows() -> N
     assert found[0] == '{path: "**", do: emulate}'
 
 
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        ('open("/dev/kvm", O_RDWR)', '{path: "/dev/kvm", do: {inject: {device: kvm}}}'),
+        ('openat(3, "/dev/./net/tun", O_RDWR)',
+         '{path: "/dev/net/tun", do: {inject: {device: "net/tun"}}}'),
+        ('open("/dev/kvm", O_RDONLY|O_DIRECTORY)', None),
+        ('open("/srv/kvm", O_RDWR)', None),
+        ('open("/dev/fusea", O_RDWR)', None),
+        ('openat(3, "kvm", O_RDWR)', None),
+    ],
+)  # fmt: skip
+def test_the_smallest_rule_of_an_open(call: str, rule: str | None) -> None:
+    """Of a device at its usual place; what else would be given nobody can guess."""
+    text = "version: 1\nsyscalls:\n  open:\n    - {path: /dev/fuse, do: {inject: {device: fuse}}}\n"
+    compiled, wanted = policy(text), asked(call)
+    decision, facts = wanted.decided(compiled)
+    assert decision.verdict is Verdict.CONTINUE
+    found = smallest.smallest(compiled.families["open"], wanted, facts, FAMILIES, "private")
+    assert found == (None if rule is None else (rule, ""))
+    if rule is not None:
+        granted, _ = wanted.decided(policy(f"{text}    - {rule}\n"))
+        assert granted.verdict is Verdict.INJECT
+
+
 def test_the_smallest_rule_of_a_mount() -> None:
     compiled = mounts('{fstype: ext4, source: "/images/*", do: emulate}', otherwise="refuse")
     for nodes, caller, wanted in (
