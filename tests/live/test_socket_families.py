@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -72,7 +73,7 @@ class Greeters:
                 client, _ = sock.accept()
             except OSError:
                 return
-            with client:
+            with client, contextlib.suppress(ConnectionError):  # who only connects does not wait
                 client.sendall(word)
 
     def close(self) -> None:
