@@ -71,7 +71,7 @@ def policy(daemon: Daemon) -> Iterator[Path]:
 def test_what_is_served_is_shown(daemon: Daemon, caller: Caller) -> None:
     said = len(caller.errnos())
     row = daemon.container("one")
-    (session,) = daemon.ours("session")
+    session = daemon.one("session")
     assert (row["policy"], row["door"], row["uid"]) == ("host", "oci", 0)
     assert (row["session"], row["listeners"], row["sessions"]) == (session, 1, 1)
     assert row["refuses_all"] is None
@@ -257,7 +257,7 @@ def test_trace(daemon: Daemon, caller: Caller, place: Path, root: Person, user: 
 
 
 def test_a_session_that_hangs(daemon: Daemon, caller: Caller) -> None:
-    (session,) = daemon.ours("session")
+    session = daemon.one("session")
     os.kill(session, signal.SIGSTOP)
     wait_for(lambda: "a session hangs, and is ended" in daemon.log(), bool)
     wait_for(lambda: daemon.ours("session"), lambda found: found not in ([], [session]))
@@ -268,12 +268,12 @@ def test_a_session_that_hangs(daemon: Daemon, caller: Caller) -> None:
 def test_a_zygote_that_dies(daemon: Daemon, caller: Caller, place: Path) -> None:
     """Again and again: each time another one takes its place, and calls go on."""
     for _ in range(2):
-        (zygote,) = daemon.ours("zygote")
-        (second,) = wait_for(lambda: daemon.ours("second"), lambda found: len(found) == 1)
+        zygote = daemon.one("zygote")
+        second = daemon.one("second")
         os.kill(zygote, signal.SIGKILL)
         gone = Path(f"/proc/{zygote}")
         wait_for(gone.exists, lambda there: not there)
-        assert wait_for(lambda: daemon.ours("zygote"), bool) == [second]
+        assert daemon.one("zygote") == second
         caller.gets(ENODEV)
         other = Caller(place)
         try:
@@ -312,7 +312,7 @@ def test_zygotes_that_die_again_and_again(root: Person) -> None:
         for _ in range(5):
             if daemon.started.process.poll() is not None:
                 break
-            (zygote,) = wait_for(lambda: daemon.ours("zygote"), lambda found: len(found) == 1)
+            zygote = daemon.one("zygote")
             wait_for(lambda: daemon.ours("second"), lambda found: len(found) == 1)
             os.kill(zygote, signal.SIGKILL)
             gone = Path(f"/proc/{zygote}")

@@ -168,7 +168,7 @@ def test_a_connection_that_ends_and_another_one(daemon: Daemon, monitor: Monitor
 def test_a_monitor_that_does_not_wait(daemon: Daemon, monitor: Monitor) -> None:
     """Its next request, while the first one is under way: nobody could tell whose an answer is."""
     assert monitor.ask() == ENODEV
-    (session,) = daemon.ours("session")
+    session = daemon.one("session")
     os.kill(session, 19)
     try:
         monitor.receive()

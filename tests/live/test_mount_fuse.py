@@ -124,7 +124,7 @@ def test_it_ends_with_the_session(both: tuple[Target, Actor], place: Path) -> No
     assert gone("fuse2fs")
     # an error, not a hang
     status, text = target.run(f"timeout 5 ls {place}/mp; echo; umount {place}/mp")
-    assert (status, "not connected" in text) == (0, True)
+    assert (status, "not connected" in text) == (0, True), text
 
 
 def test_its_death_is_an_error_not_a_hang(both: tuple[Target, Actor], place: Path) -> None:

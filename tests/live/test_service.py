@@ -162,9 +162,9 @@ def test_who_keeps_what(root: Person, place: Path) -> None:
             }  # fmt: skip
             assert capabilities(daemon.pid) == {"kill", "sys_ptrace"}
             for kind in ("zygote", "second"):
-                (pid,) = daemon.ours(kind)
+                pid = daemon.one(kind)
                 assert capabilities(pid) == without | {"mknod"}
-            (session,) = daemon.ours("session")
+            session = daemon.one("session")
             assert capabilities(session) == without, "its container has no user namespace"
             for maker in daemon.ours("make"):
                 assert capabilities(maker) == {

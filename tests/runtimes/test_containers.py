@@ -122,7 +122,7 @@ def test_started_long_after_it_was_created(root: Person, place: Path, runtime: s
 def test_nothing_is_left_after_many_lives(daemon: Daemon, box: Bundle) -> None:
     box.run("mknod /dev/a c 1 3")
     wait_for(lambda: daemon.ours("session"), lambda found: not found)
-    (zygote,) = daemon.ours("zygote")
+    zygote = daemon.one("zygote")
     before = daemon.held()
     for _ in range(10):
         assert box.run("mknod /dev/a c 1 3 && echo x >/dev/a").returncode == 0
@@ -216,7 +216,7 @@ def test_a_session_that_dies(daemon: Daemon, place: Path, box: Bundle) -> None:
     with bundle(place, daemon.profile("nodes"), first_id=300_000, runtime=box.runtime) as other:
         mine, theirs = box.start(), other.start()
         assert box.exec(mine, "mknod /dev/a c 1 3").returncode == 0
-        (session,) = daemon.ours("session")
+        session = daemon.one("session")
         assert other.exec(theirs, "mknod /dev/a c 1 3").returncode == 0
         (bystander,) = set(daemon.ours("session")) - {session}
         os.kill(session, signal.SIGKILL)

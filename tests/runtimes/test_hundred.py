@@ -90,7 +90,7 @@ def test_a_hundred_at_once(daemon: Daemon, place: Path) -> None:
         wait_for(lambda: lines(made), lambda count: count == 1)
         makers = daemon.ours("make")
         assert len(makers) == 2
-        (session,) = daemon.ours("session")
+        session = daemon.one("session")
         first = of_session(session, sum(map(private_kb, makers)))
         end.write_text("")
         wait_for(lambda: daemon.ours("session"), lambda found: not found)
@@ -119,7 +119,7 @@ def test_a_hundred_at_once(daemon: Daemon, place: Path) -> None:
         )
         box.close()
         assert mounts_below(place) == mounts
-        (zygote,) = daemon.ours("zygote")
+        zygote = daemon.one("zygote")
         used = cpu_seconds(daemon.pid) + cpu_seconds(zygote)
         signal.sigtimedwait([], 1.0)
         assert cpu_seconds(daemon.pid) + cpu_seconds(zygote) - used <= 0.02, "2 % of a second"

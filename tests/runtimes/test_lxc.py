@@ -145,7 +145,7 @@ def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
     name = box.start()
     first = box.attach(name, NODE)
     assert first.stdout == MADE, (first.stderr, daemon.log(), daemon.records()[-4:])
-    (session,) = daemon.ours("session")
+    session = daemon.one("session")
     before = daemon.container(name)["calls"]
     for pid in daemon.ours("make") + daemon.ours("path"):
         os.kill(pid, signal.SIGSTOP)

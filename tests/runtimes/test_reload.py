@@ -43,7 +43,7 @@ def test_other_devices_at_once(daemon: Daemon, box: Bundle) -> None:
     policy = daemon.place / "policies" / "nodes.yaml"
     name = box.start()
     assert box.exec(name, "mknod /dev/a c 1 3").returncode == 0
-    (session,) = daemon.ours("session")
+    session = daemon.one("session")
     makers = set(daemon.ours("make"))
     assert len(makers) == 2
     assert "not permitted" in box.exec(name, "mknod /dev/b c 1 5").stderr

@@ -48,8 +48,7 @@ def box(daemon: Daemon, place: Path) -> Iterator[Bundle]:
 @pytest.fixture(scope="module")
 def session(daemon: Daemon, box: Bundle) -> int:
     assert box
-    (pid,) = daemon.ours("session")
-    return pid
+    return daemon.one("session")
 
 
 @pytest.fixture

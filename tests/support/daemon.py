@@ -103,6 +103,12 @@ class Daemon:
                     found.append(pid)
         return found
 
+    def one(self, kind: str) -> int:
+        """The pid of the only one of a kind, once it is: who is forked has its parent's name for
+        as long as it takes to change it."""
+        (pid,) = wait_for(lambda: self.ours(kind), lambda found: len(found) == 1)
+        return pid
+
     def held(self) -> list[str]:
         """What the daemon and its zygote hold, in words, once no connection lingers."""
         before: list[str] = []

@@ -290,17 +290,28 @@ def loops(place: Path) -> list[str]:
 
 
 def abandoned(text: str) -> list[str]:
-    """The processes that have `text` in their command line."""
+    """The processes that have `text` in their command line, and those of them that are ending."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 line = os.fsdecode((entry / "cmdline").read_bytes().replace(b"\0", b" "))
+                if not line:
+                    line = _ending(entry, text)
             except OSError:
                 continue
             if text in line:
                 found.append(line)
     return found
+
+
+def _ending(entry: Path, text: str) -> str:
+    """`text` where this is such a process, which has no memory any more, but its descriptors yet:
+    the kernel takes them later than the memory that holds a command line."""
+    name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+    state, threads = rest.split()[0], int(rest.split()[17])
+    ended = state == "X" or (state == "Z" and threads <= 1)
+    return text if name and name in text and not ended else ""
 
 
 if __name__ == "__main__":
