@@ -16,6 +16,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from tests.support import people  # noqa: E402
+from tests.support.needs import need  # noqa: E402
 
 # nohup, shells in the background and some CI runners ignore them; programs under test inherit that.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
@@ -37,6 +38,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "mounts" if _ONE_AFTER_THE_OTHER.search(file) else file
 
     return ByFile(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        need(*mark.args)
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ for goal in "$@"; do
 		need tar command_there tar
 		need cpio command_there cpio
 		need rsync command_there rsync
+		need curl command_there curl
 		need libarchive-tools command_there bsdtar
 		need busybox-static command_there busybox
 		need perl command_there perl
@@ -71,6 +72,7 @@ for goal in "$@"; do
 		need procps command_there ps
 		need runc command_there runc
 		need crun command_there crun
+		need containerd command_there containerd
 		need systemd command_there systemd-analyze
 		need lxc command_there lxc-start
 		need "podman conmon golang-github-containers-common uidmap" command_there podman

@@ -26,6 +26,7 @@ from tests.live.test_mount_from_container import programs
 from tests.live.test_mount_fuse import gone
 from tests.live.test_mount_kernel import CEILING, FORCE, make_image
 from tests.support.mounting import START, Actor, Target, loops, mounting
+from tests.support.needs import need
 from tests.support.people import Person
 from tests.support.scratch import scratch
 
@@ -303,9 +304,7 @@ def healthy(place: Path) -> tuple[str, ...]:
 
 def whole_image(place: Path, kind: str) -> tuple[Path, bytes]:
     program, make, _ = KINDS[kind]
-    for needed in (make[0], PROGRAMS[program][0]):
-        if shutil.which(needed, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
-            pytest.skip(f"no {needed}")
+    need(make[0], PROGRAMS[program][0])
     image = place / "image"
     if kind == "squashfs":
         shutil.copytree("/usr/share/perl5", place / "source" / "tree")

@@ -4,7 +4,6 @@ past no policy that loads without it.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from supervisor.policy import store
 from supervisor.policy.source import PolicyFindings
+from tests.support.needs import need
 from tests.support.people import Person
 from tests.support.policies import policy
 from tests.support.racing import race_numbers
@@ -107,8 +107,7 @@ LET_GO = "    - {do: continue, accept_race: true}\n"
 @pytest.fixture
 def images(place: Path) -> Path:
     """a.img, which has a file `allowed`, and b.img, which has `refused`."""
-    if shutil.which("mksquashfs") is None or shutil.which("squashfuse") is None:
-        pytest.skip("no mksquashfs, or no squashfuse")
+    need("mksquashfs", "squashfuse")
     for image, name in (("a", "allowed"), ("b", "refused")):
         (place / f"tree-{image}").mkdir()
         (place / f"tree-{image}" / name).touch()

@@ -181,8 +181,7 @@ def plain(result: str) -> str:
     return " ".join(words)
 
 
-@pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
-@pytest.mark.skipif(shutil.which("squashfuse") is None, reason="no squashfuse")
+@pytest.mark.needs("fuse2fs", "squashfuse")
 def test_by_programs(person: Person, place: Path, real: Rows) -> None:
     """For an ordinary user, too, a mount's errors are those that real root gets."""
     with fuse_for_everybody():

@@ -5,13 +5,12 @@ test_demo.py has the demo, test_mount_programs.py the one that edits an image.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support.needs import need
 from tests.support.people import Person, python, tree
 
 ELSEWHERE = {"demo.py", "edit-image.py"}
@@ -65,8 +64,7 @@ def test_learn_policy(person: Person) -> None:
 
 @pytest.mark.slow
 def test_nest_docker(person: Person) -> None:
-    if shutil.which("runc", path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
-        pytest.skip("no runc")
+    need("runc")
     done = example(person, "nest-docker.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All as it should be." in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from errno import ENOSYS, EPERM
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.support.program import run
 from tests.support.scratch import compile_c, scratch
 
 __all__ = ["fuse"]
-pytestmark = pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
+pytestmark = pytest.mark.needs("fuse2fs")
 
 RULES = """
 version: 1

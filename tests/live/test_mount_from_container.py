@@ -22,7 +22,7 @@ from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import scratch
 
-pytestmark = pytest.mark.skipif(not os.path.exists("/usr/bin/fuse2fs"), reason="no fuse2fs")
+pytestmark = pytest.mark.needs("fuse2fs")
 
 FUSE2FS = PROGRAMS["fuse2fs"][1:]
 # A program that is nowhere but in the container: what it does comes before its work.

@@ -23,7 +23,7 @@ from tests.support.scratch import scratch
 
 FORCE = MS["nosuid"] | MS["nodev"]
 
-pytestmark = pytest.mark.skipif(not os.path.exists("/usr/bin/fuse2fs"), reason="no fuse2fs")
+pytestmark = pytest.mark.needs("fuse2fs")
 
 
 @pytest.fixture

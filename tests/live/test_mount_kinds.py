@@ -22,6 +22,7 @@ import pytest
 from supervisor.kernel import idmap
 from tests.support.devices import fuse_for_everybody
 from tests.support.mounting import loops
+from tests.support.needs import need
 from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import scratch
@@ -108,8 +109,7 @@ def make(kind: str, place: Path, name: str = "image") -> Path:
         pytest.skip(f"this kernel has no {kind}")
     words = how.make.replace("TREE", str(place / "tree")).replace("IMAGE", str(place / name))
     tool = words.split()[0]
-    if shutil.which(tool) is None:
-        pytest.skip(f"no {tool}")
+    need(tool)
     (place / "tree").mkdir(exist_ok=True)
     (place / "tree" / "here").write_text("text")
     if how.size:
@@ -355,8 +355,8 @@ def test_shift_true_where_it_cannot_be(place: Path) -> None:
 @pytest.mark.parametrize("via", ["kernel", "fuse"])
 def test_an_ordinary_user(user: Person, via: str) -> None:
     """By the kernel it is EPERM, and the record says why; by a program it is mounted."""
-    if via == "fuse" and shutil.which("fuse2fs") is None:
-        pytest.skip("no fuse2fs")
+    if via == "fuse":
+        need("fuse2fs")
     with scratch() as place:
         image = make("ext4", place)
         policy, records = place / "policy.yaml", place / "records.json"

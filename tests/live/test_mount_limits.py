@@ -19,6 +19,7 @@ from tests.live.test_mount_fuse import gone
 from tests.live.test_mount_kernel import FORCE, make_image
 from tests.support.devices import fuse_for_everybody
 from tests.support.mounting import START, Actor, Target, loops, mounting
+from tests.support.needs import need
 from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import scratch
@@ -184,8 +185,7 @@ def test_a_limit_of_the_policys(root: Person, limit: int) -> None:
 
 
 def test_the_limit_counts_programs(person: Person) -> None:
-    if not os.path.exists("/usr/bin/squashfuse"):
-        pytest.skip("no squashfuse")
+    need("squashfuse")
     with scratch() as place:
         (place / "tree").mkdir()
         for number in range(6):

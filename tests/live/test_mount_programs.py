@@ -17,7 +17,7 @@ from tests.support.people import Person, python, tree
 from tests.support.program import run
 from tests.support.scratch import a_place
 
-pytestmark = pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
+pytestmark = pytest.mark.needs("fuse2fs")
 
 MOUNT = (
     "import ctypes, os, sys; l = ctypes.CDLL(None, use_errno=True); a = sys.argv[1:]; "
@@ -80,8 +80,7 @@ def test_a_build_in_an_image_and_a_clean_fsck(person: Person, place: Path) -> No
     assert "size" in listed.stdout
 
 
-@pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="no mksquashfs")
-@pytest.mark.skipif(shutil.which("squashfuse") is None, reason="no squashfuse")
+@pytest.mark.needs("mksquashfs", "squashfuse")
 def test_a_squashfs_like_a_snap(person: Person, place: Path) -> None:
     (place / "tree" / "meta").mkdir(parents=True)
     (place / "tree" / "meta" / "snap.yaml").write_text("name: x\n")

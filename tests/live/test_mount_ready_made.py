@@ -17,6 +17,7 @@ from supervisor.kernel.mounts import MS
 from tests.live.test_mount_fuse import FORCE, gone
 from tests.support.devices import fuse_for_everybody
 from tests.support.mounting import START, Actor, Target, mounting
+from tests.support.needs import need
 from tests.support.people import Person
 from tests.support.scratch import scratch
 
@@ -54,10 +55,8 @@ def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, 
 
 
 def made(place: Path, program: str) -> Path:
-    """An empty image that the container's root owns; skips where the tools are not there."""
-    for needed in (MAKE[program][0], PROGRAMS[program][0]):
-        if shutil.which(needed, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
-            pytest.skip(f"no {needed}")
+    """An empty image that the container's root owns."""
+    need(MAKE[program][0], PROGRAMS[program][0])
     image = place / "image"
     with image.open("wb") as file:
         file.truncate(16 << 20)
@@ -111,9 +110,9 @@ def test_written_and_read(both: tuple[Target, Actor], place: Path, program: str)
 @pytest.mark.parametrize("program", ["squashfuse", "squashfuse_ll"])
 def test_a_squashfs_is_read(both: tuple[Target, Actor], place: Path, program: str) -> None:
     target, actor = both
+    need(program, "mksquashfs")
     path = shutil.which(program)
-    if path is None or shutil.which("mksquashfs") is None:
-        pytest.skip(f"no {program}, or no mksquashfs")
+    assert path
     shutil.copytree("/usr/share/perl5", place / "tree", symlinks=True)
     subprocess.run(
         ["mksquashfs", place / "tree", place / "image", "-quiet", "-all-root"],

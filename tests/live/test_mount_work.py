@@ -13,12 +13,13 @@ import pytest
 
 from tests.live.test_mount_fuse import gone
 from tests.live.test_mount_programs import MOUNT, fuse
+from tests.support.needs import need
 from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import a_place
 
 __all__ = ["fuse"]
-pytestmark = pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
+pytestmark = pytest.mark.needs("fuse2fs")
 
 MAKEFILE = """\
 CFLAGS = -O1 -Wall
@@ -117,8 +118,7 @@ def test_a_build_in_an_image(person: Person, place: Path) -> None:
 @pytest.fixture
 def snap(place: Path) -> Path:
     """As `snap pack` makes them."""
-    if shutil.which("mksquashfs") is None or shutil.which("busybox") is None:
-        pytest.skip("no mksquashfs, or no busybox")
+    need("mksquashfs", "busybox")
     tree = place / "tree"
     for name in ("meta/gui", "bin", "usr/share"):
         (tree / name).mkdir(parents=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.needs import need
 from tests.support.people import Person
 from tests.support.program import run
 from tests.support.scratch import scratch
@@ -202,8 +202,7 @@ def test_no_placeholder_where_there_is_no_node(user: Person, place: Path) -> Non
 
 def test_a_fuse_directory(root: Person, place: Path) -> None:
     """The maker never waits for a FUSE server: there a node is a bind mount."""
-    if shutil.which("fuse2fs") is None or not os.path.exists("/dev/fuse"):
-        pytest.skip("no fuse2fs, or no /dev/fuse")
+    need("fuse2fs")
     image = place / "image"
     with image.open("wb") as file:
         file.truncate(8 << 20)

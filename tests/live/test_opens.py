@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.devices import fuse_for_everybody
+from tests.support.needs import need
 from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import scratch
@@ -120,8 +121,7 @@ for flags in (os.O_CLOEXEC, 0, os.O_NONBLOCK) * 2:
 def test_a_static_program(person: Person, place: Path) -> None:
     """busybox has the C library in it, and calls what it likes."""
     busybox = shutil.which("busybox")
-    if busybox is None:
-        pytest.skip("no busybox")
+    need("busybox")
     done = shell(person, place, f"{busybox} cat /proc/cpuinfo; {busybox} head -c1 /dev/zeroes")
     assert done.stdout == "processor : 0\n\0"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -176,7 +175,7 @@ def test_who_keeps_what(root: Person, place: Path) -> None:
             caller.close()
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze")
+@pytest.mark.needs("systemd-analyze")
 def test_the_unit_is_hardened() -> None:
     unit = ROOT / "deploy" / "seccompd.service"
     done = subprocess.run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -194,7 +193,7 @@ def test_the_c_librarys_resolver(person: Person, place: Path) -> None:
     assert {"connect", "sendmmsg"} <= called
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@pytest.mark.needs("curl")
 def test_curl(person: Person, place: Path, web: int) -> None:
     options = policy(
         place / "curl.yaml",

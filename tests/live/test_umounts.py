@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from tests.support.program import Started, run
 from tests.support.scratch import compile_c, scratch
 
 __all__ = ["fuse"]
-pytestmark = pytest.mark.skipif(shutil.which("fuse2fs") is None, reason="no fuse2fs")
+pytestmark = pytest.mark.needs("fuse2fs")
 
 # A program that still has to write when the kernel is done with its mount: into the boot block,
 # which ext4 leaves alone.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from tests.support.people import Person
 from tests.support.program import marked
 from tests.support.scratch import a_place
 
-pytestmark = pytest.mark.skipif(not shutil.which("containerd"), reason="no containerd")
+pytestmark = pytest.mark.needs("containerd")
 
 POLICY = """
 version: 1

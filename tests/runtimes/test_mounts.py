@@ -18,7 +18,7 @@ from tests.support.people import Person
 from tests.support.podman import Podman, options_for
 from tests.support.scratch import a_place, compile_c
 
-pytestmark = pytest.mark.skipif(not os.path.exists("/usr/bin/fuse2fs"), reason="no fuse2fs")
+pytestmark = pytest.mark.needs("fuse2fs")
 
 POLICY = """
 version: 1
