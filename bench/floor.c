@@ -63,6 +63,15 @@ _Noreturn void die(const char *what)
 	exit(125);
 }
 
+#define INSTALL(filter, flags) install_all(filter, sizeof(filter) / sizeof *(filter), flags)
+
+static int install_all(struct sock_filter *filter, unsigned short length, unsigned long flags)
+{
+	struct sock_fprog program = {length, filter};
+
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
 /* The smallest filter there is for the purpose: `action` for devices, everything else passes. */
 static int install(uint32_t action, unsigned long flags)
 {
@@ -84,9 +93,7 @@ static int install(uint32_t action, unsigned long flags)
 		/* 12 */ BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 		/* 13 */ BPF_STMT(BPF_RET | BPF_K, action),
 	};
-	struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
-
-	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+	return INSTALL(filter, flags);
 }
 
 /* The same for connect. */
@@ -100,9 +107,7 @@ static int install_connect(unsigned long flags)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
-	struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
-
-	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+	return INSTALL(filter, flags);
 }
 
 static int install_for_opens(unsigned long flags)
@@ -113,9 +118,7 @@ static int install_for_opens(unsigned long flags)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
 	};
-	struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
-
-	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+	return INSTALL(filter, flags);
 }
 
 /* ---- what is decided and done ---- */

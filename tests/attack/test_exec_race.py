@@ -17,9 +17,9 @@ import pytest
 
 from tests.support.people import Person
 from tests.support.program import Started
+from tests.support.racing import lengths
 from tests.support.scratch import a_place, compile_c, scratch
 
-SHORT, LONG = 3, 60
 UID = 1000
 DROP = f"setpriv --reuid {UID} --regid {UID} --clear-groups --"
 BIND = """
@@ -34,9 +34,7 @@ syscalls:
   mount:
     - {fstype: ext4, do: {emulate: {via: fuse}}}
 """
-EVERY_LENGTH = pytest.mark.parametrize(
-    "seconds", [SHORT, pytest.param(LONG, marks=[pytest.mark.attack, pytest.mark.timeout(600)])]
-)
+EVERY_LENGTH = lengths(3, 60, timeout=600)
 
 
 @pytest.fixture(scope="module")

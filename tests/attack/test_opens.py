@@ -13,12 +13,10 @@ import pytest
 from tests.support.inside import links, wait_for
 from tests.support.people import Person
 from tests.support.program import Started, run
+from tests.support.racing import lengths
 from tests.support.scratch import compile_c, scratch
 
-SHORT, LONG = 1.5, 40
-EVERY_LENGTH = pytest.mark.parametrize(
-    "seconds", [SHORT, pytest.param(LONG, marks=[pytest.mark.attack, pytest.mark.timeout(200)])]
-)
+EVERY_LENGTH = lengths(1.5, 40, timeout=200)
 RULES = """
 version: 1
 syscalls:

@@ -14,13 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.people import Person
-from tests.support.racing import race_numbers
+from tests.support.racing import lengths, race_numbers
 from tests.support.scratch import a_place, compile_c, scratch
 
-SHORT, LONG = 1.2, 40
-EVERY_LENGTH = pytest.mark.parametrize(
-    "seconds", [SHORT, pytest.param(LONG, marks=[pytest.mark.attack, pytest.mark.timeout(400)])]
-)
+EVERY_LENGTH = lengths(1.2, 40, timeout=400)
 # A relative path is not known before it has been followed; "string" needs one that is.
 RULES = """
 version: 1

@@ -15,13 +15,11 @@ from supervisor.policy.source import PolicyFindings
 from tests.support.needs import need
 from tests.support.people import Person
 from tests.support.policies import policy
-from tests.support.racing import race_numbers
+from tests.support.racing import lengths, race_numbers
 from tests.support.scratch import a_place, compile_c, scratch
 
-SHORT, LONG, PATIENCE = 1.0, 20, 60
-EVERY_LENGTH = pytest.mark.parametrize(
-    "seconds", [SHORT, pytest.param(LONG, marks=[pytest.mark.attack, pytest.mark.timeout(300)])]
-)
+SHORT, PATIENCE = 1.0, 60
+EVERY_LENGTH = lengths(SHORT, 20, timeout=300)
 NODES = "version: 1\nsyscalls:\n  mknod:\n    otherwise: {otherwise}\n    rules:\n{rules}"
 MOUNTS = NODES.replace("mknod", "mount")
 RACY_NODES = '    - {devices: ["null"], path: "PLACE/allowed/*", do: continue}\n'

@@ -10,13 +10,12 @@ import pytest
 
 from tests.support.people import Person
 from tests.support.program import run
+from tests.support.racing import lengths
 from tests.support.scratch import a_place, compile_c, scratch
 from tests.support.sockets import Counter, policy
 
-SHORT, LONG = 1.0, 40
-EVERY_LENGTH = pytest.mark.parametrize(
-    "seconds", [SHORT, pytest.param(LONG, marks=[pytest.mark.attack, pytest.mark.timeout(400)])]
-)
+SHORT = 1.0
+EVERY_LENGTH = lengths(SHORT, 40, timeout=400)
 
 
 @pytest.fixture(scope="module")

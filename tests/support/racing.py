@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.people import Person
 from tests.support.program import Started
+
+
+def lengths(short: float, long: float, *, timeout: float) -> pytest.MarkDecorator:
+    """Gives a test `seconds`: `short` in `make test`, and `long` in `make attack`, which may take
+    `timeout` seconds in all."""
+    marks = [pytest.mark.attack, pytest.mark.timeout(timeout)]
+    return pytest.mark.parametrize("seconds", [short, pytest.param(long, marks=marks)])
 
 
 def race_numbers(
