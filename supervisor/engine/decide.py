@@ -148,9 +148,8 @@ class Judge:
         know the next one that is like it."""
         spec = self.spec(snapshot)
         if spec is None:
-            reason = "the filter notified a call that no rule is about"
-            decision = Decision(Verdict.ERRNO, self._policy.source, reason, self._policy.on_error)
-            return Ruling(decision, None, reply_to(decision))
+            decision = self._policy.unnamed(snapshot.arch, snapshot.nr)
+            return self._remember(key, Ruling(decision, None, reply_to(decision)))
         if self._foreign and (settled := self._settled(snapshot)) is not None:
             return self._remember(key, self._ruling(settled, spec))
         if head and sum(param.kind.is_string for param in spec.params) == 1:

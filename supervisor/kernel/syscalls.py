@@ -227,6 +227,11 @@ def numbers(name: str, arch: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+def known(nr: int, arch: int) -> bool:
+    """Whether the number is that of a call in the table."""
+    return any(nr in numbers(name, arch) for name in _TABLE)
+
+
 def as_filtered(nr: int, args: Sequence[int]) -> tuple[int, Sequence[int]]:
     """The number and the registers of a call as a filter sees them."""
     which = nr & ~X32_BIT

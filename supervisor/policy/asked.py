@@ -38,7 +38,7 @@ from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
 from supervisor.policy.open_values import parse_how
 from supervisor.policy.sockets import OPERATIONS
-from supervisor.policy.values import near
+from supervisor.policy.values import slip
 
 _MODES: Final = {
     "char": stat.S_IFCHR,
@@ -263,7 +263,12 @@ def spec_of(families: Mapping[str, FamilySpec], call: str) -> CallSpec:
     """The call of that name: one of a family's, or one that a filter answers. ValueError."""
     known = specs(families) | {name: door.spec for name, door in DOORS.items()}
     if call not in known:
-        raise ValueError(f"no policy is about {call}" + near(call, sorted(known)))
+        meant = slip(call, sorted(known))
+        raise ValueError(
+            f"no policy is about {call}{f' (did you mean {meant}?)' if meant else ''}: it is the "
+            "kernel's, or what the policy's own `otherwise` says, where a runtime's own profile "
+            "notifies it"
+        )
     return known[call]
 
 

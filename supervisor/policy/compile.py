@@ -34,6 +34,7 @@ from supervisor.policy.opens import OpenRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.settle import settle_mounts, settle_nodes
 from supervisor.policy.sockets import AnyRules, SocketRules
+from supervisor.policy.source import place_of
 from supervisor.policy.traits import Traits
 
 
@@ -94,6 +95,9 @@ def compile_draft(
         match=None if document.match is None else document.match.applies().to_json(),
         limits=document.limits.model_dump(exclude_none=True),
         included=draft.included,
+        otherwise="" if document.otherwise == "refuse" else place_of(
+            draft.source.root.at(("otherwise",), key=True)
+        ),
     )
 
 

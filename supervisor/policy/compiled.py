@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from supervisor.kernel.device_numbers import split_device
-from supervisor.kernel.syscalls import CallSpec, Kind, Param
+from supervisor.kernel.syscalls import NATIVE_ARCHES, X32_BIT, CallSpec, Kind, Param, known
 from supervisor.model import Decision, Facts, Inject, MountCeiling, Snapshot, Verdict
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.opens import OpenRules
@@ -21,7 +21,7 @@ from supervisor.policy.rules import RuleSet
 from supervisor.policy.sockets import OPERATIONS, AnyRules, SocketRules
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 8
+FORMAT: Final = 9
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 # What a mknod makes that is no device (the filter lets those pass).
@@ -53,7 +53,8 @@ class CompiledPolicy:
     `match` (Applies.to_json) says whom the policy applies to; None: those it is chosen for by name.
     `limits` has what the policy says of limits: seconds, and numbers. `included` says which other
     files are part of it. `wants` names the Facts that rules ask for, but those that always are
-    there.
+    there. `otherwise` is where the policy says that calls which no family is about are the
+    kernel's; "": it does not.
     """
 
     name: str
@@ -67,6 +68,7 @@ class CompiledPolicy:
     match: Mapping[str, Any] | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     included: tuple[Included, ...] = ()
+    otherwise: str = ""
     wants: frozenset[str] = field(default=frozenset(), init=False, compare=False)
     # For each call the positions of mode, dev, path and address among its arguments.
     _where: dict[tuple[int, int], tuple[int | None, ...]] = field(
@@ -134,6 +136,16 @@ class CompiledPolicy:
         path_at = self._where[snapshot.arch, snapshot.nr][2]
         return rules.decide(device, snapshot.args[path_at] if path_at is not None else 0, facts)
 
+    def unnamed(self, arch: int, nr: int) -> Decision:
+        """The decision on a call that no rule can be about, and that another filter than this
+        policy's own has notified. One that seccompd knows is never left to the kernel: some policy
+        refuses it, or closes it as a way around its rules.
+        """
+        if self.otherwise and arch in NATIVE_ARCHES and 0 <= nr < X32_BIT and not known(nr, arch):
+            return Decision(Verdict.CONTINUE, self.otherwise, "no family is about it")
+        reason = "the filter notified a call that no rule is about"
+        return Decision(Verdict.ERRNO, self.source, reason, self.on_error)
+
     def in_force(self, family: str) -> bool:
         """Whether a rule of the family may refuse a call: not where all of it is mode: audit."""
         rules = self.families.get(family)
@@ -191,6 +203,7 @@ class CompiledPolicy:
             "families": {name: rules.to_json() for name, rules in self.families.items()},
             "match": self.match,
             "limits": dict(self.limits),
+            "otherwise": self.otherwise,
             "included": [[one.given, one.folder, one.file, one.digest] for one in self.included],
         }
 
@@ -219,6 +232,7 @@ class CompiledPolicy:
             },
             match=data["match"],
             limits=data["limits"],
+            otherwise=data["otherwise"],
             included=tuple(Included(*row) for row in data["included"]),
         )
 

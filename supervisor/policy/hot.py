@@ -34,12 +34,20 @@ def named_paths(policy: CompiledPolicy) -> Iterator[tuple[str, int]]:
 # Calls that a filter answers for the sake of rules that are about other calls.
 _INSTEAD: Final = ("io_uring_setup", "fsopen")
 
+_LEFT: Final = (
+    "otherwise: kernel: what a runtime's own profile notifies, and no family of seccompd is about, "
+    "goes on with the caller's own rights, whatever its arguments"
+)
+
 
 def answered_calls(policy: CompiledPolicy) -> Iterator[str]:
-    """A sentence for each call that the filter answers because it leads around the rules."""
+    """A sentence for each call that the filter answers because it leads around the rules, and for
+    those that come by other filters."""
     for name in _INSTEAD:
         nr = number(name, X86_64)
         assert nr is not None
         answer = action_text(run(policy.filter, nr, X86_64).action)
         if answer != "allow":
             yield f"{name} is refused ({answer}): {DOORS[name].why}"
+    if policy.otherwise:
+        yield _LEFT

@@ -36,6 +36,7 @@ def lint(draft: Draft, nodes: Nodes | None = None) -> None:
             _given(draft, family, rules, nodes)
         if nodes is not None:
             _for_whom(draft, family, rules, nodes)
+    _left_to_kernel(draft)
     _unused_lists(draft)
     for source in draft.source.included:
         _not_taken_over(draft, source)
@@ -188,6 +189,18 @@ def _for_whom(draft: Draft, family: str, rules: AnyRules, nodes: Nodes) -> None:
             _warn(draft.node(family, index).at(("do",)), text)
 
 
+def _left_to_kernel(draft: Draft) -> None:
+    """What `otherwise: kernel` comes to where the kernel may not refuse by itself."""
+    document = draft.document
+    hosts = document.match is not None and "host" in document.match.user_namespace
+    if document.otherwise == "kernel" and hosts:
+        _warn(
+            _key(draft.source.root, "otherwise"),
+            "root of a container without a user namespace of its own is the host's: what its "
+            "profile notifies, and no family is about, it may do as far as its capabilities go",
+        )
+
+
 def _unused_lists(draft: Draft) -> None:
     """Lists of a policy with rules of its own; a file without is there to be included by others."""
     if any(rules.rules for rules in draft.sets.values()):
@@ -196,7 +209,9 @@ def _unused_lists(draft: Draft) -> None:
 
 
 # What of an included file does not count, and what holds where the including one says nothing.
-_OWN: Final[Mapping[str, object]] = {"mode": "enforce", "on_error": "EPERM", "limits": None}
+_OWN: Final[Mapping[str, object]] = {
+    "mode": "enforce", "otherwise": "refuse", "on_error": "EPERM", "limits": None,
+}  # fmt: skip
 
 
 def _not_taken_over(draft: Draft, source: Source) -> None:

@@ -39,6 +39,7 @@ from supervisor.policy.values import (
 
 Errno = Annotated[int, BeforeValidator(parse_errno), WithJsonSchema({"enum": list(ERRNOS)})]
 Mode = Literal["enforce", "audit"]
+Otherwise = Literal["refuse", "kernel"]
 Seconds = Annotated[
     float,
     BeforeValidator(parse_seconds),
@@ -153,6 +154,14 @@ def _model(families: tuple[tuple[str, FamilySpec], ...]) -> type[BaseModel]:
         ),
         match=(MatchSection | None, Field(None, description="whom it applies to")),
         mode=(Mode, Field("enforce", description=f"audit, for all rules: {_AUDIT}")),
+        otherwise=(
+            Otherwise,
+            Field(
+                "refuse",
+                description="what becomes of a call that no family is about, where a container's "
+                "runtime has it notified by a filter of its own",
+            ),
+        ),
         on_error=(Errno, Field(errno.EPERM, description="the errno of all that goes wrong")),
         limits=(LimitsSection, Field(LimitsSection(), description="deadlines")),
         syscalls=(syscalls, Field(description="the rules, by family; nothing else is looked at")),

@@ -1,5 +1,5 @@
 """What runc's own integration suite asks of an agent (tests/integration/seccomp-notify.bats there),
-as far as a policy can say it: nothing makes directories, and nothing continues openat.
+as far as a policy can say it: nothing makes directories.
 """
 
 from __future__ import annotations
@@ -23,6 +23,16 @@ syscalls:
   mknod:
     - {devices: ["null"], do: emulate}
 """
+# With calls that a runtime makes itself, below the filter.
+LETS_GO = """
+version: 1
+match: {door: oci, metadata: lets-go}
+otherwise: kernel
+syscalls:
+  open: {otherwise: kernel}
+"""
+READ, CLOSE, EXECVE = 0, 3, 59
+IMPORTANT = ["execve", "openat", "open", "read", "close"]
 CHMOD = [{"names": ["chmod", "fchmod", "fchmodat"], "action": "SCMP_ACT_NOTIFY"}]
 
 place = a_place(0o755, scope="module")
@@ -30,7 +40,7 @@ place = a_place(0o755, scope="module")
 
 @pytest.fixture(scope="module")
 def daemon(root: Person, place: Path) -> Iterator[Daemon]:
-    with serving(root, place, {"bar": POLICY}) as found:
+    with serving(root, place, {"bar": POLICY, "lets-go": LETS_GO}) as found:
         yield found
 
 
@@ -56,6 +66,37 @@ def test_it_does_the_callers_work(
         name = box.start()
         done = box.exec(name, "mknod /dev/b c 1 3 && echo x >/dev/b && echo made")
         assert done.stdout == "made\n", done.stderr
+
+
+def test_it_lets_calls_go_on(
+    daemon: Daemon, place: Path, runtime: str, no_new_privileges: bool
+) -> None:
+    """The runtime's own, a hook's below the filter, and the container's, in run and in exec."""
+    notify = [{"names": IMPORTANT, "action": "SCMP_ACT_NOTIFY"}]
+    seccomp = profile(daemon.socket, notify, "lets-go")
+    with bundle(place, seccomp, runtime=runtime) as box:
+        box.config["process"]["noNewPrivileges"] = no_new_privileges
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", "cat /etc/a >/tmp/hook"]}
+        box.config["hooks"] = {"startContainer": [hook]}
+        (box.root / "etc/a").write_text("read\n")
+        done = box.run("head -n 1 /etc/a && /bin/true && cat /tmp/hook")
+        assert done.stdout == "read\nread\n", f"{done} {daemon.log()}"
+        name = box.start()
+        done = box.exec(name, "cat /etc/a")
+        assert done.stdout == "read\n", f"{done} {daemon.log()}"
+        sessions = {f"oci:{name}" for name in box.ids}
+    records = [
+        one for one in daemon.all_records() if one.get("session") in sessions and "verdict" in one
+    ]
+    by_rule = {one["syscall"] for one in records if one["rule"] == "lets-go.yaml:4"}
+    assert by_rule == {f"syscall_{nr:#x}" for nr in (READ, CLOSE, EXECVE)}
+    assert {one["verdict"] for one in records} == {"continue"}
+
+
+def test_it_refuses_what_no_policy_lets_go(daemon: Daemon, place: Path, runtime: str) -> None:
+    notify = [{"names": ["readlink", "readlinkat"], "action": "SCMP_ACT_NOTIFY"}]
+    with bundle(place, profile(daemon.socket, notify), runtime=runtime) as box:
+        assert "No medium found" in box.run("readlink -v /bin/sh; ls -l /bin/sh").stderr
 
 
 def test_an_errno_of_its_choice(daemon: Daemon, place: Path, runtime: str) -> None:

@@ -112,19 +112,23 @@ def test_what_of_an_included_file_does_not_count_is_said(
 ) -> None:
     rules = "syscalls: {mount: {otherwise: kernel, rules: []}}\n"
     (tmp_path / "b.yaml").write_text(
-        f"version: 1\nmode: audit\non_error: EIO\nlimits: {{path: 1s}}\n{rules}"
+        f"version: 1\nmode: audit\non_error: EIO\nlimits: {{path: 1s}}\notherwise: kernel\n{rules}"
     )
     (tmp_path / "a.yaml").write_text("version: 1\ninclude: ./b.yaml\n")
     assert run(tmp_path / "a.yaml") == 0
     err = capsys.readouterr().err
     for text in ("it says mode: audit", "it says on_error: EIO", "it has limits of its own",
-                 "it says otherwise: kernel for mount"):  # fmt: skip
+                 "it says otherwise: kernel for mount",
+                 "it says otherwise: kernel, which"):  # fmt: skip
         assert f"a.yaml:2:10: warning: {text}" in err
     (tmp_path / "a.yaml").write_text(
-        "version: 1\ninclude: ./b.yaml\nmode: audit\non_error: EIO\nlimits: {path: 1s}\n" + rules
+        "version: 1\ninclude: ./b.yaml\nmode: audit\non_error: EIO\nlimits: {path: 1s}\n"
+        f"otherwise: kernel\n{rules}"
     )
     assert run(tmp_path / "a.yaml") == 0
-    assert capsys.readouterr().err == ""
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "what a runtime's own profile notifies, and no family" in captured.out
     (tmp_path / "b.yaml").write_text("version: 1\nmode: enforce\non_error: EPERM\n" + rules)
     assert run(tmp_path / "a.yaml") == 0
     assert capsys.readouterr().err == "", "what this policy says itself is no surprise"

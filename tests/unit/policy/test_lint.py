@@ -174,6 +174,11 @@ def warnings(text: str, nodes: Nodes | None = None) -> list[str]:
                 "6:32 nfs, tmpfs is mounted from no device",
             ],
         ),
+        ("version: 1\notherwise: kernel\nmatch: {door: oci}\nsyscalls: {}\n", []),
+        (
+            "version: 1\notherwise: kernel\nmatch: {user_namespace: [own, host]}\nsyscalls: {}\n",
+            ["2:1 root of a container without a user namespace of its own is the host's"],
+        ),
     ],
 )
 def test_what_is_odd_is_said(text: str, expected: list[str] | None) -> None:
