@@ -15,8 +15,8 @@ from typing import Final
 from supervisor.daemon.sockets import credentials
 from supervisor.kernel import features
 from supervisor.kernel.shim import check, lib
-from supervisor.kernel.target import has_ended, shares_our_pids
-from supervisor.kernel.task import PROC, start_time
+from supervisor.kernel.target import shares_our_pids, was_reaped
+from supervisor.kernel.task import PROC, program_of, start_time
 
 # The same three names as two families of runtimes write them.
 _CONTAINERD: Final = {
@@ -59,29 +59,22 @@ def peer_of(sock: socket.socket) -> Peer:
     program, start, shares = program_of(pid), start_time(pid), shares_our_pids(pid)
     gone = start is None
     if features.available("peer_pidfd"):
-        gone = not peer_lives(sock)
+        gone = not keeps_its_number(sock)
     if gone:
         return Peer(pid, uid, gid, None, None, None if pid else False)
     return Peer(pid, uid, gid, program, start, shares)
 
 
-def program_of(pid: int) -> str | None:
-    """The name of a process, which it chooses itself; None where it has gone."""
-    try:
-        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().rstrip("\n")
-    except OSError:
-        return None
-
-
-def peer_lives(sock: socket.socket) -> bool:
-    """Whether the process that connected has not ended, by SO_PEERPIDFD."""
+def keeps_its_number(sock: socket.socket) -> bool:
+    """Whether the number of the process that connected is still that process's, by SO_PEERPIDFD: it
+    has not ended, or nobody has waited for it yet.
+    """
     try:
         pidfd = check(lib.sd_peer_pidfd(sock.fileno()), "SO_PEERPIDFD")
     except OSError:
         return False
     try:
-        return not has_ended(pidfd)
+        return not was_reaped(pidfd)
     finally:
         os.close(pidfd)
 

@@ -22,12 +22,13 @@ from supervisor.daemon.container import HandOver
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.intake.handover import Malformed
-from supervisor.intake.identity import Peer, is_listener, program_of
+from supervisor.intake.identity import Peer, is_listener
 from supervisor.intake.lxc_commands import Announced, init_and_listener, parse_announcement
 from supervisor.intake.lxc_kept import Kept
 from supervisor.intake.reception import Reception, receive
 from supervisor.kernel import target as targets
 from supervisor.kernel.shim import ffi, lib
+from supervisor.kernel.task import program_of
 from supervisor.observe.complaint import complain
 from supervisor.observe.text import printable
 from supervisor.policy.applies import Subject

@@ -98,7 +98,8 @@ class OciDoor:
         )
         target, runtime = _target(state, peer)
         if target is not None:
-            subject = replace(subject, cgroups=target.cgroups)
+            program = subject.runtime or _left_behind(target)
+            subject = replace(subject, cgroups=target.cgroups, runtime=program)
         fds.remove(listener)
         self._containers.take(HandOver(subject, listener, target, runtime, kept=True))
 
@@ -122,3 +123,10 @@ def _target(
         target.close()
         return None, None
     return target, target.runtime
+
+
+def _left_behind(target: targets.Target) -> str | None:
+    """What a runtime is called that has gone: the process that it has made for a container has its
+    name from it until it executes a program. runc's is "runc:[2:INIT]".
+    """
+    return None if target.program is None else target.program.partition(":[")[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import select
+import signal
 from dataclasses import dataclass
 from errno import EINVAL, EPERM, ESRCH
 from typing import Any
@@ -21,6 +22,7 @@ from supervisor.kernel.task import (
     field,
     forked_only,
     open_task,
+    program_of,
     start_time,
     status,
     thread_group,
@@ -35,8 +37,8 @@ class Target:
     """`userns` is a descriptor of the user namespace; None: it is our own. `uids`, `gids` are its
     maps, as (inside, outside, count). `groups`: where nobody in it can change groups, those of the
     process, as we number them. `runtime`: the process is a runtime's that has executed nothing yet
-    (its id, its start in ticks since boot). `cgroups`: its path in each hierarchy. `pid`: the
-    process that said all this, and `began` its start.
+    (its id, its start in ticks since boot), and is called `program`. `cgroups`: its path in each
+    hierarchy. `pid`: the process that said all this, and `began` its start.
     """
 
     userns: int | None
@@ -44,6 +46,7 @@ class Target:
     gids: IdMap | None
     groups: tuple[int, ...] = ()
     runtime: tuple[int, int] | None = None
+    program: str | None = None
     cgroups: tuple[str, ...] = ()
     pid: int = 0
     began: int | None = None
@@ -72,9 +75,9 @@ def of_process(pid: int) -> Target:
             target = _of_task(task)
         finally:
             os.close(task)
-        began = start_time(pid)
+        began, program = start_time(pid), program_of(pid)
         if began is not None and forked_only(pid):
-            target.runtime = (pid, began)
+            target.runtime, target.program = (pid, began), program
         target.cgroups = cgroups(pid)
         target.pid, target.began = pid, began
         if has_ended(pidfd):
@@ -362,3 +365,14 @@ def has_ended(pidfd: int) -> bool:
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(0))
+
+
+def was_reaped(pidfd: int) -> bool:
+    """Whether the process behind a pidfd has ended and was waited for: its number is free then."""
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # there is somebody to be refused to
+    return False

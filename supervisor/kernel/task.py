@@ -145,6 +145,15 @@ def _knows_the_mark() -> bool:
     return bool(own and first and own[0] & _FORKED_ONLY and not first[0] & _FORKED_ONLY)
 
 
+def program_of(pid: int) -> str | None:
+    """The name of a process, which it chooses itself; None where it has gone."""
+    try:
+        with open(f"{PROC}/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return None
+
+
 def has_executed(pid: int, start: int) -> bool:
     """Whether the process that began at `start` has executed a program since it was forked.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.bundles import bundle, profile
-from tests.support.daemon import Daemon, serving
+from tests.support.daemon import Daemon, run, serving
+from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.scratch import a_place
 
@@ -27,6 +30,7 @@ POLICIES = {
     "c-metadata": RULES.format(match="metadata: [bar, baz]", errno="ENOTTY"),
     "d-crun": RULES.format(match="runtime: crun, peer_uid: 0", errno="EBUSY"),
     "e-cgroup": RULES.format(match='cgroup: "/of-a-test-*"', errno="EROFS"),
+    "g-left": RULES.format(match="metadata: left, runtime: runc", errno="EROFS"),
     "f-nobody": RULES.format(match="peer_uid: 1000", errno="EIO"),
 }
 SAID = {"ENODEV": "No such device", "ENXIO": "No such device or address", "EPERM": "not permitted",
@@ -93,3 +97,18 @@ def test_the_log_says_why_none_was(daemon: Daemon, place: Path) -> None:
         assert said in line
     assert "\x1b" not in line
     assert "1 calls were refused" in daemon.log()
+
+
+def test_a_runtime_that_has_gone_is_told_by_what_it_leaves(daemon: Daemon, place: Path) -> None:
+    """As under load: `runc create` has ended before the daemon looks."""
+    with bundle(place, profile(daemon.socket, metadata="left")) as box:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            name = box.create("/bin/sh", "-c", "mknod /tmp/a c 1 3 2>/tmp/said; sleep 1000")
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        wait_for(lambda: f"{name}: policy g-left" in daemon.log(), bool)
+        assert run(box.command("start", name)).returncode == 0
+        said = box.root / "tmp/said"
+        text = wait_for(lambda: said.read_text() if said.exists() else "", bool)
+        assert SAID["EROFS"] in text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.intake.identity import peer_lives, peer_of
+from supervisor.intake.identity import keeps_its_number, peer_of
 from supervisor.kernel import features
 
 
@@ -24,21 +24,25 @@ def test_ourselves(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not features.available("peer_pidfd"), reason="a kernel without SO_PEERPIDFD")
 def test_who_has_gone(tmp_path: Path) -> None:
-    """Its ids are known; what else there is to see below its number may be another process's."""
+    """Its ids are known; what else there is to see below its number may be another process's, but
+    for as long as nobody has waited for it."""
     with _listening(tmp_path) as listening:
         pid = os.fork()
         if pid == 0:
             socket.socket(socket.AF_UNIX).connect(str(tmp_path / "s"))
             os._exit(0)
         with listening.accept()[0] as connection:
-            # not reaped: /proc still has it
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-            assert Path(f"/proc/{pid}/comm").exists()
-            assert not peer_lives(connection)
+            assert keeps_its_number(connection)
+            found = peer_of(connection)
+            assert (found.pid, found.uid) == (pid, os.geteuid())
+            assert found.program == Path("/proc/self/comm").read_text().strip()
+            assert found.start is not None
+            os.waitpid(pid, 0)
+            assert not keeps_its_number(connection)
             found = peer_of(connection)
             assert (found.pid, found.uid) == (pid, os.geteuid())
             assert (found.program, found.start, found.shares_pids) == (None, None, None)
-            os.waitpid(pid, 0)
 
 
 def _listening(place: Path) -> socket.socket:
