@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.bundles import box_of, bundle
-from tests.support.daemon import Daemon, run, serving
+from tests.support.containerd import Containerd, containerd
+from tests.support.daemon import Daemon, serving
 from tests.support.inside import wait_for
 from tests.support.people import Person
-from tests.support.program import marked
 from tests.support.scratch import a_place
 
 pytestmark = pytest.mark.needs("containerd")
@@ -28,16 +25,6 @@ syscalls:
   mknod:
     - {devices: ["null"], do: emulate}
     - {devices: [full], do: {errno: ENODEV}}
-"""
-CONFIG = """
-version = 2
-root = "{place}/root"
-state = "{place}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "{place}/containerd.sock"
-[ttrpc]
-  address = "{place}/ttrpc.sock"
 """
 HOST = POLICY.replace("runtime: runc", "runtime: runc, user_namespace: host")
 
@@ -51,31 +38,9 @@ def daemon(root: Person, place: Path) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def containerd(root: Person, place: Path) -> Iterator[Path]:
-    """Its socket."""
-    sock = place / "containerd.sock"
-    config = place / "containerd.toml"
-    config.write_text(CONFIG.format(place=place))
-    mark = f"of-{place.name}"
-    env = root.environ({"SECCOMPD_TEST_CONTAINERD": mark})
-    with (place / "containerd.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["containerd", "--config", str(config)], stdout=log, stderr=log, env=env
-        )
-    try:
-        wait_for(lambda: process.poll() is not None or _answers(sock), bool, 60)
-        assert process.poll() is None, (place / "containerd.log").read_text()
-        yield sock
-    finally:
-        process.terminate()
-        process.wait(20)
-        for pid in marked(mark):  # shims, should a test have failed
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _answers(sock: Path) -> bool:
-    return run(["ctr", "--address", str(sock), "version"]).returncode == 0
+def manager(root: Person, place: Path) -> Iterator[Containerd]:
+    with containerd(root, place) as found:
+        yield found
 
 
 SCRIPT = (
@@ -92,27 +57,24 @@ def check(done: subprocess.CompletedProcess[str], daemon: Daemon, name: str) -> 
     wait_for(lambda: daemon.ours("session"), lambda found: not found)
 
 
-def test_with_a_profile(daemon: Daemon, containerd: Path, place: Path) -> None:
+def test_with_a_profile(daemon: Daemon, manager: Containerd, place: Path) -> None:
     """ctr makes no user namespace for a root file system that is no image's."""
     box = place / "box"
     box_of(box, 0)
     profile = place / "profile.json"
     profile.write_text(json.dumps(daemon.profile("host")))
-    done = run([
-        "ctr", "--address", str(containerd), "run", "--rm", "--cap-add", "CAP_MKNOD",
-        "--seccomp", "--seccomp-profile", str(profile), "--rootfs", str(box), "of-ctr",
-        "/bin/sh", "-c", SCRIPT,
-    ], timeout=120)  # fmt: skip
+    done = manager.ctr(
+        "run", "--rm", "--cap-add", "CAP_MKNOD", "--seccomp", "--seccomp-profile", str(profile),
+        "--rootfs", str(box), "of-ctr", "/bin/sh", "-c", SCRIPT,
+    )  # fmt: skip
     check(done, daemon, "of-ctr")
 
 
-def test_in_a_user_namespace(daemon: Daemon, containerd: Path, place: Path) -> None:
-    with bundle(place, daemon.profile("nodes")) as box:
-        box.config["root"]["path"] = str(box.root)
-        box.prepare(["/bin/sh", "-c", SCRIPT])
-        box.ids.clear()
-        config = box.path / "config.json"
-        done = run([
-            "ctr", "--address", str(containerd), "run", "--rm", "--config", str(config), "of-config"
-        ], timeout=120)  # fmt: skip
-        check(done, daemon, "of-config")
+def test_in_a_user_namespace(daemon: Daemon, manager: Containerd, place: Path) -> None:
+    """Also of what is executed later, by a shim that has long been there."""
+    with bundle(place, daemon.profile("nodes")) as box, manager.started(box, "of-config"):
+        made = manager.exec("of-config", SCRIPT)
+        assert made.stdout.split() == ["crw-", "opened"], made.stderr + daemon.log()
+        again = manager.exec("of-config", f"rm /dev/a; {SCRIPT}")
+        assert len(daemon.ours("session")) == 1
+    check(again, daemon, "of-config")

@@ -1,4 +1,4 @@
-"""Mounts of containers of runc, crun and podman: the kernel's and a FUSE program's."""
+"""Mounts of containers of runc, crun, podman and containerd: the kernel's and a FUSE program's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from tests.live.test_mount_kernel import make_image
 from tests.support.bundles import FIRST_ID, Bundle, bundle
+from tests.support.containerd import containerd
 from tests.support.daemon import Daemon, serving
 from tests.support.inside import wait_for
 from tests.support.people import Person
@@ -121,3 +122,16 @@ def test_of_podman(root: Person, daemon: Daemon, place: Path, image: Path) -> No
     give(image, box.root)
     done = box.run(SCRIPT, *options_for("SYS_ADMIN", mapped=True))
     check(box.root, done.stdout, done.stderr, daemon, before)
+
+
+@pytest.mark.needs("containerd")
+def test_of_containerd(root: Person, daemon: Daemon, place: Path, image: Path) -> None:
+    with (
+        containerd(root, place) as manager,
+        bundle(place, daemon.profile("mounts")) as box,
+        manager.started(box, "of-a-test"),
+    ):
+        give(image, box.root)
+        before = len(daemon.records())
+        done = manager.exec("of-a-test", SCRIPT)
+        check(box.root, done.stdout, done.stderr, daemon, before)
