@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.live.test_mount_kernel import make_image
 from tests.support.bundles import PODMANS_PROFILE
 from tests.support.daemon import Daemon, serving
+from tests.support.devices import fuse_for_everybody
+from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.podman import Podman, options_for
-from tests.support.scratch import a_place
+from tests.support.scratch import a_place, compile_c
 
 POLICY = """
 version: 1
@@ -69,3 +73,36 @@ def test_of_an_ordinary_user(user: Person, place: Path) -> None:
         assert os.stat(daemon.socket).st_mode & 0o777 == 0o600
         how = {one["how"] for one in daemon.records() if one.get("verdict") == "emulate"}
         assert how == {"bind"}
+
+
+BOTH = """
+version: 1
+match: {door: oci}
+syscalls:
+  mknod:
+    - {devices: ["null"], do: emulate}
+  mount:
+    - {fstype: ext4, source: /image, options: {allow: ["*"]}, do: {emulate: {via: fuse}}}
+"""
+INSIDE = "mkdir -p /tmp/m && plain_mount /image /tmp/m ext4 && cat /tmp/m/file && umount /tmp/m"
+
+
+@pytest.mark.needs("fuse2fs")
+@pytest.mark.parametrize("rootful", [True, False], ids=["root", "user"])
+def test_started_entered_and_stopped(
+    root: Person, user: Person, place: Path, rootful: bool
+) -> None:
+    person, owner = (root, 100_000) if rootful else (user, user.uid)
+    with fuse_for_everybody(), serving(person, place, {"nodes": BOTH}) as daemon:
+        box = Podman(person, place, daemon.profile("nodes"), owner)
+        for given in (make_image(place), compile_c("plain_mount", place, "-static")):
+            name = "image" if given.name.startswith("image") else "bin/plain_mount"
+            shutil.copy(given, box.root / name)
+            os.chown(box.root / name, owner, owner)
+        with box.started(*options_for("MKNOD", "SYS_ADMIN", mapped=rootful)) as name:
+            done = box.exec(name, f"mknod /dev/a c 1 3 && echo x >/dev/a && {INSIDE}")
+            assert done.stdout == "text", done.stderr + daemon.log()
+            assert box.exec(name, f"rm /dev/a && {INSIDE}").stdout == "text"
+            assert len(daemon.ours("session")) == 1
+        wait_for(lambda: daemon.ours("session"), lambda found: not found)
+        assert daemon.ask("ps") == []
