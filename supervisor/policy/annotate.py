@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from supervisor.kernel.bpf import instructions
+from supervisor.kernel.constants import CONSTANTS
 from supervisor.kernel.device_numbers import split_device
 from supervisor.kernel.simulate import FIELDS, disassemble
 from supervisor.kernel.syscalls import CallSpec, Kind, arch_name, names, number
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.cubes import FILE_TYPES, S_IFMT
 from supervisor.policy.devices import device_text
-from supervisor.policy.doors import CONSTANTS, DOORS
+from supervisor.policy.doors import DOORS, TOLD_BY
 from supervisor.policy.rules import RuleSet
 
 _LOAD: Final = 0x20
@@ -90,7 +91,7 @@ def _meaning(policy: CompiledPolicy, state: _State, value: int) -> str:
         return f"{what} {'char' if _KINDS[value] == 'c' else 'block'}"
     if param.kind is Kind.DEV:
         return f"{what}{_device(policy, spec, state, value)}"
-    constant = next((name for name, known in CONSTANTS.items() if known == value), "")
+    constant = next((name for name in TOLD_BY if CONSTANTS[name] == value), "")
     return f"{what} {constant}" if constant and spec.name in DOORS else what
 
 

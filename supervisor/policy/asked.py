@@ -19,7 +19,8 @@ from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.mounts import MS
 from supervisor.kernel.simulate import Run
 from supervisor.kernel.simulate import run as run_filter
-from supervisor.kernel.strace import argument, read_argument, sum_of
+from supervisor.kernel.strace import argument
+from supervisor.kernel.strace_read import read_argument, sum_of
 from supervisor.kernel.syscalls import (
     ARCH_NAMES,
     AT_FDCWD,
@@ -33,7 +34,7 @@ from supervisor.kernel.syscalls import (
 from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Source, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import DeviceError, parse_device
-from supervisor.policy.doors import CONSTANTS, DOORS
+from supervisor.policy.doors import DOORS
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
 from supervisor.policy.open_values import parse_how
@@ -292,6 +293,8 @@ def asked_of(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
 
 
 def _argument(param: Param, value: object) -> Arg:
+    if value is None and param.kind is Kind.FD:
+        return AT_FDCWD if param.name.endswith("dirfd") else 0
     try:
         return _value(param.kind, value)
     except ValueError as error:
@@ -310,7 +313,7 @@ def _value(kind: Kind, value: object) -> Arg:
     if kind.is_string:
         return 0 if value is None or value == 0 else as_bytes(value)
     if value is None:
-        return AT_FDCWD if kind is Kind.FD else 0
+        return 0
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is no {kind.value}")
     if isinstance(value, int):
@@ -326,7 +329,7 @@ def _value(kind: Kind, value: object) -> Arg:
             raise ValueError(f"{value!r} is no device: write MAJOR:MINOR, or its name")
         return join_device(int(found[1]), int(found[2]))
     if isinstance(value, str):
-        return CONSTANTS[value] if value in CONSTANTS else sum_of(value)
+        return sum_of(value)
     raise ValueError(f"{value!r} is no {kind.value}")
 
 

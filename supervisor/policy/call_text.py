@@ -13,11 +13,10 @@ from dataclasses import replace
 from errno import EFAULT
 from typing import Any, Final
 
-from supervisor.kernel.strace import leads_to, read_argument, split_call
+from supervisor.kernel.strace_read import leads_to, read_argument, split_call
 from supervisor.kernel.syscalls import X86_64, CallSpec, Kind, Param
 from supervisor.model import Arg
 from supervisor.policy.asked import Asked, asked_of, named, spec_of
-from supervisor.policy.doors import CONSTANTS
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.recorded import recorded
 
@@ -90,7 +89,7 @@ def _argument(word: str, param: Param) -> Arg:
     if word == "...":
         raise ValueError(f"{param.name} and what follows is left out: write all of the call")
     try:
-        return CONSTANTS[word] if word in CONSTANTS else read_argument(word, param.kind)
+        return read_argument(word, param.kind)
     except ValueError as error:
         raise ValueError(f"{param.name}: {error}") from None
 
@@ -100,7 +99,8 @@ def _is_left_out(kind: Kind, before: Sequence[Arg]) -> bool:
     mode = before[-1]
     if kind is Kind.DEV:
         return isinstance(mode, int) and not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
-    return kind is Kind.MODE  # of an open that makes no file
+    # Of an open that makes no file, and of an ioctl that takes none.
+    return kind in (Kind.MODE, Kind.BUFFER)
 
 
 def _start(spec: CallSpec, words: Sequence[str]) -> str | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from supervisor.kernel.bpf import FILTER_FLAG_NEW_LISTENER, TIOCLINUX, TIOCSTI
 from supervisor.kernel.syscalls import CallSpec, Kind, Param
 
 # What is none of a family's; "" so that no policy has rules of that name.
@@ -55,10 +54,7 @@ DOORS: Final[Mapping[str, Door]] = {
         ),
     )
 }  # fmt: skip
-# What strace calls the arguments by which these calls are told apart.
-CONSTANTS: Final[Mapping[str, int]] = {
-    "TIOCSTI": TIOCSTI,
-    "TIOCLINUX": TIOCLINUX,
-    "SECCOMP_SET_MODE_FILTER": 1,
-    "SECCOMP_FILTER_FLAG_NEW_LISTENER": FILTER_FLAG_NEW_LISTENER,
-}
+# What the filter tells these calls apart by, as strace calls it.
+TOLD_BY: Final = (
+    "TIOCSTI", "TIOCLINUX", "SECCOMP_SET_MODE_FILTER", "SECCOMP_FILTER_FLAG_NEW_LISTENER",
+)  # fmt: skip

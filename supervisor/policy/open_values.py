@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from supervisor.kernel.opening import ACCESS_WORDS, pack_how
-from supervisor.kernel.strace import read_argument, sum_of
+from supervisor.kernel.strace_read import read_argument, sum_of
 from supervisor.kernel.syscalls import Kind
 from supervisor.model import Arg, Inject
 from supervisor.policy.values import near, parse_node, wrong

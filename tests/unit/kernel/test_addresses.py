@@ -9,7 +9,8 @@ import pytest
 
 from supervisor.kernel.address_text import as_strace, from_strace, read, written
 from supervisor.kernel.addresses import AddressError, address_of
-from supervisor.kernel.strace import argument, read_argument, split_call
+from supervisor.kernel.strace import argument
+from supervisor.kernel.strace_read import read_argument, split_call
 from supervisor.kernel.syscalls import Kind
 
 LOOPBACK = 0x7F000001

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from supervisor.kernel.strace import argument, read_argument, split_call
+from supervisor.kernel.strace import argument
+from supervisor.kernel.strace_read import read_argument, split_call
 from supervisor.kernel.syscalls import Kind, cut
 
 

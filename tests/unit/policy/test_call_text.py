@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import termios
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from tests.support.policies import mknod, mounts
 
 # Printed by strace 6.1 of a program that made the calls below, under the options in the comments.
 WRITTEN = Path(__file__).parents[1] / "kernel/strace-6.1.txt"
+CALLS = Path(__file__).parents[1] / "kernel/strace-6.1-calls.txt"
 NULL_DEVICE, CHAR = 0x103, 0o020666
 MADE: list[tuple[str, tuple[Arg, ...]]] = [
     ("mknodat", (AT_FDCWD, b"x", CHAR, NULL_DEVICE)),
@@ -52,6 +56,33 @@ def test_what_strace_wrote_is_the_call_that_was_made(options: str) -> None:
             assert asked.caller == {"cwd": "/usr" if args[0] == 3 else "/tmp/s"}
     with pytest.raises(ValueError, match="0x8 is an address: what that memory has in it"):
         parse(FAMILIES, lines[-1])
+
+
+def test_calls_of_every_family_as_strace_wrote_them() -> None:
+    """Of a program that made one or some of each; the constants in them have their own names."""
+    made: dict[str, list[tuple[Arg, ...]]] = {}
+    for line in CALLS.read_text().splitlines():
+        asked = parse(FAMILIES, line)
+        assert asked.snapshot.name == line.partition("(")[0]
+        made.setdefault(asked.snapshot.name, []).append(asked.snapshot.args)
+    clone = socket.SOCK_CLOEXEC
+    assert made["socket"][0] == (2, 1 | clone | socket.SOCK_NONBLOCK, 0)
+    assert made["socket"][3] == (16, socket.SOCK_RAW | clone, 0)
+    assert made["sendto"][0][:4] == (3, 0, 5, socket.MSG_NOSIGNAL | socket.MSG_FASTOPEN)
+    assert made["sendmmsg"] == [(4, 0, 1, socket.MSG_NOSIGNAL)]
+    assert made["renameat2"][1][4] == 1  # RENAME_NOREPLACE
+    assert made["setxattr"][0] == (b"f", b"user.a", 0, 3, os.XATTR_CREATE)
+    assert made["seccomp"] == [(1, 8 | 2, 0)]
+    assert made["ioctl"][1][:2] == (0, termios.TIOCSTI)
+    assert made["fspick"] == [(AT_FDCWD, b"/nowhere", 1)]
+    assert made["openat"][2][:2] == (AT_FDCWD, b"/nowhere/x")
+    assert made["fchmodat"][0][:3] == (5, b"nowhere", 0o600)
+
+
+def test_an_ioctl_without_an_argument() -> None:
+    """strace leaves it out."""
+    asked = parse(FAMILIES, "4687  00:06:08 ioctl(3</tmp/s/calls.py>, FIOCLEX) = 0")
+    assert asked.snapshot.args == (3, termios.FIOCLEX, 0)
 
 
 def test_a_call_that_another_one_interrupted() -> None:
@@ -123,7 +154,8 @@ def test_no_memory_is_no_name() -> None:
         ("io_uring_setup(8, {flags=0})", "allow"),
         ("ioctl(0, TIOCSTI, [10])", "errno EPERM"),
         ("ioctl fd=0 request=TIOCLINUX", "errno EPERM"),
-        ("ioctl(0, TCGETS, 0)", None),
+        ("ioctl(0, TCGETS, 0)", "allow"),
+        ("ioctl(0, FICLONE, 3)", None),
         ("ioctl(0, 0x5401, {c_iflag=ICRNL})", "allow"),
         ("seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, {len=1})",
          "errno EBUSY"),
@@ -133,7 +165,7 @@ def test_no_memory_is_no_name() -> None:
 def test_the_filter_is_asked_about_other_doors(text: str, action: str | None) -> None:
     compiled = mounts("{fstype: ext4, source: /a, do: {emulate: {via: fuse}}}")
     if action is None:
-        with pytest.raises(ValueError, match="TCGETS is no number"):
+        with pytest.raises(ValueError, match="FICLONE is no number"):
             parse(FAMILIES, text)
         return
     found = explain(compiled, parse(FAMILIES, text))
