@@ -41,6 +41,8 @@ for goal in "$@"; do
 		;;
 	examples)
 		need runc command_there runc
+		need squashfuse command_there squashfuse
+		need squashfs-tools command_there mksquashfs
 		;;
 	test)
 		need tar command_there tar

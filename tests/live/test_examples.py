@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.devices import fuse_for_everybody
 from tests.support.needs import need
 from tests.support.people import Person, python, tree
 
@@ -60,6 +61,32 @@ def test_learn_policy(person: Person) -> None:
     assert "All as it should be." in done.stdout
     assert 'path: "/tmp/learn-*/dev/null", do: emulate}' in done.stdout
     assert 'path: "/tmp/learn-*/dev/zero", do: emulate}' in done.stdout
+
+
+@pytest.mark.slow
+def test_reach_servers(person: Person) -> None:
+    done = example(person, "reach-servers.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All as it should be." in done.stdout
+    assert done.stdout.count("Permission denied") == 6
+
+
+@pytest.mark.slow
+def test_mount_squashfs(person: Person) -> None:
+    need("squashfuse", "mksquashfs")
+    with fuse_for_everybody():
+        done = example(person, "mount-squashfs.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All as it should be." in done.stdout
+    assert done.stdout.count("there is no /dev/fuse") == 2
+    assert done.stdout.count("hello from an archive") == 1
+
+
+@pytest.mark.slow
+def test_fit_programs(person: Person) -> None:
+    done = example(person, "fit-programs.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("numbered 0-1\nmemory: 4096 MiB\n\nAll as it should be.\n")
 
 
 @pytest.mark.slow

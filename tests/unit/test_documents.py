@@ -82,8 +82,12 @@ def examples(page: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("page", "least"),
-    [("docs/policies.md", 10), ("docs/mounts.md", 1), ("docs/sockets.md", 1), ("docs/opens.md", 1)],
-)
+    [
+        ("docs/policies.md", 10), ("docs/mounts.md", 1), ("docs/sockets.md", 1),
+        ("docs/opens.md", 1), ("docs/policy-tools.md", 1),
+        *((f"docs/shipped/{page.name}", 0) for page in sorted((TOP / "docs/shipped").iterdir())),
+    ],
+)  # fmt: skip
 def test_the_pages_on_policies_have_examples_that_load(
     tmp_path: Path, page: str, least: int
 ) -> None:

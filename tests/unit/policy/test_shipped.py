@@ -17,7 +17,8 @@ SHIPPED = sorted(store.available([store.shipped()]).values())
 
 def test_they_are_there() -> None:
     assert {file.stem for file in SHIPPED} == {
-        "build", "default", "deny-all", "docker", "learn", "loop-images",
+        "build", "default", "deny-all", "docker", "egress", "fitted", "fuse", "ipv6-only", "learn",
+        "loop-images",
     }  # fmt: skip
     assert [selftest.test_file(file).exists() for file in SHIPPED] == [True] * len(SHIPPED)
 
