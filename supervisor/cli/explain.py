@@ -87,7 +87,9 @@ def main(args: argparse.Namespace) -> int:
     if args.output == "json":
         sys.stdout.write(json.dumps(out, indent=1) + "\n")
     if skipped:
-        sys.stderr.write(f"{len(skipped)} lines are no such calls; the first: {skipped[0]}\n")
+        one_line = len(skipped) == 1
+        what = "1 line is no such call" if one_line else f"{len(skipped)} lines are no such calls"
+        sys.stderr.write(f"{what}; the first: {skipped[0]}\n")
     return 0
 
 

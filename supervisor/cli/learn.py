@@ -16,12 +16,13 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import store
 from supervisor.policy.asked import Asked
 from supervisor.policy.callers import KEYS
-from supervisor.policy.compile import compile_policy
+from supervisor.policy.compile import compile_named, compile_policy
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain, verdict_text
 from supervisor.policy.learn import new_policy, rules_for
-from supervisor.policy.learned import Learned
+from supervisor.policy.learned import Learned, nameless, with_content
 from supervisor.policy.merge import merged
+from supervisor.policy.opens import OpenRule
 from supervisor.policy.records import Log
 from supervisor.policy.traits import Traits
 
@@ -39,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--merge", metavar="NAME|FILE", help="add to this policy, and show what is added as a diff"
     )
+    parser.add_argument(
+        "--base", metavar="NAME|FILE",
+        help="the policy that the logs were written under: it says what a content was, which is in "
+        "no record",
+    )
     parser.add_argument("--session", metavar="NAME", help="only the records of this session")
     parser.add_argument("log", nargs="+", metavar="LOG")
 
@@ -46,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """0: a policy was written."""
     check_goal(args.out)
-    learn([Path(name) for name in args.log], args.out, merge=args.merge, session=args.session)
+    logs = [Path(name) for name in args.log]
+    learn(logs, args.out, merge=args.merge, session=args.session, base=args.base)
     return 0
 
 
@@ -62,6 +69,7 @@ def learn(
     *,
     merge: str | None = None,
     session: str | None = None,
+    base: str | None = None,
     show: TextIO | None = None,
 ) -> None:
     """Reads the logs and writes the policy; a difference goes to `show` (stdout if left out).
@@ -70,8 +78,9 @@ def learn(
     """
     log = Log(FAMILIES, session)
     learned = Learned()
+    contents = _contents(base) if base else {}
     for asked, weight in log.calls(logs):
-        learned.add(asked, weight)
+        learned.add(with_content(asked, contents), weight)
     log.check_session()
     notes = []
     if log.lost:
@@ -111,6 +120,13 @@ def _name(out: str | None) -> str:
     return plain or "learned"
 
 
+def _contents(base: str) -> dict[str, OpenRule]:
+    """The rules of a policy that give a content, by their places."""
+    family = compile_named(base, _TRAITS, FAMILIES).families.get("open")
+    rules = (rule for rule in (family.rules if family else ()) if isinstance(rule, OpenRule))
+    return {rule.place: rule for rule in rules if rule.inject and rule.inject.content is not None}
+
+
 def _merge(name: str, learned: Learned, show: TextIO) -> str:
     """The text of the policy `name` with what it does not grant yet; the difference is shown."""
     file = store.find(name)
@@ -137,6 +153,13 @@ def _merge(name: str, learned: Learned, show: TextIO) -> str:
             )
         elif others := _for_others(asked, first):
             _say(f"warning: {others}: the new rules stand in front of it")
+    for asked, count in learned.unknown.values():
+        if nameless(asked) and not asked.granted(policy):
+            rule = (asked.recorded or {}).get("rule")
+            _say(
+                f"warning: {count} x {asked.text()} was given the content of {rule}, and is given "
+                "nothing by the new policy"
+            )
     for key in learned.taken(policy):
         asked, count = learned.left[key]
         _say(

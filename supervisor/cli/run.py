@@ -126,7 +126,8 @@ def _learning(options: Options, out: str, merge: str | None) -> int:
         os.unlink(log)
         raise
     try:
-        learn([Path(log)], out, merge=merge, show=sys.stderr)  # stdout was the command's
+        # Not on stdout, which was the command's.
+        learn([Path(log)], out, merge=merge, base=options.policy, show=sys.stderr)
     except SeccompdError as error:  # the command has run: its status and its records are kept
         sys.stderr.write(f"seccompd: {error}\nseccompd: the records are in {log}\n")
         return status

@@ -119,10 +119,11 @@ def settings_of(decision: Decision) -> dict[str, Any]:
 
 def _led(how: SocketSettings) -> dict[str, Any]:
     """Where a rule leads calls, by its own words."""
+    shown = {"peername": "asked"} if how.peername else {}
     if how.prefix is not None:
         prefix, bits = how.prefix
-        return {"translate": f"{inet_ntop(AF_INET6, prefix)}/{bits}"}
-    return {"redirect": written(how.redirect)} if how.redirect else {}
+        return {"translate": f"{inet_ntop(AF_INET6, prefix)}/{bits}"} | shown
+    return {"redirect": written(how.redirect)} | shown if how.redirect else {}
 
 
 def _given(what: Inject) -> dict[str, Any]:

@@ -4,6 +4,7 @@ come out as they did.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,14 +17,23 @@ from supervisor.policy import write
 from supervisor.policy.asked import Asked
 from supervisor.policy.callers import CHOSEN
 from supervisor.policy.compile import compile_policy
-from supervisor.policy.devices import device_text
+from supervisor.policy.devices import device_text, parse_device
 from supervisor.policy.explain import device_of
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.generalise import globs_for
-from supervisor.policy.learned import Counted, Learned, conditions, protects, settings
+from supervisor.policy.learned import (
+    Counted,
+    Learned,
+    briefly,
+    conditions,
+    nameless,
+    protects,
+    settings,
+)
 from supervisor.policy.match import glob_matches
 from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
+from supervisor.policy.open_values import parse_inject
 from supervisor.policy.opens import how_of
 from supervisor.policy.socket_write import socket_rules
 from supervisor.policy.traits import Traits
@@ -138,18 +148,28 @@ def open_rules(calls: Sequence[Asked], pick: _Pick) -> list[NewRule]:
     """Rules for opens: one for each thing that was given, with the paths that it was given at."""
     groups: dict[str, list[Asked]] = {}
     for asked in calls:
-        given = [(key, write.quoted(str(value))) for key, value in settings(asked).items()]
-        groups.setdefault(write.rule(given), []).append(asked)
+        groups.setdefault(json.dumps(briefly(asked), sort_keys=True), []).append(asked)
     out = []
-    for given_, some in groups.items():
+    for some in groups.values():
         ways = (how_of(asked.snapshot.name, asked.snapshot.args) for asked in some)
         pairs: list[tuple[str, str | Sequence[str]]] = [
             ("path", pick([path for asked in some for path in asked.places()])),
             ("access", sorted({how.access for how in ways if how is not None})),
-            ("do", f"{{inject: {given_}}}"),
+            ("do", f"{{inject: {_given(settings(some[0]))}}}"),
         ]
         out.append(NewRule(pairs, _made_of(some)))
     return out
+
+
+def _given(said: Mapping[str, Any]) -> str:
+    """What `inject` gives, as a policy says it; what goes without saying is left out."""
+    pairs = [(key, write.quoted(str(value))) for key, value in said.items() if key != "access"]
+    if "device" in said:
+        pairs = [("device", write.quoted(device_text(parse_device(said["device"]))))]
+    inject = parse_inject(said)
+    if inject.writes != ("device" in said):
+        pairs.append(("access", said["access"]))
+    return write.rule(pairs)
 
 
 _RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[NewRule]]]] = {
@@ -237,7 +257,8 @@ def _head(
     learned: Learned, refused: Counted, taken: set[str], notes: Sequence[str]
 ) -> str:
     different = len(learned.granted)
-    lines = [f"Learned from {learned.calls} calls; different ones that were granted: {different}."]
+    calls = "1 call" if learned.calls == 1 else f"{learned.calls} calls"
+    lines = [f"Learned from {calls}; different ones that were granted: {different}."]
     lines += notes
     lines += _left_out(learned.granted.values())
     never = {key: what for key, (one, _) in refused.items() if (what := protects(one))}
@@ -253,9 +274,16 @@ def _head(
     )  # fmt: skip
     lines += _listed(
         "Allowed, and no rule is made of it (nobody wrote down where, or what):", learned.unknown,
-        {},
+        {key: f"the content of {rule}" for key, rule in _contents(learned.unknown)},
     )  # fmt: skip
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
+def _contents(calls: Counted) -> Iterator[tuple[str, str]]:
+    """The calls that were given a content, by their keys, and the rules that gave it."""
+    for key, (asked, _) in calls.items():
+        if nameless(asked):
+            yield key, str((asked.recorded or {}).get("rule"))
 
 
 def _left_out(granted: Iterable[Asked]) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from supervisor.errors import PolicyError
@@ -17,9 +17,14 @@ from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import parse_device, protected
 from supervisor.policy.explain import device_of
 from supervisor.policy.grants import PANIC
+from supervisor.policy.match import glob_matches
 from supervisor.policy.mounts import split_options
+from supervisor.policy.opens import OpenRule
 
 _CALLS_MAX: Final = 100_000
+# A connect or a send that comes to one of these has not failed: it is under way, or was too early.
+_UNDER_WAY: Final = frozenset(("EINPROGRESS", "EALREADY", "EAGAIN", "EINTR"))
+_SOCKETS: Final = ("connect", "bind")
 # The families that rules are made for.
 LEARNED: Final = frozenset(("mknod", "mount", "connect", "bind", "open"))
 Counted = dict[str, tuple[Asked, int]]
@@ -30,6 +35,33 @@ def settings(asked: Asked) -> Mapping[str, Any]:
     """
     record = asked.recorded or {}
     return record.get("inject") or record.get("emulate") or {}
+
+
+def briefly(asked: Asked) -> Mapping[str, Any]:
+    """The same, with the rule's place for a content, which may be long."""
+    found = settings(asked)
+    return {"content": (asked.recorded or {}).get("rule")} if "content" in found else found
+
+
+def with_content(asked: Asked, rules: Mapping[str, OpenRule]) -> Asked:
+    """A call that was given a content, with that: it is in no record, but in the rule that gave it.
+
+    `rules`: those of the policy that the record was written under, by their places.
+    """
+    record = asked.recorded or {}
+    rule = rules.get(str(record.get("rule")))
+    if not nameless(asked) or rule is None or rule.inject is None or rule.globs is None:
+        return asked
+    places = asked.places()
+    if not places or not all(any(glob_matches(glob, one) for glob in rule.globs) for one in places):
+        return asked  # the policy is another one, or was
+    return replace(asked, recorded={**record, "inject": {"content": rule.inject.content}})
+
+
+def nameless(asked: Asked) -> bool:
+    """Whether an open was given something that its record does not name: a content."""
+    record = asked.recorded or {}
+    return record.get("verdict") == "inject" and not record.get("inject")
 
 
 def conditions(asked: Asked) -> Mapping[str, Sequence[int | str]]:
@@ -84,7 +116,7 @@ class Learned:
             return  # a filter of ours would not have notified it; of the others there are many
         self.calls += weight
         # What came of it is part of what is learned: the same call at two places are two.
-        how = json.dumps([settings(asked), conditions(asked)], sort_keys=True)
+        how = json.dumps([briefly(asked), conditions(asked)], sort_keys=True)
         key = f"{asked.text()} {asked.places()} {how}"
         others = self._others(asked)
         if others is None:
@@ -103,13 +135,13 @@ class Learned:
             return self.left
         if verdict not in ("emulate", "inject") or record.get("mode") == "audit" or protects(asked):
             return self.refused
-        if "errno" in record:
+        if "errno" in record and not _is_under_way(asked):
             return self.failed
         known = settings(asked) or verdict == "emulate"
         if asked.spec.family not in LEARNED or not known:
             return self.unknown
         # A rule about a socket without a path has none either; all others are of one place.
-        somewhere = asked.path is not None or asked.spec.family not in ("connect", "bind")
+        somewhere = asked.path is not None or asked.spec.family not in _SOCKETS
         return self.unknown if somewhere and not asked.places() else None
 
     def missing(self, policy: CompiledPolicy) -> dict[str, Asked]:
@@ -129,6 +161,11 @@ class Learned:
     def taken(self, policy: CompiledPolicy) -> set[str]:
         """The calls that were left to the kernel, and that a policy does not leave to it."""
         return {key for key, (one, _) in self.left.items() if not _left(one, policy)}
+
+
+def _is_under_way(asked: Asked) -> bool:
+    errno = (asked.recorded or {}).get("errno")
+    return asked.spec.family in _SOCKETS and errno in _UNDER_WAY
 
 
 def _left(asked: Asked, policy: CompiledPolicy) -> bool:

@@ -135,7 +135,7 @@ def _check(record: Mapping[str, Any], asked: Asked) -> None:
 def _is_settings(said: Any) -> bool:
     if not isinstance(said, dict) or said.get("realise", "auto") not in REALISE:
         return False
-    return all(isinstance(said.get(key, ""), str) for key in ("redirect", "translate"))
+    return all(isinstance(said.get(key, ""), str) for key in ("redirect", "translate", "peername"))
 
 
 def _check_callers(asks: Any) -> None:

@@ -54,13 +54,19 @@ def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[write.NewRule]:
 
 def _do(settings: Mapping[str, str]) -> str:
     """Where calls were led to; without a port to that which was asked for."""
+    shown = settings.get("peername") == "asked"
     if prefix := settings.get("translate"):
-        return f"{{translate: {write.quoted(prefix)}}}"
+        return _led("translate", "prefix", prefix, shown)
     redirect = settings.get("redirect", "")
     if not redirect:
         return "emulate"
     address, _, port = redirect.rpartition(":")
-    return f"{{redirect: {write.quoted(redirect if port != '0' else address.strip('[]'))}}}"
+    return _led("redirect", "to", redirect if port != "0" else address.strip("[]"), shown)
+
+
+def _led(action: str, key: str, where: str, shown: bool) -> str:
+    text = write.quoted(where)
+    return f"{{{action}: {{{key}: {text}, peername: asked}}}}" if shown else f"{{{action}: {text}}}"
 
 
 def _rules(calls: Sequence[Asked], pick: _Pick, do: str) -> list[write.NewRule]:

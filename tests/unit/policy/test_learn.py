@@ -343,6 +343,8 @@ syscalls:
     - {to: 10.0.0.1, port: 443, do: {redirect: "127.0.0.1:8443"}}
     - {to: 192.0.2.0/24, do: {translate: "64:ff9b::/96"}}
     - {to: "::/0", host_uid: 5, do: {redirect: "::1"}}
+    - {to: 10.0.0.3, do: {redirect: {to: "127.0.0.1:80", peername: asked}}}
+    - {to: 198.51.100.0/24, do: {translate: {prefix: "64:ff9b::/96", peername: asked}}}
     - {do: emulate}
   open:
     - {path: "/dev/net/*", do: {inject: {device: tun}}}
@@ -363,6 +365,8 @@ ASKED = [
     'connect(3, {sa_family=AF_INET6, sin6_port=htons(80), sin6_flowinfo=htonl(0), '
     'inet_pton(AF_INET6, "2001:db8::1", &sin6_addr), sin6_scope_id=0}, 28)',
     'connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("10.0.0.2")}, 16)',
+    'connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("10.0.0.3")}, 16)',
+    'connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("198.51.100.1")}, 16)',
     'open("/dev/net/tun", O_RDWR)',
     'open("/etc/key", O_RDONLY)',
 ]  # fmt: skip
@@ -413,9 +417,67 @@ def test_what_rules_ask_of_callers_lead_to_and_give_is_learned(tmp_path: Path) -
     for said in (
         "the host's block devices: never learned", "has in files: never learned",
         "# Not taken over: uid, for root of the container can", "# Not taken over: executable, for",
-        "# Not taken over: devices: true, for", '  1 x open("/etc/text", ',
+        "# Not taken over: devices: true, for",
+        '  1 x open("/etc/text", O_RDONLY, 0000)  (the content of p.yaml:20)',
     ):  # fmt: skip
         assert said in text
+
+
+GIVEN = r"""version: 1
+syscalls:
+  open:
+    - {path: "/proc/cpu*", access: read-only, do: {inject: {content: "a\tb: \"0\"\n- x # é\n"}}}
+    - {path: /etc/other, do: {inject: {content: "other"}}}
+"""
+
+
+def test_a_content_is_learned_from_the_policy_that_gave_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text(GIVEN)
+    policy_ = compile_named(str(base), Traits("host"), FAMILIES)
+    calls = ('open("/proc/cpuinfo", O_RDONLY)', 'open("/proc/cpu2", O_RDONLY)')
+    records = [as_recorded(policy_, text) for text in calls]
+    assert all("inject" not in record for record in records)
+    log, out = tmp_path / "log", tmp_path / "out.yaml"
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    cli.learn([log], str(out), base=str(base))
+    text = out.read_text()
+    assert clean(text)
+    new = policy(text)
+    for record in records:
+        asked = recorded(FAMILIES, record)
+        assert asked is not None
+        assert asked.decided(new)[0].settings == asked.decided(policy_)[0].settings
+    assert text.count("content") == 1
+    # A policy that has another rule there, and one that has none.
+    for changed in (GIVEN.replace("/proc/cpu*", "/proc/mem*"), "version: 1\nsyscalls: {}\n"):
+        base.write_text(changed)
+        out.unlink()
+        cli.learn([log], str(out), base=str(base))
+        assert "  1 x open(" in out.read_text()
+        assert "(the content of base.yaml:4)" in out.read_text()
+    out.unlink()
+    cli.learn([log], str(out), merge=str(base))
+    assert "was given the content of base.yaml:4, and is given nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("errno", "granted"),
+    [("EINPROGRESS", True), ("EAGAIN", True), ("ECONNREFUSED", False), ("EACCES", False)],
+)
+def test_a_connection_that_is_under_way_has_not_failed(
+    tmp_path: Path, errno: str, granted: bool
+) -> None:
+    """That is what every program sees that does not wait: curl, Go, asyncio."""
+    base = policy(BASE)
+    record = as_recorded(base, ASKED[6]) | {"errno": errno}
+    text = learned(tmp_path, record)
+    asked = recorded(FAMILIES, record)
+    assert asked is not None
+    assert asked.granted(policy(text)) is granted
+    assert ("failed all the same" in text) is not granted
 
 
 @pytest.mark.parametrize("via", ["fuse", "kernel"])
