@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
+from errno import EINPROGRESS
 from pathlib import Path
 
 import pytest
 
-from tests.support.people import Person
+from tests.support.people import Person, python
 from tests.support.program import run, seccompd
 from tests.support.scratch import scratch
 
@@ -97,6 +99,38 @@ def test_nor_has_the_base_to_name_a_path(person: Person, place: Path) -> None:
     assert {one["resolved"].removeprefix(f"{person.given(place)}/a") for one in made} >= {
         "/null", "/dev/zero", "/dev/full", "/dev/tty",
     }  # fmt: skip
+
+
+LENT = """
+version: 1
+syscalls:
+  connect:
+    - {to: "127.0.0.1", do: emulate}
+  open:
+    - {path: /etc/lent, do: {inject: {content: "lent: \\"1\\"\\n"}}}
+"""
+ASKS = """
+import select, socket, sys
+print(open("/etc/lent").read(), end="")
+with socket.socket() as sock:
+    sock.setblocking(False)
+    print(sock.connect_ex(("127.0.0.1", int(sys.argv[1]))))
+    select.select([], [sock], [])
+    print(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+"""
+
+
+def test_what_was_lent_and_who_does_not_wait(person: Person, place: Path) -> None:
+    """A content is in no record; a connection that is under way is no failure."""
+    base, out = place / "base.yaml", place / "out.yaml"
+    base.write_text(LENT)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = [python(person), "-c", ASKS, str(server.getsockname()[1])]
+        options = ["--policy", str(base), "--learn", str(out)]
+        first = run(person, *command, options=options)
+        again = run(person, *command, options=["--policy", str(out)])
+    assert first.stdout == f'lent: "1"\n{EINPROGRESS}\n0\n'
+    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
 
 
 def test_a_policy_that_cannot_be_written_leaves_the_records(person: Person, place: Path) -> None:
