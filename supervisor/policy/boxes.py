@@ -6,7 +6,6 @@ A proof about rules is arithmetic on them: what one rule matches, less what othe
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 # (lowest, highest) of each dimension, both inclusive.
@@ -80,45 +79,70 @@ def without(boxes: Iterable[Box], holes: Iterable[Box], budget: Budget) -> list[
     return left
 
 
+class _Ranges:
+    """Ranges of one dimension, by which those are found that overlap a range: a tree of the highest
+    ends over the ranges in the order of their beginnings.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[Range, int]]) -> None:
+        """`pairs`: ranges, each with the number that is to be found."""
+        ordered = sorted(pairs)
+        self._lows = [low for (low, _), _ in ordered]
+        self._numbers = [number for _, number in ordered]
+        highs = [high for (_, high), _ in ordered]
+        self._size = 1 << max(0, len(highs) - 1).bit_length()
+        self._ends = [-1] * self._size + highs + [-1] * (self._size - len(highs))
+        for at in range(self._size - 1, 0, -1):
+            self._ends[at] = max(self._ends[2 * at], self._ends[2 * at + 1])
+
+    def overlap(self, wanted: Range, budget: Budget) -> Iterator[int]:
+        """The numbers of those that have something in common with `wanted`. Raises TooMany."""
+        low, high = wanted
+        count = bisect_right(self._lows, high)  # those behind them begin later than it ends
+        nodes = [(1, 0, self._size)]
+        while nodes:
+            at, first, width = nodes.pop()
+            budget.spend(1)
+            if first >= count or self._ends[at] < low:
+                continue
+            if at >= self._size:
+                yield self._numbers[first]
+                continue
+            half = width // 2
+            nodes += ((2 * at + 1, first + half, half), (2 * at, first, half))
+
+
 class Index:
     """Finds who may overlap a box, without a look at everybody.
 
-    Each box stands in the dimension in which the fewest others have the same single value; one that
-    is wide in all of them is a candidate always.
+    Each box stands in the dimension in which it overlaps the fewest others.
     """
 
     def __init__(self, sets: Sequence[Sequence[Box]]) -> None:
-        shared: Counter[tuple[int, int]] = Counter()
-        for boxes in sets:
-            for box in boxes:
-                shared.update((at, low) for at, (low, high) in enumerate(box) if low == high)
-        points: dict[int, dict[tuple[int, int], None]] = {}
-        wide: dict[int, None] = {}
-        for owner, boxes in enumerate(sets):
-            for box in boxes:
-                single = [(shared[at, low], at, low) for at, (low, high) in enumerate(box)
-                          if low == high]  # fmt: skip
-                if single:
-                    _, at, value = min(single)
-                    points.setdefault(at, {})[value, owner] = None
-                else:
-                    wide[owner] = None
-        self._wide = list(wide)
-        self._points = {
-            at: ([value for value, _ in sorted(pairs)], [owner for _, owner in sorted(pairs)])
-            for at, pairs in points.items()
-        }
+        every = [(box, owner) for owner, boxes in enumerate(sets) for box in boxes]
+        crowds = [_crowds([box[at] for box, _ in every]) for at in range(len(every[0][0]))
+                  ] if every else []  # fmt: skip
+        chosen: dict[int, dict[tuple[Range, int], None]] = {}
+        for box, owner in every:
+            at = min(range(len(box)), key=lambda at: crowds[at][box[at]])
+            chosen.setdefault(at, {})[box[at], owner] = None
+        self._ranges = {at: _Ranges(pairs) for at, pairs in chosen.items()}
 
     def near(self, box: Box, budget: Budget) -> list[int]:
         """The numbers of all sets that may have something in common with `box`, in order.
 
         Raises TooMany.
         """
-        found = set(self._wide)
-        budget.spend(1 + len(found))
-        for at, (values, owners) in self._points.items():
-            low, high = box[at]
-            start, end = bisect_left(values, low), bisect_right(values, high)
-            budget.spend(end - start)
-            found.update(owners[start:end])
+        found: set[int] = set()
+        for at, ranges in self._ranges.items():
+            found.update(ranges.overlap(box[at], budget))
         return sorted(found)
+
+
+def _crowds(ranges: Sequence[Range]) -> dict[Range, int]:
+    """How many of `ranges` overlap each of them, itself counted."""
+    lows, highs = sorted(low for low, _ in ranges), sorted(high for _, high in ranges)
+    return {
+        (low, high): bisect_right(lows, high) - bisect_left(highs, low)
+        for low, high in dict.fromkeys(ranges)
+    }

@@ -7,7 +7,10 @@ import random
 
 import pytest
 
+from supervisor.policy import races
 from supervisor.policy.boxes import Box, Budget, Index, meet, without
+from supervisor.policy.source import PolicyFindings
+from tests.support.policies import mknod
 
 SIZE = 5
 POINTS = list(itertools.product(range(SIZE), repeat=3))
@@ -57,3 +60,29 @@ def test_the_index_forgets_nobody(seed: int) -> None:
 def test_the_index_looks_at_few() -> None:
     sets = [[((0, 0), (n, n), (0, 9))] for n in range(1000)]
     assert Index(sets).near(((0, 0), (5, 5), (0, 9)), Budget(99)) == [5]
+
+
+def test_ranges_that_overlap_are_found_in_few_steps() -> None:
+    """Also where some are wide: they hide none of those that are not."""
+    sets = [[((0, 0), (10 * n, 10 * n + 25), (0, 9))] for n in range(1000)]
+    sets += [[((0, 0), (0, 10**6), (n, n))] for n in range(1000)]
+    found = Index(sets).near(((0, 0), (5000, 5004), (7, 7)), Budget(99))
+    assert found == [498, 499, 500, 1007]
+    assert Index(sets).near(((0, 0), (30_000, 40_000), (10, 10)), Budget(99)) == [1010]
+
+
+def test_many_rules_on_ranges_that_overlap_can_be_held_against_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ids(low: int) -> str:
+        return f'devices: zero, uid: "{low}-{low + 5000}"'
+
+    spread = [(n * 7919) % 900_000 for n in range(3000)]
+    rules = [f'{{{ids(low)}, path: "/x/*", do: continue}}' for low in spread]
+    rules += [f'{{{ids(1_000_000 + low)}, path: "/x/*", do: refuse}}' for low in spread]
+    mknod(*rules, "{do: emulate}")
+    with pytest.raises(PolicyFindings, match=r"is a race with p\.yaml:6006"):
+        mknod(*rules, f'{{{ids(spread[0])}, path: "/y", do: refuse}}', "{do: emulate}")
+    monkeypatch.setattr(races, "_STEPS_MAX", 20_000)
+    with pytest.raises(PolicyFindings, match="so many rules cannot be held against each other"):
+        mknod(*rules, "{do: emulate}")
