@@ -4,7 +4,11 @@
  * A device is a node of our own tmpfs that belongs to the host's root, which no container maps: so
  * its mode is the most that anybody gets, however it is opened again. A file is a mount of its own,
  * read-only where it is not granted for writing: a descriptor can be opened again by /proc/self/fd,
- * and a mount's flags hold there too. It is the file that was there when the maker was born. */
+ * and a mount's flags hold there too. It is the file that was there when the maker was born.
+ *
+ * A directory is a mount of its own as well, but one that is in no mount namespace any more. ".." leads
+ * nowhere from its root then; and nobody can move it into a namespace, copy it or change its flags, as
+ * whoever is root of a container could with one that only was not attached yet. */
 #include "mounts.h"
 
 #include <errno.h>
@@ -26,29 +30,35 @@ enum { ATTR_NOSUID = 0x2, ATTR_NODEV = 0x4, ATTR_NOEXEC = 0x8 };
 static struct {
 	const struct sd_ceiling *ceiling;
 	int state[SD_MOST_LENT]; /* a mount of a file until it is settled; then 0 or -errno */
+	int root[SD_MOST_LENT];  /* of a directory's mount */
 } lending;
 
-/* A detached mount of a regular file. Files of these filesystems are not what they seem: what they
- * do goes by whoever opened them. */
-static int mount_of(const char *path, int writes)
+/* Files of these filesystems are not what they seem: what they do goes by whoever opened them. */
+static int is_of_kernel(const struct statfs *fs)
+{
+	return fs->f_type == PROC_SUPER_MAGIC || fs->f_type == SYSFS_MAGIC ||
+	       fs->f_type == CGROUP2_SUPER_MAGIC || fs->f_type == DEBUGFS_MAGIC ||
+	       fs->f_type == TRACEFS_MAGIC;
+}
+
+/* A detached mount of a regular file, or of a directory. */
+static int mount_of(const struct sd_lent *lent)
 {
 	struct stat file;
 	struct statfs fs;
 	struct sd_mount_attr attr = {
-		.set = ATTR_NOSUID | ATTR_NODEV | (writes ? 0 : SD_ATTR_RDONLY),
+		.set = ATTR_NOSUID | ATTR_NODEV | (lent->writes ? 0 : SD_ATTR_RDONLY),
 		.propagation = MS_PRIVATE,
 	};
-	int tree = sd_open_tree(AT_FDCWD, path);
+	int tree = sd_open_tree(AT_FDCWD, lent->path);
 	if (tree < 0)
 		return tree;
 	int error = 0;
 	if (fstat(tree, &file) || fstatfs(tree, &fs))
 		error = -errno;
-	else if (S_ISDIR(file.st_mode))
-		error = -EISDIR;
-	else if (!S_ISREG(file.st_mode) || fs.f_type == PROC_SUPER_MAGIC ||
-		 fs.f_type == SYSFS_MAGIC || fs.f_type == CGROUP2_SUPER_MAGIC ||
-		 fs.f_type == DEBUGFS_MAGIC || fs.f_type == TRACEFS_MAGIC)
+	else if (!lent->directory != !S_ISDIR(file.st_mode))
+		error = lent->directory ? -ENOTDIR : -EISDIR;
+	else if ((!lent->directory && !S_ISREG(file.st_mode)) || is_of_kernel(&fs))
 		error = -EPERM;
 	else if (syscall(SYS_mount_setattr, tree, "", AT_EMPTY_PATH, &attr, sizeof attr))
 		error = -errno;
@@ -57,12 +67,40 @@ static int mount_of(const char *path, int writes)
 	return error ? error : tree;
 }
 
-void sd_lend_prepare(const struct sd_ceiling *ceiling)
+/* What is only read may be shown with the container's ids, where the filesystem can: so its root reads all
+ * of it. What is written keeps the host's, or the container could leave set-user-ID programs of the host's
+ * root there. */
+static int root_of(const struct sd_lent *lent, int userns)
+{
+	int tree = mount_of(lent);
+	if (tree < 0)
+		return tree;
+	if (!lent->writes && userns >= 0)
+		sd_change_mount(tree, SD_ATTR_IDMAP, 0, userns);
+	int root = openat(tree, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int error = root < 0 ? -errno : 0;
+	close(tree); /* which takes the mount out of the kernel's lists */
+	return error ? error : root;
+}
+
+void sd_lend_prepare(const struct sd_ceiling *ceiling, int userns)
 {
 	lending.ceiling = ceiling;
-	for (uint32_t i = 0; i < ceiling->lent_count && i < SD_MOST_LENT; i++)
-		if (ceiling->lent[i].path)
-			lending.state[i] = mount_of(ceiling->lent[i].path, ceiling->lent[i].writes);
+	for (uint32_t i = 0; i < ceiling->lent_count && i < SD_MOST_LENT; i++) {
+		const struct sd_lent *lent = &ceiling->lent[i];
+		if (lent->path && lent->directory)
+			lending.root[i] = root_of(lent, userns);
+		else if (lent->path)
+			lending.state[i] = mount_of(lent);
+	}
+}
+
+int sd_lends_directories(const struct sd_ceiling *ceiling)
+{
+	for (uint32_t i = 0; i < ceiling->lent_count; i++)
+		if (ceiling->lent[i].directory)
+			return 1;
+	return 0;
 }
 
 static void name_of(char name[16], uint32_t index)
@@ -96,9 +134,14 @@ int sd_lend_settle(void)
 		return -E2BIG;
 	umask(0);
 	for (uint32_t i = 0; i < ceiling->lent_count; i++) {
+		const struct sd_lent *lent = &ceiling->lent[i];
 		name_of(name, i);
-		lending.state[i] = ceiling->lent[i].path ? settle_file(lending.state[i], name)
-							 : settle_device(&ceiling->lent[i], name);
+		if (lent->directory)
+			lending.state[i] = lending.root[i] < 0 ? lending.root[i] : 0;
+		else if (lent->path)
+			lending.state[i] = settle_file(lending.state[i], name);
+		else
+			lending.state[i] = settle_device(lent, name);
 	}
 	return 0;
 }
@@ -131,7 +174,10 @@ int sd_lend(const struct sd_make *make, uint64_t permitted, int *give)
 	int error = sd_set_caps(lent->path ? CAP(CAP_DAC_OVERRIDE) : CAP(CAP_SYS_ADMIN), permitted);
 	if (error)
 		return error;
-	if (lent->path)
+	if (lent->directory)
+		*give = sd_open_unblocking(lending.root[index], ".",
+					   ((int)make->flags & O_NONBLOCK) | O_DIRECTORY);
+	else if (lent->path)
 		*give = sd_open_unblocking(AT_FDCWD, name, (int)make->flags & ~(O_CREAT | O_EXCL));
 	else
 		*give = sd_open_tree(AT_FDCWD, name);

@@ -111,7 +111,7 @@ static int make_home(struct maker *maker)
 	if (unshare(CLONE_NEWNS))
 		return -errno;
 	int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	sd_lend_prepare(maker->ceiling);
+	sd_lend_prepare(maker->ceiling, maker->mounting.userns);
 	int error = sd_mounting_prepare(&maker->mounting, maker->ceiling);
 	if (!error)
 		error = sd_pivot_into(options, NULL);
@@ -145,7 +145,8 @@ static int make_home(struct maker *maker)
 int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 {
 	int pid = sd_fork_helper(child, "seccompd-make");
-	if (pid > 0 && ceiling->mount_count) /* no descriptor but its socket lives through the fork */
+	int shifts = ceiling->mount_count || sd_lends_directories(ceiling);
+	if (pid > 0 && shifts) /* no descriptor but its socket lives through the fork */
 		sd_send_fds(child->sock, "u", 1, &ceiling->userns, ceiling->userns >= 0);
 	if (pid)
 		return pid;
@@ -154,7 +155,7 @@ int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 	setsid(); /* where the kernel shares processors by sessions, it is not the zygote's share */
 	maker.ceiling = ceiling;
 	maker.mounting.userns = -1;
-	if (ceiling->mount_count)
+	if (shifts)
 		sd_receive_fds(0, &word, 1, &maker.mounting.userns, 1);
 	int maps = sd_own_maps();
 	int32_t ready = make_home(&maker);

@@ -282,8 +282,9 @@ SD_HIDDEN void sd_do_open(struct sd_caller *caller, struct sd_home *home, const 
 
 /* ---- lend.c: the maker's ---- */
 
-/* Before the host's mounts are let go of. */
-SD_HIDDEN void sd_lend_prepare(const struct sd_ceiling *ceiling);
+/* Before the host's mounts are let go of. `userns`: of the target; -1: none. */
+SD_HIDDEN void sd_lend_prepare(const struct sd_ceiling *ceiling, int userns);
+SD_HIDDEN int sd_lends_directories(const struct sd_ceiling *ceiling);
 /* Once the root directory is our own. 0 or -errno. */
 SD_HIDDEN int sd_lend_settle(void);
 /* What `make` asks for: 0 and `*give`, or -errno. */

@@ -35,8 +35,9 @@ struct sd_mount_rule { /* one fstype, what it may be mounted from, and how */
 	uint32_t shift;             /* may be idmapped */
 };
 
-struct sd_lent {        /* what a maker lends for opens: a device, or a file of the host's */
+struct sd_lent {        /* what a maker lends for opens: a device, or what the host has at a path */
 	const char *path;   /* NULL: a device */
+	uint32_t directory; /* a directory is there; else a regular file */
 	uint32_t type, major, minor; /* 'c' or 'b' */
 	uint32_t writes;    /* for writing, too */
 };

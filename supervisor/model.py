@@ -177,20 +177,23 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Inject:
-    """What an `inject` rule gives: a device (type, major, minor), a file of the host's, or a file
-    with this content. `writes`: for writing, too.
+    """What an `inject` rule gives: a device (type, major, minor), a file or a directory of the
+    host's, or a file with this content. `writes`: for writing, too (below a directory).
     """
 
     device: tuple[str, int, int] | None = None
     file: str | None = None
     content: str | None = None
     writes: bool = False
+    directory: str | None = None
 
     def text(self) -> str:
         """For a record."""
         if self.device is not None:
             kind, major, minor = self.device
             return f"device {'char' if kind == 'c' else 'block'} {major}:{minor}"
+        if self.directory is not None:
+            return f"directory {self.directory}"
         return "content" if self.file is None else f"file {self.file}"
 
 

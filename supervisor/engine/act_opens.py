@@ -1,7 +1,8 @@
 """Opens that a policy gives: where a path leads, the thing that is given there, and opening it.
 
 A device is a node that a maker lends (for an ordinary user the host's own), opened by a resolver,
-in the container's user namespace; a file is opened by a maker; content is a sealed file of our own.
+in the container's user namespace; a file or a directory is opened by a maker; content is a sealed
+file of our own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Sequence
-from errno import EACCES, EEXIST, ENAMETOOLONG, ENODEV, EPERM, EPIPE, ESRCH
+from errno import EACCES, EEXIST, EISDIR, ENAMETOOLONG, ENODEV, EPERM, EPIPE, ESRCH
 from typing import Any, Final
 
 import trio
@@ -217,7 +218,7 @@ class Opener:
             fd = lib.sd_open_again(content.fd, flags & FILE_FLAGS)
             if fd < 0:
                 raise _Refused(-fd, "opening what is given")
-        elif inject.file is not None:
+        elif inject.device is None:
             fd = await self._lend(inject, flags & FILE_FLAGS)
         else:
             fd = asking.take()
@@ -352,7 +353,7 @@ class Opener:
         if maker is None:
             if self._makers.lost:
                 raise _Refused(self._on_error, "maker: lost")
-            raise _Refused(EPERM, "no maker to give a file, for seccompd is not root")
+            raise _Refused(EPERM, "no maker to give it, for seccompd is not root")
         return maker
 
 
@@ -360,6 +361,8 @@ def _refusal(inject: Inject, flags: int) -> int:
     """The errno of an open that is wider than what is given, as of a file that is there; or 0."""
     if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL:
         return EEXIST
+    if inject.directory is not None and flags & (O_ACCMODE | O_CREAT | O_TRUNC) != O_RDONLY:
+        return EISDIR
     if not inject.writes and (flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC):
         return EACCES
     return EPERM if flags & O_NOATIME else 0

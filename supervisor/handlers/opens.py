@@ -1,6 +1,7 @@
 """open, openat, openat2 and creat: descriptors that a policy gives.
 
-What asks for a directory, or for O_PATH, is never notified: nothing that is given is one.
+What asks for O_PATH is never notified, for nothing that is given is that; nor is what asks for a
+directory, where no rule gives one.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Opens(Family):
     """The family "open" of a policy."""
 
     name: ClassVar[str] = "open"
-    doc: ClassVar[str] = "open, openat, openat2 and creat, but of directories and with O_PATH"
+    doc: ClassVar[str] = "open, openat, openat2 and creat, but with O_PATH"
     calls: ClassVar[tuple[CallSpec, ...]] = (
         call("open", "open", _PATH, _FLAGS, _MODE),
         call("open", "openat", _AT, _PATH, _FLAGS, _MODE),
@@ -63,15 +64,14 @@ class Opens(Family):
 
     def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:
         """What some rule can be about; of openat2 all, for how it opens lies in memory."""
-        wanted = rules.accesses if isinstance(rules, OpenRules) else frozenset[str]()
-        if not wanted:
+        if not isinstance(rules, OpenRules) or not (wanted := rules.accesses):
             return ()
         if spec.name == "creat":
             return ((),) if "write-only" in wanted else ()
         at = spec.index("flags")
         if at is None:
             return ((),)
-        never = O_PATH | O_DIRECTORY
+        never = O_PATH if rules.gives_directories else O_PATH | O_DIRECTORY
         if wanted == frozenset(ACCESS_WORDS.values()):
             return ((Condition(at, never, 0),),)
         return tuple(

@@ -83,7 +83,7 @@ def spawn_maker(
     count) of the target's user namespace; none: it has none of its own. `mounts` is what it may
     ever mount, and `userns` the target's user namespace, for whose ids it is mounted. Without
     `real_nodes` it makes those that can be opened only to be mounted, so that none of them stays.
-    `lent` are devices and files that it lends for opens.
+    `lent` are devices, files and directories that it lends for opens.
     """
     keep = (
         _kept("struct sd_range[]", [tuple(r) for r in uids]),
@@ -116,9 +116,11 @@ def _lent(lent: Sequence[Inject]) -> tuple[Any, list[Any]]:
         if inject.device is not None:
             kind, thing.major, thing.minor = inject.device
             thing.type = ord(kind)
-        elif inject.file is not None:
-            paths.append(path := _kept("char[]", os.fsencode(inject.file)))
-            thing.path = path
+            continue
+        name = inject.file or inject.directory
+        if name is not None:
+            paths.append(path := _kept("char[]", os.fsencode(name)))
+            thing.path, thing.directory = path, inject.directory is not None
     return things, paths
 
 

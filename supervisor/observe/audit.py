@@ -130,10 +130,8 @@ def _given(what: Inject) -> dict[str, Any]:
     """What a rule gives, by the keys of `inject`; not the content, which may be long."""
     if what.content is not None:
         return {}
-    access = {"access": "read-write" if what.writes else "read-only"}
-    return {"device": what.text().removeprefix("device ")} | access if what.device else (
-        {"file": what.file} | access
-    )
+    thing, _, which = what.text().partition(" ")
+    return {thing: which, "access": "read-write" if what.writes else "read-only"}
 
 
 class AuditLog:

@@ -234,6 +234,10 @@ _INJECT: Schema = {
             "anyOf": [{"enum": list(NAMES)}, _DEVICE], "description": "the host's device",
         },
         "file": {"type": "string", "pattern": "^/", "description": "a file of the host's"},
+        "directory": {
+            "type": "string", "pattern": "^/",
+            "description": "a directory of the host's, with what is below it",
+        },
         "content": {"type": "string", "description": "a file that has this in it"},
         "access": {"enum": list(GRANTS), "description": "what the caller may do with it, at most"},
     },

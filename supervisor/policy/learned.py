@@ -90,7 +90,8 @@ def _lends(given: Mapping[str, Any]) -> str:
     if "device" in given:
         kind, major, _, minor, _ = parse_device(given["device"])
         return protected(kind, major, minor)
-    of_kernel = str(given.get("file", "")).startswith(("/proc/", "/sys/", "/dev/"))
+    name = str(given.get("file", "")) or str(given.get("directory", "")).rstrip("/") + "/"
+    of_kernel = name.startswith(("/proc/", "/sys/", "/dev/"))
     return "what the host's kernel has in files" if of_kernel else ""
 
 

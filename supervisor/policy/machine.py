@@ -40,10 +40,15 @@ def warn(draft: Draft) -> None:
 
 def _opens(draft: Draft, family: str, rules: OpenRules) -> None:
     for index, rule in enumerate(rules.rules):
-        name = None if rule.inject is None else rule.inject.file
-        if name is not None and not os.path.isfile(name):
-            what = "is no regular file" if os.path.exists(name) else "is not there"
-            Source.at(draft.node(family, index).at(("do",)), f"{name} {what}", "warning")
+        if rule.inject is None:
+            continue
+        for name, kind, is_one in (
+            (rule.inject.file, "regular file", os.path.isfile),
+            (rule.inject.directory, "directory", os.path.isdir),
+        ):
+            if name is not None and not is_one(name):
+                what = f"is no {kind}" if os.path.exists(name) else "is not there"
+                Source.at(draft.node(family, index).at(("do",)), f"{name} {what}", "warning")
 
 
 def _kernel() -> Iterator[str]:

@@ -13,7 +13,7 @@ from supervisor.policy.values import near, parse_node, wrong
 _WORDS: Final = tuple(ACCESS_WORDS.values())
 # What a grant may be for.
 GRANTS: Final = ("read-only", "read-write")
-_THINGS: Final = ("device", "file", "content")
+_THINGS: Final = ("device", "file", "directory", "content")
 CONTENT_MAX: Final = 1 << 18
 _PATH_MAX: Final = 4096
 
@@ -26,7 +26,7 @@ def parse_access(value: object) -> str:
 
 
 def parse_inject(setting: object) -> Inject:
-    """What `inject` gives: one thing, and for a device or a file the access that goes with it."""
+    """What `inject` gives: one thing, and for all but content the access that goes with it."""
     if not isinstance(setting, dict):
         raise wrong('inject takes what is given, such as inject: {device: "char 10:229"}')
     for key in setting:
@@ -43,7 +43,9 @@ def parse_inject(setting: object) -> Inject:
     if thing == "device":
         return Inject(device=_device(setting["device"]), writes=writes)
     if thing == "file":
-        return Inject(file=_file(setting["file"]), writes=writes)
+        return Inject(file=_path(thing, setting["file"]), writes=writes)
+    if thing == "directory":
+        return Inject(directory=_path(thing, setting["directory"]), writes=writes)
     if writes:
         raise wrong("content is read-only: what is written there would be nowhere")
     return Inject(content=_content(setting["content"]))
@@ -56,9 +58,9 @@ def _device(value: object) -> tuple[str, int, int]:
     return kind, major, minor
 
 
-def _file(value: Any) -> str:
+def _path(thing: str, value: Any) -> str:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-        raise wrong("a file is an absolute path of the host's")
+        raise wrong(f"a {thing} is an absolute path of the host's")
     if len(value.encode("utf-8", "surrogateescape")) >= _PATH_MAX:
         raise wrong("no path is as long as that")
     return value

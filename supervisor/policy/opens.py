@@ -7,6 +7,7 @@ second one only where the name at its end, as it was written, could be the grant
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from supervisor.policy.match import GlobError, glob_regex, lexical
 from supervisor.policy.rules import Rule, RuleSet, otherwise_from_json, until_settled
 
 _NAMELESS: Final = (b"", b".", b"..")
+_TMPFILE: Final = os.O_TMPFILE & ~os.O_DIRECTORY
 
 
 class How(NamedTuple):
@@ -47,12 +49,14 @@ class How(NamedTuple):
         """The word for its access mode; "" for the fourth one, which can neither read nor write."""
         return ACCESS_WORDS.get(self.flags & O_ACCMODE, "")
 
-    @property
-    def injectable(self) -> bool:
-        """Whether a descriptor of ours could be what it asks for. Directories and O_PATH are not;
-        nor is what resolves a path otherwise than all others do, or what the kernel calls invalid.
+    def injectable(self, *, directory: bool) -> bool:
+        """Whether a descriptor of ours could be what it asks for; it may ask for a directory where
+        that is what is given. O_PATH and O_TMPFILE are none; nor is what resolves a path otherwise
+        than all others do, or what the kernel calls invalid.
         """
-        if self.flags & (O_PATH | O_DIRECTORY) or not self.access:
+        if self.flags & O_PATH or not self.access:
+            return False
+        if self.flags & O_DIRECTORY and (not directory or self.flags & (O_CREAT | _TMPFILE)):
             return False
         if not self.strict:
             return True
@@ -91,6 +95,11 @@ class OpenRule(Rule):
     access: tuple[str, ...] | None = None
     inject: Inject | None = None
 
+    @property
+    def gives_directory(self) -> bool:
+        """Whether it gives one."""
+        return self.inject is not None and self.inject.directory is not None
+
     def decision(self) -> Decision:
         """What an open gets that this rule decides."""
         found = Rule.decision(self)
@@ -98,7 +107,9 @@ class OpenRule(Rule):
 
     def about(self, how: How | None) -> bool:
         """Whether it may decide opens like that. What is not known is no grant."""
-        if self.verdict is Verdict.INJECT and (how is None or not how.injectable):
+        if self.verdict is Verdict.INJECT and (
+            how is None or not how.injectable(directory=self.gives_directory)
+        ):
             return False
         return how is None or self.access is None or how.access in self.access
 
@@ -108,7 +119,9 @@ class OpenRule(Rule):
         return [
             *Rule.to_json(self), self.access,
             None if inject is None
-            else [inject.device, inject.file, inject.content, inject.writes],
+            else [
+                inject.device, inject.file, inject.content, inject.writes, inject.directory,
+            ],
         ]  # fmt: skip
 
     @classmethod
@@ -118,8 +131,8 @@ class OpenRule(Rule):
         place, verdict, value, _, silent, _, globs, caller, audit = rule
         what = None
         if inject is not None:
-            device, file, content, writes = inject
-            what = Inject(None if device is None else tuple(device), file, content, writes)
+            device, *others = inject
+            what = Inject(None if device is None else tuple(device), *others)
         return cls(
             place, Verdict(verdict), value, silent=silent,
             globs=None if globs is None else tuple(globs),
@@ -162,11 +175,12 @@ class _Entry:
         `path`, or nobody knows.
         """
         name = written.rpartition(b"/")[2]
-        if self.injects and name in _NAMELESS:
-            return False  # a directory
+        nameless = name in _NAMELESS  # a directory
+        if self.injects and nameless and not self.rule.gives_directory:
+            return False
         if path is not None:
             return self.matches is None or bool(self.matches(path))
-        if not self.injects or self.may_name is None:
+        if not self.injects or self.may_name is None or nameless:
             return self.grants
         return bool(self.may_name(b"/" + name))
 
@@ -222,7 +236,7 @@ class OpenRules(RuleSet):
     """The rules of opens in order, and what becomes of an open that none matches."""
 
     rules: tuple[OpenRule, ...]
-    _ways: dict[tuple[str, bool, bool], _Cell] = field(
+    _ways: dict[tuple[object, ...], _Cell] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -240,7 +254,8 @@ class OpenRules(RuleSet):
 
     def _way(self, how: How | None) -> _Cell:
         known = how is not None
-        key = (how.access if how else "", bool(how and how.injectable), known)
+        may_give = tuple(how is not None and how.injectable(directory=one) for one in (False, True))
+        key = (how.access if how else "", *may_give, known)
         cell = self._ways.get(key)
         if cell is None:
             cell = self._ways[key] = _Cell(
@@ -255,6 +270,11 @@ class OpenRules(RuleSet):
         return frozenset().union(
             *(every if rule.access is None else rule.access for rule in self.rules)
         )
+
+    @property
+    def gives_directories(self) -> bool:
+        """Whether some rule gives one."""
+        return any(rule.gives_directory for rule in self.rules)
 
     @property
     def lent(self) -> tuple[Inject, ...]:

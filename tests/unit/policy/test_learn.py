@@ -350,7 +350,10 @@ syscalls:
     - {path: "/dev/net/*", do: {inject: {device: tun}}}
     - {path: "/dev/sd*", do: {inject: {device: "block 8:0", access: read-only}}}
     - {path: /etc/key, host_uid: 5, do: {inject: {file: /srv/key}}}
+    - {path: /srv/read, do: {inject: {directory: /srv/all}}}
+    - {path: /srv/write, do: {inject: {directory: /srv/all, access: read-write}}}
     - {path: /proc/kcore, do: {inject: {file: /proc/kcore}}}
+    - {path: /kernel, do: {inject: {directory: /proc}}}
     - {path: /etc/text, do: {inject: {content: "text"}}}
 """
 FACTS = Facts(
@@ -369,8 +372,13 @@ ASKED = [
     'connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("198.51.100.1")}, 16)',
     'open("/dev/net/tun", O_RDWR)',
     'open("/etc/key", O_RDONLY)',
+    'open("/srv/read", O_RDONLY|O_DIRECTORY)',
+    'open("/srv/write", O_RDONLY)',
 ]  # fmt: skip
-NEVER = ['open("/dev/sda", O_RDONLY)', 'open("/proc/kcore", O_RDONLY)']
+NEVER = [
+    'open("/dev/sda", O_RDONLY)', 'open("/proc/kcore", O_RDONLY)',
+    'open("/kernel", O_RDONLY|O_DIRECTORY)',
+]
 
 
 def as_recorded(base: CompiledPolicy, text: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tests.support.policies import policy
 
 KVM = '{path: /dev/kvm, do: {inject: {device: kvm}}}'
 INFO = '{path: /proc/cpuinfo, access: read-only, do: {inject: {content: "none"}}}'
+MODELS = '{path: /srv/models, do: {inject: {directory: /models}}}'
 ANY_NET = '{path: "/dev/net/*", do: {inject: {device: tun}}}'
 
 
@@ -72,6 +73,27 @@ def test_the_first_look(text: str, expected: tuple[str, bool]) -> None:
     assert first(opens(KVM, INFO), text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('open("/srv/models", O_RDONLY)', ("inject", True)),
+        ('open("/srv/models", O_RDWR)', ("inject", True)),
+        ('open("/srv/models/", O_RDONLY|O_DIRECTORY)', ("inject", True)),
+        ('open("/srv/models/.", O_RDONLY|O_DIRECTORY)', ("inject", True)),
+        ('open("/srv/models/a", O_RDONLY)', ("continue", False)),
+        ('openat(5, "models/", O_RDONLY)', ("inject", True)),
+        ('openat(5, ".", O_RDONLY|O_DIRECTORY)', ("inject", True)),
+        ('openat(5, "other", O_RDONLY|O_DIRECTORY)', ("continue", False)),
+        ('open("/srv/models", O_PATH|O_DIRECTORY)', ("continue", False)),
+        ('open("/srv/models", O_TMPFILE|O_RDWR)', ("continue", False)),
+        ('open("/dev/kvm", O_RDONLY|O_DIRECTORY)', ("continue", False)),
+        ('open("/dev/kvm/", O_RDONLY)', ("continue", False)),
+    ],
+)
+def test_the_first_look_at_directories(text: str, expected: tuple[str, bool]) -> None:
+    assert first(opens(KVM, MODELS), text) == expected
+
+
 def test_a_name_that_is_not_known_may_be_any() -> None:
     for text in ('openat(5, "x", O_RDWR)', 'openat(5, "../net/tun", O_RDWR)'):
         assert first(opens(ANY_NET), text) == ("inject", True)
@@ -119,19 +141,20 @@ def test_what_is_given_races_with_nothing() -> None:
 
 @pytest.mark.parametrize("arch", [X86_64, I386])
 def test_what_leaves_the_kernel(arch: int) -> None:
-    every, reads = opens(KVM), opens(INFO)
-    for text, notified, of_reads in (
-        ('open("/x", O_RDONLY)', True, True),
-        ('open("/x", O_WRONLY|O_CREAT)', True, False),
-        ('openat(5, "/x", O_RDWR|O_CLOEXEC)', True, False),
-        ('creat("/x", 0600)', True, False),
-        ('open("/x", O_RDONLY|O_DIRECTORY)', False, False),
-        ('openat(5, "/x", O_PATH|O_NOFOLLOW)', False, False),
-        ('openat(5, "/x", O_TMPFILE|O_RDWR)', False, False),
-        ('openat2(5, "/x", {flags=O_PATH}, 24)', True, True),
+    every, reads, directories = opens(KVM), opens(INFO), opens(KVM, MODELS)
+    for text, notified, of_reads, of_directories in (
+        ('open("/x", O_RDONLY)', True, True, True),
+        ('open("/x", O_WRONLY|O_CREAT)', True, False, True),
+        ('openat(5, "/x", O_RDWR|O_CLOEXEC)', True, False, True),
+        ('creat("/x", 0600)', True, False, True),
+        ('open("/x", O_RDONLY|O_DIRECTORY)', False, False, True),
+        ('openat(5, "/x", O_PATH|O_NOFOLLOW)', False, False, False),
+        ('openat(5, "/x", O_TMPFILE|O_RDWR)', False, False, True),
+        ('openat2(5, "/x", {flags=O_PATH}, 24)', True, True, True),
     ):
         call = asked(text, arch)
-        for rules, expected in ((every, notified), (reads, of_reads)):
+        pairs = (every, notified), (reads, of_reads), (directories, of_directories)
+        for rules, expected in pairs:
             action = action_text(call.filtered(rules.filter).action)
             assert action == ("notify" if expected else "allow"), (text, arch)
     none = policy("version: 1\nsyscalls:\n  open: []\n")
@@ -140,13 +163,17 @@ def test_what_leaves_the_kernel(arch: int) -> None:
 
 def test_there_and_back() -> None:
     rules = opens(
-        KVM, INFO, '{path: [/a, "/b/*"], uid: 3, do: {inject: {file: /srv/x, access: read-write}}}',
+        KVM, INFO, MODELS,
+        '{path: [/a, "/b/*"], uid: 3, do: {inject: {file: /srv/x, access: read-write}}}',
         '{path: /c, mode: audit, do: {inject: {device: "block 7:0", access: read-only}}}',
     )  # fmt: skip
     again = CompiledPolicy.from_json(rules.to_json())
     assert again == rules
     assert isinstance(again.families["open"], OpenRules)
-    assert again.lent == (Inject(("c", 10, 232), writes=True), Inject(file="/srv/x", writes=True))
+    assert again.lent == (
+        Inject(("c", 10, 232), writes=True), Inject(directory="/models"),
+        Inject(file="/srv/x", writes=True),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -160,6 +187,8 @@ def test_there_and_back() -> None:
         ("{path: /a, do: {inject: {device: kvm, file: /x}}}", "inject gives one thing"),
         ('{path: /a, do: {inject: {device: "block 7:*"}}}', "not a range"),
         ("{path: /a, do: {inject: {file: x}}}", "an absolute path"),
+        ("{path: /a, do: {inject: {directory: x}}}", "an absolute path"),
+        ("{path: /a, do: {inject: {directory: /x, file: /x}}}", "inject gives one thing"),
         ("{path: /a, do: {inject: {content: x, access: read-write}}}", "read-only"),
         ("{path: /a, do: {inject: {devise: kvm}}}", "did you mean device"),
         ("{path: /a, access: read, do: {inject: {device: kvm}}}", "unknown access"),
