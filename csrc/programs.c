@@ -15,14 +15,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -32,83 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#if defined(__x86_64__)
-#define OUR_ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define OUR_ARCH AUDIT_ARCH_AARCH64
-#else
-#error "no audit architecture"
-#endif
-
 enum { STACK = 256 * 1024, MOST_FILES = 256 };
-
-#define DENY(name) \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_##name, 0, 1), \
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
-#define LACK(number) \
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), \
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS)
-
-static struct sock_filter FILTER[] = {
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OUR_ARCH, 1, 0),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-	BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-	DENY(setns), DENY(unshare), DENY(pivot_root), DENY(chroot), DENY(ptrace),
-	DENY(process_vm_readv), DENY(process_vm_writev), DENY(bpf), DENY(userfaultfd),
-	DENY(perf_event_open), DENY(keyctl), DENY(add_key), DENY(request_key), DENY(kexec_load),
-	DENY(init_module), DENY(finit_module), DENY(delete_module), DENY(open_by_handle_at),
-	DENY(swapon), DENY(swapoff), DENY(reboot), DENY(acct), DENY(quotactl), DENY(seccomp),
-	/* io_uring_setup; and the new mount interface, so that libraries take mount(2) */
-	LACK(425), LACK(428), LACK(429), LACK(430), LACK(431), LACK(432), LACK(433), LACK(442),
-	LACK(435), /* clone3 hides its flags in memory */
-	/* memory that no limit on a process counts; 447: memfd_secret */
-	LACK(__NR_memfd_create), LACK(447), LACK(__NR_shmget), LACK(__NR_msgget), LACK(__NR_semget),
-	LACK(__NR_mq_open),
-	/* to have no groups: ntfs-3g insists on saying so, and it is so already */
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_setgroups, 0, 4),
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 0),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	/* of sockets those that end in its own network: of vsock, say, there is one for all, and
-	 * through a unix socket in its container's files it could hand on its /dev/fuse */
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_socket, 0, 6),
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET, 3, 0),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 2, 0),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_NETLINK, 1, 0),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAFNOSUPPORT),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone, 0, 3),
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
-	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x7e020080, 0, 1), /* CLONE_NEW* */
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-};
-
-/* Below that one, which refuses other architectures. */
-static struct sock_filter MOUNT_FILTER[] = {
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_mount, 0, 1),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-};
-
-/* For one that makes no other process: threads alone. The others are refused above. */
-static struct sock_filter ALONE_FILTER[] = {
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-#ifdef __NR_fork
-	DENY(fork), DENY(vfork),
-#endif
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone, 0, 3),
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
-	BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 1, 0),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-};
 
 struct child {
 	const struct sd_program *program;
@@ -169,18 +91,19 @@ static int give_up_rights(const struct sd_program *program)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
+/* Its mount(2) is notified; the listener goes to the session. */
 static int filtered(const struct sd_program *program)
 {
-	struct sock_fprog mounts = {sizeof MOUNT_FILTER / sizeof *MOUNT_FILTER, MOUNT_FILTER};
-	struct sock_fprog alone = {sizeof ALONE_FILTER / sizeof *ALONE_FILTER, ALONE_FILTER};
-	struct sock_fprog code = {sizeof FILTER / sizeof *FILTER, FILTER};
+	struct sock_filter code[SD_FILTER_MOST];
+	int length = sd_program_filter(code, program->alone != 0);
+	struct sock_fprog filter = {(unsigned short)length, code};
+	if (length < 0)
+		return -1;
 	int listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
-				    SECCOMP_FILTER_FLAG_NEW_LISTENER, &mounts);
-	if (listener < 0 || sd_send_fds(SD_STARTED, "l", 1, &listener, 1) != 1 || close(listener))
+				    SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter);
+	if (listener < 0 || sd_send_fds(SD_STARTED, "l", 1, &listener, 1) != 1)
 		return -1;
-	if (program->alone && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &alone, 0, 0))
-		return -1;
-	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &code, 0, 0);
+	return close(listener);
 }
 
 /* What is handed on gets the number it is known by, the rest is closed. */

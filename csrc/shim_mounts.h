@@ -189,6 +189,14 @@ int sd_program_start(struct sd_program *program);
 /* 1: it runs; 0: not known yet; -errno: it does not, because of `stage` */
 int sd_program_started(struct sd_program *program);
 
+/* ---- program_filter.c ---- */
+
+enum { SD_FILTER_MOST = 256 };
+
+/* The filter of a program, into a struct sock_filter[SD_FILTER_MOST]; `alone` as above. How many
+ * instructions it has, or -errno. */
+int sd_program_filter(void *code, int alone);
+
 /* ---- program_spare.c: the beginning of a program, made before anybody waits for it ---- */
 
 /* Forks who makes them, one at a time: sd_spare_prepare to sd_spare_start or the spare's end. */
