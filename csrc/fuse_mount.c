@@ -155,8 +155,7 @@ static int answer(int listener, const struct sd_fuse_terms *terms)
 	return 0;
 }
 
-int sd_fuse_mount(int listener, int pidfd, int inotify, const struct sd_fuse_terms *terms,
-		  int32_t *watch)
+int sd_fuse_mount(int listener, int pidfd, const struct sd_fuse_terms *terms)
 {
 	for (;;) {
 		struct pollfd all[] = {
@@ -174,13 +173,21 @@ int sd_fuse_mount(int listener, int pidfd, int inotify, const struct sd_fuse_ter
 			int granted = answer(listener, terms);
 			if (granted < 0)
 				return granted;
-			if (granted) {
-				/* only now, since to look at it may take the program's answer */
-				*watch = inotify_add_watch(inotify, SD_LOCK_STAGE, IN_DELETE_SELF);
+			if (granted)
 				return 0;
-			}
 		} else if (all[0].revents) {
 			listener = -1; /* nobody is left to ask; soon the program has ended, too */
 		}
 	}
+}
+
+int sd_fuse_watch(int tree, int task, int pidfd, int inotify, int32_t *watch)
+{
+	char link[32];
+	struct pollfd program = {.fd = pidfd, .events = POLLIN};
+	snprintf(link, sizeof link, "../self/fd/%d", tree);
+	*watch = fchdir(task) ? -1 : inotify_add_watch(inotify, link, IN_DELETE_SELF);
+	if (chdir("/"))
+		return -errno;
+	return *watch < 0 && poll(&program, 1, 0) ? -EIO : 0;
 }

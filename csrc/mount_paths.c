@@ -301,9 +301,10 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 	if (home->lock_ns < 0)
 		return -EPERM;
 	sd_roam();
-	int error = sd_fuse_mount(held[5], held[3], held[4], &terms, &attached->watch);
+	int error = sd_fuse_mount(held[5], held[3], &terms);
 	if (error)
 		return error;
+	/* all that can be done while the program gets ready is done before it is waited for */
 	int tree = sd_copy_stage(force ? home->lock_ns : -1, home->mount_ns);
 	sd_clear_stage();
 	if (tree < 0)
@@ -311,6 +312,8 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 	if (!look_at(tree, &found))
 		attached->device = makedev(found.stx_dev_major, found.stx_dev_minor);
 	error = sd_change_mount(tree, force | set, 0, -1);
+	if (!error)
+		error = sd_fuse_watch(tree, held[2], held[3], held[4], &attached->watch);
 	if (!error)
 		error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
 	close(tree);

@@ -96,10 +96,12 @@ struct sd_fuse_terms {
 };
 
 /* Waits for the mount(2) of a FUSE program, and makes it on our stage: 0 or -errno. -EIO: the program
- * has ended. Where the session has gone, so do we. `*watch`: what tells in `inotify` that it is
- * mounted nowhere any more. */
-SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, int inotify,
-			    const struct sd_fuse_terms *terms, int32_t *watch);
+ * has ended. Where the session has gone, so do we. */
+SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, const struct sd_fuse_terms *terms);
+/* Waits until the program answers for that mount, which `tree` is: 0 or -errno, -EIO: it has ended.
+ * `*watch`: what tells in `inotify` that it is mounted nowhere any more, or -1. `task` is some
+ * /proc/PID. */
+SD_HIDDEN int sd_fuse_watch(int tree, int task, int pidfd, int inotify, int32_t *watch);
 
 /* ---- programs.c, for program_spare.c as well ---- */
 

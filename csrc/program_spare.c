@@ -113,6 +113,9 @@ int sd_spare_spawn(struct sd_child *child)
 	int pid = sd_fork_helper(child, "seccompd-fuse");
 	if (pid)
 		return pid;
+	/* It runs for a moment when a program is executed, and must not take that one's place. */
+	struct sched_param none = {0};
+	sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &none);
 	sd_forget_parent(sd_own_maps());
 	serve();
 	_exit(0);
