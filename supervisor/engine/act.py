@@ -118,6 +118,15 @@ class Actor:
         self._resolvers.close()
         self._makers.close()
 
+    @property
+    def more(self) -> bool:
+        """Whether a plan has left something to do until its caller had the answer."""
+        return self._mounter.programs.more
+
+    async def do_more(self) -> None:
+        """Does that."""
+        await self._mounter.programs.do_more()
+
     async def perform(
         self,
         plan: Plan,

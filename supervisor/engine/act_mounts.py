@@ -60,7 +60,7 @@ class Mounter:
         self._resolvers = resolvers
         self._makers = makers
         self._servers = servers
-        self._programs = Programs(servers, makers, uids, gids)
+        self.programs = Programs(servers, makers, uids, gids)
         self._on_error = on_error
         self._uids = uids
         self._gids = gids
@@ -193,7 +193,7 @@ class Mounter:
         self._starting.append((image, settings.via))
         try:
             if settings.via == "fuse":
-                how = await self._programs.mount(call, look, plan, settings)
+                how = await self.programs.mount(call, look, plan, settings)
             else:
                 if new is None or settings is not plan.settings:
                     new = self._prepared(plan, settings)

@@ -26,6 +26,20 @@ class Programs:
     def __init__(self, servers: FuseServers, makers: Makers, uids: _Ids, gids: _Ids) -> None:
         self._servers = servers
         self._nodes = mount_makers.FuseNodes(makers, uids, gids)
+        self._kept: list[tuple[Server, MountSettings]] = []
+
+    @property
+    def more(self) -> bool:
+        """Whether there is a new mount that nobody has seen to since."""
+        return bool(self._kept)
+
+    async def do_more(self) -> None:
+        """Watches over its program, and has the beginning of the next one made."""
+        while self._kept:
+            server, settings = self._kept.pop()
+            self._servers.watch(server)
+            if not settings.inside:
+                await self._servers.spare.want(self._nodes)
 
     async def mount(
         self, call: MountCall, look: Look, plan: Mount, settings: MountSettings
@@ -43,7 +57,7 @@ class Programs:
             raise MountError(errno, f"fuse: {error}") from error
         try:
             try:
-                await self._started(call, server)
+                await self._begun(call, server)
             finally:
                 self._nodes.forget(server.node)
             await self._adopt(call, look, plan, settings, server)
@@ -53,15 +67,14 @@ class Programs:
                 raise MountError(error.errno, f"{error.how}: {words}") from error
             raise
         self._servers.keep(server)
-        if not settings.inside:
-            self._servers.spare.want(self._nodes)
+        self._kept.append((server, settings))
         return f"fuse, pid {server.pid}"
 
-    async def _started(self, call: MountCall, server: Server) -> None:
-        """Until it runs. A container's program may take for ever to be read."""
+    async def _begun(self, call: MountCall, server: Server) -> None:
+        """Until it asks for its mount, or will. The rest of its start is nobody's to wait for."""
         began = trio.current_time()
         try:
-            while not server.started():
+            while not server.begun():
                 if call.soon(server.starting):
                     continue
                 if not await call.readable(server.starting, call.deadline, long=True):
@@ -76,15 +89,26 @@ class Programs:
         attrs = attr_of(settings.force), attr_of(plan.flags & ~settings.force)
         try:
             error = await call.adopt(look, server, self._servers.watches(), attrs, plan)
+            if error == EIO and await self._servers.ended(server):
+                _runs(server)
+                # the usual reason is an image that is not what the caller says: EINVAL, as of
+                # mount(2)
+                errno = EIO if os.WIFSIGNALED(server.status) else EINVAL
+                raise MountError(errno, f"fuse: the program ended ({server.ending()})")
         except MountError as failed:
             if failed.how == "path: deadline":
-                raise MountError(ETIMEDOUT, "fuse: the program did not mount in time") from failed
+                late = "did not mount" if _runs(server) else "was not started"
+                raise MountError(ETIMEDOUT, f"fuse: the program {late} in time") from failed
             raise
         finally:
             server.deaf()  # one more mount(2) of the program's would never be answered
-        if error == EIO and await self._servers.ended(server):
-            # the usual reason is an image that is not what the caller says: EINVAL, as of mount(2)
-            errno = EIO if os.WIFSIGNALED(server.status) else EINVAL
-            raise MountError(errno, f"fuse: the program ended ({server.ending()})")
         if error:
             raise MountError(error, "fuse: not attached")
+
+
+def _runs(server: Server) -> bool:
+    """Whether it was executed; False: a container's program may take for ever to be read."""
+    try:
+        return server.started()
+    except OSError as error:
+        raise MountError(error.errno or EIO, f"fuse: {error}") from error

@@ -87,3 +87,12 @@ class Actors:
         return await self._paths.perform(
             plan, snapshot, task, valid, redecide, probe_only=probe_only
         )
+
+    @property
+    def more(self) -> bool:
+        """Whether a plan has left something to do until its caller had the answer."""
+        return self._paths.more
+
+    async def do_more(self) -> None:
+        """Does that."""
+        await self._paths.do_more()

@@ -54,6 +54,15 @@ class PlanActor(Protocol):
         """Carries `plan` out for the caller whose /proc/TID `task` is (O_PATH)."""
         ...
 
+    @property
+    def more(self) -> bool:
+        """Whether a plan has left something to do until its caller had the answer."""
+        ...
+
+    async def do_more(self) -> None:
+        """Does that."""
+        ...
+
 
 @dataclass(slots=True)
 class Totals:

@@ -59,6 +59,12 @@ class Server:
             check(there, f"{self.what}: {_STAGES.get(self.program.stage, 'start')}")
         return bool(there)
 
+    def begun(self) -> bool:
+        """Whether it runs, or is about to: its mount(2) can be waited for. The rest is as of
+        `started`.
+        """
+        return self.started() or self.program.listener >= 0
+
     def deaf(self) -> None:
         """Lets go of the listener: a mount(2) of the program's is answered elsewhere, or not."""
         if self.program.listener >= 0:

@@ -34,10 +34,28 @@ UMOUNT_DEADLINE: Final = 120.0
 IDLENESS: Final = 5.0
 PATIENCE: Final = 600.0
 _LOOK: Final = 0.5
+_MOST_KNOWN: Final = 64
 _BEAT: Final = 0.1
 # The rest of a sentence comes within the first, and the next record after the second.
 _SENTENCE: Final = 0.05
 _PAUSE: Final = 1.0
+
+
+class _Command:
+    """A command line, and what is known of the program. ValueError for a template that is wrong."""
+
+    __slots__ = ("_words", "alone", "argv", "what")
+
+    def __init__(self, program: tuple[str, ...], data: bytes | None, read_only: bool) -> None:
+        text = (data or b"").decode("utf-8", "surrogateescape")
+        options = [word for word in text.split(",") if word]
+        if read_only:
+            options.append("ro")
+        words = fuse_programs.argv(program, options)
+        self._words = [ffi.new("char[]", word.encode("utf-8", "surrogateescape")) for word in words]
+        self.argv = ffi.new("char *[]", [*self._words, ffi.NULL])
+        self.what = words[0]
+        self.alone = fuse_programs.makes_no_process(program)
 
 
 class FuseServers:
@@ -57,6 +75,7 @@ class FuseServers:
         self.idleness, self.patience = idleness, patience
         self._all: list[Server] = []
         self._watches = -1
+        self._known: dict[tuple[tuple[str, ...], bytes | None, bool], _Command] = {}
         self.spare = Spare()
 
     @property
@@ -146,30 +165,34 @@ class FuseServers:
         OSError, MountError, or ValueError for a template that is wrong.
         """
         seen = look.seen
-        options = [word for word in (plan.data or b"").decode("utf-8", "surrogateescape").split(",")
-                   if word]  # fmt: skip
-        if (plan.flags | settings.force) & MS_RDONLY:
-            options.append("ro")
-        words = fuse_programs.argv(settings.program, options)
-        kept = [ffi.new("char[]", word.encode("utf-8", "surrogateescape")) for word in words]
-        argv = ffi.new("char *[]", [*kept, ffi.NULL])
+        command = self._command(plan, settings)
         program: Any = ffi.new("struct sd_program *")
-        program.argv = argv
+        program.argv, program.alone = command.argv, command.alone
         program.image, program.memory = look.source, MEMORY
-        program.alone = fuse_programs.makes_no_process(settings.program)
         program.mount_ns, program.root = look.mount_ns, look.root if settings.inside else -1
         program.uid, program.gid, program.caps = seen.fsuid, seen.fsgid, seen.caps
         node = -1
         if settings.inside or not self.spare.start(program):
             program.fuse = node = await nodes.get(call)
             try:
-                check(lib.sd_program_start(program), words[0])
+                check(lib.sd_program_start(program), command.what)
             except OSError:
                 nodes.forget(node)
                 raise
-        server = Server(program, words[0], (seen.source_dev, seen.source_ino))
+        server = Server(program, command.what, (seen.source_dev, seen.source_ino))
         server.node = node
         return server
+
+    def _command(self, plan: Mount, settings: MountSettings) -> _Command:
+        """The same one for equal calls."""
+        read_only = bool((plan.flags | settings.force) & MS_RDONLY)
+        key = (settings.program, plan.data, read_only)
+        command = self._known.get(key)
+        if command is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            command = self._known[key] = _Command(*key)
+        return command
 
     async def ended(self, server: Server) -> bool:
         """Whether it has ended, or does so now: of one that is ending /proc shows no mounts."""
@@ -182,6 +205,9 @@ class FuseServers:
     def keep(self, server: Server) -> None:
         """Its mount is in place."""
         self._all.append(server)
+
+    def watch(self, server: Server) -> None:
+        """Hears what it says, and lets go of it when it has ended."""
         trio.lowlevel.spawn_system_task(self._watch, server, name=f"fuse {server.pid}")
 
     async def _watch(self, server: Server) -> None:
@@ -221,6 +247,7 @@ class FuseServers:
             server.close()
         else:  # a path of the container's that hangs holds it; until it is gone, it counts
             self.keep(server)
+            self.watch(server)
         return words
 
     def close(self) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from supervisor.engine.mount_makers import FuseNodes
 
 _LIFETIME: Final = 10.0
-_LATER: Final = 0.002  # so that the caller has its answer first
 
 
 class Spare:
@@ -35,23 +34,30 @@ class Spare:
         self._begun = False  # one is being made
         self._wanted = False
         self._life = trio.CancelScope()
+        self._spent = trio.CancelScope()  # of the one before, which was used
 
-    def want(self, nodes: FuseNodes) -> None:
-        """Has one made soon."""
+    async def want(self, nodes: FuseNodes) -> None:
+        """Has one made, and returns when it is there."""
         if not self._wanted:
             self._wanted = True
+            self._spent.cancel()
             self._life = trio.CancelScope()
-            trio.lowlevel.spawn_system_task(self._provide, self._life, nodes, name="fuse spare")
+            made = trio.Event()
+            trio.lowlevel.spawn_system_task(
+                self._provide, self._life, nodes, made, name="fuse spare"
+            )
+            await made.wait()
 
-    async def _provide(self, life: trio.CancelScope, nodes: FuseNodes) -> None:
+    async def _provide(self, life: trio.CancelScope, nodes: FuseNodes, made: trio.Event) -> None:
         """Without one a mount takes longer, and that is all: errors are no matter."""
         try:
             with contextlib.suppress(OSError), life:
-                await trio.sleep(_LATER)
                 await self._make(nodes)
+                made.set()
                 life.deadline = trio.current_time() + _LIFETIME
                 await trio.sleep_forever()
         finally:
+            made.set()
             if life is self._life:  # it was not used
                 self._wanted = False
                 self._drop()
@@ -88,19 +94,19 @@ class Spare:
 
     def start(self, program: Any) -> bool:
         """Starts `program` (struct sd_program) with it, as sd_program_start does without."""
-        # While a session lingers for its next call, nobody runs who would wait for the spare one.
+        # While another call comes in at once nobody runs who would hear of the spare one.
         if not self._made() or self._starter is None:
             return False
+        # whoever has cared for it ends when there is time
+        self._spent, self._life, self._wanted = self._life, trio.CancelScope(), False
         ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        if os.waitid(os.P_PIDFD, self._pidfd, ended) is not None:
-            self._life.cancel()
-            return False
-        if lib.sd_spare_start(self._starter.sock, program, self._pid, self._pidfd):
-            self._life.cancel()  # nobody waits for it any more
+        if (
+            os.waitid(os.P_PIDFD, self._pidfd, ended) is not None
+            or lib.sd_spare_start(self._starter.sock, program, self._pid, self._pidfd)
+        ):
+            self._drop()
             return False
         self._pid, self._pidfd = 0, -1
-        self._life.cancel()
-        self._life, self._wanted = trio.CancelScope(), False
         return True
 
     def _drop(self) -> None:

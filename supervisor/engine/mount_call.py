@@ -21,6 +21,7 @@ from supervisor.plans import Mount, Remount
 
 _LINGER_US: Final = 300
 _LINGER_ALONE_US: Final = 3000
+_LINGER_PROGRAM_US: Final = 6000  # most FUSE programs have mounted by then
 _EXITING: Final = (ESRCH, EBADF)
 _RETIRE: Final[int] = lib.SD_SEEN_RETIRE
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
@@ -75,7 +76,7 @@ class MountCall:
     """
 
     __slots__ = (
-        "_attached", "_linger_us", "_listener", "_on_error", "_owes", "_sock", "_tid", "_waiting",
+        "_alone", "_attached", "_listener", "_on_error", "_owes", "_sock", "_tid", "_waiting",
         "deadline", "decision", "on_wait", "path", "path_deadline", "task", "valid",
     )  # fmt: skip
 
@@ -101,7 +102,7 @@ class MountCall:
         self._tid = tid
         self._waiting = ffi.new("struct sd_waiting *", waiting)
         self._listener = waiting[0]
-        self._linger_us = _LINGER_ALONE_US if alone else _LINGER_US
+        self._alone = alone
         self._on_error = on_error
         self._attached: Any = ffi.new("struct sd_attached *")
         self._sock = -1
@@ -128,9 +129,12 @@ class MountCall:
         if not self.valid():
             raise self.failed("the caller has gone")
 
-    def soon(self, fd: int) -> bool:
-        """Whether it becomes readable before trio could tell."""
-        return int(lib.sd_mount_wait(fd, self._listener, self._linger_us)) > 0
+    def soon(self, fd: int, alone_us: int = _LINGER_ALONE_US) -> bool:
+        """Whether it becomes readable before trio could tell. `alone_us`: how long nobody else is
+        kept waiting by that.
+        """
+        linger_us = alone_us if self._alone else _LINGER_US
+        return int(lib.sd_mount_wait(fd, self._listener, linger_us)) > 0
 
     async def readable(self, fd: int, deadline: float, *, long: bool = False) -> bool:
         """False at the deadline. A long wait ends with the caller, or with a signal for it.
@@ -219,7 +223,7 @@ class MountCall:
     ) -> int:
         """Makes the mount that the program asks for, and moves that to its place: 0 or an errno.
         `watch` is an inotify descriptor; the program learns what it is known by there. `attrs` are
-        MOUNT_ATTR_*, locked and not locked.
+        MOUNT_ATTR_*, locked and not locked. `look` is closed.
         """
         task = os.open(f"/proc/{server.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -229,6 +233,7 @@ class MountCall:
             )  # fmt: skip
         finally:
             os.close(task)
+        look.close()
         error = await self._asked(sent, self.deadline, long=True)
         server.watch, server.device = self._attached.watch, self._attached.device
         return error
@@ -263,7 +268,8 @@ class MountCall:
         if sent < 0:
             raise self.failed("path: the resolver has gone")
         sock = self._sock
-        if (long or not self.soon(sock)) and not await self.later(sock, deadline, long=long):
+        there = self.soon(sock, _LINGER_PROGRAM_US if long else _LINGER_ALONE_US)
+        if not there and not await self.later(sock, deadline, long=long):
             raise self.failed("path: deadline")
         if lib.sd_mount_answer(sock, self._attached) < 0:
             raise self.failed("path: the resolver has gone")

@@ -283,6 +283,9 @@ class Session:
             self._records.record(
                 snapshot, ruling.spec, decision, outcome, start, witness, delivered=delivered
             )
+        if self._actor.more:
+            self.step_back()
+            await self._actor.do_more()
 
     def _unread(self, tid: int) -> Decision:
         reason = (

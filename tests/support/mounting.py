@@ -261,6 +261,7 @@ def _serve(config: dict[str, Any]) -> None:
             "how": outcome.how, "left_alone": outcome.left_alone,
             "ms": (time.monotonic() - start) * 1e3,
         }), flush=True)  # fmt: skip
+        await actor.do_more()
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:

@@ -49,6 +49,7 @@ class Actor:
     """Carries nothing out, and says what it is told to say."""
 
     patient = 0
+    more = False
 
     def __init__(self, act: Callable[[MakeNode], Outcome]) -> None:
         self.act = act
@@ -64,6 +65,9 @@ class Actor:
 
     def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> None:
         pass
+
+    async def do_more(self) -> None:
+        raise AssertionError("there is nothing more")
 
     async def finish(
         self, job: Job, valid: Callable[[], bool], redecide: Callable[[Facts], Decision] | None
