@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from supervisor.handlers.registry import FAMILIES
-from supervisor.policy import store
+from supervisor.policy import selftest, store
 from supervisor.policy.asked import specs
 from supervisor.policy.doors import DOORS
 from supervisor.policy.schema import cases_schema, json_schema
@@ -58,6 +58,10 @@ def nameless(schema: Any, place: str = "") -> Iterator[str]:
 def test_every_key_says_what_it_is() -> None:
     assert list(nameless(SCHEMA)) == []
     assert list(nameless(CASES)) == []
+
+
+def test_a_case_has_the_keys_that_are_read() -> None:
+    assert CASES["properties"]["cases"]["items"]["properties"].keys() == {*selftest._CASE}
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
