@@ -24,6 +24,8 @@ from supervisor.policy.values import REFUSALS
 
 # More than policies of ten thousand rules need that somebody has written.
 _STEPS_MAX: Final = 5_000_000
+# Texts whose key has another name in a family.
+_KEYS: Final = {("bind", "to"): "address"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ def _report(source: Source, family: str, section: Any, rules: AnyRules) -> None:
         else:
             what = "`continue`"
             node = node.at(("do",))
-        texts = " and ".join(race.texts) or "program"
+        named = [_KEYS.get((family, text), text) for text in race.texts]
+        texts = " and ".join(named) or "program"
         source.at(
             node,
             f"{what} beside a refusal by {texts} is a race with {place_against(race, rules)}: the "

@@ -214,6 +214,7 @@ def action_parser(
     ]
     keys += leads or ()
     words = [word.value for word in WORDS if word in allowed]
+    every = list(dict.fromkeys([*words, *keys]))
     readers: dict[Any, Callable[[Any], Action]] = {
         "errno": lambda setting: Action(Verdict.ERRNO, parse_errno(setting)),
         "return": _return,
@@ -228,7 +229,7 @@ def action_parser(
     def parse(value: object) -> Action:
         if isinstance(value, str):
             if value not in words:
-                raise wrong(f"unknown action {value!r}" + near(value, words))
+                raise wrong(f"unknown action {value!r}" + near(value, every))
             verdict = Verdict(value)
             if verdict is Verdict.EMULATE and emulate is not None:
                 return Action(verdict, how=emulate({}))
@@ -242,7 +243,7 @@ def action_parser(
         mistakes = Mistakes()
         read = readers.get(key)
         if read is None or key not in keys:
-            raise wrong(f"unknown action {key!r}" + near(str(key), keys))
+            raise wrong(f"unknown action {key!r}" + near(str(key), every))
         action = mistakes.read(read, setting, key)
         mistakes.end()
         return cast("Action", action)

@@ -122,6 +122,16 @@ def test_the_page_on_sockets_has_every_key() -> None:
         assert not {key for key in own if f"`{key}`" not in page}
 
 
+@pytest.mark.parametrize(
+    ("family", "page"),
+    [("mount", "mounts"), ("connect", "sockets"), ("bind", "sockets"), ("open", "opens")],
+)
+def test_every_key_of_a_family_stands_in_an_example(family: str, page: str) -> None:
+    keys = json_schema(FAMILIES)["$defs"][f"{family}_rule"]["properties"]
+    shown = " ".join(examples(f"docs/{page}.md") + examples("docs/policies.md"))
+    assert not {key for key in keys if f"{key}:" not in shown}
+
+
 def test_the_page_on_policies_has_the_limits_of_proofs() -> None:
     page = (TOP / "docs/policies.md").read_text()
     numbers = (
