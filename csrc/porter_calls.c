@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <linux/netlink.h>
 #include <netinet/in.h>
 #include <stddef.h>
@@ -16,8 +15,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define CAP(name) (1ULL << (name))
-
 /* Where an address is a path, it was followed as the caller would have: what it led to is open, and
  * reached through that. */
 static socklen_t by_descriptor(struct sockaddr_un *address, int path)
@@ -28,18 +25,7 @@ static socklen_t by_descriptor(struct sockaddr_un *address, int path)
 	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)length + 1);
 }
 
-/* What one errand holds besides what came with it. */
-struct hold {
-	int sock;
-	struct sd_another another; /* in the place of that one */
-	int rights[SD_RIGHTS_MAX];
-	size_t right_count;
-	int has_credentials;
-	struct ucred said; /* SCM_CREDENTIALS of the caller's own */
-	struct sd_caller caller;
-};
-
-static void let_go(struct hold *hold)
+static void let_go(struct sd_hold *hold)
 {
 	if (hold->sock >= 0)
 		close(hold->sock);
@@ -66,56 +52,10 @@ static int is_patient(int sock)
 	       !timeout.tv_usec;
 }
 
-/* A descriptor of the caller's, as one of ours; the caller is asked for afterwards. It is a porter that
- * takes it, and lets go of it: closing a file may wait for whoever serves it. */
-static int fetch(int pidfd, int number)
-{
-	return sd_take_descriptor(pidfd, number);
-}
-
 static int64_t refuse(struct sd_errand_done *done, int error, enum sd_socket_why why)
 {
 	done->why = (int32_t)why;
 	return error;
-}
-
-/* Takes the caller's descriptors, and what it says of itself, out of its control messages. */
-static int64_t take_control(const struct sd_errand *errand, const int *fds, struct hold *hold,
-			    struct sd_errand_done *done)
-{
-	size_t at = 0, size = (size_t)errand->control_length;
-	while (size - at >= sizeof(struct cmsghdr)) {
-		struct cmsghdr head;
-		memcpy(&head, errand->more + at, sizeof head);
-		if (head.cmsg_len < sizeof head || head.cmsg_len > size - at)
-			return refuse(done, -EINVAL, SD_SOCKET_CONTROL);
-		const char *data = errand->more + at + CMSG_LEN(0);
-		size_t length = head.cmsg_len - CMSG_LEN(0);
-		if (head.cmsg_level == SOL_SOCKET && head.cmsg_type == SCM_RIGHTS) {
-			for (; length >= sizeof(int); length -= sizeof(int), data += sizeof(int)) {
-				int number;
-				memcpy(&number, data, sizeof number);
-				if (hold->right_count >= SD_RIGHTS_MAX)
-					return refuse(done, -EINVAL, SD_SOCKET_CONTROL);
-				int fd = fetch(fds[0], number);
-				if (fd < 0)
-					return refuse(done, fd == -EBADF ? -EBADF : -EPERM, SD_SOCKET_RIGHTS);
-				hold->rights[hold->right_count++] = fd;
-			}
-		} else if (head.cmsg_level == SOL_SOCKET && head.cmsg_type == SCM_CREDENTIALS &&
-			   length == sizeof hold->said) {
-			memcpy(&hold->said, data, length);
-			hold->has_credentials = 1;
-		} else if (head.cmsg_level == SOL_SOCKET) {
-			return refuse(done, -EINVAL, SD_SOCKET_CONTROL);
-		}
-		if (CMSG_ALIGN(head.cmsg_len) >= size - at)
-			break;
-		at += CMSG_ALIGN(head.cmsg_len);
-	}
-	if (hold->right_count && sd_id_valid(fds[1], errand->id))
-		return refuse(done, -ESRCH, SD_SOCKET_GONE);
-	return 0;
 }
 
 static int family_of(const struct sd_errand *errand)
@@ -138,7 +78,7 @@ static int leads_to_a_path(const struct sd_errand *errand)
 
 /* Where a rule leads a call to what the caller's own socket cannot be connected to. 0: it is connected in
  * another one's place, or nothing of that is needed; or the errno. */
-static int64_t lead_elsewhere(const struct sd_errand *errand, int sock, struct hold *hold,
+static int64_t lead_elsewhere(const struct sd_errand *errand, int sock, struct sd_hold *hold,
 			      struct sd_errand_done *done)
 {
 	if (!(errand->flags & SD_SOCKET_REDIRECTED) ||
@@ -158,7 +98,7 @@ static int64_t lead_elsewhere(const struct sd_errand *errand, int sock, struct h
 
 /* Whether this socket takes the address for what was decided on, and the call is one that can be made
  * for somebody else. 0, or the errno. */
-static int64_t fits(struct sd_errand *errand, struct hold *hold, struct sd_errand_done *done)
+static int64_t fits(struct sd_errand *errand, struct sd_hold *hold, struct sd_errand_done *done)
 {
 	int sock = hold->sock;
 	if (done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX &&
@@ -193,46 +133,6 @@ static int64_t fits(struct sd_errand *errand, struct hold *hold, struct sd_erran
 	return 0;
 }
 
-static size_t add_control(char *control, size_t used, int type, const void *data, size_t size)
-{
-	struct cmsghdr head = {.cmsg_len = CMSG_LEN(size), .cmsg_level = SOL_SOCKET, .cmsg_type = type};
-	memcpy(control + used, &head, sizeof head);
-	memcpy(control + used + CMSG_LEN(0), data, size);
-	return used + CMSG_SPACE(size);
-}
-
-/* Over a unix socket go the caller's descriptors, and who it is: the kernel would say that of us.
- * What number the caller has as a process only one of its own namespace could say. */
-static int64_t send_unix(struct sd_errand *errand, struct msghdr *message, const struct hold *hold,
-			 struct sd_errand_done *done)
-{
-	char control[CMSG_SPACE(sizeof(int) * SD_RIGHTS_MAX) + CMSG_SPACE(sizeof(struct ucred))] = "";
-	const struct sd_caller *caller = &hold->caller;
-	struct ucred who = {getpid(), caller->uid, caller->gid};
-	size_t used = 0;
-	if (hold->has_credentials) {
-		who.uid = hold->said.uid;
-		who.gid = hold->said.gid;
-		if ((who.uid != caller->uid && who.uid != caller->euid &&
-		     !(caller->caps & CAP(CAP_SETUID))) ||
-		    (who.gid != caller->gid && who.gid != caller->egid &&
-		     !(caller->caps & CAP(CAP_SETGID))))
-			return refuse(done, -EPERM, SD_SOCKET_RIGHTS);
-	}
-	if (hold->right_count)
-		used = add_control(control, used, SCM_RIGHTS, hold->rights,
-				   hold->right_count * sizeof *hold->rights);
-	int speaks = sd_porter_speak(caller);
-	if (speaks < 0)
-		return refuse(done, -EPERM, SD_SOCKET_RIGHTS);
-	if (speaks)
-		used = add_control(control, used, SCM_CREDENTIALS, &who, sizeof who);
-	message->msg_control = used ? control : NULL;
-	message->msg_controllen = used;
-	ssize_t sent = sendmsg(hold->sock, message, errand->call_flags | MSG_NOSIGNAL);
-	return sent < 0 ? -errno : sent;
-}
-
 /* The IPv4 address of an errand as one that IPv6 sockets take. */
 static void map_address(struct sd_errand *errand)
 {
@@ -248,7 +148,7 @@ static void map_address(struct sd_errand *errand)
 	errand->address_length = sizeof to;
 }
 
-static int64_t call(struct sd_errand *errand, struct hold *hold, int path, struct sd_errand_done *done)
+static int64_t call(struct sd_errand *errand, struct sd_hold *hold, int path, struct sd_errand_done *done)
 {
 	struct sockaddr_un by_path;
 	int sock = hold->sock;
@@ -267,7 +167,7 @@ static int64_t call(struct sd_errand *errand, struct hold *hold, int path, struc
 		address = &by_path;
 	}
 	if (errand->op == SD_SOCKET_CONNECT)
-		return connect(sock, address, length) ? -errno : 0;
+		return sd_connect(errand, sock, address, length);
 	if (errand->op == SD_SOCKET_BIND)
 		return bind(sock, address, length) ? -errno : 0;
 	struct iovec data = {errand->more + errand->control_length, (size_t)errand->payload_length};
@@ -277,7 +177,7 @@ static int64_t call(struct sd_errand *errand, struct hold *hold, int path, struc
 		message.msg_namelen = length;
 	}
 	if (done->domain == AF_UNIX)
-		return send_unix(errand, &message, hold, done);
+		return sd_send_unix(errand, &message, hold, done);
 	if (errand->control_length && done->domain != AF_NETLINK) {
 		message.msg_control = errand->more;
 		message.msg_controllen = (size_t)errand->control_length;
@@ -289,7 +189,8 @@ static int64_t call(struct sd_errand *errand, struct hold *hold, int path, struc
 /* Whether the message is one: its sender is ours, but what does not fit must not be read. */
 static int is_whole(const struct sd_errand *errand, size_t size, size_t fds)
 {
-	size_t needed = 2 + (errand->flags & SD_SOCKET_AS_CALLER ? 1 : 0) + (errand->with_path ? 1 : 0);
+	size_t needed = 2 + (errand->flags & SD_SOCKET_AS_CALLER ? 1 : 0) + (errand->with_path ? 1 : 0) +
+			(errand->flags & SD_SOCKET_WATCHED ? 1 : 0);
 	return size >= offsetof(struct sd_errand, more) && fds == needed &&
 	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_PEER &&
 	       errand->control_length >= 0 && errand->control_length <= SD_CONTROL_MAX &&
@@ -301,10 +202,10 @@ static int is_whole(const struct sd_errand *errand, size_t size, size_t fds)
 
 /* Fetches the socket. From here on it is that very one that is looked at and called on, whatever the
  * caller puts in its place. */
-static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, struct hold *hold,
+static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, struct sd_hold *hold,
 			    struct sd_errand_done *done)
 {
-	int sock = fetch(fds[0], errand->number);
+	int sock = sd_take_descriptor(fds[0], errand->number);
 	hold->sock = sock;
 	/* the pidfd is of whoever has that number: the caller, if it still waits */
 	if (sd_id_valid(fds[1], errand->id) || sock == -ESRCH)
@@ -320,7 +221,7 @@ static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, stru
 
 /* The new socket takes the old one's place once it is connected, or about to be: until then the caller may
  * try another address on its own. A unix socket is connected, or it is not. */
-static int64_t replace(const struct sd_errand *errand, const int *fds, const struct hold *hold,
+static int64_t replace(const struct sd_errand *errand, const int *fds, const struct sd_hold *hold,
 		       int64_t result, struct sd_errand_done *done)
 {
 	int begun = family_of(errand) != AF_UNIX && !done->why &&
@@ -334,7 +235,7 @@ static int64_t replace(const struct sd_errand *errand, const int *fds, const str
 	return result;
 }
 
-static int64_t as_caller(struct sd_errand *errand, const int *fds, struct hold *hold,
+static int64_t as_caller(struct sd_errand *errand, const int *fds, struct sd_hold *hold,
 			 struct sd_errand_done *done)
 {
 	int64_t result = 0;
@@ -342,7 +243,7 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct hold *
 	if (done->replaced)
 		hold->another.net_ns = openat(fds[2], "ns/net", O_RDONLY | O_CLOEXEC);
 	if (done->domain == AF_UNIX && errand->control_length)
-		result = take_control(errand, fds, hold, done);
+		result = sd_take_control(errand, fds, hold, done);
 	if (!result) {
 		result = sd_porter_become(errand->id, fds[1], fds[2], &hold->caller);
 		if (result)
@@ -355,7 +256,7 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct hold *
 }
 
 /* Does what the errand is about on the socket that was fetched. */
-static int64_t act(struct sd_errand *errand, const int *fds, struct hold *hold,
+static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hold,
 		   struct sd_errand_done *done)
 {
 	struct sockaddr_storage peer;
@@ -379,7 +280,7 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct hold *hold,
 void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
 		struct sd_errand_done *done)
 {
-	struct hold hold = {.sock = -1, .another = {.sock = -1, .net_ns = -1}};
+	struct sd_hold hold = {.sock = -1, .another = {.sock = -1, .net_ns = -1}};
 	memset(done, 0, sizeof *done);
 	if (!is_whole(errand, size, count)) {
 		done->result = refuse(done, -EINVAL, SD_SOCKET_RIGHTS);
@@ -388,6 +289,9 @@ void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_
 	int64_t result = fetch_socket(errand, fds, &hold, done);
 	if (!result)
 		result = act(errand, fds, &hold, done);
+	/* it comes last */
+	if (errand->flags & SD_SOCKET_WATCHED && !done->why)
+		sd_watch(fds[count - 1], done->replaced ? hold.another.sock : hold.sock, errand->mark, result);
 	if (result == -EINTR)
 		done->patient = is_patient(hold.sock);
 	let_go(&hold);

@@ -5,14 +5,16 @@
 
 #include "paths.h"
 
-enum { SD_PORTER_FDS = 4, SD_RIGHTS_MAX = 240 };
+#include <sys/socket.h>
 
-struct sd_errand { /* [pidfd, listener], and where they come along: task, path */
+enum { SD_PORTER_FDS = 5, SD_RIGHTS_MAX = 240 };
+
+struct sd_errand { /* [pidfd, listener], and where they come along: task, path, watch */
 	uint32_t op, cpu, flags;
 	int32_t number, call_flags, address_length;
 	int32_t control_length, payload_length;
-	uint32_t with_path, reserved;
-	uint64_t id;
+	uint32_t with_path, wait_ms;
+	uint64_t id, mark;
 	char address[SD_ADDRESS_MAX];
 	char more[SD_CONTROL_MAX + SD_PAYLOAD_MAX]; /* control messages, then the data */
 };
@@ -53,6 +55,16 @@ SD_HIDDEN void sd_porter_come_back(void);
 SD_HIDDEN void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
 			      struct sd_errand_done *done);
 
+/* ---- porter_connect.c ---- */
+
+/* connect(2). Where the errand has a time for it, one that blocks gives up then (-ETIMEDOUT), and one that
+ * does not is refused where that is known at once. Either way the socket can be connected again. */
+SD_HIDDEN int64_t sd_connect(const struct sd_errand *errand, int sock, const void *address,
+			     socklen_t length);
+/* Has the epoll set `watch` know the socket by `mark` for as long as anybody has that open, if it is
+ * connected, or about to be, as `result` says. The set does not keep it open. */
+SD_HIDDEN void sd_watch(int watch, int sock, uint64_t mark, int64_t result);
+
 /* ---- porter_another.c ---- */
 
 /* A socket in the place of a caller's. */
@@ -74,6 +86,26 @@ SD_HIDDEN int sd_another_install(const struct sd_another *another, int listener,
 				 int pidfd, int task, int number);
 /* SO_COOKIE: no other socket ever has the same; 0: not known */
 SD_HIDDEN uint64_t sd_socket_cookie(int sock);
+
+/* ---- porter_unix.c ---- */
+
+/* What one errand holds besides what came with it. */
+struct sd_hold {
+	int sock;
+	struct sd_another another; /* in the place of that one */
+	int rights[SD_RIGHTS_MAX];
+	size_t right_count;
+	int has_credentials;
+	struct ucred said; /* SCM_CREDENTIALS of the caller's own */
+	struct sd_caller caller;
+};
+
+/* Takes the caller's descriptors, and what it says of itself, out of its control messages. 0 or -errno */
+SD_HIDDEN int64_t sd_take_control(const struct sd_errand *errand, const int *fds, struct sd_hold *hold,
+				  struct sd_errand_done *done);
+/* Sends them with the data; how much, or -errno */
+SD_HIDDEN int64_t sd_send_unix(struct sd_errand *errand, struct msghdr *message,
+			       const struct sd_hold *hold, struct sd_errand_done *done);
 
 /* ---- socket_options.c ---- */
 

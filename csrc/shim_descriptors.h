@@ -81,6 +81,7 @@ enum sd_socket_flag {
 	SD_SOCKET_CUT = 8,         /* there is more data than comes along */
 	SD_SOCKET_REDIRECTED = 16, /* the address is not the caller's own: an IPv6 socket takes an IPv4 one, and
 				    * where that is not enough another socket takes the caller's place */
+	SD_SOCKET_WATCHED = 32,    /* a set is to know the socket if it is connected, or about to be */
 };
 
 enum sd_socket_why { /* what an errno is about that the kernel has not said */
@@ -113,6 +114,10 @@ struct sd_socket { /* one call on a socket */
 	int32_t control_length, payload_length;
 	int32_t task;         /* /proc/TID of AS_CALLER; -1 */
 	int32_t path;         /* what the address of a unix socket leads to, O_PATH; -1 */
+	uint32_t wait_ms;     /* 0: a connect takes as long as it takes; else it ends by then, and one that
+			       * does not block is refused where that is known at once */
+	int32_t watch;        /* of WATCHED: an epoll set ... */
+	uint64_t mark;        /* ... and as what it is to know the socket */
 	const char *control, *payload;
 	char address[SD_ADDRESS_MAX];
 	/* what it came to */

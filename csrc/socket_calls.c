@@ -114,7 +114,9 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	errand.control_length = call->control_length;
 	errand.payload_length = call->payload_length;
 	errand.with_path = call->path >= 0;
+	errand.wait_ms = call->wait_ms;
 	errand.id = call->id;
+	errand.mark = call->mark;
 	memcpy(errand.address, call->address, sizeof errand.address);
 	struct iovec parts[] = {
 		{&errand, offsetof(struct sd_errand, more)},
@@ -147,6 +149,8 @@ int sd_socket_call(struct sd_socket *call, int porter, int linger_us)
 		fds[count++] = call->task;
 	if (call->path >= 0)
 		fds[count++] = call->path;
+	if (call->flags & SD_SOCKET_WATCHED)
+		fds[count++] = call->watch;
 	int error = send_errand(call, porter, fds, count);
 	return error ? error : sd_socket_answer(call, porter, linger_us);
 }

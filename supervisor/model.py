@@ -130,15 +130,31 @@ class MountSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Balance:
+    """Backends that connections are shared out to, each a struct sockaddr as `redirect` has one.
+
+    `by`: "round-robin", "least-connections" or "hash". One that fails is left out for `rest`
+    seconds, and one that has not answered after `wait` seconds has failed.
+    """
+
+    to: tuple[bytes, ...]
+    by: str = "round-robin"
+    rest: float = 10.0
+    wait: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class SocketSettings:
     """How a rule wants a call on a socket made: led to the struct sockaddr `redirect`, at the port
     that the caller asked for if it has none of its own; b"": to where the caller asked. `prefix`:
     an IPv4 address is led to the IPv6 address that it has below this one (RFC 6052), as (16 bytes,
-    bits that count). `peername`: getpeername(2) shows the address that the caller asked for.
+    bits that count). `balance`: it is led to one of several. `peername`: getpeername(2) shows the
+    address that the caller asked for.
     """
 
     redirect: bytes = b""
     prefix: tuple[bytes, int] | None = None
+    balance: Balance | None = None
     peername: bool = False
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from errno import (
     EACCES,
@@ -28,18 +28,29 @@ from typing import Final
 
 import trio
 
+from supervisor.engine.balance import Balancers
 from supervisor.engine.helpers import HelperError, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.peer_names import PeerNames
 from supervisor.engine.porters import Porter, PorterError, Porters
-from supervisor.engine.socket_jobs import WHY, SocketError, SocketJob
+from supervisor.engine.sharing import share_out
+from supervisor.engine.socket_jobs import WHY, NobodyThere, SocketError, SocketJob
 from supervisor.engine.socket_paths import SocketPath
 from supervisor.kernel import features
 from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX, family_of
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import interrupted, thread_group
-from supervisor.model import Decision, Facts, Outcome, Snapshot, SocketSettings, Verdict
+from supervisor.model import (
+    Balance,
+    Decision,
+    Facts,
+    Outcome,
+    Snapshot,
+    SocketSettings,
+    Verdict,
+)
 from supervisor.plans import SocketCall
+from supervisor.policy.leads import backends
 
 _LINGER_US: Final = 300
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
@@ -66,7 +77,9 @@ _UNASKED: Final = frozenset((-ESRCH, -EPERM, -EINVAL))
 class Sockets:
     """Makes the calls of one session. `on_wait` is called before each time that it sleeps."""
 
-    def __init__(self, resolvers: Resolvers, *, on_error: int, limits: Limits = DEFAULT) -> None:
+    def __init__(
+        self, resolvers: Resolvers, *, name: str, on_error: int, limits: Limits = DEFAULT
+    ) -> None:
         self._resolvers = resolvers
         self._porters = Porters()
         self._limits = limits
@@ -74,13 +87,15 @@ class Sockets:
         self._on_error = on_error
         # Jobs that have been done, by their plans: the same call comes again.
         self._ready: dict[int, SocketJob] = {}
+        self._balancers = Balancers(name)
         self.names = PeerNames()
         self.patient = 0  # how many calls wait in porters
         self.on_wait: Callable[[], None] = lambda: None
 
-    def take(self, *, on_error: int, limits: Limits) -> None:
+    def take(self, balances: Collection[Balance], *, on_error: int, limits: Limits) -> None:
         """Goes by another policy's settings from now on."""
         self._on_error, self._limits = on_error, limits
+        self._balancers.keep(balances)
 
     def prepare(self) -> None:
         """Has somebody there before the first call; where that fails, the call says so."""
@@ -112,6 +127,7 @@ class Sockets:
             or plan.address[:2] not in _PLAIN
             or decision.needs_facts
             or decision.verdict is not Verdict.EMULATE
+            or plan.settings.balance is not None
         ):
             return None
         job = self._ready.pop(id(plan), None)
@@ -185,7 +201,10 @@ class Sockets:
                 raise missing
             if not valid():
                 raise SocketError(self._on_error, _GONE)
-            outcome = await self._carry_out(job, path, task, valid)
+            if job.plan.settings.balance is not None:
+                outcome = await self._share_out(job, path, task, valid)
+            else:
+                outcome = await self._carry_out(job, path, task, valid)
             return outcome._replace(path=path.name, decision=decision)
         except SocketError as error:
             return Outcome(error.errno, error.how, path.name, decision=decision)
@@ -209,13 +228,44 @@ class Sockets:
 
     async def _is_unix(self, job: SocketJob, valid: Callable[[], bool]) -> bool:
         """Looks at the socket, and does nothing with it. Raises SocketError where there is none."""
+        look = await self._look(job, valid)
+        return int(look.call.domain) == AF_UNIX
+
+    async def _look(self, job: SocketJob, valid: Callable[[], bool]) -> SocketJob:
         look = SocketJob(job.plan, job.snapshot, by_thread=self._by_thread)
         look.call.op = lib.SD_SOCKET_LOOK
         result = self._ask(look)
         outcome = await self._wait(look, valid) if result == 0 else self._came(look, result)
         if outcome.errno:
             raise SocketError(outcome.errno, outcome.how)
-        return int(look.call.domain) == AF_UNIX
+        return look
+
+    async def _share_out(
+        self, job: SocketJob, path: SocketPath, task: int, valid: Callable[[], bool]
+    ) -> Outcome:
+        """Makes the call with one backend after the other."""
+        plan, balance = job.plan, job.plan.settings.balance
+        assert balance is not None
+        assert plan.address is not None
+        several = self._balancers.of(balance)
+        order = several.order(self._balancers.key(plan.address))
+        if several.waits and plan.operation == "connect":
+            # what it has begun is what the kernel tells it of, whatever it is asked for now
+            begun = several.begun_by(int((await self._look(job, valid)).call.cookie))
+            order = order if begun is None else [begun]
+        targets = backends(balance, plan.address)
+
+        def job_for(index: int) -> SocketJob:
+            return SocketJob(
+                plan, job.snapshot, by_thread=self._by_thread, target=targets[index]
+            )
+
+        async def carry_out(one: SocketJob) -> Outcome:
+            if not valid():
+                raise SocketError(self._on_error, _GONE)
+            return await self._carry_out(one, path, task, valid)
+
+        return await share_out(several, order, job_for, carry_out)
 
     async def _carry_out(
         self, job: SocketJob, path: SocketPath, task: int, valid: Callable[[], bool]
@@ -238,10 +288,12 @@ class Sockets:
         try:
             await path.lead(job, task, job.target_path or b"")
         except SocketError as error:
-            if error.errno != ENOENT or family_of(job.plan.address or bytes(2)) == AF_UNIX:
+            if error.errno != ENOENT:
                 raise
             # of an IPv4 or IPv6 address nobody hears that; nobody is there
-            raise SocketError(ECONNREFUSED, f"{job.how}, which is not there") from None
+            by_path = family_of(job.plan.address or bytes(2)) == AF_UNIX
+            errno = ENOENT if by_path else ECONNREFUSED
+            raise NobodyThere(errno, f"{job.how}, which is not there") from None
 
     # -- porters
 

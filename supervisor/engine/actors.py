@@ -28,7 +28,7 @@ class Actors:
     ) -> None:
         """Goes by another policy from now on; with other makers, where there are any."""
         self._paths.take(policy, maker_socks, limits)
-        self._sockets.take(on_error=policy.on_error, limits=limits)
+        self._sockets.take(policy.balances, on_error=policy.on_error, limits=limits)
 
     @property
     def patient(self) -> int:

@@ -121,7 +121,9 @@ class _Container:
             report=None if self._audit is None else self._audit.event,
             real_nodes=config.real_nodes,
         )
-        sockets = Sockets(paths.resolvers, on_error=policy.on_error, limits=limits)
+        sockets = Sockets(
+            paths.resolvers, name=config.name, on_error=policy.on_error, limits=limits
+        )
         if any(isinstance(rules, SocketRules) for rules in policy.families.values()):
             sockets.prepare()
         self._actor = Actors(paths, sockets)

@@ -44,6 +44,10 @@ class SocketError(Exception):
         self.how = how
 
 
+class NobodyThere(SocketError):
+    """There is no unix socket where a rule leads to."""
+
+
 class SocketJob:
     """One call on its way. `porter` is who makes it, None before that. `certain`: it was
     interrupted for a signal that the calling thread itself will see to. `target` is the struct
@@ -52,7 +56,10 @@ class SocketJob:
 
     __slots__ = ("_kept", "call", "certain", "plan", "porter", "snapshot", "target")
 
-    def __init__(self, plan: SocketCall, snapshot: Snapshot, *, by_thread: bool) -> None:
+    def __init__(
+        self, plan: SocketCall, snapshot: Snapshot, *, by_thread: bool, target: bytes | None = None
+    ) -> None:
+        """`target`: one of several that the rule may lead to."""
         self.plan = plan
         self.snapshot = snapshot
         self.porter: Porter | None = None
@@ -62,7 +69,7 @@ class SocketJob:
         call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
         call.number, call.by_thread = plan.fd, by_thread
         call.op, call.call_flags = _OPERATIONS[plan.operation], plan.flags
-        call.task = call.path = -1
+        call.task = call.path = call.watch = -1
         if plan.address is None:
             call.flags = lib.SD_SOCKET_NO_ADDRESS
         else:
@@ -70,7 +77,9 @@ class SocketJob:
             ffi.memmove(call.address, plan.address, len(plan.address))
         if plan.unspecified:
             call.flags |= lib.SD_SOCKET_UNSPECIFIED
-        self.target = led_to(plan.settings, plan.address) if plan.address else b""
+        if target is None:
+            target = led_to(plan.settings, plan.address) if plan.address else b""
+        self.target = target
         if self.target:
             call.flags |= lib.SD_SOCKET_REDIRECTED
             call.address_length = len(self.target)
@@ -104,6 +113,13 @@ class SocketJob:
         """With the rights of the caller whose /proc/TID `task` is."""
         self.call.flags |= lib.SD_SOCKET_AS_CALLER
         self.call.task = task
+
+    def watched(self, watch: int, mark: int, wait: float) -> None:
+        """A connect that is given up after `wait` seconds; the epoll set `watch` is to know the
+        socket by `mark`."""
+        call = self.call
+        call.flags |= lib.SD_SOCKET_WATCHED
+        call.watch, call.mark, call.wait_ms = watch, mark, max(int(wait * 1000), 1)
 
     def load(self) -> None:
         """Takes along what is sent. Raises SocketError."""

@@ -119,11 +119,17 @@ def settings_of(decision: Decision) -> dict[str, Any]:
 
 def _led(how: SocketSettings) -> dict[str, Any]:
     """Where a rule leads calls, by its own words."""
-    shown = {"peername": "asked"} if how.peername else {}
+    found: dict[str, Any] = {}
     if how.prefix is not None:
         prefix, bits = how.prefix
-        return {"translate": f"{inet_ntop(AF_INET6, prefix)}/{bits}"} | shown
-    return {"redirect": written(how.redirect)} | shown if how.redirect else {}
+        found["translate"] = f"{inet_ntop(AF_INET6, prefix)}/{bits}"
+    elif how.balance is not None:
+        several = how.balance
+        found["balance"] = [written(one) for one in several.to]
+        found |= {"by": several.by, "rest": several.rest, "wait": several.wait}
+    elif how.redirect:
+        found["redirect"] = written(how.redirect)
+    return found | {"peername": "asked"} if how.peername else found
 
 
 def _given(what: Inject) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from supervisor.kernel.device_numbers import split_device
 from supervisor.kernel.syscalls import NATIVE_ARCHES, X32_BIT, CallSpec, Kind, Param, known
-from supervisor.model import Decision, Facts, Inject, MountCeiling, Snapshot, Verdict
+from supervisor.model import Balance, Decision, Facts, Inject, MountCeiling, Snapshot, Verdict
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.opens import OpenRules
 from supervisor.policy.rules import RuleSet
@@ -109,6 +109,12 @@ class CompiledPolicy:
     def max_mounts(self) -> int:
         """How many mounts a session may have at a time."""
         return max((rules.max_mounts for rules in self._mount_rules()), default=0)
+
+    @property
+    def balances(self) -> frozenset[Balance]:
+        """The backends of all rules that share calls out."""
+        sets = [rules for rules in self.families.values() if isinstance(rules, SocketRules)]
+        return frozenset().union(*(rules.balances for rules in sets))
 
     def _mount_rules(self) -> list[MountRules]:
         return [rules for rules in self.families.values() if isinstance(rules, MountRules)]

@@ -48,14 +48,17 @@ from supervisor.policy.mount_values import (
     parse_type,
 )
 from supervisor.policy.open_values import GRANTS, parse_access, parse_inject
-from supervisor.policy.socket_values import parse_emulate as parse_socket_emulate
 from supervisor.policy.socket_values import (
+    METHODS,
+    MOST_BACKENDS,
+    parse_balance,
     parse_family,
     parse_network,
     parse_ports,
     parse_redirect,
     parse_translate,
 )
+from supervisor.policy.socket_values import parse_emulate as parse_socket_emulate
 from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import (
     ERRNOS,
@@ -73,6 +76,12 @@ from supervisor.policy.values import (
 
 Schema = dict[str, Any]
 _LONG, _MISTAKES = 1000, 100
+SECONDS: Schema = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0},
+        {"type": "string", "pattern": "^[0-9.]+(ms|s|m)$", "examples": ["100ms", "2s"]},
+    ]
+}
 
 LIST_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 _LIST: Schema = {"type": "string", "pattern": rf"^\${LIST_NAME}$", "description": "a named list"}
@@ -246,18 +255,18 @@ _INJECT: Schema = {
 }
 
 
-def _lead_schema(key: str, schema: Schema) -> Schema:
+def _lead_schema(key: str, schema: Schema, more: Schema | None = None) -> Schema:
     """The setting itself, or a mapping with that and with more."""
-    more: Schema = {
+    alike: Schema = {"peername": {
         "enum": ["real", "asked"], "description": "what getpeername(2) of such a socket shows",
-    }
+    }}
     return {
         "description": schema["description"],
         "anyOf": [
             schema,
             {
                 "type": "object",
-                "properties": {key: schema, "peername": more},
+                "properties": {key: schema, **(more or {}), **alike},
                 "required": [key],
                 "additionalProperties": False,
             },
@@ -265,16 +274,26 @@ def _lead_schema(key: str, schema: Schema) -> Schema:
     }
 
 
+_TARGET: Schema = {
+    "type": "string",
+    "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5", "/run/a.sock", "@abstract"],
+}
 # The ways to lead a call elsewhere: who parses the setting, and what it may be.
 _LEADS: Final[Mapping[str, tuple[Callable[[object], Any], Schema]]] = {
-    "redirect": (parse_redirect, _lead_schema("to", {
-        "type": "string",
-        "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5", "/run/a.sock", "@abstract"],
+    "redirect": (parse_redirect, _lead_schema("to", _TARGET | {
         "description": "the call is carried out with this address",
     })),
     "translate": (parse_translate, _lead_schema("prefix", {
         "type": "string", "examples": ["64:ff9b::/96"],
         "description": "an IPv4 address is looked for below this IPv6 prefix (RFC 6052)",
+    })),
+    "balance": (parse_balance, _lead_schema("to", {
+        "type": "array", "items": _TARGET, "minItems": 1, "maxItems": MOST_BACKENDS,
+        "uniqueItems": True, "description": "the call is carried out with one of these addresses",
+    }, {
+        "by": {"enum": list(METHODS), "description": "whose turn it is"},
+        "rest": SECONDS | {"description": "how long a backend is left out that has failed"},
+        "wait": SECONDS | {"description": "after how long without an answer it has failed"},
     })),
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from errno import EFAULT
 from typing import Any, Final
@@ -18,10 +18,18 @@ from supervisor.policy.callers import KEYS
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.mount_values import parse_emulate, parse_type
 from supervisor.policy.open_values import parse_inject
+from supervisor.policy.socket_values import parse_balance, parse_redirect, parse_translate
+from supervisor.policy.socket_write import LEAD_SETTINGS, lead_text
 from supervisor.policy.values import ERRNOS, REALISE
 
 _ARCHES: Final[Mapping[str, int]] = {name: arch for arch, name in ARCH_NAMES.items()}
 _NOTHING: Final = Decision(Verdict.REFUSE, "")
+# Where a rule leads calls: the key for that in a mapping of settings, and who reads those.
+_LEADS: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
+    "redirect": ("to", parse_redirect),
+    "translate": ("prefix", parse_translate),
+    "balance": ("to", parse_balance),
+}
 
 
 def recorded(families: Mapping[str, FamilySpec], record: Mapping[str, Any]) -> Asked | None:
@@ -135,7 +143,21 @@ def _check(record: Mapping[str, Any], asked: Asked) -> None:
 def _is_settings(said: Any) -> bool:
     if not isinstance(said, dict) or said.get("realise", "auto") not in REALISE:
         return False
-    return all(isinstance(said.get(key, ""), str) for key in ("redirect", "translate", "peername"))
+    try:
+        _check_lead(said)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_lead(said: Mapping[str, Any]) -> None:
+    """ValueError where no rule leads calls like that."""
+    more = {key: said[key] for key in LEAD_SETTINGS if key in said}
+    for word, (key, parse) in _LEADS.items():
+        if word in said:
+            where = said[word]
+            several = isinstance(where, list)
+            parse({key: [*map(lead_text, where)] if several else lead_text(where), **more})
 
 
 def _check_callers(asks: Any) -> None:

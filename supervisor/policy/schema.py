@@ -40,18 +40,7 @@ from supervisor.policy.values import (
 Errno = Annotated[int, BeforeValidator(parse_errno), WithJsonSchema({"enum": list(ERRNOS)})]
 Mode = Literal["enforce", "audit"]
 Otherwise = Literal["refuse", "kernel"]
-Seconds = Annotated[
-    float,
-    BeforeValidator(parse_seconds),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0},
-                {"type": "string", "pattern": "^[0-9.]+(ms|s|m)$", "examples": ["100ms", "2s"]},
-            ]
-        }
-    ),
-]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(keys.SECONDS)]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _AUDIT = "decide and record, and let the call go as it would have gone without seccompd"
 

@@ -62,10 +62,12 @@ def _settings(source: Source, node: Any, raw: Any) -> SocketSettings:
             source.at(where, "translate leads on what goes to IPv4 addresses: name them by `to`")
         return how
     named = [key for key in ("to", "path", "abstract") if getattr(raw, key, None) is not None]
+    targets = how.balance.to if how.balance is not None else (how.redirect,)
     if not named:
-        text = "redirect leads elsewhere what goes to some addresses: name them by `to`, `path` or "
+        word = "redirect" if how.balance is None else "balance"
+        text = f"{word} leads elsewhere what goes to some addresses: name them by `to`, `path` or "
         source.at(where, text + "`abstract`")
-    elif "to" not in named and port_of(how.redirect) == 0:
+    elif "to" not in named and any(port_of(target) == 0 for target in targets):
         source.at(where, "what goes to a unix socket has no port: say which one it is led to")
     return how
 

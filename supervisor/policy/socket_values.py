@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Final, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from supervisor.kernel.address_text import read
 from supervisor.kernel.addresses import FAMILIES, AddressError, address_of
-from supervisor.model import SocketSettings
+from supervisor.model import Balance, SocketSettings
 from supervisor.policy.sockets import Network, Ports
-from supervisor.policy.values import Mistakes, near, wrong
+from supervisor.policy.values import Mistakes, near, parse_seconds, wrong
 
 _PORT_MAX: Final = 65535
 # What getpeername(2) shows; the first one if nothing is said.
 _PEERNAMES: Final = ("real", "asked")
+# How backends take turns; the first one if nothing is said.
+METHODS: Final = ("round-robin", "least-connections", "hash")
+MOST_BACKENDS: Final = 64
 # RFC 6052, 2.2
 _PREFIXES: Final = (32, 40, 48, 56, 64, 96)
 _PREFIX_LENGTHS: Final = "32, 40, 48, 56, 64 or 96"
@@ -67,43 +69,91 @@ def parse_ports(value: object) -> Ports:
     return low, high
 
 
-def _with_peername(
-    value: object, key: str, parse: Callable[[object], SocketSettings]
-) -> SocketSettings:
-    """What `parse` makes of a value, or of that below `key` in a mapping that says more."""
+def _parse_peername(value: object) -> bool:
+    if value not in _PEERNAMES:
+        raise wrong(f"peername is {' or '.join(_PEERNAMES)}")
+    return value == "asked"
+
+
+def _parse_method(value: object) -> str:
+    if value not in METHODS:
+        raise wrong(f"by is {', '.join(METHODS[:-1])} or {METHODS[-1]}")
+    return str(value)
+
+
+# What every way to lead a call elsewhere can be told besides.
+_ALIKE: Final[Mapping[str, Callable[[object], Any]]] = {"peername": _parse_peername}
+_OF_BALANCE: Final[Mapping[str, Callable[[object], Any]]] = {
+    "by": _parse_method, "rest": parse_seconds, "wait": parse_seconds,
+}  # fmt: skip
+
+
+def _with_more(
+    value: object,
+    key: str,
+    parse: Callable[[object], Any],
+    more: Mapping[str, Callable[[object], Any]],
+) -> tuple[Any, dict[str, Any]]:
+    """What `parse` makes of a value, or of that below `key` in a mapping that says `more`; and what
+    that is."""
     if not isinstance(value, dict):
-        return parse(value)
+        return parse(value), {}
     mistakes = Mistakes()
+    known = [key, *more]
     for name in value:
-        if name not in (key, "peername"):
-            text = f"unknown setting {name!r}" + near(str(name), [key, "peername"])
-            mistakes.add(text, str(name))
+        if name not in known:
+            mistakes.add(f"unknown setting {name!r}" + near(str(name), known), str(name))
     if key not in value:
         mistakes.add(f"the key {key!r} is missing")
-    peername = value.get("peername", _PEERNAMES[0])
-    if peername not in _PEERNAMES:
-        mistakes.add(f"peername is {' or '.join(_PEERNAMES)}", "peername")
+    said = {
+        name: mistakes.read(read, value[name], name) for name, read in more.items() if name in value
+    }
     found = mistakes.read(parse, value[key], key) if key in value else None
     mistakes.end()
-    return replace(cast("SocketSettings", found), peername=peername == "asked")
+    return found, said
 
 
 def parse_redirect(value: object) -> SocketSettings:
     """Where a call is led to, or a mapping with that as `to`, and `peername`."""
-    return _with_peername(value, "to", _redirect)
+    target, more = _with_more(value, "to", _target, _ALIKE)
+    return SocketSettings(target, **more)
 
 
 def parse_translate(value: object) -> SocketSettings:
     """A prefix, or a mapping with that as `prefix`, and `peername`."""
-    return _with_peername(value, "prefix", _translate)
+    prefix, more = _with_more(value, "prefix", _prefix, _ALIKE)
+    return SocketSettings(prefix=prefix, **more)
 
 
-def _redirect(value: object) -> SocketSettings:
+def parse_balance(value: object) -> SocketSettings:
+    """Backends, or a mapping with those as `to`, with `by`, `rest`, `wait`, and `peername`."""
+    to, more = _with_more(value, "to", _backends, {**_OF_BALANCE, **_ALIKE})
+    how = {name: more.pop(name) for name in _OF_BALANCE if name in more}
+    return SocketSettings(balance=Balance(to, **how), **more)
+
+
+def _backends(value: object) -> tuple[bytes, ...]:
+    if not isinstance(value, list) or not value:
+        raise wrong('balance takes a list of backends, such as ["10.0.0.1:80", "10.0.0.2:80"]')
+    if len(value) > MOST_BACKENDS:
+        raise wrong(f"no more than {MOST_BACKENDS} backends")
+    mistakes = Mistakes()
+    found: list[bytes] = []
+    for number, one in enumerate(value):
+        target = mistakes.read(_target, one, number)
+        if target in found:
+            mistakes.add(f"{one} is among the backends twice", number)
+        found.append(target)
+    mistakes.end()
+    return tuple(found)
+
+
+def _target(value: object) -> bytes:
     """Where a call is led to instead: 10.0.0.1:80, [::1]:80, an address alone (at the same port),
     /run/a.sock, or @abstract.
     """
     if not isinstance(value, str):
-        raise wrong('redirect takes an address in quotes, such as "127.0.0.1:8443"')
+        raise wrong('an address to lead to is in quotes, such as "127.0.0.1:8443"')
     try:
         address = ipaddress.ip_address(value)
         text = f"[{value}]:0" if address.version == 6 else f"{value}:0"
@@ -121,10 +171,10 @@ def _redirect(value: object) -> SocketSettings:
         )
     if found.path is not None and not found.path.startswith(b"/"):
         raise wrong(f"{value!r}: a path to lead to begins with /")
-    return SocketSettings(found.raw)
+    return found.raw
 
 
-def _translate(value: object) -> SocketSettings:
+def _prefix(value: object) -> tuple[bytes, int]:
     """The prefix below which IPv4 addresses are found on an IPv6 network: 64:ff9b::/96."""
     try:
         prefix = ipaddress.IPv6Network(value if isinstance(value, str) else "")
@@ -137,7 +187,7 @@ def _translate(value: object) -> SocketSettings:
     raw = prefix.network_address.packed
     if raw[_UNUSED_BYTE]:
         raise wrong("bits 64 to 71 of a prefix to translate by are zero (RFC 6052)")
-    return SocketSettings(prefix=(raw, prefix.prefixlen))
+    return raw, prefix.prefixlen
 
 
 def parse_emulate(setting: object) -> SocketSettings:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from supervisor.kernel.addresses import Address, ip_text
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
 
+# What may be said beside where a call is led to, as records have it.
+LEAD_SETTINGS: Final = ("by", "rest", "wait", "peername")
 _Pick = Callable[[Iterable[bytes]], list[str]]
 
 
@@ -52,21 +55,33 @@ def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[write.NewRule]:
     return [rule for do, some in led.items() for rule in _rules(some, pick, do)]
 
 
-def _do(settings: Mapping[str, str]) -> str:
+def _do(settings: Mapping[str, Any]) -> str:
     """Where calls were led to; without a port to that which was asked for."""
-    shown = settings.get("peername") == "asked"
     if prefix := settings.get("translate"):
-        return _led("translate", "prefix", prefix, shown)
-    redirect = settings.get("redirect", "")
-    if not redirect:
-        return "emulate"
-    address, _, port = redirect.rpartition(":")
-    return _led("redirect", "to", redirect if port != "0" else address.strip("[]"), shown)
+        return _lead("translate", "prefix", write.quoted(prefix), settings)
+    if redirect := settings.get("redirect"):
+        return _lead("redirect", "to", _target(redirect), settings)
+    if several := settings.get("balance"):
+        return _lead("balance", "to", f"[{', '.join(map(_target, several))}]", settings)
+    return "emulate"
 
 
-def _led(action: str, key: str, where: str, shown: bool) -> str:
-    text = write.quoted(where)
-    return f"{{{action}: {{{key}: {text}, peername: asked}}}}" if shown else f"{{{action}: {text}}}"
+def _lead(name: str, key: str, where: str, settings: Mapping[str, Any]) -> str:
+    more = [f"{one}: {settings[one]}" for one in LEAD_SETTINGS if one in settings]
+    return f"{{{name}: {{{', '.join([f'{key}: {where}', *more])}}}}}" if more else (
+        f"{{{name}: {where}}}"
+    )
+
+
+def _target(text: str) -> str:
+    return write.quoted(lead_text(text))
+
+
+def lead_text(text: object) -> str:
+    """Where a record says that calls were led to, as a policy has it: without a port to that which
+    was asked for."""
+    address, _, port = str(text).rpartition(":")
+    return str(text) if port != "0" else address.strip("[]")
 
 
 def _rules(calls: Sequence[Asked], pick: _Pick, do: str) -> list[write.NewRule]:

@@ -12,7 +12,7 @@ from errno import EFAULT, EINVAL
 from typing import Any, Final
 
 from supervisor.kernel.addresses import Address, AddressError, address_of, ip_text
-from supervisor.model import Arg, Decision, Facts, SocketSettings, Verdict
+from supervisor.model import Arg, Balance, Decision, Facts, SocketSettings, Verdict
 from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import glob_matches, lexical, text_matches
 from supervisor.policy.mounts import MountRule, MountRules
@@ -146,17 +146,20 @@ class SocketRule:
 
 
 def _settings_to_json(settings: SocketSettings) -> list[Any]:
-    prefix = settings.prefix
+    prefix, balance = settings.prefix, settings.balance
     return [
         settings.redirect.hex(), None if prefix is None else [prefix[0].hex(), prefix[1]],
+        None if balance is None else
+        [[one.hex() for one in balance.to], balance.by, balance.rest, balance.wait],
         settings.peername,
     ]  # fmt: skip
 
 
 def _settings_from_json(data: Sequence[Any]) -> SocketSettings:
-    redirect, prefix, peername = data
+    redirect, prefix, balance, peername = data
     return SocketSettings(
         bytes.fromhex(redirect), None if prefix is None else (bytes.fromhex(prefix[0]), prefix[1]),
+        None if balance is None else Balance(tuple(map(bytes.fromhex, balance[0])), *balance[1:]),
         peername,
     )  # fmt: skip
 
@@ -205,6 +208,11 @@ class SocketRules:
     def names_peers(self) -> bool:
         """Whether getpeername(2) is to show what was asked for."""
         return any(rule.settings.peername and not rule.audit for rule in self.rules)
+
+    @property
+    def balances(self) -> frozenset[Balance]:
+        """The backends that rules share connections out to."""
+        return frozenset(rule.settings.balance for rule in self.rules if rule.settings.balance)
 
     def decide(self, operation: str, address: Arg, facts: Facts | None) -> Decision:
         """The decision on a call with this struct sockaddr; 0 is none."""

@@ -1,0 +1,112 @@
+"""Rules that share calls out to backends: read, kept, recorded, learned, explained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.address_text import read
+from supervisor.model import Balance, SocketSettings
+from supervisor.observe.audit import settings_of
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.leads import leads_to, led_to
+from supervisor.policy.recorded import recorded
+from supervisor.policy.schema import json_schema
+from supervisor.policy.sockets import SocketRules
+from tests.unit.policy.test_learn import clean, grants, learned
+from tests.unit.policy.test_socket_rules import connect, decide, findings
+from tests.unit.policy.test_socket_tools import call
+
+TWO = '["10.0.0.1:80", "10.0.0.2"]'
+FULL = f"{{to: {TWO}, by: hash, rest: 2s, wait: 500ms, peername: asked}}"
+
+
+def settings(do: str) -> SocketSettings:
+    rules = connect(f'to: "203.0.113.7", do: {{balance: {do}}}').families["connect"]
+    assert isinstance(rules, SocketRules)
+    return rules.rules[0].settings
+
+
+def test_what_a_rule_says() -> None:
+    to = (read("10.0.0.1:80"), read("10.0.0.2:0"))
+    assert settings(TWO) == SocketSettings(balance=Balance(to, "round-robin", 10, 5))
+    expected = SocketSettings(balance=Balance(to, "hash", 2, 0.5), peername=True)
+    assert settings(FULL) == expected
+
+
+def test_a_compiled_policy_keeps_it() -> None:
+    policy = connect(f'to: "203.0.113.7", do: {{balance: {FULL}}}')
+    again = CompiledPolicy.from_json(json.loads(json.dumps(policy.to_json())))
+    assert again.families == policy.families
+    assert again.balances == policy.balances == {settings(FULL).balance}
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ('to: "1.2.3.4", do: {balance: "10.0.0.1:80"}', "a list of backends"),
+        ('to: "1.2.3.4", do: {balance: []}', "a list of backends"),
+        ('to: "1.2.3.4", do: {balance: ["10.0.0.1:80", localhost]}', "no address to lead to"),
+        ('to: "1.2.3.4", do: {balance: ["10.0.0.1:80", "10.0.0.1:80"]}', "twice"),
+        (f'to: "1.2.3.4", do: {{balance: {{to: {TWO}, by: random}}}}', "by is round-robin"),
+        (f'to: "1.2.3.4", do: {{balance: {{to: {TWO}, rest: -1}}}}', "between 1ms"),
+        (f'to: "1.2.3.4", do: {{balance: {{to: {TWO}, weight: 1}}}}', "unknown setting"),
+        ('to: "1.2.3.4", do: {balance: {by: hash}}', "'to' is missing"),
+        (f"port: 80, do: {{balance: {TWO}}}", "balance leads elsewhere"),
+        (f"path: /x, do: {{balance: {TWO}}}", "has no port"),
+        (f'to: "1.2.3.4", do: {{balance: {[f"1.1.1.{n}" for n in range(65)]}}}', "no more than 64"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_rule(rule: str, said: str) -> None:
+    (message,) = findings(rule)
+    assert said in message
+
+
+def test_for_an_editor() -> None:
+    schema = json_schema(FAMILIES)
+    rule = "- {to: 1.2.3.4, do: {balance: %s}}"
+    for do in (TWO, FULL):
+        jsonschema.validate(
+            {"version": 1, "syscalls": {"connect": yaml.safe_load(rule % do)}}, schema
+        )
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(
+            {"version": 1, "syscalls": {"connect": yaml.safe_load(rule % "[]")}}, schema
+        )
+
+
+def test_nowhere_else_than_to_a_backend() -> None:
+    decision = decide(connect(f'to: "203.0.113.7", do: {{balance: {FULL}}}'), "203.0.113.7:99")
+    assert led_to(decision.settings, read("203.0.113.7:99")) == read("10.0.0.1:80")
+    said = leads_to(decision, read("203.0.113.7:99"))
+    assert said == "one of 10.0.0.1:80, 10.0.0.2:99 (hash)"
+
+
+def test_a_policy_is_learned_from_records(tmp_path: Path) -> None:
+    decision = decide(connect(f'to: "203.0.113.7", do: {{balance: {FULL}}}'), "203.0.113.7:99")
+    said = json.loads(json.dumps(settings_of(decision)))
+    record = call("203.0.113.7:99", emulate=said)
+    text = learned(tmp_path, record)
+    assert (
+        'do: {balance: {to: ["10.0.0.1:80", "10.0.0.2"], by: hash, rest: 2.0, wait: 0.5, '
+        "peername: asked}}"
+    ) in text
+    assert clean(text)
+    assert grants(text, record)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"balance": "10.0.0.1:80"}, {"balance": [1]}, {"balance": ["10.0.0.1:80"], "by": "x}"},
+        {"redirect": "10.0.0.1:80", "peername": ["asked"]}, {"redirect": ["10.0.0.1:80"]},
+    ],
+)  # fmt: skip
+def test_what_no_session_writes_is_not_believed(more: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="no settings"):
+        recorded(FAMILIES, call("203.0.113.7:99", emulate=more))
