@@ -148,18 +148,37 @@ static void map_address(struct sd_errand *errand)
 	errand->address_length = sizeof to;
 }
 
+/* Sets what a rule sets. The rule may do what its caller could not, so it is not the caller's rights that
+ * count; the values are the rule's. */
+static int set_options(const struct sd_errand *errand, int sock, const struct sd_hold *hold,
+		       struct sd_errand_done *done)
+{
+	if (!errand->set_count)
+		return 0;
+	int error = sd_porter_raise();
+	if (!error)
+		error = sd_options_set(sock, errand->set, errand->set_count);
+	int lowered = sd_porter_lower(errand->flags & SD_SOCKET_AS_CALLER ? &hold->caller : NULL);
+	if (error || lowered)
+		done->why = SD_SOCKET_SET;
+	return error ? error : lowered;
+}
+
 static int64_t call(struct sd_errand *errand, struct sd_hold *hold, int path, struct sd_errand_done *done)
 {
 	struct sockaddr_un by_path;
 	int sock = hold->sock;
 	if (done->replaced) {
-		int error = sd_another_make(&hold->another, family_of(errand), &hold->caller, &done->why);
-		if (error)
-			return error;
+		int made = sd_another_make(&hold->another, family_of(errand), &hold->caller, &done->why);
+		if (made)
+			return made;
 		sock = hold->another.sock;
 	} else if (errand->flags & SD_SOCKET_REDIRECTED && done->domain == AF_INET6) {
 		map_address(errand);
 	}
+	int error = set_options(errand, sock, hold, done);
+	if (error)
+		return error;
 	void *address = errand->address;
 	socklen_t length = (socklen_t)errand->address_length;
 	if (path >= 0) {
@@ -193,7 +212,7 @@ static int is_whole(const struct sd_errand *errand, size_t size, size_t fds)
 			(errand->flags & SD_SOCKET_WATCHED ? 1 : 0);
 	return size >= offsetof(struct sd_errand, more) && fds == needed &&
 	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_PEER &&
-	       errand->control_length >= 0 && errand->control_length <= SD_CONTROL_MAX &&
+	       errand->set_count <= SD_MOST_SET && errand->control_length >= 0 && errand->control_length <= SD_CONTROL_MAX &&
 	       errand->payload_length >= 0 && errand->payload_length <= SD_PAYLOAD_MAX &&
 	       errand->address_length >= 0 && errand->address_length <= SD_ADDRESS_MAX &&
 	       size == offsetof(struct sd_errand, more) + (size_t)errand->control_length +
@@ -261,8 +280,8 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 {
 	struct sockaddr_storage peer;
 	socklen_t size = sizeof peer;
-	if (errand->op == SD_SOCKET_LOOK)
-		return 0;
+	if (errand->op == SD_SOCKET_LOOK) /* as nobody, whoever it is for */
+		return set_options(errand, hold->sock, hold, done);
 	if (errand->op == SD_SOCKET_PEER)
 		return getpeername(hold->sock, (struct sockaddr *)&peer, &size) ? -errno : 0;
 	int64_t error = fits(errand, hold, done);
@@ -289,9 +308,11 @@ void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_
 	int64_t result = fetch_socket(errand, fds, &hold, done);
 	if (!result)
 		result = act(errand, fds, &hold, done);
-	/* it comes last */
-	if (errand->flags & SD_SOCKET_WATCHED && !done->why)
-		sd_watch(fds[count - 1], done->replaced ? hold.another.sock : hold.sock, errand->mark, result);
+	int sock = done->replaced ? hold.another.sock : hold.sock;
+	if (errand->op == SD_SOCKET_CONNECT && !result)
+		sd_tell_tcp(sock, done);
+	if (errand->flags & SD_SOCKET_WATCHED && !done->why) /* its set comes last */
+		sd_watch(fds[count - 1], sock, errand->mark, result);
 	if (result == -EINTR)
 		done->patient = is_patient(hold.sock);
 	let_go(&hold);

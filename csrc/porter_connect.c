@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -94,6 +96,18 @@ int64_t sd_connect(const struct sd_errand *errand, int sock, const void *address
 		return within(sock, address, length, errand->wait_ms);
 	int result = connect(sock, address, length) ? -errno : 0;
 	return errand->wait_ms && result == -EINPROGRESS ? soon(sock, address, length) : result;
+}
+
+void sd_tell_tcp(int sock, struct sd_errand_done *done)
+{
+	struct tcp_info info = {0};
+	socklen_t size = sizeof info;
+	if (getsockopt(sock, IPPROTO_TCP, TCP_INFO, &info, &size) || info.tcpi_state != TCP_ESTABLISHED)
+		return;
+	done->mss = info.tcpi_snd_mss;
+	done->rtt_us = info.tcpi_rtt;
+	done->pmtu = info.tcpi_pmtu;
+	done->retransmits = info.tcpi_total_retrans;
 }
 
 void sd_watch(int watch, int sock, uint64_t mark, int64_t result)

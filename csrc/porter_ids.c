@@ -101,7 +101,7 @@ int sd_porter_become(uint64_t id, int listener, int task, struct sd_caller *call
 			error = -EPERM;
 	}
 	sd_harden();
-	return error ? error : sd_set_caps(caller->caps & SOCKET_CAPS & permitted, permitted);
+	return error ? error : sd_porter_lower(caller);
 }
 
 void sd_porter_come_back(void)
@@ -114,12 +114,24 @@ void sd_porter_come_back(void)
 	sd_harden();
 }
 
+int sd_porter_raise(void)
+{
+	int error = sd_set_caps(permitted & (CAP(CAP_NET_ADMIN) | CAP(CAP_NET_RAW)), permitted);
+	sd_harden();
+	return error;
+}
+
+int sd_porter_lower(const struct sd_caller *caller)
+{
+	return caller ? sd_set_caps(caller->caps & SOCKET_CAPS & permitted, permitted) : rest();
+}
+
 int sd_porter_go_to(int net_ns, const struct sd_caller *caller)
 {
 	int error = sd_set_caps(permitted, permitted);
 	if (!error && setns(net_ns, CLONE_NEWNET))
 		error = -errno;
-	int again = sd_set_caps(caller->caps & SOCKET_CAPS & permitted, permitted);
+	int again = sd_porter_lower(caller);
 	sd_harden();
 	return error ? error : again;
 }

@@ -10,11 +10,12 @@
 enum { SD_PORTER_FDS = 5, SD_RIGHTS_MAX = 240 };
 
 struct sd_errand { /* [pidfd, listener], and where they come along: task, path, watch */
-	uint32_t op, cpu, flags;
+	uint32_t op, cpu, flags, set_count;
 	int32_t number, call_flags, address_length;
 	int32_t control_length, payload_length;
 	uint32_t with_path, wait_ms;
 	uint64_t id, mark;
+	struct sd_set_option set[SD_MOST_SET];
 	char address[SD_ADDRESS_MAX];
 	char more[SD_CONTROL_MAX + SD_PAYLOAD_MAX]; /* control messages, then the data */
 };
@@ -23,7 +24,8 @@ struct sd_errand_done {
 	int64_t result;
 	int32_t why, domain, type, patient;
 	uint64_t cookie;
-	int32_t replaced, reserved;
+	int32_t replaced;
+	uint32_t mss, rtt_us, pmtu, retransmits;
 };
 
 enum sd_porters_op { SD_PORTER_NEW = 1, SD_PORTER_KICK };
@@ -46,6 +48,10 @@ SD_HIDDEN int sd_porter_speak(const struct sd_caller *caller);
 /* For a thread that ends with what it does there, for there is no way back: goes to a network namespace,
  * as the caller still. 0 or -errno */
 SD_HIDDEN int sd_porter_go_to(int net_ns, const struct sd_caller *caller);
+/* May do what a rule says, and no caller could: what takes CAP_NET_ADMIN over the container's network. */
+SD_HIDDEN int sd_porter_raise(void);
+/* As `caller` again, or as nobody (NULL). 0 or -errno */
+SD_HIDDEN int sd_porter_lower(const struct sd_caller *caller);
 /* Nobody's again. A thread that cannot be is of no use to the next caller: its process ends. */
 SD_HIDDEN void sd_porter_come_back(void);
 
@@ -61,6 +67,8 @@ SD_HIDDEN void sd_porter_call(struct sd_errand *errand, size_t size, const int *
  * does not is refused where that is known at once. Either way the socket can be connected again. */
 SD_HIDDEN int64_t sd_connect(const struct sd_errand *errand, int sock, const void *address,
 			     socklen_t length);
+/* What is known of a connection that is there. */
+SD_HIDDEN void sd_tell_tcp(int sock, struct sd_errand_done *done);
 /* Has the epoll set `watch` know the socket by `mark` for as long as anybody has that open, if it is
  * connected, or about to be, as `result` says. The set does not keep it open. */
 SD_HIDDEN void sd_watch(int watch, int sock, uint64_t mark, int64_t result);
@@ -111,6 +119,8 @@ SD_HIDDEN int64_t sd_send_unix(struct sd_errand *errand, struct msghdr *message,
 
 /* Sets on `to` what was set on `from`, a socket of another domain. 0 or -errno */
 SD_HIDDEN int sd_options_carry(int from, int to, int from_domain, int to_domain);
+/* Sets those that such a socket has. 0 or -errno */
+SD_HIDDEN int sd_options_set(int sock, const struct sd_set_option *options, uint32_t count);
 
 /* ---- netlink.c ---- */
 

@@ -66,11 +66,27 @@ int sd_porter_new(int porters, uint32_t number);
 /* Interrupts the call that this one is in, if it is in one that can be interrupted. */
 int sd_porter_kick(int porters, uint32_t number);
 
+/* Options of sockets by name (socket_options.c). */
+enum sd_option_form { SD_OPTION_NUMBER = 1, SD_OPTION_TEXT, SD_OPTION_OTHER };
+struct sd_option {
+	const char *name;
+	int32_t level, number, form;
+};
+/* The `at`th of those that are known; NULL: there are no more */
+const struct sd_option *sd_option_known(uint32_t at);
+
+enum { SD_MOST_SET = 8, SD_SET_MAX = 16 };
+
+struct sd_set_option { /* one that is to be set */
+	int32_t level, number, length;
+	char value[SD_SET_MAX];
+};
+
 enum sd_socket_op {
 	SD_SOCKET_CONNECT = 1,
 	SD_SOCKET_BIND,
 	SD_SOCKET_SEND,
-	SD_SOCKET_LOOK, /* only what kind of socket it is */
+	SD_SOCKET_LOOK, /* only what kind of socket it is; options are set */
 	SD_SOCKET_PEER, /* the same, and whether it is connected */
 };
 
@@ -99,6 +115,7 @@ enum sd_socket_why { /* what an errno is about that the kernel has not said */
 	SD_SOCKET_NETWORK,      /* none can be made in its network namespace */
 	SD_SOCKET_CARRY,        /* what was set on it cannot be set on the new one */
 	SD_SOCKET_PLACE,        /* the new one cannot be put in its place */
+	SD_SOCKET_SET,          /* what is to be set on it cannot be */
 };
 
 struct sd_socket { /* one call on a socket */
@@ -119,6 +136,8 @@ struct sd_socket { /* one call on a socket */
 	int32_t watch;        /* of WATCHED: an epoll set ... */
 	uint64_t mark;        /* ... and as what it is to know the socket */
 	const char *control, *payload;
+	uint32_t set_count;   /* options that are set first */
+	struct sd_set_option set[SD_MOST_SET];
 	char address[SD_ADDRESS_MAX];
 	/* what it came to */
 	int64_t result;       /* of the call, or -errno */
@@ -127,6 +146,8 @@ struct sd_socket { /* one call on a socket */
 	int32_t patient;      /* a call on it waits for ever: no timeout is set (SO_SNDTIMEO) */
 	int32_t replaced;     /* another one was, or was to be, put in its place */
 	uint64_t cookie;      /* SO_COOKIE of the socket that the caller has now */
+	uint32_t mss;         /* of a TCP connection that is there (TCP_INFO); 0: of none */
+	uint32_t rtt_us, pmtu, retransmits;
 };
 
 /* Who has the caller's table of descriptors, as a pidfd. -ESRCH: it has gone; -EPERM: its table cannot

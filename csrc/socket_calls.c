@@ -104,7 +104,7 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	struct sd_errand errand;
 	char control[CMSG_SPACE(sizeof(int) * SD_PORTER_FDS)];
 	size_t size = count * sizeof(int);
-	memset(&errand, 0, offsetof(struct sd_errand, address));
+	memset(&errand, 0, offsetof(struct sd_errand, set));
 	errand.op = call->op;
 	errand.cpu = (uint32_t)sched_getcpu();
 	errand.flags = call->flags;
@@ -117,6 +117,8 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	errand.wait_ms = call->wait_ms;
 	errand.id = call->id;
 	errand.mark = call->mark;
+	errand.set_count = call->set_count;
+	memcpy(errand.set, call->set, sizeof errand.set);
 	memcpy(errand.address, call->address, sizeof errand.address);
 	struct iovec parts[] = {
 		{&errand, offsetof(struct sd_errand, more)},
@@ -139,7 +141,7 @@ int sd_socket_call(struct sd_socket *call, int porter, int linger_us)
 	int fds[SD_PORTER_FDS] = {-1, call->listener};
 	size_t count = 2;
 	if (call->address_length < 0 || call->address_length > SD_ADDRESS_MAX ||
-	    call->control_length > SD_CONTROL_MAX || call->payload_length > SD_PAYLOAD_MAX)
+	    call->set_count > SD_MOST_SET || call->control_length > SD_CONTROL_MAX || call->payload_length > SD_PAYLOAD_MAX)
 		return -EINVAL;
 	/* without pidfds of threads each call asks anew whether the thread shares its process's table */
 	fds[0] = known_owner(call, !call->by_thread || call->anew);
@@ -173,5 +175,9 @@ int sd_socket_answer(struct sd_socket *call, int porter, int linger_us)
 	call->patient = done.patient;
 	call->replaced = done.replaced;
 	call->cookie = done.cookie;
+	call->mss = done.mss;
+	call->rtt_us = done.rtt_us;
+	call->pmtu = done.pmtu;
+	call->retransmits = done.retransmits;
 	return 1;
 }

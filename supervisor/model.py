@@ -149,13 +149,15 @@ class SocketSettings:
     that the caller asked for if it has none of its own; b"": to where the caller asked. `prefix`:
     an IPv4 address is led to the IPv6 address that it has below this one (RFC 6052), as (16 bytes,
     bits that count). `balance`: it is led to one of several. `peername`: getpeername(2) shows the
-    address that the caller asked for.
+    address that the caller asked for. `options`: names and values of what is set on the socket
+    before.
     """
 
     redirect: bytes = b""
     prefix: tuple[bytes, int] | None = None
     balance: Balance | None = None
     peername: bool = False
+    options: tuple[tuple[str, int | str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +252,17 @@ class Given(NamedTuple):
     path: bytes = b""
 
 
+class Tcp(NamedTuple):
+    """What the kernel knows of a TCP connection that is there (TCP_INFO): the size of a segment and
+    of a packet in bytes, the time to the other end and back in microseconds, how often it had to
+    send again."""
+
+    mss: int
+    pmtu: int
+    rtt: int
+    retransmits: int
+
+
 class Outcome(NamedTuple):
     """What a carried out plan came to.
 
@@ -258,7 +271,8 @@ class Outcome(NamedTuple):
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
     `told` a number that is to be written to the caller's memory first, with where; `named` an
-    address, with where that and its length are written. `give`: the caller gets a descriptor.
+    address, with where that and its length are written. `give`: the caller gets a
+    descriptor. `tcp`: of a connection.
     """
 
     errno: int
@@ -270,4 +284,5 @@ class Outcome(NamedTuple):
     value: int = 0
     told: tuple[int, int] | None = None
     named: tuple[int, int, bytes] | None = None
+    tcp: Tcp | None = None
     give: Given | None = None

@@ -15,11 +15,9 @@ from dataclasses import replace
 from errno import (
     EACCES,
     EBADF,
-    ECONNREFUSED,
     EINPROGRESS,
     EINTR,
     EINVAL,
-    ENOENT,
     EPERM,
     EPIPE,
     ESRCH,
@@ -34,10 +32,10 @@ from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.peer_names import PeerNames
 from supervisor.engine.porters import Porter, PorterError, Porters
 from supervisor.engine.sharing import share_out
-from supervisor.engine.socket_jobs import WHY, NobodyThere, SocketError, SocketJob
+from supervisor.engine.socket_jobs import WHY, SocketError, SocketJob
 from supervisor.engine.socket_paths import SocketPath
 from supervisor.kernel import features
-from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX, family_of
+from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX
 from supervisor.kernel.shim import lib
 from supervisor.kernel.task import interrupted, thread_group
 from supervisor.model import (
@@ -67,7 +65,7 @@ _ERRORS: Final = {-ESRCH: _GONE, -EPIPE: "socket: the porter has gone"}
 # A signal that nobody has seen to for so many beats is this thread's, for all that can be known.
 _UNSEEN_TO: Final = 3
 # No errno of the kernel's says these.
-_OURS: Final = frozenset((lib.SD_SOCKET_RIGHTS, lib.SD_SOCKET_NETWORK))
+_OURS: Final = frozenset((lib.SD_SOCKET_RIGHTS, lib.SD_SOCKET_NETWORK, lib.SD_SOCKET_SET))
 # A connection is there, or will be.
 _BEGUN: Final = frozenset((0, -EINPROGRESS, -EINTR))
 # Before the porter was asked anything.
@@ -184,7 +182,7 @@ class Sockets:
                 return Outcome(EACCES)
             missing = None
             if plan.path is not None and on_unix:
-                missing = await _followed(path, job, task)
+                missing = await path.followed(job, task)
             if redecide is not None:
                 decision = redecide(path.facts(task))
                 if decision.verdict is not Verdict.EMULATE:
@@ -227,13 +225,17 @@ class Sockets:
         return Outcome(0, "as it was asked for", named=(*job.plan.shown_at, asked))
 
     async def _is_unix(self, job: SocketJob, valid: Callable[[], bool]) -> bool:
-        """Looks at the socket, and does nothing with it. Raises SocketError where there is none."""
-        look = await self._look(job, valid)
-        return int(look.call.domain) == AF_UNIX
+        return int((await self._look(job, valid)).call.domain) == AF_UNIX
 
-    async def _look(self, job: SocketJob, valid: Callable[[], bool]) -> SocketJob:
+    async def _look(
+        self, job: SocketJob, valid: Callable[[], bool], *, sets: bool = False
+    ) -> SocketJob:
+        """Looks at the socket, and does nothing with it, or `sets` its options and nothing else.
+        Raises SocketError where there is none."""
         look = SocketJob(job.plan, job.snapshot, by_thread=self._by_thread)
         look.call.op = lib.SD_SOCKET_LOOK
+        if not sets:
+            look.call.set_count = 0
         result = self._ask(look)
         outcome = await self._wait(look, valid) if result == 0 else self._came(look, result)
         if outcome.errno:
@@ -274,26 +276,16 @@ class Sockets:
         if plan.several and not job.snapshot.args[2]:
             return Outcome(0)  # none of them
         if path.target >= 0 and plan.operation == "bind":
+            if plan.settings.options:
+                await self._look(job, valid, sets=True)
             return Outcome(await path.bind(job, task))
         job.load()
         job.as_caller(task)
         if job.target_path is not None:
-            await self._lead(job, path, task)
+            await path.to_target(job, task)
         job.call.path = path.target if not job.target or job.target_path is not None else -1
         result = self._ask(job)
         return await self._wait(job, valid) if result == 0 else self._came(job, result)
-
-    async def _lead(self, job: SocketJob, path: SocketPath, task: int) -> None:
-        """Finds what the path leads to that a rule leads to. Raises SocketError."""
-        try:
-            await path.lead(job, task, job.target_path or b"")
-        except SocketError as error:
-            if error.errno != ENOENT:
-                raise
-            # of an IPv4 or IPv6 address nobody hears that; nobody is there
-            by_path = family_of(job.plan.address or bytes(2)) == AF_UNIX
-            errno = ENOENT if by_path else ECONNREFUSED
-            raise NobodyThere(errno, f"{job.how}, which is not there") from None
 
     # -- porters
 
@@ -370,7 +362,7 @@ class Sockets:
         if value < 0:
             return Outcome(-value, WHY.get(why, job.how))
         if not plan.several or call.op == lib.SD_SOCKET_LOOK:
-            return Outcome(0, job.how, value=value)
+            return Outcome(0, job.how, value=value, tcp=job.tcp)
         at = plan.message.told_at if plan.message else 0
         return Outcome(0, job.how, value=1, told=(at, value))
 
@@ -382,17 +374,3 @@ class Sockets:
         group = thread_group(tid)
         if group is not None and lib.sd_id_valid(job.snapshot.listener, job.snapshot.id) == 0:
             lib.sd_signal_thread(group, tid, signal.SIGPIPE)
-
-
-async def _followed(path: SocketPath, job: SocketJob, task: int) -> SocketError | None:
-    """Finds what the caller's path leads to. The error where nothing is there: `path` has where it
-    would be then, since a rule may lead elsewhere. Raises SocketError."""
-    written, binds = job.plan.path or b"", job.plan.operation == "bind"
-    try:
-        await path.follow(job, task, written, parent=binds)
-    except SocketError as error:
-        if binds or error.errno != ENOENT:
-            raise
-        await path.follow(job, task, written, parent=True)
-        return error
-    return None

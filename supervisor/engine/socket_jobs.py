@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from errno import EOPNOTSUPP
 from typing import Any, Final
 
@@ -10,7 +10,9 @@ from supervisor.engine.porters import Porter
 from supervisor.kernel.address_text import written
 from supervisor.kernel.addresses import address_of
 from supervisor.kernel.shim import ffi, lib
-from supervisor.model import Snapshot
+from supervisor.kernel.socket_options import options as known_options
+from supervisor.kernel.socket_options import packed
+from supervisor.model import Snapshot, Tcp
 from supervisor.plans import SocketCall
 from supervisor.policy.leads import led_to
 
@@ -32,6 +34,7 @@ WHY: Final[Mapping[int, str]] = {
     lib.SD_SOCKET_NETWORK: "socket: none can be made in the caller's network namespace",
     lib.SD_SOCKET_CARRY: "socket: what is set on it cannot be set on another one",
     lib.SD_SOCKET_PLACE: "socket: another one cannot take its place",
+    lib.SD_SOCKET_SET: "socket: what the rule sets on it cannot be set",
 }
 
 
@@ -75,6 +78,7 @@ class SocketJob:
         else:
             call.address_length = len(plan.address)
             ffi.memmove(call.address, plan.address, len(plan.address))
+        self._set(plan.settings.options)
         if plan.unspecified:
             call.flags |= lib.SD_SOCKET_UNSPECIFIED
         if target is None:
@@ -84,6 +88,14 @@ class SocketJob:
             call.flags |= lib.SD_SOCKET_REDIRECTED
             call.address_length = len(self.target)
             ffi.memmove(call.address, self.target, len(self.target))
+
+    def _set(self, options: Sequence[tuple[str, int | str]]) -> None:
+        """What is set on the socket first."""
+        self.call.set_count = len(options)
+        for one, (name, value) in zip(self.call.set, options, strict=False):
+            what, data = known_options()[name], packed(value)
+            one.level, one.number, one.length = what.level, what.number, len(data)
+            ffi.memmove(one.value, data, len(data))
 
     def again(self, snapshot: Snapshot) -> None:
         """The same call once more."""
@@ -108,6 +120,14 @@ class SocketJob:
             return ""
         another = ", by another socket" if self.call.replaced else ""
         return f"redirected to {written(self.target)}{another}"
+
+    @property
+    def tcp(self) -> Tcp | None:
+        """What is known of the connection, where it is there."""
+        call = self.call
+        if not call.mss:
+            return None
+        return Tcp(int(call.mss), int(call.pmtu), int(call.rtt_us), int(call.retransmits))
 
     def as_caller(self, task: int) -> None:
         """With the rights of the caller whose /proc/TID `task` is."""

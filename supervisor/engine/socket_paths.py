@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from errno import EACCES, EAGAIN, EBADF, ENAMETOOLONG, ESRCH, EXDEV
+from errno import EACCES, EAGAIN, EBADF, ECONNREFUSED, ENAMETOOLONG, ENOENT, ESRCH, EXDEV
 from typing import Any, Final
 
 import trio
 
 from supervisor.engine.helpers import HelperError, Resolvers
 from supervisor.engine.limits import Limits
-from supervisor.engine.socket_jobs import SocketError, SocketJob
+from supervisor.engine.socket_jobs import NobodyThere, SocketError, SocketJob
+from supervisor.kernel.addresses import AF_UNIX, family_of
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
 from supervisor.kernel.task import field
@@ -69,6 +70,31 @@ class SocketPath:
         error = await self._asked(ask, self._take_look)
         if error:
             raise self._refused(error)
+
+    async def followed(self, job: SocketJob, task: int) -> SocketError | None:
+        """Finds what the caller's path leads to. The error where nothing is there: `name` has where
+        it would be then, since a rule may lead elsewhere. Raises SocketError."""
+        written, binds = job.plan.path or b"", job.plan.operation == "bind"
+        try:
+            await self.follow(job, task, written, parent=binds)
+        except SocketError as error:
+            if binds or error.errno != ENOENT:
+                raise
+            await self.follow(job, task, written, parent=True)
+            return error
+        return None
+
+    async def to_target(self, job: SocketJob, task: int) -> None:
+        """Finds what the path leads to that a rule leads to. Raises SocketError."""
+        try:
+            await self.lead(job, task, job.target_path or b"")
+        except SocketError as error:
+            if error.errno != ENOENT:
+                raise
+            # of an IPv4 or IPv6 address nobody hears that; nobody is there
+            by_path = family_of(job.plan.address or bytes(2)) == AF_UNIX
+            errno = ENOENT if by_path else ECONNREFUSED
+            raise NobodyThere(errno, f"{job.how}, which is not there") from None
 
     async def lead(self, job: SocketJob, task: int, path: bytes) -> None:
         """Follows a rule's `path` in the place of the caller's own, of which `name` and `facts`

@@ -129,7 +129,9 @@ def _led(how: SocketSettings) -> dict[str, Any]:
         found |= {"by": several.by, "rest": several.rest, "wait": several.wait}
     elif how.redirect:
         found["redirect"] = written(how.redirect)
-    return found | {"peername": "asked"} if how.peername else found
+    if how.peername:
+        found["peername"] = "asked"
+    return found | {"set": dict(how.options)} if how.options else found
 
 
 def _given(what: Inject) -> dict[str, Any]:
@@ -217,6 +219,8 @@ class AuditLog:
             record += f',"directory":{quoted(printable(directory))}'
         if outcome.how:
             record += f',"how":{quoted(outcome.how)}'
+        if outcome.tcp is not None:
+            record += f',"tcp":{{{members(outcome.tcp._asdict())}}}'
         if outcome.path is not None:
             record += f',"resolved":{quoted(printable(outcome.path))}'
         if outcome.facts is not None:

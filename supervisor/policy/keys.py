@@ -16,6 +16,7 @@ from supervisor.kernel.capabilities import NAMES as CAPABILITIES
 from supervisor.kernel.filesystems import KNOWN
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.opening import ACCESS_WORDS
+from supervisor.kernel.socket_options import MOST_SET, options
 from supervisor.model import Verdict
 from supervisor.policy.devices import NAMES, SERIES
 from supervisor.policy.families import (
@@ -212,6 +213,7 @@ def _emulate_schema(family: FamilySpec) -> Schema:
     nodes = {"realise": {"enum": list(REALISE), "description": (
         "auto: a real node, else a bind mount; closed: one that nobody can open"
     )}}
+    socket = {"set": _set_schema()}
     mount = {
         "via": {"enum": list(VIAS), "description": "a driver of the kernel, or a FUSE program"},
         "shift": {"enum": [*SHIFTS, True, False], "description": (
@@ -231,7 +233,7 @@ def _emulate_schema(family: FamilySpec) -> Schema:
     }
     return {
         "type": "object",
-        "properties": mount if mounts(family) else {} if sockets(family) else nodes,
+        "properties": mount if mounts(family) else socket if sockets(family) else nodes,
         "additionalProperties": False,
     }
 
@@ -255,11 +257,23 @@ _INJECT: Schema = {
 }
 
 
+def _set_schema() -> Schema:
+    kinds = {False: {"type": ["integer", "boolean"]}, True: {"type": "string"}}
+    return {
+        "type": "object",
+        "properties": {name: kinds[option.text] for name, option in options().items()},
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": MOST_SET,
+        "description": "options of the socket that are set before",
+    }
+
+
 def _lead_schema(key: str, schema: Schema, more: Schema | None = None) -> Schema:
     """The setting itself, or a mapping with that and with more."""
     alike: Schema = {"peername": {
         "enum": ["real", "asked"], "description": "what getpeername(2) of such a socket shows",
-    }}
+    }, "set": _set_schema()}
     return {
         "description": schema["description"],
         "anyOf": [

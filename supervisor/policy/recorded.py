@@ -18,7 +18,12 @@ from supervisor.policy.callers import KEYS
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.mount_values import parse_emulate, parse_type
 from supervisor.policy.open_values import parse_inject
-from supervisor.policy.socket_values import parse_balance, parse_redirect, parse_translate
+from supervisor.policy.socket_values import (
+    parse_balance,
+    parse_options,
+    parse_redirect,
+    parse_translate,
+)
 from supervisor.policy.socket_write import LEAD_SETTINGS, lead_text
 from supervisor.policy.values import ERRNOS, REALISE
 
@@ -158,6 +163,8 @@ def _check_lead(said: Mapping[str, Any]) -> None:
             where = said[word]
             several = isinstance(where, list)
             parse({key: [*map(lead_text, where)] if several else lead_text(where), **more})
+    if "set" in said:
+        parse_options(said["set"])
 
 
 def _check_callers(asks: Any) -> None:

@@ -57,6 +57,8 @@ def _settings(source: Source, node: Any, raw: Any) -> SocketSettings:
     if not isinstance(how, SocketSettings) or how == SocketSettings():
         return SocketSettings()
     where = node.at(("do",))
+    if how == SocketSettings(options=how.options):
+        return how
     if how.prefix is not None:
         if raw.to is None or any(version != _IPV4 for version, _, _ in raw.to):
             source.at(where, "translate leads on what goes to IPv4 addresses: name them by `to`")

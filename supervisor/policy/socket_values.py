@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from supervisor.kernel.address_text import read
 from supervisor.kernel.addresses import FAMILIES, AddressError, address_of
+from supervisor.kernel.socket_options import MOST_SET, TEXT_MAX, options
 from supervisor.model import Balance, SocketSettings
 from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import Mistakes, near, parse_seconds, wrong
@@ -81,10 +82,39 @@ def _parse_method(value: object) -> str:
     return str(value)
 
 
-# What every way to lead a call elsewhere can be told besides.
-_ALIKE: Final[Mapping[str, Callable[[object], Any]]] = {"peername": _parse_peername}
-_OF_BALANCE: Final[Mapping[str, Callable[[object], Any]]] = {
-    "by": _parse_method, "rest": parse_seconds, "wait": parse_seconds,
+def parse_options(value: object) -> tuple[tuple[str, int | str], ...]:
+    """Options that are set, by name: {TCP_NODELAY: 1, TCP_CONGESTION: bbr}."""
+    if not isinstance(value, dict) or not value:
+        raise wrong("set takes options by name, such as {TCP_NODELAY: 1}")
+    if len(value) > MOST_SET:
+        raise wrong(f"no more than {MOST_SET} options")
+    mistakes = Mistakes()
+    for name, one in value.items():
+        if name not in options():
+            text = f"no option that can be set: {name!r}" + near(str(name), list(options()))
+            mistakes.add(text, str(name))
+        elif why := _objection(one, text=options()[name].text):
+            mistakes.add(f"{name} takes {why}", str(name))
+    mistakes.end()
+    return tuple((str(name), int(x) if isinstance(x, bool) else x) for name, x in value.items())
+
+
+def _objection(value: object, *, text: bool) -> str:
+    """What an option takes that cannot have this value; "": it can."""
+    if text:
+        fine = isinstance(value, str) and value.isascii() and value.isprintable()
+        fits = isinstance(value, str) and 0 < len(value) <= TEXT_MAX
+        return "" if fine and fits else f"a name of {TEXT_MAX} letters at most"
+    fine = isinstance(value, int) and -(1 << 31) <= value < 1 << 32
+    return "" if fine else "a number of 32 bits, true or false"
+
+
+# What every way to carry a call out elsewhere can be told besides.
+_ALIKE: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
+    "peername": ("peername", _parse_peername), "set": ("options", parse_options),
+}  # fmt: skip
+_OF_BALANCE: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
+    "by": ("by", _parse_method), "rest": ("rest", parse_seconds), "wait": ("wait", parse_seconds),
 }  # fmt: skip
 
 
@@ -92,10 +122,10 @@ def _with_more(
     value: object,
     key: str,
     parse: Callable[[object], Any],
-    more: Mapping[str, Callable[[object], Any]],
+    more: Mapping[str, tuple[str, Callable[[object], Any]]],
 ) -> tuple[Any, dict[str, Any]]:
     """What `parse` makes of a value, or of that below `key` in a mapping that says `more`; and what
-    that is."""
+    that is: by the words of a policy, what it is called here, and who reads it."""
     if not isinstance(value, dict):
         return parse(value), {}
     mistakes = Mistakes()
@@ -106,7 +136,9 @@ def _with_more(
     if key not in value:
         mistakes.add(f"the key {key!r} is missing")
     said = {
-        name: mistakes.read(read, value[name], name) for name, read in more.items() if name in value
+        field: mistakes.read(read, value[name], name)
+        for name, (field, read) in more.items()
+        if name in value
     }
     found = mistakes.read(parse, value[key], key) if key in value else None
     mistakes.end()
@@ -191,7 +223,12 @@ def _prefix(value: object) -> tuple[bytes, int]:
 
 
 def parse_emulate(setting: object) -> SocketSettings:
-    """The settings of `emulate` for a socket: there are none."""
-    if setting != {}:
-        raise wrong("emulate of a socket takes no settings: write do: emulate")
-    return SocketSettings()
+    """The settings of `emulate` for a socket: `set`, or none."""
+    if not setting:
+        return SocketSettings()
+    if not isinstance(setting, dict) or set(setting) != {"set"}:
+        raise wrong("emulate of a socket takes no settings but `set`: write do: emulate")
+    mistakes = Mistakes()
+    said = mistakes.read(parse_options, setting["set"], "set")
+    mistakes.end()
+    return SocketSettings(options=said)

@@ -63,11 +63,20 @@ def _do(settings: Mapping[str, Any]) -> str:
         return _lead("redirect", "to", _target(redirect), settings)
     if several := settings.get("balance"):
         return _lead("balance", "to", f"[{', '.join(map(_target, several))}]", settings)
-    return "emulate"
+    return f"{{emulate: {{{_set(settings)}}}}}" if "set" in settings else "emulate"
+
+
+def _set(settings: Mapping[str, Any]) -> str:
+    said = [
+        f"{name}: {write.quoted(value) if isinstance(value, str) else int(value)}"
+        for name, value in settings["set"].items()
+    ]
+    return f"set: {{{', '.join(said)}}}"
 
 
 def _lead(name: str, key: str, where: str, settings: Mapping[str, Any]) -> str:
     more = [f"{one}: {settings[one]}" for one in LEAD_SETTINGS if one in settings]
+    more += [_set(settings)] if "set" in settings else []
     return f"{{{name}: {{{', '.join([f'{key}: {where}', *more])}}}}}" if more else (
         f"{{{name}: {where}}}"
     )

@@ -151,16 +151,16 @@ def _settings_to_json(settings: SocketSettings) -> list[Any]:
         settings.redirect.hex(), None if prefix is None else [prefix[0].hex(), prefix[1]],
         None if balance is None else
         [[one.hex() for one in balance.to], balance.by, balance.rest, balance.wait],
-        settings.peername,
+        settings.peername, settings.options,
     ]  # fmt: skip
 
 
 def _settings_from_json(data: Sequence[Any]) -> SocketSettings:
-    redirect, prefix, balance, peername = data
+    redirect, prefix, balance, peername, options = data
     return SocketSettings(
         bytes.fromhex(redirect), None if prefix is None else (bytes.fromhex(prefix[0]), prefix[1]),
         None if balance is None else Balance(tuple(map(bytes.fromhex, balance[0])), *balance[1:]),
-        peername,
+        peername, tuple((name, value) for name, value in options),
     )  # fmt: skip
 
 

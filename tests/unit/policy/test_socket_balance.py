@@ -23,7 +23,8 @@ from tests.unit.policy.test_socket_rules import connect, decide, findings
 from tests.unit.policy.test_socket_tools import call
 
 TWO = '["10.0.0.1:80", "10.0.0.2"]'
-FULL = f"{{to: {TWO}, by: hash, rest: 2s, wait: 500ms, peername: asked}}"
+SET = "set: {TCP_NODELAY: 1, TCP_CONGESTION: 'reno'}"
+FULL = f"{{to: {TWO}, by: hash, rest: 2s, wait: 500ms, peername: asked, {SET}}}"
 
 
 def settings(do: str) -> SocketSettings:
@@ -35,7 +36,10 @@ def settings(do: str) -> SocketSettings:
 def test_what_a_rule_says() -> None:
     to = (read("10.0.0.1:80"), read("10.0.0.2:0"))
     assert settings(TWO) == SocketSettings(balance=Balance(to, "round-robin", 10, 5))
-    expected = SocketSettings(balance=Balance(to, "hash", 2, 0.5), peername=True)
+    expected = SocketSettings(
+        balance=Balance(to, "hash", 2, 0.5), peername=True,
+        options=(("TCP_NODELAY", 1), ("TCP_CONGESTION", "reno")),
+    )  # fmt: skip
     assert settings(FULL) == expected
 
 
@@ -94,7 +98,7 @@ def test_a_policy_is_learned_from_records(tmp_path: Path) -> None:
     text = learned(tmp_path, record)
     assert (
         'do: {balance: {to: ["10.0.0.1:80", "10.0.0.2"], by: hash, rest: 2.0, wait: 0.5, '
-        "peername: asked}}"
+        "peername: asked, set: {TCP_NODELAY: 1, TCP_CONGESTION: reno}}}"
     ) in text
     assert clean(text)
     assert grants(text, record)
@@ -105,6 +109,7 @@ def test_a_policy_is_learned_from_records(tmp_path: Path) -> None:
     [
         {"balance": "10.0.0.1:80"}, {"balance": [1]}, {"balance": ["10.0.0.1:80"], "by": "x}"},
         {"redirect": "10.0.0.1:80", "peername": ["asked"]}, {"redirect": ["10.0.0.1:80"]},
+        {"set": {"SO_LINGER": 1}}, {"set": []},
     ],
 )  # fmt: skip
 def test_what_no_session_writes_is_not_believed(more: dict[str, object]) -> None:
