@@ -33,12 +33,42 @@ uint64_t sd_socket_cookie(int sock)
 	return getsockopt(sock, SOL_SOCKET, SO_COOKIE, &cookie, &size) ? 0 : cookie;
 }
 
+int sd_is_v6only(int sock)
+{
+	return option(sock, IPPROTO_IPV6, IPV6_V6ONLY) > 0;
+}
+
 int sd_another_is_needed(int sock, int domain, int family)
 {
 	/* one of IPv6 takes IPv4 addresses as well, unless it was told not to */
 	if (domain == AF_INET6 && family == AF_INET)
-		return option(sock, IPPROTO_IPV6, IPV6_V6ONLY) > 0;
+		return sd_is_v6only(sock);
 	return domain != family;
+}
+
+/* ---- which sockets are ours ---- */
+
+/* The last of them; who asks about an older one hears what its own protocol says. */
+enum { REMEMBERED = 4096 };
+static uint64_t made[REMEMBERED];
+static uint32_t made_count;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void remember(uint64_t cookie)
+{
+	pthread_mutex_lock(&lock);
+	made[made_count++ % REMEMBERED] = cookie;
+	pthread_mutex_unlock(&lock);
+}
+
+int sd_another_was_made(uint64_t cookie)
+{
+	int found = 0;
+	pthread_mutex_lock(&lock);
+	for (uint32_t i = 0; cookie && !found && i < REMEMBERED && i < made_count; i++)
+		found = made[i] == cookie;
+	pthread_mutex_unlock(&lock);
+	return found;
 }
 
 /* ---- what can be replaced ---- */
@@ -260,5 +290,6 @@ int sd_another_install(const struct sd_another *another, int listener, uint64_t 
 	while (ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &give) < 0)
 		if (errno != EINTR)
 			return errno == ENOENT ? -ESRCH : -errno;
+	remember(sd_socket_cookie(another->sock));
 	return 0;
 }

@@ -76,13 +76,42 @@ static int leads_to_a_path(const struct sd_errand *errand)
 	return family_of(errand) == AF_UNIX && errand->address[start];
 }
 
+/* What the kernel says to the caller's own address, which nobody asks it about where a rule leads
+ * elsewhere. A TCP socket hears nothing of an address that something is sent to, but to open with it. */
+static int as_asked(const struct sd_errand *errand, int sock, int domain)
+{
+	int family = errand->asked_family, is_stream = option(sock, SO_TYPE) == SOCK_STREAM;
+	int sends = errand->op == SD_SOCKET_SEND;
+	if (errand->flags & SD_SOCKET_UNSPECIFIED)
+		return 0; /* that is asked later */
+	if (domain != AF_INET && domain != AF_INET6)
+		return family == domain ? 0 : -EINVAL;
+	if (sends && is_stream && !(errand->call_flags & MSG_FASTOPEN))
+		return 0;
+	if (domain == AF_INET6 && !is_stream) {
+		if (sends && family != AF_INET && family != AF_INET6)
+			return -EINVAL;
+		if (family == AF_INET)
+			return !sd_is_v6only(sock) ? 0 : sends ? -ENETUNREACH : -EAFNOSUPPORT;
+	}
+	size_t least = domain == AF_INET ? sizeof(struct sockaddr_in)
+					 : offsetof(struct sockaddr_in6, sin6_scope_id); /* SIN6_LEN_RFC2133 */
+	if ((size_t)errand->asked_length < least)
+		return -EINVAL;
+	return family == domain ? 0 : -EAFNOSUPPORT;
+}
+
 /* Where a rule leads a call to what the caller's own socket cannot be connected to. 0: it is connected in
  * another one's place, or nothing of that is needed; or the errno. */
 static int64_t lead_elsewhere(const struct sd_errand *errand, int sock, struct sd_hold *hold,
 			      struct sd_errand_done *done)
 {
-	if (!(errand->flags & SD_SOCKET_REDIRECTED) ||
-	    !sd_another_is_needed(sock, done->domain, family_of(errand)))
+	int is_led = errand->flags & SD_SOCKET_REDIRECTED;
+	/* nor is the kernel asked about a path that only a unix socket would have followed */
+	int refused = is_led || errand->asked_family == AF_UNIX ? as_asked(errand, sock, done->domain) : 0;
+	if (refused && !sd_another_was_made(done->cookie))
+		return refuse(done, refused, SD_SOCKET_KERNEL);
+	if (!is_led || !sd_another_is_needed(sock, done->domain, family_of(errand)))
 		return 0;
 	/* a socket that sends here and there cannot be one of both protocols */
 	if (errand->op != SD_SOCKET_CONNECT || done->domain == AF_NETLINK)

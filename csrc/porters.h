@@ -14,6 +14,7 @@ struct sd_errand { /* [pidfd, listener], and where they come along: task, path, 
 	int32_t number, call_flags, address_length;
 	int32_t control_length, payload_length;
 	uint32_t with_path, wait_ms;
+	int32_t asked_family, asked_length;
 	uint64_t id, mark;
 	struct sd_set_option set[SD_MOST_SET];
 	char address[SD_ADDRESS_MAX];
@@ -83,6 +84,8 @@ struct sd_another {
 	int net_ns; /* the caller's network namespace; -1 */
 };
 
+/* Whether an IPv6 socket takes no IPv4 addresses. */
+SD_HIDDEN int sd_is_v6only(int sock);
 /* Whether what leads to an address of `family` cannot go by `sock`, which is of `domain`. */
 SD_HIDDEN int sd_another_is_needed(int sock, int domain, int family);
 /* Makes one for that, with all that was set on the old one; as `caller`, who has been taken on. 0 or
@@ -92,6 +95,9 @@ SD_HIDDEN int sd_another_make(struct sd_another *another, int family, const stru
 /* Puts it at `number` of the caller's table, if what is there is the old one still. 0 or -errno */
 SD_HIDDEN int sd_another_install(const struct sd_another *another, int listener, uint64_t id,
 				 int pidfd, int task, int number);
+/* Whether the socket with this SO_COOKIE was put in the place of a caller's, who may still take it for
+ * one of the first family. */
+SD_HIDDEN int sd_another_was_made(uint64_t cookie);
 /* SO_COOKIE: no other socket ever has the same; 0: not known */
 SD_HIDDEN uint64_t sd_socket_cookie(int sock);
 

@@ -128,6 +128,7 @@ struct sd_socket { /* one call on a socket */
 	uint32_t op, flags;
 	int32_t call_flags;   /* MSG_* */
 	int32_t address_length;
+	int32_t asked_family, asked_length; /* of the caller's own address */
 	int32_t control_length, payload_length;
 	int32_t task;         /* /proc/TID of AS_CALLER; -1 */
 	int32_t path;         /* what the address of a unix socket leads to, O_PATH; -1 */

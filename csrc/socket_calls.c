@@ -114,6 +114,8 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	errand.control_length = call->control_length;
 	errand.payload_length = call->payload_length;
 	errand.with_path = call->path >= 0;
+	errand.asked_family = call->asked_family;
+	errand.asked_length = call->asked_length;
 	errand.wait_ms = call->wait_ms;
 	errand.id = call->id;
 	errand.mark = call->mark;

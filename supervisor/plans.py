@@ -106,10 +106,11 @@ class SocketCall:
 
     `operation` is "connect", "bind", "send" or "peer". `address` is a struct sockaddr in which
     nothing can be understood in two ways, None where the call has none; `path` what it names of the
-    file system, as it was written. `flags` are MSG_*. `several`: the call wants to hear how many
-    messages were sent, and is told how much of the first. `unspecified`: see Address. `shown_at`:
-    where "peer" writes an address, and its length. What is taken from `settings` is that of the
-    decision taken again with Facts, wherever there is one.
+    file system, as it was written; `length` how long the caller's own is. `flags` are MSG_*.
+    `several`: the call wants to hear how many messages were sent, and is told how much of the
+    first. `unspecified`: see Address. `shown_at`: where "peer" writes an address, and its length.
+    What is taken from `settings` is that of the decision taken again with Facts, wherever there
+    is one.
     """
 
     operation: str
@@ -122,6 +123,7 @@ class SocketCall:
     unspecified: bool = False
     settings: SocketSettings = _NOT_LED
     shown_at: tuple[int, int] = (0, 0)
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ _PLAIN: Final = frozenset(family.to_bytes(2, "little") for family in (AF_INET, A
 _ERESTARTSYS: Final = 512
 _MOST_READY: Final = 64
 _MSG_NOSIGNAL: Final = 0x4000
+_MSG_FASTOPEN: Final = 0x20000000
 _SOCK_STREAM: Final = 1
 _GONE: Final = "the caller has gone"
 _ERRORS: Final = {-ESRCH: _GONE, -EPIPE: "socket: the porter has gone"}
@@ -349,7 +350,8 @@ class Sockets:
         if result < 0:
             raise SocketError(self._on_error, _ERRORS.get(result) or os.strerror(-result))
         value, why = int(call.result), int(call.why)
-        if plan.operation == "connect" and value in _BEGUN and not why:
+        opens = plan.operation == "connect" or plan.flags & _MSG_FASTOPEN
+        if opens and (value in _BEGUN or value > 0) and not why:
             self.names.note(int(call.cookie), job.shown)
         if why == lib.SD_SOCKET_GONE:
             raise SocketError(self._on_error, _GONE)

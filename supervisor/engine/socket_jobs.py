@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from supervisor.engine.porters import Porter
 from supervisor.kernel.address_text import written
-from supervisor.kernel.addresses import address_of
+from supervisor.kernel.addresses import address_of, family_of
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.socket_options import options as known_options
 from supervisor.kernel.socket_options import packed
@@ -78,6 +78,7 @@ class SocketJob:
         else:
             call.address_length = len(plan.address)
             ffi.memmove(call.address, plan.address, len(plan.address))
+            call.asked_family, call.asked_length = family_of(plan.address), plan.length
         self._set(plan.settings.options)
         if plan.unspecified:
             call.flags |= lib.SD_SOCKET_UNSPECIFIED

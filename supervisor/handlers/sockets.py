@@ -91,7 +91,7 @@ def _plan(name: str, args: tuple[Arg, ...], settings: object) -> SocketCall:
     found = address_of(address, operation)
     return SocketCall(
         operation, fd, found.raw, found.path, flags, several=several,
-        unspecified=found.unspecified,
+        unspecified=found.unspecified, length=len(address),
         settings=settings if isinstance(settings, SocketSettings) else SocketSettings(),
     )  # fmt: skip
 
