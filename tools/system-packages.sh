@@ -49,6 +49,9 @@ for goal in "$@"; do
 		need cpio command_there cpio
 		need rsync command_there rsync
 		need curl command_there curl
+		need nginx-light command_there nginx
+		need bind9-dnsutils command_there dig
+		need netcat-openbsd command_there nc
 		need libarchive-tools command_there bsdtar
 		need busybox-static command_there busybox
 		need perl command_there perl
@@ -84,6 +87,7 @@ for goal in "$@"; do
 		need e2fsprogs command_there mkfs.ext4
 		need fuse2fs command_there fuse2fs
 		need util-linux command_there unshare
+		need haproxy command_there haproxy
 		;;
 	*)
 		echo "system-packages: unknown goal '$goal'" >&2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from tests.support.people import Person
 from tests.support.program import run
 from tests.support.scratch import a_place
-from tests.support.sockets import LOCAL, Counter, policy
+from tests.support.sockets import LOCAL, Counter, Greeter, NameServer, policy
 from tests.support.sockets import inside as in_container
 
 NOWHERE = "203.0.113.7"  # RFC 5737: nobody is there
@@ -22,20 +21,10 @@ NOWHERE = "203.0.113.7"  # RFC 5737: nobody is there
 place = a_place(0o777, scope="module")
 
 
-class _Greeter(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(f"hello {self.headers['Host']}".encode())
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
 @pytest.fixture(scope="module")
 def web() -> Iterator[int]:
     """The port of a web server of the test's."""
-    server = http.server.ThreadingHTTPServer((LOCAL, 0), _Greeter)
+    server = http.server.ThreadingHTTPServer((LOCAL, 0), Greeter)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server.server_port
@@ -143,37 +132,9 @@ print(sock.send(b"z"))
         counter.close()
 
 
-class _Names:
-    """A name server that knows one address for every name, and no IPv6 address."""
-
-    def __init__(self) -> None:
-        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sock.bind((LOCAL, 0))
-        self.port: int = self._sock.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            question, client = self._sock.recvfrom(512)
-            if not question:
-                return
-            end = question.index(b"\0", 12) + 5
-            is_a = question[end - 4 : end - 2] == b"\0\1"
-            answer = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + socket.inet_aton(NOWHERE)
-            head = question[:2] + b"\x81\x80\0\1\0" + bytes([is_a]) + bytes(4)
-            self._sock.sendto(head + question[12:end] + answer * is_a, client)
-
-    def close(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
-            last.sendto(b"", (LOCAL, self.port))
-        self._thread.join()
-        self._sock.close()
-
-
 def test_the_c_librarys_resolver(person: Person, place: Path) -> None:
     """It asks for both kinds of address with one sendmmsg."""
-    names = _Names()
+    names = NameServer(NOWHERE)
     options = policy(
         place / "names.yaml",
         [f'to: ["0.0.0.0/0"], port: 53, do: {{redirect: "{LOCAL}:{names.port}"}}',

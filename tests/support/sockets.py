@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import socket
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +35,47 @@ class Counter:
             return found
 
     def close(self) -> None:
+        self._sock.close()
+
+
+class Greeter(http.server.BaseHTTPRequestHandler):
+    """Says hello, and to which host."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"hello {self.headers['Host']}".encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+class NameServer:
+    """Knows one IPv4 address for every name, and no IPv6 address; over UDP."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.bind((LOCAL, 0))
+        self.port: int = self._sock.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            question, client = self._sock.recvfrom(512)
+            if not question:
+                return
+            end = question.index(b"\0", 12) + 5
+            is_a = question[end - 4 : end - 2] == b"\0\1"
+            answer = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4" + socket.inet_aton(self._address)
+            head = question[:2] + b"\x81\x80\0\1\0" + bytes([is_a]) + bytes(4)
+            self._sock.sendto(head + question[12:end] + answer * is_a, client)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", (LOCAL, self.port))
+        self._thread.join()
         self._sock.close()
 
 
