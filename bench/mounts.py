@@ -27,7 +27,7 @@ from typing import Final
 
 from bench import peers
 from bench.compare import Bench, Row, quartiles
-from bench.peers import BenchError
+from bench.peers import Asked
 
 POLICY: Final = """\
 version: 1
@@ -109,43 +109,12 @@ class Caller:
         return taken
 
 
-class Mounting:
-    """A caller that runs below `prefix`, and mounts when asked."""
-
-    def __init__(self, bench: Bench, prefix: Sequence[str], words: Sequence[str]) -> None:
-        self._words = words
-        self._process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "bench.mounts", *words],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=bench.env, text=True,
-        )  # fmt: skip
-
-    def ask(self, count: int) -> float:
-        """The median time of one mount in microseconds, of so many."""
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(f"{count}\n")
-            process.stdin.flush()
-        line = process.stdout.readline()
-        if not line:
-            raise BenchError(f"{' '.join(self._words)}: {process.stderr.read().strip()}")
-        times: list[float] = json.loads(line)
-        return statistics.median(times)
-
-    def close(self) -> None:
-        """Ends it."""
-        self._process.communicate()
-
-
 @contextlib.contextmanager
-def _callers(bench: Bench, *sides: tuple[Sequence[str], Sequence[str]]) -> Iterator[list[Mounting]]:
+def _callers(bench: Bench, *sides: tuple[Sequence[str], Sequence[str]]) -> Iterator[list[Asked]]:
     with contextlib.ExitStack() as stack:
         found = []
         for prefix, words in sides:
-            found.append(Mounting(bench, prefix, words))
+            found.append(Asked(bench.env, prefix, ["bench.mounts", *words]))
             stack.callback(found[-1].close)
         for one in found:
             one.ask(3)  # the first one waits for a session

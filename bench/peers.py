@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,41 @@ def environment(cache: Path) -> dict[str, str]:
     """Ours, with the source tree importable and a policy cache of the benchmark's own."""
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "XDG_CACHE_HOME": str(cache)}
+
+
+class Asked:
+    """A module of the benchmark's that runs below `prefix`: for every number that it reads it does
+    its work so many times, and prints how many microseconds each took."""
+
+    def __init__(
+        self, env: dict[str, str], prefix: Sequence[str], words: Sequence[str]
+    ) -> None:
+        """`words`: the module, and what it is told."""
+        self._words = words
+        self._process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", *words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=env, text=True,
+        )  # fmt: skip
+
+    def ask(self, count: int) -> float:
+        """The median time of one in microseconds, of so many."""
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(f"{count}\n")
+            process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            raise BenchError(f"{' '.join(self._words)}: {process.stderr.read().strip()}")
+        times: list[float] = json.loads(line)
+        return statistics.median(times)
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.communicate()
 
 
 class Peer:

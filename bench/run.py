@@ -22,7 +22,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from bench import calls, containers, lxc, mounts, opens, peers, policies, session
+from bench import calls, containers, lxc, mounts, opens, peers, policies, session, sockets
 from bench.compare import Bench, Row
 from bench.peers import BenchError
 
@@ -99,6 +99,9 @@ def main() -> int:
                 attempt(one)
         if wanted("opens"):
             for one in opens.measure(bench):
+                attempt(one)
+        if wanted("sockets"):
+            for one in sockets.measure(bench):
                 attempt(one)
         if wanted("memory"):
             try:
