@@ -91,8 +91,24 @@ static int give_again(struct sd_receiver *receiver, const struct sd_call *call,
 	return 1;
 }
 
+static int run_again(struct sd_receiver *receiver, struct sd_call *call, struct sd_socket *errand)
+{
+	if (receiver->proxy >= 0)
+		return 0; /* its client has the answer to give */
+	errand->listener = receiver->listener;
+	errand->id = call->id;
+	errand->tid = call->tid;
+	enum sd_errand_end end = sd_errand_run(errand, &receiver->patience);
+	call->begun = end == SD_ERRAND_BEGUN;
+	if (end == SD_ERRAND_DONE) {
+		receiver->outstanding = 0;
+		forget(receiver, call->slot);
+	}
+	return end != SD_ERRAND_NOT;
+}
+
 /* Whether what was read was its caller's, the answer says itself: nobody gets it where that one has gone. */
-int sd_answer_again(struct sd_receiver *receiver, const struct sd_call *call)
+int sd_answer_again(struct sd_receiver *receiver, struct sd_call *call)
 {
 	const struct sd_reply *reply =
 		sd_settled_find(&receiver->settled, call->key, (size_t)call->key_length);
@@ -100,6 +116,8 @@ int sd_answer_again(struct sd_receiver *receiver, const struct sd_call *call)
 		return 0;
 	if (reply->gift)
 		return give_again(receiver, call, reply->gift);
+	if (reply->errand)
+		return run_again(receiver, call, reply->errand);
 	/* that the caller has gone is routine; any other error would be here again with the next one */
 	sd_answer_last(receiver, reply->value, reply->error, reply->proceed);
 	receiver->watch->refused += reply->refuses != 0;
@@ -109,7 +127,7 @@ int sd_answer_again(struct sd_receiver *receiver, const struct sd_call *call)
 void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
 	       int proceed, int refuses)
 {
-	const struct sd_reply reply = {value, error, proceed, refuses, NULL};
+	const struct sd_reply reply = {value, error, proceed, refuses, NULL, NULL};
 	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);
 }
 
@@ -122,7 +140,7 @@ void sd_settle_gift(struct sd_receiver *receiver, const struct sd_call *call,
 	*gift = (struct sd_gift){.node = node, .flags = flags, .length = length};
 	node->holders++;
 	memcpy(gift->path, path, length);
-	const struct sd_reply reply = {0, 0, 0, 0, gift};
+	const struct sd_reply reply = {.gift = gift};
 	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);
 }
 

@@ -1,4 +1,5 @@
 /* What the session's side of path work sends and hears; the machine itself is in work.c. */
+#include "receiver.h"
 #include "work.h"
 
 #include <errno.h>
@@ -11,8 +12,21 @@
 
 _Static_assert(SD_GROUPS == sizeof(((struct sd_work *)0)->groups) / sizeof(uint32_t), "groups");
 
+/* As a session waits for helpers, call after call: see patience.c. A timer that another process has left
+ * open is no trouble: who forks closes it. */
+static int readable_soon(int fd, int linger_us)
+{
+	static struct sd_patience patience = {.timer = -1};
+	if (patience.timer < 0 && (patience.timer = sd_deadline_timer()) < 0)
+		return -1;
+	int there = sd_wait_for_call(&patience, fd, linger_us, NULL, 0);
+	return there == -ENOTCONN ? 1 : there; /* what is read next says so */
+}
+
 int sd_readable(int fd, int linger_us)
 {
+	if (linger_us > 0 && linger_us < 1000)
+		return readable_soon(fd, linger_us);
 	struct pollfd one = {.fd = fd, .events = POLLIN};
 	struct timespec time = {linger_us / 1000000, linger_us % 1000000 * 1000L};
 	int ready = ppoll(&one, 1, &time, NULL);

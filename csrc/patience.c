@@ -9,17 +9,29 @@
 #include <errno.h>
 #include <poll.h>
 
+int sd_patience_arm(struct sd_patience *patience, int linger_us)
+{
+	int error = sd_arm_timer(patience->timer, (uint64_t)linger_us * 1000);
+	patience->armed = !error;
+	return error;
+}
+
 static int go_on(struct sd_patience *patience, int linger_us)
 {
 	int again = patience->called || !patience->armed;
 	patience->called = 0;
-	patience->armed = again && !sd_arm_timer(patience->timer, (uint64_t)linger_us * 1000);
-	return patience->armed;
+	patience->armed = 0;
+	return again && !sd_patience_arm(patience, linger_us);
 }
 
 int sd_wait_for_call(struct sd_patience *patience, int fd, int linger_us, const int *also,
 		     size_t also_count)
 {
+	if (patience->there) {
+		patience->there = 0;
+		patience->called = 1;
+		return 1;
+	}
 	struct pollfd polled[SD_ALSO + 2] = {{fd, POLLIN, 0}, {patience->timer, POLLIN, 0}};
 	nfds_t count = 2;
 	for (size_t i = 0; i < also_count && i < SD_ALSO; i++)

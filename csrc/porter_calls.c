@@ -263,7 +263,8 @@ static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, stru
 	done->domain = option(sock, SO_DOMAIN);
 	if (done->domain < 0)
 		return refuse(done, done->domain, SD_SOCKET_KERNEL);
-	done->cookie = sd_socket_cookie(sock);
+	if (!errand->kept) /* else nobody asks for it, nor for what TCP says */
+		done->cookie = sd_socket_cookie(sock);
 	return 0;
 }
 
@@ -320,30 +321,31 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 		return as_caller(errand, fds, hold, done);
 	if (done->domain != AF_INET && done->domain != AF_INET6)
 		/* an address of another family, which is no path: the kernel would have said so */
-		return refuse(done, done->domain == AF_UNIX ? -EINVAL : -EAFNOSUPPORT,
-			      SD_SOCKET_KERNEL);
+		return refuse(done, -EINVAL, SD_SOCKET_KERNEL);
 	return call(errand, hold, -1, done);
 }
 
-void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
-		struct sd_errand_done *done)
+int sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
+		struct sd_desk *desk, struct sd_errand_done *done)
 {
 	struct sd_hold hold = {.sock = -1, .another = {.sock = -1, .net_ns = -1}};
 	memset(done, 0, sizeof *done);
 	if (!is_whole(errand, size, count)) {
 		done->result = refuse(done, -EINVAL, SD_SOCKET_RIGHTS);
-		return;
+		return sd_desk_answer(desk, errand->id, -1, done);
 	}
 	int64_t result = fetch_socket(errand, fds, &hold, done);
 	if (!result)
 		result = act(errand, fds, &hold, done);
 	int sock = done->replaced ? hold.another.sock : hold.sock;
-	if (errand->op == SD_SOCKET_CONNECT && !result)
+	if (errand->op == SD_SOCKET_CONNECT && !result && !errand->kept)
 		sd_tell_tcp(sock, done);
 	if (errand->flags & SD_SOCKET_WATCHED && !done->why) /* its set comes last */
 		sd_watch(fds[count - 1], sock, errand->mark, result);
 	if (result == -EINTR)
 		done->patient = is_patient(hold.sock);
-	let_go(&hold);
 	done->result = result;
+	int answered = sd_desk_answer(desk, errand->id, fds[1], done);
+	let_go(&hold);
+	return answered;
 }

@@ -6,6 +6,8 @@
  * means anything to a socket but while it acts as the caller. It is kicked (interrupted by a signal) when the caller has gone or
  * has a signal of its own to see to. */
 #include "porters.h"
+#include "proxy.h"
+#include "receiver.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -13,11 +15,14 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 enum { MOST_PORTERS = 256, STACK = 128 * 1024 };
+
+static struct sd_desk *desks; /* MOST_PORTERS of them */
 
 static struct porter {
 	pthread_t thread;
@@ -48,34 +53,71 @@ static ssize_t receive(int sock, struct sd_errand *errand, int *fds, size_t *cou
 	return got;
 }
 
-static void follow(uint32_t cpu)
+struct sd_desk *sd_desk(uint32_t number)
 {
-	static __thread uint32_t here = UINT32_MAX;
+	return desks && number < MOST_PORTERS ? &desks[number] : NULL;
+}
+
+void sd_desk_bind(struct sd_desk *desk, uint32_t cpu)
+{
 	cpu_set_t only;
-	if (cpu == here || cpu >= CPU_SETSIZE)
+	if (cpu >= CPU_SETSIZE || desk->cpu == cpu + 1)
 		return;
 	CPU_ZERO(&only);
 	CPU_SET(cpu, &only);
-	if (!sched_setaffinity((pid_t)syscall(SYS_gettid), sizeof only, &only))
-		here = cpu;
+	if (!sched_setaffinity((pid_t)desk->tid, sizeof only, &only))
+		desk->cpu = cpu + 1;
+}
+
+int sd_desk_answer(struct sd_desk *desk, uint64_t id, int listener, const struct sd_errand_done *done)
+{
+	int plain = (done->why == SD_SOCKET_MADE || done->why == SD_SOCKET_KERNEL) &&
+		    done->result <= 0 && done->result >= LOWEST_ERRNO && done->result != -EINTR;
+	struct seccomp_notif_resp answer = {.id = id, .error = (int32_t)done->result};
+	if (!sd_desk_change(desk, SD_DESK_PORTERS, plain ? SD_DESK_ANSWERED : SD_DESK_SESSIONS) ||
+	    !plain)
+		return 0;
+	/* that the caller has gone is routine; anything else would leave it without an answer */
+	int error = sd_send_answer(listener, &answer);
+	if (error && error != -ENOENT && error != -EINPROGRESS)
+		abort();
+	return 1;
+}
+
+static void close_all(const int *fds, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
 }
 
 static void *serve(void *which)
 {
 	struct porter *porter = which;
+	struct sd_desk *desk = sd_desk((uint32_t)(porter - porters));
 	struct sd_errand *errand = malloc(sizeof *errand);
-	int fds[SD_PORTER_FDS], sock = porter->sock;
+	int fds[SD_PORTER_FDS], kept[2] = {-1, -1}, sock = porter->sock;
 	size_t count;
 	ssize_t got;
+	desk->cpu = 0;
+	desk->tid = (uint32_t)syscall(SYS_gettid);
 	while (errand && (got = receive(sock, errand, fds, &count)) > 0) {
-		follow(errand->cpu);
+		sd_desk_bind(desk, errand->cpu);
 		struct sd_errand_done done;
-		sd_porter_call(errand, (size_t)got, fds, count, &done);
-		for (size_t i = 0; i < count; i++)
-			close(fds[i]);
-		if (send(sock, &done, sizeof done, MSG_NOSIGNAL) < 0 && errno != EINTR)
+		if (errand->kept == SD_KEEP) {
+			close_all(kept, 2);
+			memcpy(kept, fds, sizeof kept);
+		} else if (errand->kept == SD_KEEP_USED) {
+			memcpy(fds, kept, sizeof kept);
+			count = 2;
+		}
+		int answered = sd_porter_call(errand, (size_t)got, fds, count, desk, &done);
+		if (errand->kept == SD_KEEP_NOT)
+			close_all(fds, count);
+		if (!answered && send(sock, &done, sizeof done, MSG_NOSIGNAL) < 0 && errno != EINTR)
 			break;
 	}
+	close_all(kept, 2);
 	free(errand);
 	pthread_mutex_lock(&lock);
 	close(sock);
@@ -118,6 +160,13 @@ static void nothing(int signal)
 
 int sd_porters_spawn(struct sd_child *child)
 {
+	if (!desks) {
+		void *shared = mmap(NULL, sizeof *desks * MOST_PORTERS, PROT_READ | PROT_WRITE,
+				    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		if (shared == MAP_FAILED)
+			return -errno;
+		desks = shared;
+	}
 	int pid = sd_fork_helper(child, "seccompd-port");
 	if (pid)
 		return pid;

@@ -9,16 +9,37 @@
 
 enum { SD_PORTER_FDS = 5, SD_RIGHTS_MAX = 240 };
 
+/* What a porter and its session share besides their socket. */
+struct sd_desk {
+	uint32_t state; /* enum sd_desk_state */
+	uint32_t tid;   /* of the porter's thread */
+	uint32_t cpu;   /* where it runs, and nowhere else; + 1: 0 is anywhere */
+	uint32_t reserved[13]; /* a cache line each */
+};
+
+enum sd_desk_state { /* who answers the call that the porter makes */
+	SD_DESK_SESSIONS = 0, /* the session, once the porter has told it the result */
+	SD_DESK_PORTERS,      /* the porter, if it still is so when it has the result */
+	SD_DESK_ANSWERED,     /* the porter has; the session is told nothing */
+};
+
 struct sd_errand { /* [pidfd, listener], and where they come along: task, path, watch */
 	uint32_t op, cpu, flags, set_count;
 	int32_t number, call_flags, address_length;
 	int32_t control_length, payload_length;
 	uint32_t with_path, wait_ms;
+	uint32_t kept, reserved; /* enum sd_kept: what becomes of [pidfd, listener] */
 	int32_t asked_family, asked_length;
 	uint64_t id, mark;
 	struct sd_set_option set[SD_MOST_SET];
 	char address[SD_ADDRESS_MAX];
 	char more[SD_CONTROL_MAX + SD_PAYLOAD_MAX]; /* control messages, then the data */
+};
+
+enum sd_kept {
+	SD_KEEP_NOT = 0,
+	SD_KEEP,      /* they are for the next ones, too */
+	SD_KEEP_USED, /* those of an earlier one: none comes along */
 };
 
 struct sd_errand_done {
@@ -34,6 +55,42 @@ enum sd_porters_op { SD_PORTER_NEW = 1, SD_PORTER_KICK };
 struct sd_porters_order {
 	uint32_t op, number;
 };
+
+/* ---- porters.c ---- */
+
+/* That of a porter; NULL: there is none. */
+SD_HIDDEN struct sd_desk *sd_desk(uint32_t number);
+/* Has its porter run on a processor alone, by the porter or before it is woken: who is woken on another
+ * one, and finds there that it is to come to this, has been woken twice. */
+SD_HIDDEN void sd_desk_bind(struct sd_desk *desk, uint32_t cpu);
+
+struct sd_errand_done;
+/* Whether a call has its answer: by the kernel's own result it is the porter's to give. All else is to be
+ * looked at by the session, which then does so. */
+SD_HIDDEN int sd_desk_answer(struct sd_desk *desk, uint64_t id, int listener,
+			     const struct sd_errand_done *done);
+
+static inline int sd_desk_is(const struct sd_desk *desk, uint32_t state)
+{
+	return __atomic_load_n(&desk->state, __ATOMIC_ACQUIRE) == state;
+}
+
+static inline void sd_desk_set(struct sd_desk *desk, uint32_t state)
+{
+	__atomic_store_n(&desk->state, state, __ATOMIC_RELEASE);
+}
+
+/* Whether it was so, and is changed now. */
+static inline int sd_desk_change(struct sd_desk *desk, uint32_t from, uint32_t to)
+{
+	return __atomic_compare_exchange_n(&desk->state, &from, to, 0, __ATOMIC_ACQ_REL,
+					   __ATOMIC_ACQUIRE);
+}
+
+/* ---- socket_calls.c ---- */
+
+/* Asks a porter for a call, and does not wait for what it comes to. 0 or -errno */
+SD_HIDDEN int sd_socket_ask(const struct sd_socket *call, int porter, enum sd_kept kept);
 
 /* ---- porter_ids.c ---- */
 
@@ -58,9 +115,10 @@ SD_HIDDEN void sd_porter_come_back(void);
 
 /* ---- porter_calls.c ---- */
 
-/* Does an errand of `size` bytes with the `count` descriptors that came with it. */
-SD_HIDDEN void sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
-			      struct sd_errand_done *done);
+/* Does an errand of `size` bytes with the `count` descriptors that came with it. Whether its call has the
+ * answer, too. */
+SD_HIDDEN int sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
+			     struct sd_desk *desk, struct sd_errand_done *done);
 
 /* ---- porter_connect.c ---- */
 

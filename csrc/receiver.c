@@ -220,12 +220,14 @@ static int receive(struct sd_receiver *receiver, struct sd_call *call, int linge
 int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
 	       size_t also_count)
 {
-	call->settled = 0;
+	call->settled = call->begun = 0;
 	while (call->settled < SD_AT_ONCE) {
 		int found = receive(receiver, call, linger_us, also, also_count);
 		if (found <= 0 || found & SD_UNREAD)
 			return found;
 		if (sd_answer_again(receiver, call)) {
+			if (call->begun)
+				return found;
 			call->settled++;
 		} else if (sd_id_valid(receiver->listener, call->id)) {
 			sd_abandon(receiver, call->id, call->slot);

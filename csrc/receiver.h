@@ -13,12 +13,16 @@ struct sd_patience {
 	int timer;  /* as of sd_deadline_timer */
 	int armed;  /* it is set, and has not been seen to have gone off */
 	int called; /* a call has come since it was set */
+	int there;  /* somebody has seen that one is there */
 };
 
 /* 1: fd has a call; 0: it has not, for linger_us or up to twice as long, or one of `also` is readable;
  * -ENOTCONN: nobody is left to call */
 int sd_wait_for_call(struct sd_patience *patience, int fd, int linger_us, const int *also,
 		     size_t also_count);
+
+/* Sets the timer; 0 or -errno */
+int sd_patience_arm(struct sd_patience *patience, int linger_us);
 
 /* ---- arguments.c ---- */
 
@@ -44,6 +48,7 @@ struct sd_reply {
 	int64_t value;
 	int32_t error, proceed, refuses;
 	struct sd_gift *gift; /* NULL: nothing is given */
+	struct sd_socket *errand; /* NULL: nothing is to be done on a socket */
 };
 
 struct settled;
@@ -53,7 +58,7 @@ struct sd_settled {
 };
 
 const struct sd_reply *sd_settled_find(const struct sd_settled *all, const char *key, size_t length);
-/* Takes the gift over, whatever becomes of it. */
+/* Takes the gift and the errand over, whatever becomes of them. */
 void sd_settled_add(struct sd_settled *all, const char *key, size_t length,
 		    const struct sd_reply *reply);
 void sd_settled_clear(struct sd_settled *all);
@@ -81,9 +86,19 @@ struct sd_receiver {
 
 /* The caller has gone. A proxy's client waits for an answer all the same. */
 void sd_abandon(struct sd_receiver *receiver, uint64_t id, int slot);
-/* 1: the call received last is answered, as an equal one was; 0: none was settled, or that takes more
- * than a look */
-int sd_answer_again(struct sd_receiver *receiver, const struct sd_call *call);
+/* 1: the call received last is answered, as an equal one was, or `call` has begun; 0: none was settled, or
+ * that takes more than a look */
+int sd_answer_again(struct sd_receiver *receiver, struct sd_call *call);
+
+/* ---- errands.c ---- */
+
+enum sd_errand_end {
+	SD_ERRAND_NOT = 0, /* nothing has come of it: to be done the long way */
+	SD_ERRAND_DONE,    /* it is answered, or about to be */
+	SD_ERRAND_BEGUN,   /* it takes longer; the porter that makes it is no more that of errands */
+};
+
+enum sd_errand_end sd_errand_run(struct sd_socket *call, struct sd_patience *patience);
 
 /* ---- listener.c ---- */
 

@@ -32,8 +32,10 @@ static void drop_gift(struct sd_gift *gift)
 
 static void drop(struct settled *one)
 {
-	if (one)
+	if (one) {
 		drop_gift(one->reply.gift);
+		free(one->reply.errand);
+	}
 	free(one);
 }
 
@@ -56,6 +58,7 @@ void sd_settled_add(struct sd_settled *all, const char *key, size_t length,
 	struct settled *one = length > LONGEST ? NULL : malloc(sizeof *one + length);
 	if (!one) {
 		drop_gift(reply->gift);
+		free(reply->errand);
 		return;
 	}
 	one->hash = hash;

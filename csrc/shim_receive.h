@@ -70,6 +70,7 @@ struct sd_call {
 	int32_t key_length;
 	int32_t head_length;          /* how much of the key comes before its strings */
 	int32_t settled;              /* how many calls before this one sd_receive answered by itself */
+	int32_t begun;                /* a porter makes it, as sd_settle_errand said, and has not yet done so */
 	char text[SD_STRINGS][SD_PATH_MAX];
 	/* what a decision may depend on, for a cache: arch, nr, the other arguments, then the strings,
 	 * each after its length */
@@ -103,7 +104,8 @@ struct sd_watch {
 };
 
 struct sd_receiver;
-struct sd_node; /* shim_descriptors.h */
+struct sd_socket; /* shim_descriptors.h, as the next one */
+struct sd_node;
 
 /* All the watches of a memfd that has room for them; NULL: they cannot be mapped, see errno. */
 char *sd_watches_map(int memfd);
@@ -138,6 +140,14 @@ void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t
  * surely leads to `path`; where that takes a resolver to tell, the call is given to who asks for calls. */
 void sd_settle_gift(struct sd_receiver *receiver, const struct sd_call *call,
 		    struct sd_node *node, uint32_t flags, const char *path, size_t length);
+/* The same for connects, where `errand` was made for `call`: by the porter of sd_errands_by, which answers
+ * them. Where one takes longer `begun` is set, and that porter makes it; where there is none, or it comes to
+ * something that is not simply the kernel's result, the call is given to who asks for calls. */
+void sd_settle_errand(struct sd_receiver *receiver, const struct sd_call *call,
+		      const struct sd_socket *errand);
+/* -1: none. It is none from the time on that a call of its is `begun`, or it has gone. */
+void sd_errands_by(int porter, uint32_t number);
+int sd_errands_porter(void);
 void sd_settle_no_more(struct sd_receiver *receiver);
 /* Answers with a copy of `fd`, which the caller gets as its lowest free descriptor, with `flags`
  * (O_CLOEXEC or 0): that number; -ENOENT as above; another errno, which the caller was told. */

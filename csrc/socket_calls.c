@@ -99,7 +99,8 @@ int sd_porter_kick(int porters, uint32_t number)
 	return sent < 0 ? sent : 0;
 }
 
-static int send_errand(const struct sd_socket *call, int porter, const int *fds, size_t count)
+static int send_errand(const struct sd_socket *call, int porter, const int *fds, size_t count,
+		       enum sd_kept kept)
 {
 	struct sd_errand errand;
 	char control[CMSG_SPACE(sizeof(int) * SD_PORTER_FDS)];
@@ -117,6 +118,7 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	errand.asked_family = call->asked_family;
 	errand.asked_length = call->asked_length;
 	errand.wait_ms = call->wait_ms;
+	errand.kept = kept;
 	errand.id = call->id;
 	errand.mark = call->mark;
 	errand.set_count = call->set_count;
@@ -129,6 +131,11 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	};
 	struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3, .msg_control = control,
 				 .msg_controllen = CMSG_SPACE(size)};
+	if (!count) {
+		message.msg_control = NULL;
+		message.msg_controllen = 0;
+		return sendmsg(porter, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
+	}
 	memset(control, 0, sizeof control);
 	struct cmsghdr *head = CMSG_FIRSTHDR(&message);
 	head->cmsg_level = SOL_SOCKET;
@@ -138,13 +145,16 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	return sendmsg(porter, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-int sd_socket_call(struct sd_socket *call, int porter, int linger_us)
+int sd_socket_ask(const struct sd_socket *call, int porter, enum sd_kept kept)
 {
 	int fds[SD_PORTER_FDS] = {-1, call->listener};
 	size_t count = 2;
 	if (call->address_length < 0 || call->address_length > SD_ADDRESS_MAX ||
-	    call->set_count > SD_MOST_SET || call->control_length > SD_CONTROL_MAX || call->payload_length > SD_PAYLOAD_MAX)
+	    call->set_count > SD_MOST_SET || call->control_length > SD_CONTROL_MAX ||
+	    call->payload_length > SD_PAYLOAD_MAX)
 		return -EINVAL;
+	if (kept == SD_KEEP_USED)
+		return send_errand(call, porter, fds, 0, kept);
 	/* without pidfds of threads each call asks anew whether the thread shares its process's table */
 	fds[0] = known_owner(call, !call->by_thread || call->anew);
 	if (fds[0] < 0)
@@ -155,7 +165,12 @@ int sd_socket_call(struct sd_socket *call, int porter, int linger_us)
 		fds[count++] = call->path;
 	if (call->flags & SD_SOCKET_WATCHED)
 		fds[count++] = call->watch;
-	int error = send_errand(call, porter, fds, count);
+	return send_errand(call, porter, fds, count, kept);
+}
+
+int sd_socket_call(struct sd_socket *call, int porter, int linger_us)
+{
+	int error = sd_socket_ask(call, porter, SD_KEEP_NOT);
 	return error ? error : sd_socket_answer(call, porter, linger_us);
 }
 

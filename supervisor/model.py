@@ -58,7 +58,7 @@ class Snapshot(NamedTuple):
     source, type and data; -E2BIG is data that is longer than the kernel takes).
     `tid` is the calling thread in seccompd's pid namespace, `listener` the descriptor that the
     call came by. `message` is what a call sends, None for all others. An address is the bytes of a
-    struct sockaddr, and 0 where the message has none.
+    struct sockaddr, and 0 where the message has none. `begun`: a porter makes the call already.
     """
 
     id: int
@@ -70,6 +70,7 @@ class Snapshot(NamedTuple):
     args: tuple[Arg, ...]
     listener: int = -1
     message: Message | None = None
+    begun: bool = False
 
 
 class Facts(NamedTuple):
@@ -272,7 +273,8 @@ class Outcome(NamedTuple):
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
     `told` a number that is to be written to the caller's memory first, with where; `named` an
     address, with where that and its length are written. `give`: the caller gets a
-    descriptor. `tcp`: of a connection.
+    descriptor. `tcp`: of a connection. `errand`: the struct sd_socket with which equal calls can be
+    made again without a decision.
     """
 
     errno: int
@@ -286,3 +288,4 @@ class Outcome(NamedTuple):
     named: tuple[int, int, bytes] | None = None
     tcp: Tcp | None = None
     give: Given | None = None
+    errand: Any = None

@@ -50,6 +50,7 @@ from supervisor.model import (
 from supervisor.plans import SocketCall
 from supervisor.policy.leads import backends
 
+_AS_ASKED: Final = SocketSettings()
 _LINGER_US: Final = 300
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
 _PLAIN: Final = frozenset(family.to_bytes(2, "little") for family in (AF_INET, AF_INET6))
@@ -88,6 +89,8 @@ class Sockets:
         self._ready: dict[int, SocketJob] = {}
         self._balancers = Balancers(name)
         self.names = PeerNames()
+        # Who makes the calls that are settled.
+        self._runner: Porter | None = None
         self.patient = 0  # how many calls wait in porters
         self.on_wait: Callable[[], None] = lambda: None
 
@@ -105,6 +108,10 @@ class Sockets:
         """Nobody calls."""
         self._ready.clear()
         lib.sd_socket_forget_owners()
+        if self._runner is not None:
+            lib.sd_errands_by(-1, 0)
+            self._porters.lose(self._runner)  # which lets go of the listener, too
+            self._runner = None
         self._porters.rest()
 
     def close(self) -> None:
@@ -130,6 +137,8 @@ class Sockets:
         ):
             return None
         job = self._ready.pop(id(plan), None)
+        if snapshot.begun:
+            return self._begun(plan, snapshot)
         if job is None:
             job = SocketJob(plan, snapshot, by_thread=self._by_thread)
         else:
@@ -144,11 +153,30 @@ class Sockets:
                 return None
             if len(self._ready) < _MOST_READY:
                 self._ready[id(plan)] = job  # which keeps the plan, so that it stays the only one
-            return self._came(job, result)
+            outcome = self._came(job, result)
+            if plan.settings == _AS_ASKED:
+                self._have_errands_run()
+                outcome = outcome._replace(errand=job.call)
+            return outcome
         except SocketError as error:
             return Outcome(error.errno, error.how)
         except PorterError as error:
             return Outcome(self._on_error, str(error))
+
+    def _have_errands_run(self) -> None:
+        """Keeps a porter for calls that are settled. Raises PorterError."""
+        if self._runner is not None and lib.sd_errands_porter() < 0:  # it has gone
+            self._porters.lose(self._runner)
+            self._runner = None
+        if self._runner is None:
+            self._runner = self._porters.take()
+            lib.sd_errands_by(self._runner.sock, self._runner.number)
+
+    def _begun(self, plan: SocketCall, snapshot: Snapshot) -> SocketJob:
+        """A settled call that takes longer."""
+        job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+        job.porter, self._runner = self._runner, None
+        return job
 
     async def finish(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
         """Goes on with what `at_once` has begun."""
@@ -302,7 +330,9 @@ class Sockets:
             self._done_with(porter, result)
             if result > 0 and job.call.why == lib.SD_SOCKET_GONE and not job.call.anew:
                 job.call.anew = True  # the number may be somebody else's by now
-            elif result != -EPIPE:
+            elif result == -EPIPE:
+                self._porters.lose_idle()  # they were of the same process
+            else:
                 break
         if result < 0:
             raise SocketError(self._on_error, _ERRORS.get(result) or os.strerror(-result))

@@ -72,6 +72,11 @@ class Porters:
         os.close(porter.sock)
         self._numbers.discard(porter.number)
 
+    def lose_idle(self) -> None:
+        """Those that nobody uses have gone."""
+        while self._idle:
+            self.lose(self._idle.pop())
+
     def rest(self) -> None:
         """Nobody calls: a few are enough."""
         for porter in self._leaving:

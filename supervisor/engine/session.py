@@ -273,6 +273,8 @@ class Session:
         else:
             again = witness is None and self._latch is None and outcome.give.node is not None
             delivered, outcome = receiver.give(id_, slot, outcome, outcome.give, again=again)
+        if outcome.errand is not None and witness is None and not (self._latch or self._missed):
+            receiver.settle_errand(outcome.errand)
         if outcome.errno:
             self._count_refusal()
         if not delivered:

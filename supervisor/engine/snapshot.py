@@ -127,7 +127,7 @@ class Receiver:
         self._also_count = 0
         self._keys = ffi.buffer(self.call.key)
         self._key = b""
-        self._shapes = {_CALL.pack(*call): _Shape(spec) for call, spec in calls.items()}
+        self._know(calls)
         self._watch = watch
         pointer = lib.sd_receiver_new(
             listener, proxy, timer, watch, reads_table(calls), len(calls),
@@ -142,7 +142,12 @@ class Receiver:
         deadline = int(limits.snapshot * 1e9)
         if lib.sd_receiver_reads(self._pointer, reads_table(calls), len(calls), deadline) < 0:
             raise MemoryError
+        self._know(calls)
+
+    def _know(self, calls: Mapping[tuple[int, int], CallSpec]) -> None:
         self._shapes = {_CALL.pack(*call): _Shape(spec) for call, spec in calls.items()}
+        # Where that is asked, each connect is to be noted.
+        self._names_peers = any(spec.name == "getpeername" for spec in calls.values())
 
     def refused(self) -> None:
         """Counts a call that does not get what it asked for, for whoever watches."""
@@ -177,6 +182,11 @@ class Receiver:
         """From now on `receive` answers calls that are equal to the last one by itself."""
         _settle(self._pointer, self.call, *reply, refuses)
 
+    def settle_errand(self, errand: Any) -> None:
+        """The same for calls that a porter makes as it made `errand`, the last one."""
+        if not self._names_peers:
+            lib.sd_settle_errand(self._pointer, self.call, errand)
+
     def settle_no_more(self) -> None:
         """Every call is given to `receive`'s caller again, until more are settled."""
         lib.sd_settle_no_more(self._pointer)
@@ -198,7 +208,7 @@ class Receiver:
             return Snapshot(call.id, call.tid, arch, nr, call.ip, name, (), listener)
         return Snapshot(
             call.id, call.tid, arch, nr, call.ip, shape.name, args or shape.args(key), listener,
-            _message(call.message) if shape.sends else None,
+            _message(call.message) if shape.sends else None, bool(call.begun),
         )  # fmt: skip
 
     def answer_last(self, reply: Reply) -> bool:
