@@ -181,13 +181,13 @@ int sd_fuse_mount(int listener, int pidfd, const struct sd_fuse_terms *terms)
 	}
 }
 
-int sd_fuse_watch(int tree, int task, int pidfd, int inotify, int32_t *watch)
+int sd_fuse_watch(int tree, int task, int inotify, int32_t *watch)
 {
 	char link[32];
-	struct pollfd program = {.fd = pidfd, .events = POLLIN};
 	snprintf(link, sizeof link, "../self/fd/%d", tree);
 	*watch = fchdir(task) ? -1 : inotify_add_watch(inotify, link, IN_DELETE_SELF);
+	int gone = *watch < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 	if (chdir("/"))
 		return -errno;
-	return *watch < 0 && poll(&program, 1, 0) ? -EIO : 0;
+	return gone ? -EIO : 0;
 }

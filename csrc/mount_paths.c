@@ -313,7 +313,7 @@ static int adopt(struct sd_home *home, const struct sd_ask *ask, const int *held
 		attached->device = makedev(found.stx_dev_major, found.stx_dev_minor);
 	error = sd_change_mount(tree, force | set, 0, -1);
 	if (!error)
-		error = sd_fuse_watch(tree, held[2], held[3], held[4], &attached->watch);
+		error = sd_fuse_watch(tree, held[2], held[4], &attached->watch);
 	if (!error)
 		error = sd_id_valid(listener, ask->id) ? -ESRCH : attach(held[0], held[1], tree);
 	close(tree);

@@ -1,6 +1,6 @@
 /* What the files about mounts share: lock.c, mount_paths.c and fuse_mount.c (resolver); filesystems.c,
- * mount_ceiling.c, ext4.c and superblocks.c (maker); programs.c, program_root.c and program_spare.c
- * (FUSE); umount.c, giver.c and holders.c. */
+ * mount_ceiling.c, ext4.c and superblocks.c (maker); programs.c, program_filter.c,
+ * program_root.c and program_spare.c (FUSE); umount.c, giver.c and holders.c. */
 #ifndef SECCOMPD_MOUNTS_H
 #define SECCOMPD_MOUNTS_H
 
@@ -98,10 +98,10 @@ struct sd_fuse_terms {
 /* Waits for the mount(2) of a FUSE program, and makes it on our stage: 0 or -errno. -EIO: the program
  * has ended. Where the session has gone, so do we. */
 SD_HIDDEN int sd_fuse_mount(int listener, int pidfd, const struct sd_fuse_terms *terms);
-/* Waits until the program answers for that mount, which `tree` is: 0 or -errno, -EIO: it has ended.
+/* Waits until the program answers for that mount, which `tree` is: 0 or -errno, -EIO: nobody serves it.
  * `*watch`: what tells in `inotify` that it is mounted nowhere any more, or -1. `task` is some
  * /proc/PID. */
-SD_HIDDEN int sd_fuse_watch(int tree, int task, int pidfd, int inotify, int32_t *watch);
+SD_HIDDEN int sd_fuse_watch(int tree, int task, int inotify, int32_t *watch);
 
 /* ---- programs.c, for program_spare.c as well ---- */
 

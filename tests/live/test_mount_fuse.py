@@ -314,6 +314,22 @@ while True:
 """
 
 
+@pytest.mark.parametrize("last", ["sys.exit(9)", "os.close(fd); time.sleep(77)"])
+def test_one_that_mounts_and_does_not_serve(
+    both: tuple[Target, Actor], place: Path, last: str
+) -> None:
+    """Nobody is told that a filesystem is there which answers nothing."""
+    target, actor = both
+    begin = TALKER.partition("while")[0].replace("sys\n", "sys, time\n")
+    # as the ready-made ones: the kernel asks them before it lets anybody look
+    script = begin.replace("allow_other", "allow_other,default_permissions") + last
+    errno, how = mount(actor, place, "/usr/bin/python3", "-c", script)
+    expected = (EINVAL, "status 9") if "exit" in last else (EIO, "not attached")
+    assert (errno, expected[1] in how) == (expected[0], True), how
+    assert target.run(f"grep -c {place}/mp /proc/self/mountinfo")[1] == "0"
+    assert gone("sys, time")
+
+
 def test_what_a_program_says_is_told_as_it_says_it(
     both: tuple[Target, Actor], place: Path
 ) -> None:
