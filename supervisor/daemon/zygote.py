@@ -28,7 +28,7 @@ from supervisor.daemon.second import spared
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import Limits
 from supervisor.kernel import privileges
-from supervisor.kernel.shim import check, lib, receive_fds, send_fds
+from supervisor.kernel.shim import check, lib, realise, receive_fds, send_fds
 from supervisor.observe.complaint import complain
 from supervisor.policy.compiled import CompiledPolicy
 
@@ -83,9 +83,12 @@ def child(
 
 
 def _warm_up() -> None:
-    """Runs trio for a moment. What it writes to when it runs for the first times (the interpreter
-    adapts code to what it sees) is shared by all sessions then, and not written by each."""
+    """Runs trio for a moment, and has cffi make what it makes of declarations. What is written to
+    when that is done for the first times (the interpreter adapts code to what it sees) is shared by
+    all sessions then, and not written by each."""
     import trio
+
+    realise()
 
     async def turn() -> None:
         async with trio.open_nursery() as nursery:
@@ -124,6 +127,15 @@ def _close_all_but(kept: set[int | None]) -> None:
         os.closerange(first, fd)
         first = fd + 1
     os.closerange(first, 1 << 30)
+
+
+def _as_json(answer: Mapping[str, Any]) -> bytes:
+    """Numbers alone, as those of a new session, without json.dumps: of all memory that we write to
+    after a fork, be it to count a reference, the child has the only copy of what was there before.
+    """
+    if all(type(value) is int for value in answer.values()):
+        return ", ".join(f'"{name}": {value}' for name, value in answer.items()).join("{}").encode()
+    return json.dumps(answer).encode()
 
 
 class Zygote:
@@ -217,7 +229,7 @@ class Zygote:
         self._poller.register(pidfd, select.POLLIN)
 
     def _reply(self, answer: Mapping[str, Any], fds: list[int]) -> None:
-        send_fds(self._sock.fileno(), json.dumps(answer).encode(), fds)
+        send_fds(self._sock.fileno(), _as_json(answer), fds)
 
     @staticmethod
     def _freeze() -> None:

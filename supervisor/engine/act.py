@@ -14,10 +14,8 @@ from typing import Final
 
 import trio
 
-from supervisor.engine.act_mounts import Mounter
-from supervisor.engine.act_opens import Opener
-from supervisor.engine.act_umounts import Umounts
-from supervisor.engine.fuse_servers import UMOUNT_DEADLINE, FuseServers
+from supervisor.engine.act_rare import RareActors
+from supervisor.engine.fuse_servers import UMOUNT_DEADLINE
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.names import LiveNodes
@@ -75,16 +73,10 @@ class Actor:
         self._makers = Makers(maker_socks)
         self._jobs: list[Job] = []
         self.names = LiveNodes(known=not resumed)
-        self._servers = FuseServers(report)
-        self._mounter = Mounter(
-            self._resolvers, self._makers, self._servers,
-            on_error=policy.on_error, most=policy.max_mounts, limits=limits,
-            uids=uids if userns else None, gids=gids,
+        self.rare = RareActors(
+            self._resolvers, self._makers, policy, limits,
+            uids=uids if userns else None, gids=gids, report=report,
         )  # fmt: skip
-        self._umounts = Umounts(self._mounter, self._servers, self._makers)
-        self._opener = Opener(
-            self._resolvers, self._makers, on_error=policy.on_error, lent=policy.lent, limits=limits
-        )
         self.on_wait: Callable[[], None] = lambda: None
         self._resolvers.prepare(resolver)
 
@@ -92,14 +84,13 @@ class Actor:
         """Goes by another policy from now on; with other makers, where there are any."""
         self._on_error = policy.on_error
         self._deadline = limits.path
-        self._mounter.take(on_error=policy.on_error, most=policy.max_mounts, limits=limits)
-        self._opener.take(on_error=policy.on_error, lent=policy.lent, limits=limits)
+        self.rare.take(policy, limits)
         if maker_socks is not None:
             self._makers.replace(maker_socks)
 
     def concerned(self, spec: CallSpec) -> bool:
         """Whether a companion's call may concern us; where nothing of ours is there it does not."""
-        return self.names.any or (spec.family == "umounts" and self._umounts.any)
+        return self.names.any or (spec.family == "umounts" and self.rare.any_mounts)
 
     @property
     def abandoned(self) -> int:
@@ -113,19 +104,18 @@ class Actor:
 
     def close(self) -> None:
         """Ends the helpers."""
-        self._servers.close()
-        self._opener.close()
+        self.rare.close()
         self._resolvers.close()
         self._makers.close()
 
     @property
     def more(self) -> bool:
         """Whether a plan has left something to do until its caller had the answer."""
-        return self._mounter.programs.more
+        return self.rare.more
 
     async def do_more(self) -> None:
         """Does that."""
-        await self._mounter.programs.do_more()
+        await self.rare.mounter.programs.do_more()
 
     async def perform(
         self,
@@ -143,19 +133,19 @@ class Actor:
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
         """
         if isinstance(plan, Mount | Remount):
-            self._mounter.on_wait = self.on_wait
+            self.rare.mounter.on_wait = self.on_wait
             try:
-                return await self._mounter.perform(
+                return await self.rare.mounter.perform(
                     plan, task, snapshot, valid, redecide, probe_only=probe_only
                 )
             except HelperError as error:
                 return Outcome(self._on_error, str(error))
         if isinstance(plan, Open):
-            self._opener.on_wait = self.on_wait
-            return await self._opener.perform(plan, snapshot, task, valid, redecide)
+            self.rare.opener.on_wait = self.on_wait
+            return await self.rare.opener.perform(plan, snapshot, task, valid, redecide)
         if isinstance(plan, Unmount):
-            await self._umounts.prepare(self.on_wait)
-        ours = isinstance(plan, Unmount) and self._umounts.concerned(plan)
+            await self.rare.umounts.prepare(self.on_wait)
+        ours = isinstance(plan, Unmount) and self.rare.umounts.concerned(plan)
         if not ours and not isinstance(plan, MakeNode) and self.names.surely_foreign(plan, task):
             return Outcome(0, left_alone=True)
         if self._makers.lost:
@@ -176,7 +166,7 @@ class Actor:
         to be awaited.
         """
         if isinstance(plan, Open):
-            return self._opener.at_once(plan, snapshot)
+            return self.rare.opener.at_once(plan, snapshot)
         if (
             not isinstance(plan, MakeNode)
             or decision.verdict is not Verdict.EMULATE
@@ -236,7 +226,7 @@ class Actor:
                 if outcome is None:
                     continue
                 if isinstance(job.plan, Unmount) and not outcome.errno:
-                    await self._umounts.written(job.work, job.plan, job.valid, self.on_wait)
+                    await self.rare.umounts.written(job.work, job.plan, job.valid, self.on_wait)
                 return outcome
             return Outcome(self._on_error, "path: the caller's groups cannot be taken")
         except HelperError as error:
@@ -346,7 +336,7 @@ class Actor:
             raise TypeError("this is not path work")
         fill(work, plan)
         if isinstance(plan, Unmount):
-            self._umounts.fill(work, plan)
+            self.rare.umounts.fill(work, plan)
         return int(lib.sd_work_start(work, LINGER_US))
 
     def _flags(self, job: Job, plan: MakeNode, settings: Settings) -> int:
@@ -374,7 +364,7 @@ class Actor:
         work = job.work
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
-            self._umounts.done(work)
+            self.rare.umounts.done(work)
         if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):  # after an error, too
             for maker in self._makers.all:
                 lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)

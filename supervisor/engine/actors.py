@@ -13,42 +13,64 @@ from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Snapshot
 from supervisor.plans import Plan, SocketCall
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.sockets import SocketRules
 
 
 class Actors:
     """A PlanActor (engine/crew.py) for plans of all kinds."""
 
-    def __init__(self, paths: Actor, sockets: Sockets) -> None:
+    def __init__(self, paths: Actor, policy: CompiledPolicy, limits: Limits, name: str) -> None:
+        """`name`: the session's."""
         self._paths = paths
-        self._sockets = sockets
+        self._name = name
+        self._on_error, self._limits = policy.on_error, limits
+        # Where no policy of this session has been about sockets there is nobody for them.
+        self._known_sockets: Sockets | None = None
+        if any(isinstance(rules, SocketRules) for rules in policy.families.values()):
+            self._sockets.prepare()
         self.on_wait: Callable[[], None] = lambda: None
+
+    @property
+    def _sockets(self) -> Sockets:
+        if self._known_sockets is None:
+            self._known_sockets = Sockets(
+                self._paths.resolvers, name=self._name, on_error=self._on_error,
+                limits=self._limits,
+            )  # fmt: skip
+        return self._known_sockets
 
     def take(
         self, policy: CompiledPolicy, maker_socks: list[int] | None, limits: Limits
     ) -> None:
         """Goes by another policy from now on; with other makers, where there are any."""
         self._paths.take(policy, maker_socks, limits)
-        self._sockets.take(policy.balances, on_error=policy.on_error, limits=limits)
+        self._on_error, self._limits = policy.on_error, limits
+        if self._known_sockets is not None:
+            self._known_sockets.take(
+                policy.balances, on_error=policy.on_error, limits=limits
+            )
 
     @property
     def patient(self) -> int:
         """How many calls wait for the outside world, and keep nobody busy."""
-        return self._sockets.patient
+        return 0 if self._known_sockets is None else self._known_sockets.patient
 
     def concerned(self, spec: CallSpec) -> bool:
         """Whether a companion's call may concern us."""
         if spec.family == "peer_names":
-            return self._sockets.names.any
+            return self._known_sockets is not None and self._known_sockets.names.any
         return self._paths.concerned(spec)
 
     def rest(self) -> bool:
         """Lets go of what was needed for a burst alone; False: not all helpers have ended yet."""
-        self._sockets.rest()
+        if self._known_sockets is not None:
+            self._known_sockets.rest()
         return self._paths.rest()
 
     def close(self) -> None:
         """Ends the helpers."""
-        self._sockets.close()
+        if self._known_sockets is not None:
+            self._known_sockets.close()
         self._paths.close()
 
     def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Any:

@@ -24,7 +24,6 @@ from typing import Any
 import trio
 
 from supervisor.engine.act import Actor
-from supervisor.engine.act_sockets import Sockets
 from supervisor.engine.actors import Actors
 from supervisor.engine.callers import Callers
 from supervisor.engine.config import SessionConfig
@@ -43,7 +42,6 @@ from supervisor.observe.complaint import complain
 from supervisor.observe.records import Onlooker, Records
 from supervisor.observe.trace import Tracer
 from supervisor.policy.compiled import CompiledPolicy
-from supervisor.policy.sockets import SocketRules
 
 
 def serve(
@@ -121,12 +119,7 @@ class _Container:
             report=None if self._audit is None else self._audit.event,
             real_nodes=config.real_nodes,
         )
-        sockets = Sockets(
-            paths.resolvers, name=config.name, on_error=policy.on_error, limits=limits
-        )
-        if any(isinstance(rules, SocketRules) for rules in policy.families.values()):
-            sockets.prepare()
-        self._actor = Actors(paths, sockets)
+        self._actor = Actors(paths, policy, limits, config.name)
         self._judge = Judge(
             policy, kernel_refuses=in_own_userns, foreign=config.foreign, limits=limits
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from supervisor import _shim
@@ -12,6 +13,17 @@ ffi: Any = _shim.ffi
 lib: Any = _shim.lib
 # As ffi.new, which writes to all of a structure: what nobody uses of a large one takes no memory.
 new_large: Any = ffi.new_allocator(lib.sd_zeroed, lib.sd_free, should_clear_after_alloc=False)
+
+
+def realise() -> None:
+    """Has cffi make now what it makes of a declaration when that is first used: processes that are
+    forked afterwards share it."""
+    for name in dir(lib):
+        getattr(lib, name)
+    for name in ffi.list_types()[1]:
+        with suppress(ffi.error):  # one that is declared and no more
+            ffi.sizeof(f"struct {name}")
+        ffi.typeof(f"struct {name} *")
 
 
 def check(result: int, what: str) -> int:

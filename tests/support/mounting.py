@@ -208,8 +208,8 @@ def _serve(config: dict[str, Any]) -> None:
         report=lambda name, **k: print(json.dumps({"event": name, **k}), flush=True),
         limits=DEFAULT._replace(mount=config["deadline"]),
     )  # fmt: skip
-    actor._servers.idleness = config["idleness"]
-    actor._servers.patience = config["patience"]
+    actor.rare.servers.idleness = config["idleness"]
+    actor.rare.servers.patience = config["patience"]
     if config["ready_made"]:
         assert isinstance(PROGRAMS, dict)
         PROGRAMS["ready-made"] = tuple(config["ready_made"])
