@@ -251,8 +251,9 @@ class Keeper:
         self._channel.tell({"listener": slot, "runtime": served.runtime}, served.fds)
 
     def _heard(self, said: Mapping[str, Any]) -> None:
-        """The session has let go of a slot."""
-        self.slots.released(said.get("released"))
+        """The session has let go of a slot; whoever says anything else has taken it over."""
+        if not self.slots.released(said.get("released")):
+            self._kill()
 
     def _kill(self) -> None:
         if self._session is not None:

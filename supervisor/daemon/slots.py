@@ -21,7 +21,8 @@ class Slots:
     def __init__(self, fd: int | None = None) -> None:
         self._all: dict[int, Served] = {}
         self._free = deque(range(SLOTS))
-        self._spent: list[int] = []  # a session may still look at them
+        self._spent: set[int] = set()  # a session may still look at them
+        self._released: set[int] = set()  # it does not, and nobody has seen here that callers went
         self._top = 0  # slots from here on have never been used
         self._calls = self._refused = 0  # of slots that have been used again since
         self._watches = Watches.create() if fd is None else Watches(fd)
@@ -76,19 +77,32 @@ class Slots:
 
     def remove(self, slot: int) -> Served:
         """Nobody calls there any more, but a session may still look at it."""
-        self._spent.append(slot)
+        if slot in self._released:
+            self._released.remove(slot)
+            self._free.append(slot)
+        else:
+            self._spent.add(slot)
         return self._all.pop(slot)
 
-    def released(self, slot: Any) -> None:
-        """The session says that it does not."""
+    def released(self, slot: Any) -> bool:
+        """The session says that it does not. False: it has no reason to, and is not ours any more.
+        """
+        if type(slot) is not int:
+            return False
         if slot in self._spent:
             self._spent.remove(slot)
             self._free.append(slot)
+            return True
+        early = slot in self._all and slot not in self._released
+        if early:
+            self._released.add(slot)
+        return early
 
     def recycle(self) -> None:
         """There is no session."""
         self._free.extend(self._spent)
         self._spent.clear()
+        self._released.clear()
 
     def hang(self) -> bool:
         """Whether a call that waits has been left unreceived since the last time that we looked."""

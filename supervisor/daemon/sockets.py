@@ -68,6 +68,7 @@ class RuntimeDirectory:
         try:
             # Root's is open to all: a door may be for everybody. Each socket has its own mode.
             path.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, exist_ok=True)
+            _look_at(path)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._lock = os.open(path / "lock", flags, 0o600)
         except OSError as error:
@@ -137,3 +138,15 @@ class RuntimeDirectory:
             with contextlib.suppress(OSError):
                 path.unlink()
         os.close(self._lock)
+
+
+def _look_at(path: Path) -> None:
+    """SeccompdError where others than root and we can put sockets, or links, in the place of ours.
+    """
+    found = path.stat()
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        raise SeccompdError(
+            "others may write in the place for the sockets", where=str(path),
+            hint="give it to the daemon's user alone (chown, chmod go-w), or set runtime_directory "
+            "in the configuration",
+        )

@@ -8,6 +8,8 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator
+from functools import partial
+from operator import ne
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from tests.live.test_maker_ceiling import ask
 from tests.support.bundles import FIRST_ID, Bundle, bundle
 from tests.support.daemon import Daemon, serving
+from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.scratch import a_place, scratch
 
@@ -51,23 +54,26 @@ def session(daemon: Daemon, box: Bundle) -> int:
     return daemon.one("session")
 
 
-@pytest.fixture
-def makers(daemon: Daemon, session: int) -> Iterator[list[socket.socket]]:
-    """The session's own ends of its makers' sockets: those that the zygote has made."""
-    zygotes = daemon.ours("zygote")
+def sockets_of(session: int, makers: list[int]) -> Iterator[socket.socket]:
+    """The session's own ends of sockets that one of those processes has made."""
     pidfd = os.pidfd_open(session)
-    found = []
     for entry in os.listdir(f"/proc/{session}/fd"):
         if os.readlink(f"/proc/{session}/fd/{entry}").startswith("socket:"):
             fd = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, pidfd, int(entry), 0)
             assert fd >= 0
             sock = socket.socket(fileno=fd)
             cred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            if struct.unpack("3i", cred)[0] in zygotes:
-                found.append(sock)
+            if struct.unpack("3i", cred)[0] in makers:
+                yield sock
             else:
                 sock.close()
     os.close(pidfd)
+
+
+@pytest.fixture
+def makers(daemon: Daemon, session: int) -> Iterator[list[socket.socket]]:
+    """Those of its makers, which the zygote has made."""
+    found = list(sockets_of(session, daemon.ours("zygote")))
     assert len(found) == 2
     yield found
     for sock in found:
@@ -135,3 +141,33 @@ def test_nor_where_the_container_is_nobody(makers: list[socket.socket], place: P
         assert ask(makers[0], other) != 0
         assert os.listdir(other) == []
     assert place.exists()
+
+
+NONSENSE = (
+    b"x", b"[]", b"{}", b'{"released": 1}', b'{"released": 0.0}', b'{"released": true}',
+    b'{"released": [0]}', b'{"released": -1}', b"[" * 4000, b'{"released": 0}',
+)  # fmt: skip
+
+
+def test_what_it_says_to_the_daemon(root: Person) -> None:
+    """Who says anything but what a session has to say is ended, and nobody else."""
+    with (
+        scratch(0o755) as place,
+        serving(root, place, {"nodes": POLICY}, limits={"restarts": 100}) as daemon,
+        bundle(place, daemon.profile("nodes")) as box,
+        bundle(place, daemon.profile("nodes")) as quiet,
+    ):
+        name, other = box.start(), quiet.start()
+        assert quiet.exec(other, "mknod /dev/a c 1 3").returncode == 0
+        before = daemon.container(other)
+        for message in NONSENSE:
+            assert box.exec(name, "mknod /dev/a c 1 3 && rm /dev/a").returncode == 0
+            session = daemon.container(name)["session"]
+            (channel,) = sockets_of(session, [daemon.pid])
+            with channel:
+                channel.send(message)
+                if message == NONSENSE[-1]:  # once that may be so: it sees first that all have gone
+                    channel.send(message)
+            wait_for(lambda: daemon.container(name)["session"], partial(ne, session))
+        assert daemon.container(other)["session"] == before["session"]
+        assert daemon.log().count("a session has died") == len(NONSENSE)
