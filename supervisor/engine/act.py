@@ -324,8 +324,9 @@ class Actor:
         result: int
         if isinstance(plan, MakeNode):
             flags = self._flags(job, plan, plan.settings)
-            if not flags & PROBE:
-                flags |= job.wanted
+            if job.wanted and not job.probe_only:
+                # The second look says what becomes of it, also where it could not be made.
+                flags = (flags & ~PROBE) | job.wanted
             place = plan.place
             path = place.path or b""
             result = _make(
