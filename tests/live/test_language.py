@@ -1,0 +1,118 @@
+"""Who calls, and what becomes of a call, in every family: by calls of a real program."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.people import Person, python
+from tests.support.program import run
+from tests.support.scratch import scratch
+
+# Of each family: the keys of a rule about call number N, and the call.
+FAMILIES = {
+    "mknod": ('devices: "char 200:{n}"', 'libc.mknod(b"x", 0o20666, os.makedev(200, {n}))'),
+    "mount": ("fstype: type{n}", 'libc.mount(b"a", b"/mnt", b"type{n}", 0, None)'),
+    "connect": ('to: "127.0.0.1", port: {n}', "to(libc.connect, {n})"),
+    "bind": ('address: "127.0.0.1", port: {n}', "to(libc.bind, {n})"),
+    "open": ("path: /etc/given{n}", 'libc.open(b"/etc/given{n}", os.O_RDONLY)'),
+}
+SEVEN, ELSE = "{return: 7}", "{errno: EXDEV}"
+HEAD = """
+import ctypes, errno, os, signal, socket
+libc = ctypes.CDLL(None, use_errno=True)
+sock = socket.socket()
+def to(call, port):
+    address = socket.AF_INET.to_bytes(2, "little") + port.to_bytes(2, "big") + bytes((127, 0, 0, 1))
+    return call(sock.fileno(), address + bytes(8), 16)
+def outcome(call):
+    pid = os.fork()
+    if not pid:
+        done = call()
+        print(errno.errorcode[ctypes.get_errno()] if done < 0 else done, flush=True)
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        print(signal.Signals(os.WTERMSIG(status)).name, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with scratch(0o777, "/var/tmp") as folder:
+        yield folder
+
+
+def outcomes(
+    person: Person, place: Path, rules: dict[str, list[str]], calls: list[str]
+) -> list[str]:
+    """What each call comes to in a container under rules by family; its root has no sys_time."""
+    file, script = place / "p.yaml", place / "script.py"
+    lines = ["version: 1", "syscalls:"]
+    for family, some in rules.items():
+        lines += [f"  {family}:", "    otherwise: kernel", "    rules:"]
+        lines += [f"      - {rule}" for rule in some]
+    file.write_text("\n".join(lines) + "\n")
+    own = place / f"of-{person.uid}"
+    own.mkdir(exist_ok=True)
+    there = f"os.chdir({str(person.given(own))!r})\n"
+    script.write_text(HEAD + there + "".join(f"outcome(lambda: {call})\n" for call in calls))
+    done = run(
+        person, "setpriv", "--bounding-set", "-sys_time", "--inh-caps", "-sys_time", "--",
+        python(person), str(script), options=["--policy", str(file)], timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout.splitlines()
+
+
+def test_who_calls_is_found_out_in_every_family(person: Person, place: Path) -> None:
+    """A rule that refuses matches as well where something is not known: none of those decides."""
+    who = {
+        "uid": ("0", "5"),
+        "gid": ("0", "5"),
+        "host_uid": (str(person.inner_root), "4242"),
+        "host_gid": (str(person.inner_root if person.uid == 0 else person.gid), "4242"),
+        "capability": ("[sys_time, sys_admin]", "sys_time"),
+        "executable": ('"**/python3*"', '"/no/such/program"'),
+        "cgroup": ('"**"', '"/no/such/cgroup"'),
+    }
+    rules: dict[str, list[str]] = {}
+    calls = []
+    for family, (where, call) in FAMILIES.items():
+        given = "{inject: {content: seven}}" if family == "open" else SEVEN
+        for number, (key, (mine, others)) in enumerate(who.items(), start=1):
+            at = where.format(n=number)
+            rules.setdefault(family, []).extend([
+                f"{{{at}, {key}: {others}, do: {{errno: ENOANO}}}}",
+                f"{{{at}, {key}: {mine}, do: {given}}}",
+            ])  # fmt: skip
+            calls.append(call.format(n=number))
+        rules[family].append("{do: continue, accept_race: true}")
+    found = outcomes(person, place, rules, calls)
+    asked = itertools.product(FAMILIES, who)
+    descriptor = "4"  # the lowest that is free: the streams come first, and the socket
+    assert dict(zip(asked, found, strict=True)) == {
+        (family, key): descriptor if family == "open" else "7"
+        for family, key in itertools.product(FAMILIES, who)
+    }
+
+
+def test_every_verdict_in_every_family(person: Person, place: Path) -> None:
+    verdicts = {"{errno: EXDEV}": "EXDEV", "{return: 7}": "7", "kill": "SIGKILL"}
+    refused = {"mknod": "EPERM", "mount": "EPERM", "connect": "EACCES", "bind": "EACCES",
+               "open": "EACCES"}  # fmt: skip
+    rules: dict[str, list[str]] = {}
+    calls, wanted = [], {}
+    for family, (where, call) in FAMILIES.items():
+        mine = {**verdicts, "refuse": refused[family]}
+        if family == "open":
+            del mine["{return: 7}"]  # the number of a descriptor that nobody has made
+        for number, (do, outcome) in enumerate(mine.items(), start=1):
+            rules.setdefault(family, []).append(f"{{{where.format(n=number)}, do: {do}}}")
+            calls.append(call.format(n=number))
+            wanted[family, do] = outcome
+        rules[family].append("{do: continue, accept_race: true}")
+    assert dict(zip(wanted, outcomes(person, place, rules, calls), strict=True)) == wanted
