@@ -426,7 +426,7 @@ def test_what_rules_ask_of_callers_lead_to_and_give_is_learned(tmp_path: Path) -
         "the host's block devices: never learned", "has in files: never learned",
         "# Not taken over: uid, for root of the container can", "# Not taken over: executable, for",
         "# Not taken over: devices: true, for",
-        '  1 x open("/etc/text", O_RDONLY, 0000)  (the content of p.yaml:20)',
+        f'  1 x open("/etc/text", O_RDONLY, 0000)  (the content of {records[-1]["rule"]})',
     ):  # fmt: skip
         assert said in text
 
