@@ -27,6 +27,7 @@ from typing import Final
 import trio
 
 from supervisor.engine.balance import Balancers
+from supervisor.engine.errands import Errands
 from supervisor.engine.helpers import HelperError, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.peer_names import PeerNames
@@ -89,8 +90,7 @@ class Sockets:
         self._ready: dict[int, SocketJob] = {}
         self._balancers = Balancers(name)
         self.names = PeerNames()
-        # Who makes the calls that are settled.
-        self._runner: Porter | None = None
+        self._errands = Errands(self._porters)
         self.patient = 0  # how many calls wait in porters
         self.on_wait: Callable[[], None] = lambda: None
 
@@ -108,10 +108,7 @@ class Sockets:
         """Nobody calls."""
         self._ready.clear()
         lib.sd_socket_forget_owners()
-        if self._runner is not None:
-            lib.sd_errands_by(-1, 0)
-            self._porters.lose(self._runner)  # which lets go of the listener, too
-            self._runner = None
+        self._errands.rest()
         self._porters.rest()
 
     def close(self) -> None:
@@ -138,7 +135,9 @@ class Sockets:
             return None
         job = self._ready.pop(id(plan), None)
         if snapshot.begun:
-            return self._begun(plan, snapshot)
+            job = SocketJob(plan, snapshot, by_thread=self._by_thread)
+            job.porter = self._errands.begun()
+            return job
         if job is None:
             job = SocketJob(plan, snapshot, by_thread=self._by_thread)
         else:
@@ -154,29 +153,13 @@ class Sockets:
             if len(self._ready) < _MOST_READY:
                 self._ready[id(plan)] = job  # which keeps the plan, so that it stays the only one
             outcome = self._came(job, result)
-            if plan.settings == _AS_ASKED:
-                self._have_errands_run()
+            if plan.settings == _AS_ASKED and self._errands.ready():
                 outcome = outcome._replace(errand=job.call)
             return outcome
         except SocketError as error:
             return Outcome(error.errno, error.how)
         except PorterError as error:
             return Outcome(self._on_error, str(error))
-
-    def _have_errands_run(self) -> None:
-        """Keeps a porter for calls that are settled. Raises PorterError."""
-        if self._runner is not None and lib.sd_errands_porter() < 0:  # it has gone
-            self._porters.lose(self._runner)
-            self._runner = None
-        if self._runner is None:
-            self._runner = self._porters.take()
-            lib.sd_errands_by(self._runner.sock, self._runner.number)
-
-    def _begun(self, plan: SocketCall, snapshot: Snapshot) -> SocketJob:
-        """A settled call that takes longer."""
-        job = SocketJob(plan, snapshot, by_thread=self._by_thread)
-        job.porter, self._runner = self._runner, None
-        return job
 
     async def finish(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
         """Goes on with what `at_once` has begun."""

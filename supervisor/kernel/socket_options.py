@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Mapping
 from functools import cache
@@ -16,12 +17,23 @@ _NUMBER = struct.Struct("=i")
 _UNSIGNED = struct.Struct("=I")
 
 
+_MANUALS: Final = {
+    socket.SOL_SOCKET: "socket(7)", socket.IPPROTO_TCP: "tcp(7)", socket.IPPROTO_IP: "ip(7)",
+    socket.IPPROTO_IPV6: "ipv6(7)",
+}  # fmt: skip
+
+
 class Option(NamedTuple):
     """The two numbers that setsockopt takes; `text`: its value is a text, and no number."""
 
     level: int
     number: int
     text: bool
+
+    @property
+    def manual(self) -> str:
+        """The manual page that says what it does."""
+        return _MANUALS.get(self.level, "setsockopt(2)")
 
 
 @cache

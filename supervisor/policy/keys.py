@@ -258,10 +258,13 @@ _INJECT: Schema = {
 
 
 def _set_schema() -> Schema:
-    kinds = {False: {"type": ["integer", "boolean"]}, True: {"type": "string"}}
+    numbers, texts = {"type": ["integer", "boolean"]}, {"type": "string"}
     return {
         "type": "object",
-        "properties": {name: kinds[option.text] for name, option in options().items()},
+        "properties": {
+            name: {**(texts if option.text else numbers), "description": f"see {option.manual}"}
+            for name, option in options().items()
+        },
         "additionalProperties": False,
         "minProperties": 1,
         "maxProperties": MOST_SET,
