@@ -54,6 +54,7 @@ for goal in "$@"; do
 		need netcat-openbsd command_there nc
 		need libarchive-tools command_there bsdtar
 		need busybox-static command_there busybox
+		need jq command_there jq
 		need perl command_there perl
 		need debootstrap command_there debootstrap
 		need mmdebstrap command_there mmdebstrap

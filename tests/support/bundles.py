@@ -101,10 +101,15 @@ class Bundle:
         self.config: dict[str, Any] = config
         self.ids: list[str] = []
 
+    @staticmethod
+    def lead(runtime: str, state: Path) -> list[str]:
+        """What a runtime's command line begins with."""
+        lead = _NO_HYBRID if Path(runtime).name == "crun" and _HYBRID.exists() else []
+        return [*lead, runtime, "--root", str(state)]
+
     def command(self, *words: str) -> list[str]:
         """The runtime's command line."""
-        lead = _NO_HYBRID if self.runtime == "crun" and _HYBRID.exists() else []
-        return [*lead, self.runtime, "--root", str(self.path / "state"), *words]
+        return [*self.lead(self.runtime, self.path / "state"), *words]
 
     def prepare(self, args: Sequence[str]) -> str:
         """Writes the configuration of a container that runs `args`; its id."""
