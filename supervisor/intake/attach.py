@@ -27,7 +27,7 @@ from supervisor.daemon.rates import Rates
 from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.errors import SeccompdError
 from supervisor.intake.handover import Malformed
-from supervisor.intake.identity import Peer, is_listener
+from supervisor.intake.identity import Peer, cgroups_of, is_listener
 from supervisor.intake.reception import Reception, receive
 from supervisor.kernel import target as targets
 from supervisor.observe.complaint import complain
@@ -132,7 +132,7 @@ class AttachDoor:
                     raise Malformed(f"{len(request.fds)} descriptors are named, {len(fds)} came")
                 if request.do == "attach":
                     return self._attach(connection, peer, request, fds)
-                policy = self._choose(self._subject(peer, request, targets.cgroups(peer.pid)))
+                policy = self._choose(self._subject(peer, request, cgroups_of(peer)))
                 code = base64.b64encode(policy.policy.filter).decode()
                 _send(connection, policy=policy.name, filter=code)
         raise Malformed("too many questions")

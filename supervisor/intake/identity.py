@@ -15,7 +15,7 @@ from typing import Final
 from supervisor.daemon.sockets import credentials
 from supervisor.kernel import features
 from supervisor.kernel.shim import check, lib
-from supervisor.kernel.target import shares_our_pids, was_reaped
+from supervisor.kernel.target import cgroups, shares_our_pids, was_reaped
 from supervisor.kernel.task import PROC, program_of, start_time
 
 # The same three names as two families of runtimes write them.
@@ -77,6 +77,13 @@ def keeps_its_number(sock: socket.socket) -> bool:
         return not was_reaped(pidfd)
     finally:
         os.close(pidfd)
+
+
+def cgroups_of(peer: Peer) -> tuple[str, ...]:
+    """The paths of who connected in all hierarchies; none where it has gone: the number may be
+    another's by now."""
+    found = cgroups(peer.pid)
+    return found if peer.start is not None and start_time(peer.pid) == peer.start else ()
 
 
 def kubernetes(annotations: Mapping[str, str]) -> Mapping[str, str] | None:

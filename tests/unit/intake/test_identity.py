@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from supervisor.intake.identity import keeps_its_number, peer_of
+from supervisor.intake.identity import Peer, cgroups_of, keeps_its_number, peer_of
 from supervisor.kernel import features
+from supervisor.kernel.task import start_time
 
 
 def test_ourselves(tmp_path: Path) -> None:
@@ -43,6 +45,16 @@ def test_who_has_gone(tmp_path: Path) -> None:
             found = peer_of(connection)
             assert (found.pid, found.uid) == (pid, os.geteuid())
             assert (found.program, found.start, found.shares_pids) == (None, None, None)
+
+
+def test_a_number_that_is_another_process_by_now() -> None:
+    own = start_time(os.getpid())
+    assert own is not None
+    peer = Peer(os.getpid(), 0, 0, "x", own, True)
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    assert set(cgroups_of(peer)) == {line.split(":", 2)[2] for line in lines}
+    assert cgroups_of(replace(peer, start=own - 1)) == ()
+    assert cgroups_of(replace(peer, start=None)) == ()
 
 
 def _listening(place: Path) -> socket.socket:
