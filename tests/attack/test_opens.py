@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.policy.source import PolicyFindings
 from tests.support.inside import links, wait_for
 from tests.support.people import Person
+from tests.support.policies import policy
 from tests.support.program import Started, run
 from tests.support.racing import lengths
 from tests.support.scratch import compile_c, scratch
@@ -25,22 +27,36 @@ syscalls:
 """
 
 
+# Refuses by a path that the kernel would let the caller open.
+RACY = """
+version: 1
+syscalls:
+  open:
+    - {path: %s/mine000/granted, do: refuse}
+    - {do: continue, accept_race: true}
+"""
+
+
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     with scratch(0o777, "/var/tmp") as folder:
         compile_c("opens", folder, "-pthread")
         (folder / "rules.yaml").write_text(RULES % folder)
-        for name in ("allowed", "mine000", "secret0"):
+        (folder / "racy.yaml").write_text(RACY % folder)
+        for name in ("allowed", "mine000", "secret0", "plain00"):
             (folder / name).mkdir(0o755)
+        (folder / "plain00" / "granted").write_text("Given")
         (folder / "mine000" / "granted").write_text("Own")
         (folder / "secret0" / "granted").write_text("Secret")
         (folder / "secret0" / "granted").chmod(0o600)
         yield folder
 
 
-def says(person: Person, place: Path, *words: str, timeout: float = 60) -> list[str]:
+def says(
+    person: Person, place: Path, *words: str, timeout: float = 60, rules: str = "rules.yaml"
+) -> list[str]:
     script = f'cd "$(mktemp -d)"; exec {place}/opens {" ".join(words)}'
-    options = ("--policy", str(place / "rules.yaml"))
+    options = ("--policy", str(place / rules))
     done = run(person, "sh", "-ec", script, options=options, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -65,6 +81,22 @@ def test_a_path_that_turns(
     assert granted > 5
     assert own + refused > 5
     assert own == 0 or other == "mine000"
+
+
+@pytest.mark.timeout(200)
+def test_the_race_is_one(person: Person, place: Path) -> None:
+    """Rule 13: a refusal beside opens that go on is got past; it does not load as it is."""
+    names = f"{place}/plain00", f"{place}/mine000"
+    for _ in range(30):
+        word, *found = says(person, place, "flip", "1.5", *names, rules="racy.yaml")
+        others, got_past, refused, wrong = map(int, found)
+        assert (word, wrong) == ("done", 0)
+        assert min(others, refused) > 5
+        if got_past:
+            break
+    assert got_past > 0
+    with pytest.raises(PolicyFindings, match="beside a refusal by path is a race"):
+        policy((RACY % place).replace(", accept_race: true", ""))
 
 
 def test_a_full_table(person: Person, place: Path) -> None:
