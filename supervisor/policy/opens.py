@@ -265,10 +265,14 @@ class OpenRules(RuleSet):
 
     @property
     def accesses(self) -> frozenset[str]:
-        """The access modes that some rule is about."""
+        """The access modes that some rule is about; what it lets go on would go on anyway."""
         every = frozenset(ACCESS_WORDS.values())
         return frozenset().union(
-            *(every if rule.access is None else rule.access for rule in self.rules)
+            *(
+                every if rule.access is None else rule.access
+                for rule in self.rules
+                if rule.audit or rule.verdict is not Verdict.CONTINUE
+            )
         )
 
     @property
