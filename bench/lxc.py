@@ -29,7 +29,8 @@ def sides(bench: Bench, stack: ExitStack) -> tuple[list[str], list[str]]:
     place = bench.place / "lxc"
     place.mkdir()
     sockets = place / "proxy.sock", place / "run" / "lxc.sock"
-    _started(stack, [*_one_processor(), str(peers.BUILT / "lxc_proxy"), str(sockets[0])], bench.env)
+    floor = [*peers.one_processor(), str(peers.BUILT / "lxc_proxy"), str(sockets[0])]
+    _started(stack, floor, bench.env)
     policy = bench.policy("lxc", RULES)
     policy.write_text(policy.read_text().replace("on_error", "match: {door: lxc}\non_error"))
     (place / "policies").mkdir()
@@ -38,7 +39,7 @@ def sides(bench: Bench, stack: ExitStack) -> tuple[list[str], list[str]]:
     config.write_text(
         f"version: 1\nruntime_directory: {place}/run\npolicies: {place}/policies\ndoors: lxc\n"
     )
-    words = [*_one_processor(), *bench.command, "serve", "--config", str(config)]
+    words = [*peers.one_processor(), *bench.command, "serve", "--config", str(config)]
     _started(stack, words, bench.env)
     _wait_for(sockets[1])
     words = [*bench.command, "profile", "--format", "lxc", "--policy", str(policy)]
@@ -84,13 +85,8 @@ def _container(place: Path, name: str, profile: Path, proxy: Path) -> list[str]:
     if program is None:
         raise BenchError("lxc-start is not there")
     # Where newuidmap is in PATH, LXC writes maps by it, and root has no subordinate ids.
-    return [*_one_processor(), "env", "PATH=/nonexistent", program, "-P", str(place),
+    return [*peers.one_processor(), "env", "PATH=/nonexistent", program, "-P", str(place),
             "-n", f"bench-{name}", "-F", "-f", str(config), "--"]  # fmt: skip
-
-
-def _one_processor() -> list[str]:
-    """The words before a command that is to have one processor."""
-    return ["taskset", "-c", str(max(os.sched_getaffinity(0)))]
 
 
 def _started(stack: ExitStack, words: list[str], env: dict[str, str]) -> None:

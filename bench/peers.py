@@ -52,6 +52,11 @@ def build() -> None:
         subprocess.run([*compiler, *flags, "-o", str(program), *files], check=True)
 
 
+def one_processor() -> list[str]:
+    """The words before a command that is to have one processor."""
+    return ["taskset", "-c", str(max(os.sched_getaffinity(0)))]
+
+
 def floor(mode: str) -> list[str]:
     """The command line that runs what follows it below the floor."""
     return [str(BUILT / "floor"), mode, *([ID_MAP] if os.geteuid() == 0 else [])]

@@ -48,6 +48,9 @@ static int read_one(struct sd_call *call, int at, int kind, char *text)
 {
 	if (kind == SD_HOW)
 		return sd_read_how((pid_t)call->tid, call->args[at], at < 5 ? call->args[at + 1] : 0, text);
+	if (kind == SD_LOOP)
+		return sd_read_loop((pid_t)call->tid, at ? (uint32_t)call->args[at - 1] : 0, call->args[at],
+				    text);
 	if (kind >= SD_ADDRESS)
 		return sd_read_of_socket(call, at, kind, text);
 	return sd_read_string((pid_t)call->tid, call->args[at], text, kind);

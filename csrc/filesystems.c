@@ -37,7 +37,7 @@ int sd_mounting_prepare(struct sd_mounting *mounting, const struct sd_ceiling *c
 {
 	mounting->ceiling = ceiling;
 	mounting->lock_ns = mounting->loop_control = mounting->sys_block = mounting->inotify = -1;
-	mounting->home_ns = mounting->loop = -1;
+	mounting->home_ns = mounting->loop = mounting->own = -1;
 	if (!ceiling->mount_count)
 		return 0;
 	mounting->home_ns = open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC);
@@ -310,6 +310,13 @@ int sd_mount_filesystem(struct sd_mounting *mounting, struct sd_new_mount *new, 
 			return mounting->loop;
 		}
 	} else if (new->kind == SD_NEW_DEVICE) {
+		/* what another container's, or the host's, is by now is not this one's to mount; held
+		 * open it stays what it is */
+		if (sd_loop_is_lent(new->major, new->minor)) {
+			mounting->own = sd_loop_own(new->minor, O_RDONLY);
+			if (mounting->own < 0)
+				return mounting->own;
+		}
 		char shown[SD_DEVICE_NAME_MAX];
 		if (*name)
 			memcpy(shown, name, sizeof shown);
@@ -336,6 +343,8 @@ void sd_mounting_clear(struct sd_mounting *mounting)
 		sd_clear_stage();
 	if (mounting->loop >= 0)
 		close(mounting->loop);
+	if (mounting->own >= 0)
+		close(mounting->own);
 	mounting->staged = 0;
-	mounting->loop = -1;
+	mounting->loop = mounting->own = -1;
 }

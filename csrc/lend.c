@@ -31,6 +31,7 @@ static struct {
 	const struct sd_ceiling *ceiling;
 	int state[SD_MOST_LENT]; /* a mount of a file until it is settled; then 0 or -errno */
 	int root[SD_MOST_LENT];  /* of a directory's mount */
+	int shared[SD_MOST_LENT]; /* whoever is root of the container may open it, and need not wait */
 } lending;
 
 /* Files of these filesystems are not what they seem: what they do goes by whoever opened them. */
@@ -41,8 +42,10 @@ static int is_of_kernel(const struct statfs *fs)
 	       fs->f_type == TRACEFS_MAGIC;
 }
 
-/* A detached mount of a regular file, or of a directory. */
-static int mount_of(const struct sd_lent *lent)
+/* A detached mount of a regular file, or of a directory. What is only read is shown with the container's ids,
+ * where the filesystem can: so its root may read all of it. What is written keeps the host's, or the container
+ * could leave set-user-ID programs of the host's root there. */
+static int mount_of(const struct sd_lent *lent, int userns, int *shared)
 {
 	struct stat file;
 	struct statfs fs;
@@ -64,19 +67,17 @@ static int mount_of(const struct sd_lent *lent)
 		error = -errno;
 	if (error)
 		close(tree);
+	else if (!lent->writes && userns >= 0)
+		*shared = !sd_change_mount(tree, SD_ATTR_IDMAP, 0, userns) &&
+			  sd_is_local((uint64_t)fs.f_type);
 	return error ? error : tree;
 }
 
-/* What is only read may be shown with the container's ids, where the filesystem can: so its root reads all
- * of it. What is written keeps the host's, or the container could leave set-user-ID programs of the host's
- * root there. */
-static int root_of(const struct sd_lent *lent, int userns)
+static int root_of(const struct sd_lent *lent, int userns, int *shared)
 {
-	int tree = mount_of(lent);
+	int tree = mount_of(lent, userns, shared);
 	if (tree < 0)
 		return tree;
-	if (!lent->writes && userns >= 0)
-		sd_change_mount(tree, SD_ATTR_IDMAP, 0, userns);
 	int root = openat(tree, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int error = root < 0 ? -errno : 0;
 	close(tree); /* which takes the mount out of the kernel's lists */
@@ -89,16 +90,16 @@ void sd_lend_prepare(const struct sd_ceiling *ceiling, int userns)
 	for (uint32_t i = 0; i < ceiling->lent_count && i < SD_MOST_LENT; i++) {
 		const struct sd_lent *lent = &ceiling->lent[i];
 		if (lent->path && lent->directory)
-			lending.root[i] = root_of(lent, userns);
+			lending.root[i] = root_of(lent, userns, &lending.shared[i]);
 		else if (lent->path)
-			lending.state[i] = mount_of(lent);
+			lending.state[i] = mount_of(lent, userns, &lending.shared[i]);
 	}
 }
 
-int sd_lends_directories(const struct sd_ceiling *ceiling)
+int sd_lends_files(const struct sd_ceiling *ceiling)
 {
 	for (uint32_t i = 0; i < ceiling->lent_count; i++)
-		if (ceiling->lent[i].directory)
+		if (ceiling->lent[i].path)
 			return 1;
 	return 0;
 }
@@ -136,7 +137,9 @@ int sd_lend_settle(void)
 	for (uint32_t i = 0; i < ceiling->lent_count; i++) {
 		const struct sd_lent *lent = &ceiling->lent[i];
 		name_of(name, i);
-		if (lent->directory)
+		if (lent->loops)
+			lending.state[i] = -EPERM; /* loops.c has those */
+		else if (lent->directory)
 			lending.state[i] = lending.root[i] < 0 ? lending.root[i] : 0;
 		else if (lent->path)
 			lending.state[i] = settle_file(lending.state[i], name);
@@ -171,10 +174,15 @@ int sd_lend(const struct sd_make *make, uint64_t permitted, int *give)
 	if (lending.state[index])
 		return lending.state[index];
 	name_of(name, index);
+	if (make->flags & O_PATH && !lending.shared[index])
+		return -EOPNOTSUPP;
 	int error = sd_set_caps(lent->path ? CAP(CAP_DAC_OVERRIDE) : CAP(CAP_SYS_ADMIN), permitted);
 	if (error)
 		return error;
-	if (lent->directory)
+	if (make->flags & O_PATH)
+		*give = lent->directory ? openat(lending.root[index], ".", O_PATH | O_CLOEXEC)
+					: open(name, O_PATH | O_CLOEXEC);
+	else if (lent->directory)
 		*give = sd_open_unblocking(lending.root[index], ".",
 					   ((int)make->flags & O_NONBLOCK) | O_DIRECTORY);
 	else if (lent->path)

@@ -46,11 +46,26 @@ static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 	return sent < 0 ? sent : 0;
 }
 
+/* With the capabilities of root as well. The image is let go of before the answer is there. */
+static int answer_loop(struct maker *maker, const struct sd_loop_order *order, int image)
+{
+	struct sd_loop_answer answer = {.error = -EPERM};
+	int give = -1;
+	sd_follow(order->cpu);
+	if (!sd_maker_become(maker, 0, 0) && !sd_set_caps(maker->permitted, maker->permitted))
+		answer.error = sd_loop(order, image, &answer, &give);
+	sd_set_caps(0, maker->permitted);
+	if (image >= 0)
+		close(image);
+	return sd_reply(0, &answer, sizeof answer, give);
+}
+
 static void serve(struct maker *maker)
 {
 	static union {
 		struct sd_make make;
 		struct sd_new_mount mount;
+		struct sd_loop_order loop;
 	} asked;
 	for (;;) {
 		struct sd_made made = {-EINVAL};
@@ -66,6 +81,11 @@ static void serve(struct maker *maker)
 		int fd = fds[0];
 		if (fds[1] >= 0)
 			close(fds[1]);
+		if (asked.loop.op == SD_MAKE_LOOP && size == (int)sizeof asked.loop) {
+			if (answer_loop(maker, &asked.loop, fd) < 0)
+				_exit(1);
+			continue;
+		}
 		struct sd_make make = asked.make;
 		make.name[sizeof make.name - 1] = 0;
 		if (make.op == SD_MAKE_DROP || make.op == SD_MAKE_LINK) {
@@ -112,6 +132,7 @@ static int make_home(struct maker *maker)
 		return -errno;
 	int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	sd_lend_prepare(maker->ceiling, maker->mounting.userns);
+	sd_loops_prepare(maker->ceiling);
 	int error = sd_mounting_prepare(&maker->mounting, maker->ceiling);
 	if (!error)
 		error = sd_pivot_into(options, NULL);
@@ -145,7 +166,7 @@ static int make_home(struct maker *maker)
 int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 {
 	int pid = sd_fork_helper(child, "seccompd-make");
-	int shifts = ceiling->mount_count || sd_lends_directories(ceiling);
+	int shifts = ceiling->mount_count || sd_lends_files(ceiling);
 	if (pid > 0 && shifts) /* no descriptor but its socket lives through the fork */
 		sd_send_fds(child->sock, "u", 1, &ceiling->userns, ceiling->userns >= 0);
 	if (pid)

@@ -3,10 +3,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/loop.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#ifndef LOOP_CONFIGURE
+#define LOOP_CONFIGURE 0x4C0A
+#endif
 
 /* Most strings end within so many bytes: to copy a page of memory that nobody has used for a while
  * takes longer than another call for those that do not. */
@@ -48,6 +53,29 @@ int sd_read_string(pid_t tid, uint64_t address, char *text, int kind)
 	return kind == SD_STRING ? -ENAMETOOLONG : kind == SD_TEXT ? -EINVAL : -E2BIG;
 }
 
+/* copy_from_user() */
+static int read_all(pid_t tid, uint64_t address, uint64_t size, char *text)
+{
+	struct iovec local = {text, size};
+	struct iovec remote = {(void *)(uintptr_t)address, size};
+	ssize_t got = process_vm_readv(tid, &local, 1, &remote, 1, 0);
+	if (got < 0)
+		return -errno;
+	return (uint64_t)got < size ? -EFAULT : 0;
+}
+
+int sd_read_loop(pid_t tid, uint32_t command, uint64_t value, char *text)
+{
+	int size = command == LOOP_CONFIGURE ? SD_LOOP_CONFIG
+		   : command == LOOP_SET_STATUS64 ? SD_LOOP_INFO : (int)sizeof value;
+	int error = 0;
+	if (size == (int)sizeof value)
+		memcpy(text, &value, sizeof value);
+	else
+		error = read_all(tid, value, (uint64_t)size, text);
+	return error ? error : size;
+}
+
 /* copy_struct_from_user(): what is longer than the kernel knows has to be zero behind that. */
 int sd_read_how(pid_t tid, uint64_t address, uint64_t size, char *text)
 {
@@ -55,13 +83,9 @@ int sd_read_how(pid_t tid, uint64_t address, uint64_t size, char *text)
 		return -EINVAL;
 	if (size > SD_PATH_MAX)
 		return -E2BIG;
-	struct iovec local = {text, size};
-	struct iovec remote = {(void *)(uintptr_t)address, size};
-	ssize_t got = process_vm_readv(tid, &local, 1, &remote, 1, 0);
-	if (got < 0)
-		return -errno;
-	if ((uint64_t)got < size)
-		return -EFAULT;
+	int error = read_all(tid, address, size, text);
+	if (error)
+		return error;
 	for (uint64_t i = SD_HOW_SIZE; i < size; i++)
 		if (text[i])
 			return -E2BIG;

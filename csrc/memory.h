@@ -34,5 +34,8 @@ void sd_read_payload(struct sd_call *call, int at);
  * size, or -EINVAL, -E2BIG, -EFAULT as openat2(2) would, or what process_vm_readv gave. */
 enum { SD_HOW_SIZE = 24 };
 int sd_read_how(pid_t tid, uint64_t address, uint64_t size, char *text);
+/* What the ioctl `command` of a loop device has at `value`, into `text`: its size; sizeof(value) where the
+ * register itself is all; or -errno. */
+int sd_read_loop(pid_t tid, uint32_t command, uint64_t value, char *text);
 
 #endif

@@ -65,12 +65,12 @@ static uint64_t overlay_of(int fd, const char *name, size_t length)
 	return same ? device : 0;
 }
 
-static int see_source(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
+/* Closes `fd`, which stands for the source. */
+static int see_source(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask, int fd,
 		      struct sd_seen *seen, int *give)
 {
 	struct stat found;
 	struct statfs fs;
-	int fd = walk(home, caller, ask, 1);
 	if (fd < 0)
 		return fd;
 	int error = sd_be_there(home, caller);
@@ -92,7 +92,9 @@ static int see_source(struct sd_home *home, struct sd_caller *caller, const stru
 	} else if (!error) {
 		error = -ENOTBLK;
 	}
-	if (!error && (seen->flags & SD_SEEN_IMAGE || ask->call_flags & SD_LOOK_DEVICE)) {
+	/* who has to close a file that somebody serves may wait for that: so it is looked at first */
+	int opens = !(ask->call_flags & SD_LOOK_FILE) || (ask->device && found.st_dev == ask->device);
+	if (!error && opens && (seen->flags & SD_SEEN_IMAGE || ask->call_flags & SD_LOOK_DEVICE)) {
 		int write = ask->call_flags & SD_LOOK_WRITE;
 		int opened = open_again(caller->task, fd, write ? O_RDWR : O_RDONLY);
 		if (opened < 0)
@@ -148,6 +150,11 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 	seen->fsuid = caller->fsuid;
 	seen->fsgid = caller->fsgid;
 	seen->caps = caller->caps;
+	if (ask->call_flags & SD_LOOK_FILE) {
+		int fd = caller->base[0];
+		caller->base[0] = -1;
+		return see_source(home, caller, ask, fd, seen, &give[SOURCE]);
+	}
 	if (ask->call_flags & SD_LOOK_ALONE)
 		return see_place(home, caller, ask, seen, give);
 	give[TARGET] = walk(home, caller, ask, 0);
@@ -167,7 +174,8 @@ static int see(struct sd_home *home, struct sd_caller *caller, const struct sd_a
 		seen->flags |= SD_SEEN_ROOT;
 	seen->target_length = sd_name_of(caller->task, give[TARGET], seen->target);
 	if (ask->call_flags & SD_LOOK_SOURCE)
-		seen->source_error = see_source(home, caller, ask, seen, &give[SOURCE]);
+		seen->source_error = see_source(home, caller, ask, walk(home, caller, ask, 1), seen,
+						&give[SOURCE]);
 	give[MOUNT_NS] = caller->mount_ns; /* opened before it was said whose it is, as the root */
 	caller->mount_ns = -1;
 	if (ask->call_flags & SD_LOOK_ROOT) {

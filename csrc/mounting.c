@@ -52,6 +52,19 @@ int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_
 	return ask(resolver, call, &look, used, &task, 1);
 }
 
+int sd_look_at_image(int resolver, const struct sd_waiting *call, int task, int number, int writes,
+		     uint64_t device)
+{
+	struct sd_ask look;
+	memset(&look, 0, offsetof(struct sd_ask, text));
+	look.op = SD_ASK_MOUNT_LOOK;
+	look.call_flags = SD_LOOK_ALONE | SD_LOOK_FILE | (writes ? SD_LOOK_WRITE : 0);
+	look.dirfd[0] = number;
+	look.device = device;
+	look.length[0] = look.length[1] = SD_NO_TEXT;
+	return ask(resolver, call, &look, 0, &task, 1);
+}
+
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds)
 {
 	int got[4];

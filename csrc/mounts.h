@@ -165,6 +165,7 @@ struct sd_mounting {
 	/* until sd_mounting_clear */
 	int staged; /* the mount is on the stage */
 	int loop;   /* the image's device, or -1 */
+	int own;    /* a loop device of the container's own, or -1 */
 };
 
 SD_HIDDEN int sd_mounting_prepare(struct sd_mounting *mounting, const struct sd_ceiling *ceiling);

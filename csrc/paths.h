@@ -87,6 +87,7 @@ enum sd_make_op {
 	SD_MAKE_AT,       /* [where a path starts] -> [parent], with SD_NEEDS_BIND */
 	SD_MAKE_LEND,     /* [] -> [detached node], [file]: `device` is the index in the ceiling */
 	SD_MAKE_MOUNT,    /* [channel], [channel, image], of AGAIN [mount]: struct sd_new_mount */
+	SD_MAKE_LOOP,     /* [] or [image] -> [] or [device]: struct sd_loop_order */
 };
 
 enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */
@@ -284,13 +285,25 @@ SD_HIDDEN void sd_do_open(struct sd_caller *caller, struct sd_home *home, const 
 
 /* Before the host's mounts are let go of. `userns`: of the target; -1: none. */
 SD_HIDDEN void sd_lend_prepare(const struct sd_ceiling *ceiling, int userns);
-SD_HIDDEN int sd_lends_directories(const struct sd_ceiling *ceiling);
+SD_HIDDEN int sd_lends_files(const struct sd_ceiling *ceiling);
 /* Once the root directory is our own. 0 or -errno. */
 SD_HIDDEN int sd_lend_settle(void);
 /* What `make` asks for: 0 and `*give`, or -errno. */
 SD_HIDDEN int sd_lend(const struct sd_make *make, uint64_t permitted, int *give);
 /* Opens without waiting for anything, and clears O_NONBLOCK where `flags` have none. */
 SD_HIDDEN int sd_open_unblocking(int dir, const char *path, int flags);
+
+/* ---- loops.c: the maker's ---- */
+
+/* Before the host's mounts are let go of. */
+SD_HIDDEN void sd_loops_prepare(const struct sd_ceiling *whole);
+/* Carries out an order: 0, and perhaps `*give`, or -errno. */
+SD_HIDDEN int sd_loop(const struct sd_loop_order *order, int image, struct sd_loop_answer *answer,
+		      int *give);
+/* Whether a number is in a range of the policy's. */
+SD_HIDDEN int sd_loop_is_lent(uint32_t major_number, uint32_t minor_number);
+/* One that was attached for this container, opened; -ENXIO: it was not. */
+SD_HIDDEN int sd_loop_own(uint32_t number, int flags);
 
 SD_HIDDEN const char *sd_ask_text(const struct sd_ask *ask, int which);
 

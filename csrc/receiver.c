@@ -240,14 +240,14 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 }
 
 int sd_receiver_write(struct sd_receiver *receiver, uint64_t id, uint32_t tid, uint64_t address,
-		      uint32_t value)
+		      const char *data, size_t size)
 {
 	int error = 0, memory = sd_memory_of(receiver->listener, id, tid);
 	if (memory < 0)
 		return memory;
 	/* a page that takes for ever to come stalls who writes as it stalls who reads */
 	begin_reading(receiver, id, tid);
-	if (pwrite(memory, &value, sizeof value, (off_t)address) != (ssize_t)sizeof value)
+	if (pwrite(memory, data, size, (off_t)address) != (ssize_t)size)
 		error = -EFAULT;
 	end_reading(receiver);
 	close(memory);

@@ -50,11 +50,61 @@ void sd_node_drop(struct sd_node *node);
 /* Opens what an O_PATH descriptor stands for: a descriptor or -errno */
 int sd_open_again(int fd, uint32_t flags);
 /* Asks a maker for the `index`th thing of its ceiling: of a device a detached mount of a node, which
- * is for a resolver to open; of a file what `flags` open. 0 or -errno */
+ * is for a resolver to open; of a file or directory what `flags` open, or with O_PATH what
+ * sd_open_again opens (-EOPNOTSUPP: that cannot be). 0 or -errno */
 int sd_lend_ask(int maker, uint32_t index, uint32_t flags);
 /* 1: `*fd` is it; 0: not within `linger_us`; -errno: why there is none; -EPIPE: the maker has gone.
  * `*fd` is -1 at the start. */
 int sd_lend_told(int maker, int *fd, int linger_us);
+
+/* ---- loop_calls.c: what a session asks about loop devices; loops.c: what a maker answers ---- */
+
+enum {
+	SD_LOOP_CONFIG = 304, /* sizeof(struct loop_config), a loop_info64 from INFO_AT on */
+	SD_LOOP_INFO = 232,   /* sizeof(struct loop_info64) */
+	SD_LOOP_INFO_AT = 8,
+};
+
+enum sd_loop_what {
+	SD_LOOP_FREE = 1, /* the number of one that is not attached */
+	SD_LOOP_ATTACH,   /* [image] -> [the device]: it goes with its last user */
+	SD_LOOP_OPEN,     /* [] -> [the device]; here and below -ENXIO where it was not attached for this container */
+	SD_LOOP_STATUS,
+	SD_LOOP_CHANGE,   /* offset and size limit */
+	SD_LOOP_CAPACITY, /* the image has another size */
+};
+
+struct sd_loop_order {
+	uint32_t op, cpu;    /* filled in when it is sent */
+	uint32_t what;       /* enum sd_loop_what */
+	uint32_t number;
+	uint32_t flags;      /* O_* of the device */
+	uint32_t block_size; /* of ATTACH */
+	char info[SD_LOOP_INFO];
+};
+
+struct sd_loop_answer {
+	int32_t error;       /* 0 or -errno */
+	uint32_t number;
+	char info[SD_LOOP_INFO];
+};
+
+/* `image` -1: none. 0 or -errno */
+int sd_loop_ask(int maker, struct sd_loop_order *order, int image);
+/* 1: it has answered, `*fd` is the device or -1; 0: not within `linger_us`; -EPIPE: it has gone. `*fd` is
+ * -1 at the start. */
+int sd_loop_told(int maker, struct sd_loop_answer *answer, int *fd, int linger_us);
+/* What a descriptor of a thread's is, without a question to whoever serves it. `id` says whether its call
+ * still waits. */
+struct sd_held_file {
+	uint64_t device, inode; /* of the file */
+	uint64_t block_device;  /* 0: it is none */
+	uint32_t flags;         /* O_*, O_CLOEXEC too */
+};
+/* 0; -EBADF: there is no such descriptor; -ESRCH: the caller has gone */
+int sd_held_look(const struct sd_waiting *call, uint32_t tid, int number, struct sd_held_file *file);
+/* Puts a copy of `fd` in the place of the caller's descriptor `number`. 0 or -errno */
+int sd_held_put(const struct sd_waiting *call, int number, int fd, int closes_on_exec);
 
 /* ---- porters.c: the helper that calls on sockets; socket_calls.c: what a session asks of it ---- */
 

@@ -18,6 +18,7 @@ enum sd_look_flag {
 	SD_LOOK_ROOT = 8,   /* the caller's root directory is wanted */
 	SD_LOOK_ALONE = 16, /* nothing is to be mounted: where does the path lead? */
 	SD_LOOK_PARENT = 32, /* with ALONE: to the directory that its last component is to be in */
+	SD_LOOK_FILE = 64,   /* see sd_look_at_image */
 };
 
 enum sd_seen_flag {
@@ -55,6 +56,10 @@ struct sd_waiting {
 int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_t flags,
 		  const char *target, size_t target_length, const char *source,
 		  size_t source_length);
+/* Has the file looked at that the caller's descriptor `number` is of. Where it is on `device` (0: none) it is
+ * opened anew, with the caller's rights, and comes first among the fds. */
+int sd_look_at_image(int resolver, const struct sd_waiting *call, int task, int number, int writes,
+		     uint64_t device);
 /* fds: target, mount namespace, source, root directory; -1 where there is none */
 int sd_mount_seen(int resolver, struct sd_seen *seen, int *fds);
 struct sd_program;

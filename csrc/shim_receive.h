@@ -27,6 +27,7 @@ enum sd_kind {
 	SD_MESSAGES = 10,   /* several struct mmsghdr, of which the first one counts */
 	SD_BUFFER = 11,     /* data, its length is the next argument: no part of the key */
 	SD_HOW = 12,        /* struct open_how of openat2(2), whose size is the next argument */
+	SD_LOOP = 13,       /* what an ioctl of a loop device takes, by the argument before: a struct, or the register */
 };
 
 enum {
@@ -153,9 +154,9 @@ void sd_settle_no_more(struct sd_receiver *receiver);
  * (O_CLOEXEC or 0): that number; -ENOENT as above; another errno, which the caller was told. */
 int sd_give(struct sd_receiver *receiver, uint64_t id, int slot, int fd, uint32_t flags);
 int sd_id_valid(int listener, uint64_t id);
-/* Writes a number to the memory of a caller that waits; 0 or -errno */
+/* Writes to the memory of a caller that waits; 0 or -errno */
 int sd_receiver_write(struct sd_receiver *receiver, uint64_t id, uint32_t tid, uint64_t address,
-		      uint32_t value);
+		      const char *data, size_t size);
 /* Writes an address of a socket there as getpeername(2) would; what does not fit is cut off. */
 int sd_receiver_write_address(struct sd_receiver *receiver, uint64_t id, uint32_t tid,
 			      uint64_t address, uint64_t length_at, const char *from, int32_t size);

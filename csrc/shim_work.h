@@ -37,6 +37,7 @@ struct sd_mount_rule { /* one fstype, what it may be mounted from, and how */
 
 struct sd_lent {        /* what a maker lends for opens: a device, or what the host has at a path */
 	const char *path;   /* NULL: a device */
+	uint32_t loops;     /* not 0: so many loop devices, from number `minor` on */
 	uint32_t directory; /* a directory is there; else a regular file */
 	uint32_t type, major, minor; /* 'c' or 'b' */
 	uint32_t writes;    /* for writing, too */
@@ -57,6 +58,7 @@ struct sd_ceiling { /* all that a maker can ever be asked for */
 	int32_t no_real_nodes; /* that could be opened: only such as are mounted, and end with that */
 	const struct sd_lent *lent;
 	uint32_t lent_count;   /* at most SD_MOST_LENT */
+	const char *mark;      /* of the loop devices that are attached for this container: a secret */
 };
 
 /* Memory that helpers keep, see forget.c: all that a ceiling is made of. NULL: there is none */

@@ -197,7 +197,8 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Inject:
     """What an `inject` rule gives: a device (type, major, minor), a file or a directory of the
-    host's, or a file with this content. `writes`: for writing, too (below a directory).
+    host's, a file with this content, or loop devices with numbers from the first to the last of
+    `loops`. `writes`: for writing, too (below a directory).
     """
 
     device: tuple[str, int, int] | None = None
@@ -205,12 +206,15 @@ class Inject:
     content: str | None = None
     writes: bool = False
     directory: str | None = None
+    loops: tuple[int, int] | None = None
 
     def text(self) -> str:
         """For a record."""
         if self.device is not None:
             kind, major, minor = self.device
             return f"device {'char' if kind == 'c' else 'block'} {major}:{minor}"
+        if self.loops is not None:
+            return f"loops {self.loops[0]}-{self.loops[1]}"
         if self.directory is not None:
             return f"directory {self.directory}"
         return "content" if self.file is None else f"file {self.file}"
@@ -272,9 +276,9 @@ class Outcome(NamedTuple):
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
     `told` a number that is to be written to the caller's memory first, with where; `named` an
-    address, with where that and its length are written. `give`: the caller gets a
-    descriptor. `tcp`: of a connection. `errand`: the struct sd_socket with which equal calls can be
-    made again without a decision.
+    address, with where that and its length are written; `filled` bytes, with where. `give`: the
+    caller gets a descriptor. `tcp`: of a connection. `errand`: the struct sd_socket with which equal
+    calls can be made again without a decision.
     """
 
     errno: int
@@ -289,3 +293,4 @@ class Outcome(NamedTuple):
     tcp: Tcp | None = None
     give: Given | None = None
     errand: Any = None
+    filled: tuple[int, bytes] | None = None

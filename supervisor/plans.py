@@ -148,6 +148,17 @@ class Open:
     granted: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LoopCall:
+    """ioctl of what may be a loop device of ours, by the caller's descriptor `fd`. `data` is what
+    the command takes: a structure, or the register, as 8 bytes.
+    """
+
+    fd: int
+    command: int
+    data: bytes
+
+
 Plan = (
     MakeNode
     | RemoveNode
@@ -159,4 +170,5 @@ Plan = (
     | Unmount
     | SocketCall
     | Open
+    | LoopCall
 )

@@ -348,11 +348,12 @@ class Zygote:
             devices = (*devices, ("c", 10, 10, 229, 229, False))
         makers: list[int] = []
         known: list[int] = []
+        mark = f"seccompd {os.urandom(16).hex()}"
         try:
             while len(makers) < MAKERS:
                 maker = spawn_maker(
                     devices, config.uids or (), config.gids or (), policy.mounts, userns,
-                    lent=policy.lent, real_nodes=config.real_nodes,
+                    lent=policy.lent, real_nodes=config.real_nodes, mark=mark,
                 )
                 makers.append(maker.sock)
                 if maker.pidfd >= 0:

@@ -27,7 +27,7 @@ from supervisor.kernel.spawn import Helper
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.kernel.task import open_task
 from supervisor.model import Decision, Facts, Outcome, Settings, Snapshot, Verdict
-from supervisor.plans import MakeNode, Mount, Open, Plan, Remount, SocketCall, Unmount
+from supervisor.plans import LoopCall, MakeNode, Mount, Open, Plan, Remount, SocketCall, Unmount
 
 LINGER_US: Final = 300
 _GRACE: Final = 0.5
@@ -90,6 +90,8 @@ class Actor:
 
     def concerned(self, spec: CallSpec) -> bool:
         """Whether a companion's call may concern us; where nothing of ours is there it does not."""
+        if spec.family == "loops":
+            return True
         return self.names.any or (spec.family == "umounts" and self.rare.any_mounts)
 
     @property
@@ -140,9 +142,12 @@ class Actor:
                 )
             except HelperError as error:
                 return Outcome(self._on_error, str(error))
-        if isinstance(plan, Open):
-            self.rare.opener.on_wait = self.on_wait
-            return await self.rare.opener.perform(plan, snapshot, task, valid, redecide)
+        if isinstance(plan, Open | LoopCall):
+            opener = self.rare.opener
+            opener.calls.on_wait = self.on_wait
+            if isinstance(plan, LoopCall):
+                return await opener.loops.perform(plan, snapshot, task, valid)
+            return await opener.perform(plan, snapshot, task, valid, redecide)
         if isinstance(plan, Unmount):
             await self.rare.umounts.prepare(self.on_wait)
         ours = isinstance(plan, Unmount) and self.rare.umounts.concerned(plan)
@@ -333,7 +338,7 @@ class Actor:
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        if isinstance(plan, Mount | Remount | SocketCall | Open):
+        if isinstance(plan, Mount | Remount | SocketCall | Open | LoopCall):
             raise TypeError("this is not path work")
         fill(work, plan)
         if isinstance(plan, Unmount):

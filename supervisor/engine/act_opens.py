@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Sequence
-from errno import EACCES, EEXIST, EISDIR, ENAMETOOLONG, ENODEV, EPERM, EPIPE, ESRCH
+from collections.abc import Callable
+from errno import EACCES, EEXIST, EISDIR, ENAMETOOLONG, ENODEV, EPERM, ESRCH
 from typing import Any, Final
 
-import trio
-
-from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
-from supervisor.engine.limits import DEFAULT, Limits
+from supervisor.engine.act_loops import Loops
+from supervisor.engine.helpers import HelperError, Makers, Resolvers
+from supervisor.engine.limits import Limits
+from supervisor.engine.maker_calls import MakerCalls, Refused
+from supervisor.engine.said import Policy
 from supervisor.kernel.opening import (
     FILE_FLAGS,
     O_ACCMODE,
@@ -25,6 +26,7 @@ from supervisor.kernel.opening import (
     O_EXCL,
     O_NOATIME,
     O_NOFOLLOW,
+    O_PATH,
     O_RDONLY,
     O_TRUNC,
 )
@@ -33,22 +35,12 @@ from supervisor.kernel.shim import ffi, lib
 from supervisor.model import Decision, Facts, Given, Inject, Outcome, Snapshot, Verdict
 from supervisor.plans import Open
 
-_LINGER_US: Final = 300
 _ATTEMPTS: Final = 3
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 # Its open goes by the network namespace of whoever opens it.
 _TUN: Final = ("c", 10, 200)
 # Memory devices, and the miscellaneous ones: no open of those waits for anything.
 _PROMPT: Final = (1, 10)
-
-
-class _Refused(Exception):
-    """What the caller is told, and what goes into the audit record."""
-
-    def __init__(self, errno: int, how: str = "") -> None:
-        super().__init__(how)
-        self.errno = errno
-        self.how = how
 
 
 class _Asking:
@@ -64,7 +56,7 @@ class _Asking:
         opening = self.opening = ffi.new("struct sd_opening *")
         path = plan.place.path or b""
         if len(path) >= lib.SD_PATH_MAX:
-            raise _Refused(ENAMETOOLONG)
+            raise Refused(ENAMETOOLONG)
         opening.dirfd, opening.length = plan.place.dirfd, len(path)
         ffi.memmove(opening.path, path, len(path))
         opening.granted_length = opening.fd = opening.pending = -1
@@ -90,34 +82,36 @@ class _Asking:
 
 
 class Opener:
-    """Gives descriptors to the callers of one session. `lent` is what the makers were born to lend,
-    in the order of their numbers there.
+    """Gives descriptors to the callers of one session, and has `loops` with it. `calls`: who is to
+    hear of it before somebody goes to sleep.
     """
 
     def __init__(
-        self, resolvers: Resolvers, makers: Makers, *, on_error: int, lent: Sequence[Inject],
-        limits: Limits = DEFAULT,
+        self, resolvers: Resolvers, makers: Makers, policy: Policy, limits: Limits
     ) -> None:
         self._resolvers = resolvers
         self._makers = makers
-        self._on_error = on_error
-        self._lent = tuple(lent)
-        self._deadline = limits.path
-        # What is opened again for each caller: nodes (O_PATH), and content.
+        self.calls = MakerCalls(makers, on_error=policy.on_error, deadline=limits.path)
+        self.loops = Loops(resolvers, self.calls, policy.lent, limits.mount)
+        # What the makers were born to lend, in the order of their numbers there.
+        self._lent = policy.lent
+        # What is opened again for each caller: nodes and files (O_PATH), and content.
         self._nodes: dict[Inject, Any] = {}
+        self._by_makers: set[Inject] = set()
         self._waiting = ffi.new("struct sd_waiting *")
-        self.on_wait: Callable[[], None] = lambda: None
 
-    def take(self, *, on_error: int, lent: Sequence[Inject], limits: Limits) -> None:
+    def take(self, policy: Policy, limits: Limits) -> None:
         """Goes by another policy from now on."""
-        self._on_error = on_error
-        self._deadline = limits.path
-        self._lent = tuple(lent)
+        self.calls.on_error, self.calls.deadline = policy.on_error, limits.path
+        self.loops.take(policy.lent, limits.mount)
+        self._lent = policy.lent
         self._nodes.clear()
+        self._by_makers.clear()
 
     def close(self) -> None:
         """Lets go of everything."""
         self._nodes.clear()
+        self.loops.close()
 
     def at_once(self, plan: Open, snapshot: Snapshot) -> Outcome | None:
         """The short way: what we can open ourselves, where the path is plain and nobody needs to be
@@ -149,8 +143,8 @@ class Opener:
         which the caller may not be allowed to open.
         """
         device = inject.device
-        if inject.content is not None:
-            return True
+        if inject.device is None:
+            return inject.loops is None
         if device is None or device == _TUN or not self._makers.all:
             return False
         return device[0] == "c" and device[1] in _PROMPT
@@ -168,10 +162,10 @@ class Opener:
         try:
             asking = _Asking(plan, snapshot, task)
             return await self._perform(asking, valid, redecide)
-        except _Refused as error:
+        except Refused as error:
             return Outcome(error.errno, error.how, asking.path if asking else None)
         except HelperError as error:
-            return Outcome(self._on_error, str(error))
+            return Outcome(self.calls.on_error, str(error))
         finally:
             if asking is not None:
                 asking.close()
@@ -200,10 +194,10 @@ class Opener:
         if decision.verdict is not Verdict.INJECT or not isinstance(decision.settings, Inject):
             return Outcome(EACCES, path=path, decision=decision)
         if not valid():
-            return Outcome(self._on_error, "the caller has gone", decision=decision)
+            return Outcome(self.calls.on_error, "the caller has gone", decision=decision)
         try:
             return await self._give(asking, decision.settings, path, decision)
-        except _Refused as error:
+        except Refused as error:
             return Outcome(error.errno, error.how, path, decision=decision)
 
     async def _give(
@@ -212,14 +206,16 @@ class Opener:
         flags = asking.plan.flags
         errno = _refusal(inject, flags)
         if errno:
-            raise _Refused(errno, "wider than what is given" if errno == EACCES else "")
+            raise Refused(errno, "wider than what is given" if errno == EACCES else "")
         if inject.content is not None:
             content = await self._node(inject)
             fd = lib.sd_open_again(content.fd, flags & FILE_FLAGS)
             if fd < 0:
-                raise _Refused(-fd, "opening what is given")
+                raise Refused(-fd, "opening what is given")
+        elif inject.loops is not None:
+            fd = await self.loops.open(path or b"", flags & FILE_FLAGS)
         elif inject.device is None:
-            fd = await self._lend(inject, flags & FILE_FLAGS)
+            return await self._file(inject, flags, path, decision)
         else:
             fd = asking.take()
             if fd < 0:  # where it leads was not known when it was asked
@@ -231,11 +227,36 @@ class Opener:
         how = f"injected: {inject.text()}"
         return Outcome(0, how, path, decision=decision, give=Given(fd, flags))
 
-    def _failed_path(self, errno: int, *, opened: bool) -> _Refused:
+    async def _file(
+        self, inject: Inject, flags: int, path: bytes | None, decision: Decision | None
+    ) -> Outcome:
+        """A file or a directory: by ourselves, where the container's root may open it, or else by
+        a maker.
+        """
+        node = await self._kept(inject)
+        fd = -EPERM if node is None else lib.sd_open_again(node.fd, flags & FILE_FLAGS)
+        if fd < 0:
+            fd = await self._lend(inject, flags & FILE_FLAGS)
+        how = f"injected: {inject.text()}"
+        return Outcome(0, how, path, decision=decision, give=Given(fd, flags))
+
+    async def _kept(self, inject: Inject) -> Any:
+        """What the next callers get the file by, asked for once; None: a maker has to open it."""
+        if inject not in self._nodes and inject not in self._by_makers:
+            try:
+                node = _held(await self._lend(inject, O_PATH))
+            except Refused:
+                self._by_makers.add(inject)
+            else:
+                if inject in self._lent:  # or there is another policy since
+                    self._nodes.setdefault(inject, node)
+        return self._nodes.get(inject)
+
+    def _failed_path(self, errno: int, *, opened: bool) -> Refused:
         """ESRCH is no answer of open(2): the caller is exiting."""
         if errno == ESRCH:
-            return _Refused(self._on_error, "the caller has gone")
-        return _Refused(errno, "opening what is given" if opened else "")
+            return Refused(self.calls.on_error, "the caller has gone")
+        return Refused(errno, "opening what is given" if opened else "")
 
     # -- helpers
 
@@ -256,7 +277,7 @@ class Opener:
         for _ in range(_ATTEMPTS):
             helper = self._resolvers.idle()
             if helper is None:
-                helper = await self._resolvers.take(self.on_wait)
+                helper = await self._resolvers.take(self.calls.on_wait)
             answered = False
             try:
                 await self._ask_one(helper.sock, asking, node)
@@ -268,30 +289,19 @@ class Opener:
                     self._resolvers.abandon(helper)
             if answered:
                 return
-        raise _Refused(self._on_error, "path: the caller's groups cannot be taken")
+        raise Refused(self.calls.on_error, "path: the caller's groups cannot be taken")
 
     async def _ask_one(self, sock: int, asking: _Asking, node: Any) -> None:
         thing = -1 if node is None else node.fd
         result = lib.sd_open_ask(sock, asking.waiting, asking.task, thing, asking.opening)
         if result == 0:
-            result = await self._answer(
+            result = await self.calls.answer(
                 sock, lambda linger: lib.sd_open_told(sock, asking.opening, linger)
             )
         if result < 0:
-            raise _Refused(self._on_error, "path: the resolver has gone")
+            raise Refused(self.calls.on_error, "path: the resolver has gone")
         if result == 0:
-            raise _Refused(self._on_error, "path: deadline")
-
-    async def _answer(self, sock: int, heard: Callable[[int], int]) -> int:
-        """What `heard` says once it says something; 0 at the deadline."""
-        result = heard(_LINGER_US)
-        if result == 0:
-            self.on_wait()
-            with trio.move_on_after(self._deadline):
-                while result == 0:
-                    await trio.lowlevel.wait_readable(sock)
-                    result = heard(0)
-        return result
+            raise Refused(self.calls.on_error, "path: deadline")
 
     async def _node(self, inject: Inject) -> Any:
         """What is opened again, kept for the next one: the content, or a node of the device."""
@@ -306,55 +316,26 @@ class Opener:
         else:
             name = host_node(*inject.device)
             if name is None:
-                raise _Refused(ENODEV, "the host has no node of this device")
+                raise Refused(ENODEV, "the host has no node of this device")
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         node = _held(fd)
         if inject not in self._lent:  # there is another policy since
-            raise _Refused(self._on_error, "another policy")
+            raise Refused(self.calls.on_error, "another policy")
         return self._nodes.setdefault(inject, node)  # somebody else may have been quicker
 
     async def _lend(self, inject: Inject, flags: int) -> int:
         """What a maker lends: a descriptor."""
-        maker = await self._borrow()
+        maker = await self.calls.borrow()
         if inject not in self._lent:
-            raise _Refused(self._on_error, "another policy")
-        index = self._lent.index(inject)
+            raise Refused(self.calls.on_error, "another policy")
         fd = ffi.new("int *", -1)
-        maker.busy[0] = 1
-        result = -EPIPE
-        try:
-            if lib.sd_lend_ask(maker.sock, index, flags) == 0:
-                result = await self._answer(
-                    maker.sock, lambda linger: lib.sd_lend_told(maker.sock, fd, linger)
-                )
-        finally:
-            if result in (0, -EPIPE):
-                self._makers.lose(maker)
-            else:
-                maker.busy[0] = 0
-                self._makers.done()
-            if result != 1 and fd[0] >= 0:
-                os.close(fd[0])
-        if result in (0, -EPIPE):
-            raise _Refused(self._on_error, "maker: lost")
+        result = await self.calls.asked(
+            maker, lib.sd_lend_ask(maker.sock, self._lent.index(inject), flags),
+            lambda linger: lib.sd_lend_told(maker.sock, fd, linger), fd,
+        )  # fmt: skip
         if result < 0:
-            raise _Refused(-result, "opening what is given")
+            raise Refused(-result, "opening what is given")
         return int(fd[0])
-
-    async def _borrow(self) -> Maker:
-        """An idle maker."""
-        until = trio.current_time() + self._deadline
-        while (maker := self._makers.pick()) is not None and not maker.idle():
-            self.on_wait()
-            with trio.move_on_at(until):
-                await self._makers.wait()
-            if trio.current_time() >= until:
-                raise _Refused(self._on_error, "maker: deadline")
-        if maker is None:
-            if self._makers.lost:
-                raise _Refused(self._on_error, "maker: lost")
-            raise _Refused(EPERM, "no maker to give it, for seccompd is not root")
-        return maker
 
 
 def _refusal(inject: Inject, flags: int) -> int:
@@ -387,5 +368,5 @@ def _content(text: str) -> int:
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
     except OSError as error:
         os.close(file)
-        raise _Refused(error.errno or EPERM, "opening what is given") from None
+        raise Refused(error.errno or EPERM, "opening what is given") from None
     return file

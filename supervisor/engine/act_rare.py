@@ -53,10 +53,7 @@ class RareActors:
     @cached_property
     def opener(self) -> Opener:
         """Who gives descriptors."""
-        return Opener(
-            self._resolvers, self._makers, on_error=self._policy.on_error, lent=self._policy.lent,
-            limits=self._limits,
-        )  # fmt: skip
+        return Opener(self._resolvers, self._makers, self._policy, self._limits)
 
     def _has(self, part: str) -> bool:
         return part in vars(self)
@@ -78,7 +75,7 @@ class RareActors:
         if self._has("mounter"):
             self.mounter.take(on_error=on_error, most=policy.max_mounts, limits=limits)
         if self._has("opener"):
-            self.opener.take(on_error=on_error, lent=policy.lent, limits=limits)
+            self.opener.take(policy, limits)
 
     def close(self) -> None:
         """Ends what they have begun."""

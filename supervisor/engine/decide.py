@@ -19,7 +19,7 @@ from supervisor.model import Arg, Decision, Facts, Outcome, Snapshot, Verdict
 from supervisor.plans import Plan
 from supervisor.policy.compiled import CompiledPolicy
 
-COMPANIONS = frozenset({"node_files", "umounts", "peer_names"})
+COMPANIONS = frozenset({"node_files", "umounts", "peer_names", "loops"})
 _MOUNT = "mount"
 OPEN: Final = "open"
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.

@@ -264,6 +264,9 @@ class Session:
             # all else is a failure of ours, and the kernel knows a name, too
             known = errno in (0, EFAULT, EINVAL)
             outcome = outcome._replace(errno=errno if known else 0, left_alone=not known)
+        if outcome.filled is not None:
+            errno = receiver.fill(id_, snapshot.tid, *outcome.filled)
+            outcome = outcome._replace(errno=self._unreadable(errno) if errno else 0)
         decision = outcome.decision or ruling.decision
         reply = reply_of(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.

@@ -33,10 +33,11 @@ _NULL_POINTER: int = lib.SD_NULL
 # A key begins with these, and each of its strings with the last one.
 _CALL = struct.Struct("=Ii")
 _LENGTH = struct.Struct("=i")
+_NUMBER = struct.Struct("=I")
 
 _READ = {
     Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA, Kind.HOW: lib.SD_HOW,
-    Kind.ADDRESS: lib.SD_ADDRESS, Kind.DESTINATION: lib.SD_DESTINATION,
+    Kind.LOOP: lib.SD_LOOP, Kind.ADDRESS: lib.SD_ADDRESS, Kind.DESTINATION: lib.SD_DESTINATION,
     Kind.MESSAGE: lib.SD_MESSAGE, Kind.MESSAGES: lib.SD_MESSAGES, Kind.BUFFER: lib.SD_BUFFER,
 }  # fmt: skip
 _SENT = frozenset((Kind.MESSAGE, Kind.MESSAGES, Kind.BUFFER))
@@ -221,7 +222,13 @@ class Receiver:
 
     def write(self, id_: int, tid: int, address: int, value: int) -> int:
         """Writes a 32-bit number to a waiting caller's memory: 0 or an errno."""
-        return -int(lib.sd_receiver_write(self._pointer, id_, tid, address, value))
+        return self.fill(id_, tid, address, _NUMBER.pack(value & 0xFFFFFFFF))
+
+    def fill(self, id_: int, tid: int, address: int, data: bytes) -> int:
+        """Writes bytes there: 0 or an errno."""
+        return -int(
+            lib.sd_receiver_write(self._pointer, id_, tid, address, data, len(data))
+        )
 
     def name(self, id_: int, tid: int, address: int, length_at: int, data: bytes) -> int:
         """Writes a struct sockaddr and its length to a waiting caller's memory, as getpeername(2)

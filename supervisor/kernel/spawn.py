@@ -74,6 +74,7 @@ def spawn_maker(
     *,
     lent: Sequence[Inject] = (),
     real_nodes: bool = True,
+    mark: str = "",
 ) -> Helper:
     """Forks a maker; needs root's privileges in the initial user namespace.
 
@@ -83,7 +84,8 @@ def spawn_maker(
     count) of the target's user namespace; none: it has none of its own. `mounts` is what it may
     ever mount, and `userns` the target's user namespace, for whose ids it is mounted. Without
     `real_nodes` it makes those that can be opened only to be mounted, so that none of them stays.
-    `lent` are devices, files and directories that it lends for opens.
+    `lent` are devices, files, directories and loop devices that it lends for opens; `mark`, a
+    secret, is by what the makers of one session know the loop devices again that are its own.
     """
     keep = (
         _kept("struct sd_range[]", [tuple(r) for r in uids]),
@@ -100,6 +102,8 @@ def spawn_maker(
     bounds.userns = -1 if userns is None else userns
     bounds.no_real_nodes = not real_nodes
     things, paths = _lent(lent)
+    paths.append(name := _kept("char[]", mark.encode()))
+    bounds.mark = name
     bounds.lent, bounds.lent_count = things, len(lent)
     child = ffi.new("struct sd_child *")
     check(lib.sd_maker_spawn(bounds, child), "fork")
@@ -117,6 +121,9 @@ def _lent(lent: Sequence[Inject]) -> tuple[Any, list[Any]]:
             kind, thing.major, thing.minor = inject.device
             thing.type = ord(kind)
             continue
+        if inject.loops is not None:
+            first, last = inject.loops
+            thing.minor, thing.loops = first, last - first + 1
         name = inject.file or inject.directory
         if name is not None:
             paths.append(path := _kept("char[]", os.fsencode(name)))

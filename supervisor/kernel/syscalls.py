@@ -43,6 +43,7 @@ class Kind(StrEnum):
     DATA = "data"
     OPEN_FLAGS = "open_flags"
     HOW = "how"
+    LOOP = "loop"
     MOUNT_FLAGS = "mount_flags"
     POINTER = "pointer"
     ID = "id"
@@ -66,12 +67,17 @@ class Kind(StrEnum):
 
     @property
     def is_string(self) -> bool:
-        """Whether it points to something that is read and decided on: a string, an address, or
-        struct open_how (HOW).
+        """Whether it points to something that is read and decided on: a string, an address,
+        struct open_how (HOW), or what an ioctl of a loop device takes (LOOP).
 
         All but PATH and ADDRESS may be NULL, or a message without an address, which is 0.
         """
-        return self in (Kind.PATH, Kind.TEXT, Kind.DATA, Kind.HOW) or self.is_address
+        return self.is_struct or self in (Kind.PATH, Kind.TEXT, Kind.DATA) or self.is_address
+
+    @property
+    def is_struct(self) -> bool:
+        """Whether that is bytes, and no text."""
+        return self in (Kind.HOW, Kind.LOOP)
 
     @property
     def is_address(self) -> bool:

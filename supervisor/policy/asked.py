@@ -280,7 +280,7 @@ def asked_of(spec: CallSpec, values: tuple[Arg, ...], arch: int) -> Asked:
         raise ValueError(f"{ARCH_NAMES.get(arch, hex(arch))} has no {spec.name}")
     strings = [
         value for value, param in zip(values, spec.params, strict=True)
-        if isinstance(value, bytes) and not param.kind.is_address and param.kind is not Kind.HOW
+        if isinstance(value, bytes) and not param.kind.is_address and not param.kind.is_struct
     ]  # fmt: skip
     if any(b"\0" in value for value in strings):
         raise ValueError("no argument has a NUL in it: the kernel would read no further")

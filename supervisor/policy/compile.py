@@ -137,6 +137,10 @@ def _served(
         peer_names=any(
             rules.names_peers for rules in sets.values() if isinstance(rules, SocketRules)
         ),
+        loops=any(
+            one.loops is not None
+            for rules in sets.values() if isinstance(rules, OpenRules) for one in rules.lent
+        ),
     )
     out: list[CallSpec] = []
     for name, family in families.items():

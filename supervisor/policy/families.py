@@ -152,12 +152,14 @@ class Needs:
     """What the rules of a policy may come to, for whose sake there are companions.
 
     `realises` holds the `realise` setting of every rule that may make a node; `mounts`: a rule
-    mounts something; `peer_names`: one has getpeername(2) show what was asked for.
+    mounts something; `peer_names`: one has getpeername(2) show what was asked for; `loops`: one
+    gives loop devices.
     """
 
     realises: frozenset[str] = frozenset()
     mounts: bool = False
     peer_names: bool = False
+    loops: bool = False
 
 
 class FamilySpec:

@@ -249,6 +249,13 @@ _INJECT: Schema = {
             "type": "string", "pattern": "^/",
             "description": "a directory of the host's, with what is below it",
         },
+        "loops": {
+            "anyOf": [
+                {"type": "string", "pattern": "^[0-9]+(-[0-9]+)?$"},
+                {"type": "integer", "minimum": 0},
+            ],
+            "description": "loop devices with these numbers, for losetup and mount -o loop",
+        },
         "content": {"type": "string", "description": "a file that has this in it"},
         "access": {"enum": list(GRANTS), "description": "what the caller may do with it, at most"},
     },

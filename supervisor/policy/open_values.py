@@ -13,7 +13,10 @@ from supervisor.policy.values import near, parse_node, wrong
 _WORDS: Final = tuple(ACCESS_WORDS.values())
 # What a grant may be for.
 GRANTS: Final = ("read-only", "read-write")
-_THINGS: Final = ("device", "file", "directory", "content")
+_THINGS: Final = ("device", "file", "directory", "content", "loops")
+# As many as one rule can give; and as many as the kernel has numbers for.
+LOOPS_MAX: Final = 64
+_LAST_LOOP: Final = (1 << 20) - 1
 CONTENT_MAX: Final = 1 << 18
 _PATH_MAX: Final = 4096
 
@@ -26,7 +29,7 @@ def parse_access(value: object) -> str:
 
 
 def parse_inject(setting: object) -> Inject:
-    """What `inject` gives: one thing, and for all but content the access that goes with it."""
+    """What `inject` gives: one thing, and of some the access that goes with it."""
     if not isinstance(setting, dict):
         raise wrong('inject takes what is given, such as inject: {device: "char 10:229"}')
     for key in setting:
@@ -36,6 +39,10 @@ def parse_inject(setting: object) -> Inject:
     if len(things) != 1:
         raise wrong(f"inject gives one thing: {', '.join(_THINGS)}")
     thing = things[0]
+    if thing == "loops":
+        if "access" in setting:
+            raise wrong("loops take no access: it is that of the image")
+        return Inject(loops=_loops(setting["loops"]), writes=True)
     access = setting.get("access", "read-write" if thing == "device" else "read-only")
     if access not in GRANTS:
         raise wrong(f"unknown access {access!r}" + near(str(access), list(GRANTS)))
@@ -64,6 +71,21 @@ def _path(thing: str, value: Any) -> str:
     if len(value.encode("utf-8", "surrogateescape")) >= _PATH_MAX:
         raise wrong("no path is as long as that")
     return value
+
+
+def _loops(value: Any) -> tuple[int, int]:
+    """The first and the last number."""
+    first, dash, last = str(value).partition("-")
+    if isinstance(value, bool) or not _is_number(first) or not _is_number(last if dash else first):
+        raise wrong('loops are numbers of loop devices, such as "64-71"')
+    low, high = int(first), int(last if dash else first)
+    if not low <= high < low + LOOPS_MAX or high > _LAST_LOOP:
+        raise wrong(f"loops are at most {LOOPS_MAX} numbers, of no more than {_LAST_LOOP}")
+    return low, high
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 7
 
 
 def _content(value: Any) -> str:

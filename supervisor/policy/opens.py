@@ -121,6 +121,7 @@ class OpenRule(Rule):
             None if inject is None
             else [
                 inject.device, inject.file, inject.content, inject.writes, inject.directory,
+                inject.loops,
             ],
         ]  # fmt: skip
 
@@ -131,8 +132,11 @@ class OpenRule(Rule):
         place, verdict, value, _, silent, _, globs, caller, audit = rule
         what = None
         if inject is not None:
-            device, *others = inject
-            what = Inject(None if device is None else tuple(device), *others)
+            device, file, content, writes, directory, loops = inject
+            what = Inject(
+                None if device is None else tuple(device), file, content, writes, directory,
+                None if loops is None else tuple(loops),
+            )
         return cls(
             place, Verdict(verdict), value, silent=silent,
             globs=None if globs is None else tuple(globs),

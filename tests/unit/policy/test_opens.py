@@ -6,7 +6,7 @@ import pytest
 
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.opening import pack_how
-from supervisor.kernel.simulate import action_text
+from supervisor.kernel.simulate import action_text, run
 from supervisor.kernel.syscalls import I386, X86_64
 from supervisor.model import Facts, Inject, Verdict
 from supervisor.policy.asked import Asked
@@ -20,6 +20,7 @@ from tests.support.policies import policy
 KVM = '{path: /dev/kvm, do: {inject: {device: kvm}}}'
 INFO = '{path: /proc/cpuinfo, access: read-only, do: {inject: {content: "none"}}}'
 MODELS = '{path: /srv/models, do: {inject: {directory: /models}}}'
+LOOPS = '{path: [/dev/loop-control, "/dev/loop*"], do: {inject: {loops: "64-71"}}}'
 ANY_NET = '{path: "/dev/net/*", do: {inject: {device: tun}}}'
 
 
@@ -161,9 +162,26 @@ def test_what_leaves_the_kernel(arch: int) -> None:
     assert action_text(asked('open("/x", O_RDWR)', arch).filtered(none.filter).action) == "allow"
 
 
+@pytest.mark.parametrize("arch", [X86_64, I386])
+def test_ioctls_of_loop_devices_leave_the_kernel(arch: int) -> None:
+    """Where a rule gives some; no others."""
+    loops = opens(KVM, LOOPS)
+    number = {X86_64: 16, I386: 54}[arch]
+    for op, notified in (
+        (0x4BFF, False), (0x4C00, True), (0x4C0A, True), (0x4C82, True), (0x4CFF, True),
+        (0x4D00, False), (0x1_0000_4C00, True), (0x0001_4C00, False), (0x5401, False),
+    ):
+        if op >> 32 and arch == I386:
+            continue
+        action = action_text(run(loops.filter, number, arch, [3, op, 0, 0, 0, 0]).action)
+        assert action == ("notify" if notified else "allow"), hex(op)
+    found = run(opens(KVM).filter, number, arch, [3, 0x4C00, 0, 0, 0, 0]).action
+    assert action_text(found) == "allow"
+
+
 def test_there_and_back() -> None:
     rules = opens(
-        KVM, INFO, MODELS,
+        KVM, INFO, MODELS, LOOPS,
         '{path: [/a, "/b/*"], uid: 3, do: {inject: {file: /srv/x, access: read-write}}}',
         '{path: /c, mode: audit, do: {inject: {device: "block 7:0", access: read-only}}}',
     )  # fmt: skip
@@ -172,6 +190,7 @@ def test_there_and_back() -> None:
     assert isinstance(again.families["open"], OpenRules)
     assert again.lent == (
         Inject(("c", 10, 232), writes=True), Inject(directory="/models"),
+        Inject(loops=(64, 71), writes=True),
         Inject(file="/srv/x", writes=True),
     )  # fmt: skip
 
@@ -191,6 +210,11 @@ def test_there_and_back() -> None:
         ("{path: /a, do: {inject: {directory: /x, file: /x}}}", "inject gives one thing"),
         ("{path: /a, do: {inject: {content: x, access: read-write}}}", "read-only"),
         ("{path: /a, do: {inject: {devise: kvm}}}", "did you mean device"),
+        ("{path: /a, do: {inject: {loops: x}}}", "numbers of loop devices"),
+        ("{path: /a, do: {inject: {loops: 9-8}}}", "at most 64 numbers"),
+        ("{path: /a, do: {inject: {loops: 0-64}}}", "at most 64 numbers"),
+        ("{path: /a, do: {inject: {loops: 1048576}}}", "at most 64 numbers"),
+        ("{path: /a, do: {inject: {loops: 8, access: read-only}}}", "loops take no access"),
         ("{path: /a, access: read, do: {inject: {device: kvm}}}", "unknown access"),
     ],
 )
