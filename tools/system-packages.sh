@@ -67,6 +67,7 @@ for goal in "$@"; do
 		need fuse2fs command_there fuse2fs
 		need squashfs-tools command_there mksquashfs
 		need squashfuse command_there squashfuse
+		need fuse3 command_there fusermount3
 		need ntfs-3g command_there mkntfs
 		need exfat-fuse command_there mount.exfat-fuse
 		need exfatprogs command_there mkfs.exfat
