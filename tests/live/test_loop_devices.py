@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -11,17 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.inside import wait_for
+from tests.support.loops import FIRST, LAST, attached, none_is_left, removed
 from tests.support.people import Person, python
 from tests.support.program import Started, run
 from tests.support.scratch import scratch
 
 pytestmark = pytest.mark.needs("losetup", "mkfs.ext4", "busybox")
 
-# Numbers that nobody else on this machine has, another run of these tests neither.
-FIRST = 1000 + os.getpid() % 10_000 * 4
-LAST = FIRST + 3
-CTL_REMOVE = 0x4C81
 RULES = f"""
 version: 1
 name: loops
@@ -61,20 +56,8 @@ def config(fd, flags=0, encrypted=0):
 def place(root: Person) -> Iterator[Path]:
     with scratch(0o777, "/var/tmp") as folder:
         (folder / "rules.yaml").write_text(RULES)
-        try:
+        with removed():
             yield folder
-        finally:
-            for number in range(FIRST, LAST + 1):
-                if is_attached(number):
-                    subprocess.run(["losetup", "-d", f"/dev/loop{number}"], check=False)
-            control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
-            none_is_left()
-            for number in range(FIRST, LAST + 1):
-                try:
-                    fcntl.ioctl(control, CTL_REMOVE, number)
-                except OSError:
-                    assert not Path(f"/sys/block/loop{number}").exists()
-            os.close(control)
 
 
 @pytest.fixture
@@ -87,19 +70,6 @@ def image(place: Path, root: Person) -> Iterator[Path]:
     os.chown(path, root.inner_root, root.inner_root)
     yield path
     path.unlink()
-
-
-def is_attached(number: int) -> bool:
-    """As the host sees it."""
-    return Path(f"/sys/block/loop{number}/loop").exists()
-
-
-def attached() -> list[int]:
-    return [number for number in range(FIRST, LAST + 1) if is_attached(number)]
-
-
-def none_is_left() -> None:
-    wait_for(attached, lambda found: not found, seconds=5)
 
 
 def options(place: Path) -> tuple[str, str]:

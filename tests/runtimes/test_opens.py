@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from tests.support.bundles import bundle
 from tests.support.daemon import serving
+from tests.support.loops import FIRST, LAST, none_is_left, removed
 from tests.support.people import Person
 from tests.support.scratch import scratch
 
@@ -20,6 +23,20 @@ syscalls:
     - {path: /proc/cpuinfo, do: {inject: {content: "processor : 0\\n"}}}
     - {path: /srv/zeroes, do: {inject: {device: zero, access: read-only}}}
     - {path: /srv/licence, do: {inject: {file: PLACE/licence}}}
+    - {path: /srv/read, do: {inject: {directory: PLACE/read}}}
+"""
+LOOPS = f"""
+version: 1
+match: {{door: oci}}
+syscalls:
+  mknod:
+    - {{devices: ["block 7:{FIRST}-{LAST}", "char 10:237"], do: {{emulate: {{realise: closed}}}}}}
+  open:
+    - {{path: [/dev/loop-control, "/dev/loop*"], do: {{inject: {{loops: "{FIRST}-{LAST}"}}}}}}
+  mount:
+    otherwise: kernel
+    rules:
+      - {{fstype: ext4, source: "block 7:{FIRST}-{LAST}", do: {{emulate: {{via: kernel}}}}}}
 """
 
 
@@ -28,6 +45,8 @@ def place() -> Iterator[Path]:
     with scratch(0o755) as folder:
         (folder / "licence").write_text("secret\n")
         (folder / "licence").chmod(0o600)
+        (folder / "read").mkdir()
+        (folder / "read" / "below").write_text("below\n")
         yield folder
 
 
@@ -39,7 +58,35 @@ def test_a_container(root: Person, place: Path, runtime: str) -> None:
         with bundle(place, profile, runtime=runtime) as box:
             done = box.run(
                 "cat /proc/cpuinfo /srv/licence; head -c 2 /srv/zeroes | od -An -tx1;"
-                "true 3<>/srv/zeroes"
+                "cd /dev; exec 4</srv/read; cat /proc/self/fd/4/below; true 3<>/srv/zeroes"
             )
-            assert done.stdout.split() == ["processor", ":", "0", "secret", "00", "00"]
+            assert done.stdout.split() == ["processor", ":", "0", "secret", "00", "00", "below"]
             assert "denied" in done.stderr
+
+
+@pytest.mark.needs("losetup", "mkfs.ext4", "busybox")
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_loop_devices(root: Person, place: Path, runtime: str) -> None:
+    """In a /dev of the runtime's, below a device cgroup that does not know them."""
+    nodes = " ".join(map(str, range(FIRST, LAST + 1)))
+    script = f"""
+    cd /tmp
+    mknod /dev/loop-control c 10 237
+    for number in {nodes}; do mknod /dev/loop$number b 7 $number; done
+    mkdir there
+    busybox mount -o loop -t ext4 /image there && echo kept >there/kept && busybox umount there
+    loop=$(busybox losetup -f)
+    busybox losetup $loop /image && mount -t ext4 $loop there && cat there/kept
+    umount there; busybox losetup -d $loop; echo $loop
+    """
+    with removed(), serving(root, place, {"loops": LOOPS}) as daemon:
+        profile = daemon.profile("loops", "--runtime", runtime)
+        with bundle(place, profile, runtime=runtime) as box:
+            image = box.root / "image"
+            with image.open("wb") as file:
+                file.truncate(4 << 20)
+            subprocess.run(["mkfs.ext4", "-q", "-E", "nodiscard", str(image)], check=True)
+            os.chown(image, box.first_id, box.first_id)
+            done = box.run(script)
+            assert done.stdout.split() == ["kept", f"/dev/loop{FIRST}"], done.stderr
+            none_is_left()
