@@ -277,8 +277,8 @@ class Outcome(NamedTuple):
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
     `told` a number that is to be written to the caller's memory first, with where; `named` an
     address, with where that and its length are written; `filled` bytes, with where. `give`: the
-    caller gets a descriptor. `tcp`: of a connection. `errand`: the struct sd_socket with which equal
-    calls can be made again without a decision.
+    caller gets a descriptor. `tcp`: of a connection. `errand`: the struct sd_socket with which
+    equal calls can be made again without a decision.
     """
 
     errno: int
