@@ -7,6 +7,7 @@ import difflib
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TextIO
@@ -121,10 +122,16 @@ def _name(out: str | None) -> str:
 
 
 def _contents(base: str) -> dict[str, OpenRule]:
-    """The rules of a policy that give a content, by their places."""
+    """The rules of a policy that give a content, by their places; without those at the same line
+    of files of the same name, which a record does not tell apart.
+    """
     family = compile_named(base, _TRAITS, FAMILIES).families.get("open")
-    rules = (rule for rule in (family.rules if family else ()) if isinstance(rule, OpenRule))
-    return {rule.place: rule for rule in rules if rule.inject and rule.inject.content is not None}
+    rules = [rule for rule in (family.rules if family else ()) if isinstance(rule, OpenRule)]
+    places = Counter(rule.place for rule in rules)
+    return {
+        rule.place: rule for rule in rules
+        if rule.inject and rule.inject.content is not None and places[rule.place] == 1
+    }  # fmt: skip
 
 
 def _merge(name: str, learned: Learned, show: TextIO) -> str:

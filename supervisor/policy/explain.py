@@ -23,6 +23,7 @@ from supervisor.policy.mounts import MountRule, split_options
 from supervisor.policy.opens import OpenRule, how_of, may_match
 from supervisor.policy.rules import Rule
 from supervisor.policy.sockets import (
+    ADDRESS_KEYS,
     AnyRule,
     AnyRules,
     SocketRule,
@@ -96,6 +97,7 @@ def _tried(rules: AnyRules, asked: Asked, facts: Facts | None) -> Iterator[Tried
             key, text = _of_node(rule, asked, facts)
         elif isinstance(rule, SocketRule):
             key, text = _of_socket(rule, asked, facts)
+            key = ADDRESS_KEYS.get(asked.spec.family, key) if key == "to" else key
         else:
             key, text = _of_mount(rule, asked, facts)
         yield Tried(rule.place, look, key, text)

@@ -18,15 +18,12 @@ from typing import Any, Final
 from supervisor.model import Decision, Verdict
 from supervisor.policy.boxes import Box, Budget, Index, TooMany, meet, without
 from supervisor.policy.shapes import Shape, shapes_of
-from supervisor.policy.sockets import AnyRule, AnyRules
+from supervisor.policy.sockets import ADDRESS_KEYS, AnyRule, AnyRules
 from supervisor.policy.source import Source, rule_node
 from supervisor.policy.values import REFUSALS
 
 # More than policies of ten thousand rules need that somebody has written.
 _STEPS_MAX: Final = 5_000_000
-# Texts whose key has another name in a family.
-_KEYS: Final = {("bind", "to"): "address"}
-
 
 @dataclass(frozen=True, slots=True)
 class Race:
@@ -148,7 +145,7 @@ def _report(source: Source, family: str, section: Any, rules: AnyRules) -> None:
         else:
             what = "`continue`"
             node = node.at(("do",))
-        named = [_KEYS.get((family, text), text) for text in race.texts]
+        named = [ADDRESS_KEYS.get(family, text) if text == "to" else text for text in race.texts]
         texts = " and ".join(named) or "program"
         source.at(
             node,

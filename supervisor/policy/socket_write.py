@@ -8,6 +8,7 @@ from typing import Any, Final
 from supervisor.kernel.addresses import Address, ip_text
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
+from supervisor.policy.sockets import ADDRESS_KEYS
 
 # What may be said beside where a call is led to, as records have it.
 LEAD_SETTINGS: Final = ("by", "rest", "wait", "peername")
@@ -16,7 +17,7 @@ _Pick = Callable[[Iterable[bytes]], list[str]]
 
 def where_of(family: str) -> str:
     """The key for addresses in rules of a family."""
-    return "address" if family == "bind" else "to"
+    return ADDRESS_KEYS.get(family, "to")
 
 
 def socket_rule(asked: Asked) -> str:

@@ -35,6 +35,8 @@ Ports = tuple[int, int]
 OPERATIONS: Final = {
     "connect": "connect", "bind": "bind", "sendto": "send", "sendmsg": "send", "sendmmsg": "send",
 }  # fmt: skip
+# The key of addresses and networks, where it is not `to`.
+ADDRESS_KEYS: Final = {"bind": "address"}
 _AS_ASKED: Final = SocketSettings()
 _CONNECTED: Final = "without an address it goes where the socket is connected to"
 _VERSIONS: Final = {"inet": 4, "inet6": 6}

@@ -324,6 +324,9 @@ def test_why_and_what_would_allow_it() -> None:
     assert found.filtered == "notify"
     (tried,) = found.tried
     assert (tried.key, tried.objection) == ("port", "10.0.0.1 port 80 is not 443")
+    other = connect('address: "10.0.0.0/8", do: emulate', family="bind")
+    (tried,) = explain(other, parse(FAMILIES, "bind addr=11.0.0.1:80")).tried
+    assert tried.key == "address"
     allowed = smallest(policy.families["connect"], asked, None, FAMILIES, "host")
     assert allowed == ('{to: "10.0.0.1", port: 80, do: emulate}', "")
     asked = parse(FAMILIES, 'connect(3, {sa_family=AF_UNIX, sun_path="/run/x"}, 110)')
