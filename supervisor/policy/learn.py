@@ -33,7 +33,6 @@ from supervisor.policy.learned import (
 from supervisor.policy.match import glob_matches
 from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
-from supervisor.policy.open_values import parse_inject
 from supervisor.policy.opens import how_of
 from supervisor.policy.socket_write import socket_rules
 from supervisor.policy.traits import Traits
@@ -166,8 +165,8 @@ def _given(said: Mapping[str, Any]) -> str:
     pairs = [(key, write.quoted(str(value))) for key, value in said.items() if key != "access"]
     if "device" in said:
         pairs = [("device", write.quoted(device_text(parse_device(said["device"]))))]
-    inject = parse_inject(said)
-    if inject.writes != ("device" in said):
+    usual = "read-write" if "device" in said else "read-only"
+    if said.get("access", usual) != usual:
         pairs.append(("access", said["access"]))
     return write.rule(pairs)
 

@@ -355,6 +355,7 @@ syscalls:
     - {path: /proc/kcore, do: {inject: {file: /proc/kcore}}}
     - {path: /kernel, do: {inject: {directory: /proc}}}
     - {path: /etc/text, do: {inject: {content: "text"}}}
+    - {path: "/dev/loop*", do: {inject: {loops: "64-71"}}}
 """
 FACTS = Facts(
     None, 0, 0, None, None, 5, 7, frozenset({"mknod"}), b"/bin/sh", b"/a/b",
@@ -372,6 +373,7 @@ ASKED = [
     'connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("198.51.100.1")}, 16)',
     'open("/dev/net/tun", O_RDWR)',
     'open("/etc/key", O_RDONLY)',
+    'open("/dev/loop64", O_RDWR)',
     'open("/srv/read", O_RDONLY|O_DIRECTORY)',
     'open("/srv/write", O_RDONLY)',
 ]  # fmt: skip
