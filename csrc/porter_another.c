@@ -46,31 +46,6 @@ int sd_another_is_needed(int sock, int domain, int family)
 	return domain != family;
 }
 
-/* ---- which sockets are ours ---- */
-
-/* The last of them; who asks about an older one hears what its own protocol says. */
-enum { REMEMBERED = 4096 };
-static uint64_t made[REMEMBERED];
-static uint32_t made_count;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void remember(uint64_t cookie)
-{
-	pthread_mutex_lock(&lock);
-	made[made_count++ % REMEMBERED] = cookie;
-	pthread_mutex_unlock(&lock);
-}
-
-int sd_another_was_made(uint64_t cookie)
-{
-	int found = 0;
-	pthread_mutex_lock(&lock);
-	for (uint32_t i = 0; cookie && !found && i < REMEMBERED && i < made_count; i++)
-		found = made[i] == cookie;
-	pthread_mutex_unlock(&lock);
-	return found;
-}
-
 /* ---- what can be replaced ---- */
 
 /* The errno that the kernel has for a connect in that state; 0: nothing has come of the socket yet. */
@@ -197,11 +172,21 @@ static int in_a_thread(struct making *making)
 	return making->result;
 }
 
-static int is_our_network(int net_ns)
+int sd_is_our_network(int net_ns)
 {
 	struct stat theirs, ours;
 	return !fstat(net_ns, &theirs) && !stat("/proc/self/ns/net", &ours) &&
 	       theirs.st_ino == ours.st_ino && theirs.st_dev == ours.st_dev;
+}
+
+int sd_is_of_our_network(int sock)
+{
+	int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (own < 0)
+		return 1; /* what nobody knows is not given away */
+	int same = same_network(own, sock);
+	close(own);
+	return same;
 }
 
 /* In the caller's network namespace, if that is its socket's, too: one of elsewhere, which somebody has
@@ -211,7 +196,11 @@ static int in_its_network(const struct sd_another *another, struct making *makin
 	if (another->net_ns < 0)
 		return -EPERM;
 	int sock;
-	if (is_our_network(another->net_ns)) {
+	if (another->hosted) {
+		sock = socket(making->family, making->type | SOCK_CLOEXEC, making->protocol);
+		return sock < 0 ? -errno : sock;
+	}
+	if (sd_is_our_network(another->net_ns)) {
 		sock = socket(making->family, making->type | SOCK_CLOEXEC, making->protocol);
 		sock = sock < 0 ? -errno : sock;
 	} else {
@@ -249,7 +238,8 @@ int sd_another_make(struct sd_another *another, int family, const struct sd_call
 	if (another->sock < 0)
 		return refuse(another->sock, why, SD_SOCKET_NETWORK);
 	error = sd_options_carry(old, another->sock, another->domain, family);
-	if (!error && another->domain != AF_UNIX && family != AF_UNIX)
+	/* what it is bound to is an address of its own network */
+	if (!error && !another->hosted && another->domain != AF_UNIX && family != AF_UNIX)
 		error = carry_address(old, another->sock, family);
 	return error ? refuse(error, why, SD_SOCKET_CARRY) : 0;
 }
@@ -290,6 +280,6 @@ int sd_another_install(const struct sd_another *another, int listener, uint64_t 
 	while (ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &give) < 0)
 		if (errno != EINTR)
 			return errno == ENOENT ? -ESRCH : -errno;
-	remember(sd_socket_cookie(another->sock));
+	sd_keep_cookie(SD_MADE, sd_socket_cookie(another->sock));
 	return 0;
 }

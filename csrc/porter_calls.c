@@ -109,8 +109,10 @@ static int64_t lead_elsewhere(const struct sd_errand *errand, int sock, struct s
 	int is_led = errand->flags & SD_SOCKET_REDIRECTED;
 	/* nor is the kernel asked about a path that only a unix socket would have followed */
 	int refused = is_led || errand->asked_family == AF_UNIX ? as_asked(errand, sock, done->domain) : 0;
-	if (refused && !sd_another_was_made(done->cookie))
+	if (refused && !sd_has_cookie(SD_MADE, done->cookie))
 		return refuse(done, refused, SD_SOCKET_KERNEL);
+	if (done->replaced) /* by one of another network, whose family may be another one, too */
+		return 0;
 	if (!is_led || !sd_another_is_needed(sock, done->domain, family_of(errand)))
 		return 0;
 	/* a socket that sends here and there cannot be one of both protocols */
@@ -184,7 +186,8 @@ static int set_options(const struct sd_errand *errand, int sock, const struct sd
 {
 	if (!errand->set_count)
 		return 0;
-	int error = sd_porter_raise();
+	/* over the host's network nobody has more rights than everybody */
+	int error = done->hosted ? 0 : sd_porter_raise();
 	if (!error)
 		error = sd_options_set(sock, errand->set, errand->set_count);
 	int lowered = sd_porter_lower(errand->flags & SD_SOCKET_AS_CALLER ? &hold->caller : NULL);
@@ -197,17 +200,22 @@ static int64_t call(struct sd_errand *errand, struct sd_hold *hold, int path, st
 {
 	struct sockaddr_un by_path;
 	int sock = hold->sock;
+	int family = done->domain;
+	if (sd_another_is_needed(sock, done->domain, family_of(errand)))
+		family = family_of(errand);
 	if (done->replaced) {
-		int made = sd_another_make(&hold->another, family_of(errand), &hold->caller, &done->why);
+		int made = sd_another_make(&hold->another, family, &hold->caller, &done->why);
 		if (made)
 			return made;
 		sock = hold->another.sock;
-	} else if (errand->flags & SD_SOCKET_REDIRECTED && done->domain == AF_INET6) {
-		map_address(errand);
 	}
+	if (errand->flags & SD_SOCKET_REDIRECTED && family == AF_INET6)
+		map_address(errand);
 	int error = set_options(errand, sock, hold, done);
 	if (error)
 		return error;
+	if (errand->op == SD_SOCKET_LISTEN)
+		return sd_listen(sock, errand->call_flags, done);
 	void *address = errand->address;
 	socklen_t length = (socklen_t)errand->address_length;
 	if (path >= 0) {
@@ -230,7 +238,7 @@ static int64_t call(struct sd_errand *errand, struct sd_hold *hold, int path, st
 		message.msg_control = errand->more;
 		message.msg_controllen = (size_t)errand->control_length;
 	}
-	ssize_t sent = sendmsg(hold->sock, &message, errand->call_flags | MSG_NOSIGNAL);
+	ssize_t sent = sendmsg(sock, &message, errand->call_flags | MSG_NOSIGNAL);
 	return sent < 0 ? -errno : sent;
 }
 
@@ -240,7 +248,7 @@ static int is_whole(const struct sd_errand *errand, size_t size, size_t fds)
 	size_t needed = 2 + (errand->flags & SD_SOCKET_AS_CALLER ? 1 : 0) + (errand->with_path ? 1 : 0) +
 			(errand->flags & SD_SOCKET_WATCHED ? 1 : 0);
 	return size >= offsetof(struct sd_errand, more) && fds == needed &&
-	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_PEER &&
+	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_LISTEN &&
 	       errand->set_count <= SD_MOST_SET && errand->control_length >= 0 && errand->control_length <= SD_CONTROL_MAX &&
 	       errand->payload_length >= 0 && errand->payload_length <= SD_PAYLOAD_MAX &&
 	       errand->address_length >= 0 && errand->address_length <= SD_ADDRESS_MAX &&
@@ -275,7 +283,7 @@ static int64_t replace(const struct sd_errand *errand, const int *fds, const str
 {
 	int begun = family_of(errand) != AF_UNIX && !done->why &&
 		    (result == -EINPROGRESS || result == -EINTR);
-	if (result && !begun)
+	if (result < 0 && !begun)
 		return result;
 	int error = sd_another_install(&hold->another, fds[1], errand->id, fds[0], fds[2], errand->number);
 	if (error)
@@ -289,7 +297,7 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct sd_hol
 {
 	int64_t result = 0;
 	/* before it is asked whether the caller still waits; used only after that */
-	if (done->replaced)
+	if (done->replaced && hold->another.net_ns < 0)
 		hold->another.net_ns = openat(fds[2], "ns/net", O_RDONLY | O_CLOEXEC);
 	if (done->domain == AF_UNIX && errand->control_length)
 		result = sd_take_control(errand, fds, hold, done);
@@ -297,7 +305,11 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct sd_hol
 		result = sd_porter_become(errand->id, fds[1], fds[2], &hold->caller);
 		if (result)
 			refuse(done, 0, result == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_RIGHTS);
-		else
+		else if (done->hosted)
+			hold->caller.caps = 0; /* which mean nothing there, or too much */
+		if (!result && done->hosted)
+			result = sd_porter_lower(&hold->caller);
+		if (!result)
 			result = call(errand, hold, errand->with_path ? fds[3] : -1, done);
 	}
 	sd_porter_come_back();
@@ -314,7 +326,10 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 		return set_options(errand, hold->sock, hold, done);
 	if (errand->op == SD_SOCKET_PEER)
 		return getpeername(hold->sock, (struct sockaddr *)&peer, &size) ? -errno : 0;
-	int64_t error = fits(errand, hold, done);
+	int task = errand->flags & SD_SOCKET_AS_CALLER ? fds[2] : -1;
+	int64_t error = sd_which_network(errand, task, hold, done);
+	if (!error && errand->op != SD_SOCKET_LISTEN)
+		error = fits(errand, hold, done);
 	if (error)
 		return error;
 	if (errand->flags & SD_SOCKET_AS_CALLER)
@@ -340,6 +355,8 @@ int sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t
 	int sock = done->replaced ? hold.another.sock : hold.sock;
 	if (errand->op == SD_SOCKET_CONNECT && !result && !errand->kept)
 		sd_tell_tcp(sock, done);
+	if (errand->op == SD_SOCKET_BIND && !result && done->hosted)
+		sd_keep_cookie(SD_BOUND, done->cookie);
 	if (errand->flags & SD_SOCKET_WATCHED && !done->why) /* its set comes last */
 		sd_watch(fds[count - 1], sock, errand->mark, result);
 	if (result == -EINTR)

@@ -30,7 +30,7 @@ struct sd_errand { /* [pidfd, listener], and where they come along: task, path, 
 	uint32_t with_path, wait_ms;
 	uint32_t kept, reserved; /* enum sd_kept: what becomes of [pidfd, listener] */
 	int32_t asked_family, asked_length;
-	uint64_t id, mark;
+	uint64_t id, mark, network;
 	struct sd_set_option set[SD_MOST_SET];
 	char address[SD_ADDRESS_MAX];
 	char more[SD_CONTROL_MAX + SD_PAYLOAD_MAX]; /* control messages, then the data */
@@ -46,7 +46,7 @@ struct sd_errand_done {
 	int64_t result;
 	int32_t why, domain, type, patient;
 	uint64_t cookie;
-	int32_t replaced;
+	int32_t replaced, hosted;
 	uint32_t mss, rtt_us, pmtu, retransmits;
 };
 
@@ -140,8 +140,12 @@ struct sd_another {
 	int old;    /* the caller's own; lent */
 	int domain; /* of the caller's */
 	int net_ns; /* the caller's network namespace; -1 */
+	int hosted; /* it is to be of ours, and not of that one */
 };
 
+/* Whether a socket, or a network namespace, is of our own network. */
+SD_HIDDEN int sd_is_of_our_network(int sock);
+SD_HIDDEN int sd_is_our_network(int net_ns);
 /* Whether an IPv6 socket takes no IPv4 addresses. */
 SD_HIDDEN int sd_is_v6only(int sock);
 /* Whether what leads to an address of `family` cannot go by `sock`, which is of `domain`. */
@@ -153,11 +157,23 @@ SD_HIDDEN int sd_another_make(struct sd_another *another, int family, const stru
 /* Puts it at `number` of the caller's table, if what is there is the old one still. 0 or -errno */
 SD_HIDDEN int sd_another_install(const struct sd_another *another, int listener, uint64_t id,
 				 int pidfd, int task, int number);
-/* Whether the socket with this SO_COOKIE was put in the place of a caller's, who may still take it for
- * one of the first family. */
-SD_HIDDEN int sd_another_was_made(uint64_t cookie);
 /* SO_COOKIE: no other socket ever has the same; 0: not known */
 SD_HIDDEN uint64_t sd_socket_cookie(int sock);
+
+/* ---- porter_hosts.c ---- */
+
+struct sd_hold;
+/* In which network the call is to be made: says so in `errand`, `hold` and `done`. `task`: the caller's,
+ * -1 where that has not come along. 0 or the errno */
+SD_HIDDEN int64_t sd_which_network(struct sd_errand *errand, int task, struct sd_hold *hold,
+				   struct sd_errand_done *done);
+/* The last few thousand sockets that porters have put in the place of a caller's (who may still take them
+ * for ones of the first family), and that they have bound in the host's network: by SO_COOKIE. */
+enum sd_cookies { SD_MADE, SD_BOUND, SD_COOKIE_KINDS };
+SD_HIDDEN void sd_keep_cookie(enum sd_cookies what, uint64_t cookie);
+SD_HIDDEN int sd_has_cookie(enum sd_cookies what, uint64_t cookie);
+/* listen(2); of the host's network (done->hosted) no socket that no rule has bound. 0 or -errno */
+SD_HIDDEN int64_t sd_listen(int sock, int most, struct sd_errand_done *done);
 
 /* ---- porter_unix.c ---- */
 

@@ -138,6 +138,7 @@ enum sd_socket_op {
 	SD_SOCKET_SEND,
 	SD_SOCKET_LOOK, /* only what kind of socket it is; options are set */
 	SD_SOCKET_PEER, /* the same, and whether it is connected */
+	SD_SOCKET_LISTEN, /* call_flags is how many may wait */
 };
 
 enum sd_socket_flag {
@@ -148,6 +149,10 @@ enum sd_socket_flag {
 	SD_SOCKET_REDIRECTED = 16, /* the address is not the caller's own: an IPv6 socket takes an IPv4 one, and
 				    * where that is not enough another socket takes the caller's place */
 	SD_SOCKET_WATCHED = 32,    /* a set is to know the socket if it is connected, or about to be */
+	SD_SOCKET_HOST = 64,       /* the call is made in our own network, by a socket of that: for callers in
+				    * the container's, not in another one that they have made */
+	SD_SOCKET_GUARDED = 128,   /* callers may have such sockets: only HOST is made with one, of who is in
+				    * another network */
 };
 
 enum sd_socket_why { /* what an errno is about that the kernel has not said */
@@ -166,6 +171,7 @@ enum sd_socket_why { /* what an errno is about that the kernel has not said */
 	SD_SOCKET_CARRY,        /* what was set on it cannot be set on the new one */
 	SD_SOCKET_PLACE,        /* the new one cannot be put in its place */
 	SD_SOCKET_SET,          /* what is to be set on it cannot be */
+	SD_SOCKET_HOSTS,        /* it is of the host's network, and no rule has the call made there */
 };
 
 struct sd_socket { /* one call on a socket */
@@ -186,6 +192,7 @@ struct sd_socket { /* one call on a socket */
 			       * does not block is refused where that is known at once */
 	int32_t watch;        /* of WATCHED: an epoll set ... */
 	uint64_t mark;        /* ... and as what it is to know the socket */
+	uint64_t network;     /* the inode of the container's network namespace; 0: not known */
 	const char *control, *payload;
 	uint32_t set_count;   /* options that are set first */
 	struct sd_set_option set[SD_MOST_SET];
@@ -196,6 +203,7 @@ struct sd_socket { /* one call on a socket */
 	int32_t domain, type; /* of the socket */
 	int32_t patient;      /* a call on it waits for ever: no timeout is set (SO_SNDTIMEO) */
 	int32_t replaced;     /* another one was, or was to be, put in its place */
+	int32_t hosted;       /* it was made in the host's network */
 	uint64_t cookie;      /* SO_COOKIE of the socket that the caller has now */
 	uint32_t mss;         /* of a TCP connection that is there (TCP_INFO); 0: of none */
 	uint32_t rtt_us, pmtu, retransmits;

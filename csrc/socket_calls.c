@@ -121,6 +121,7 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	errand.kept = kept;
 	errand.id = call->id;
 	errand.mark = call->mark;
+	errand.network = call->network;
 	errand.set_count = call->set_count;
 	memcpy(errand.set, call->set, sizeof errand.set);
 	memcpy(errand.address, call->address, sizeof errand.address);
@@ -191,6 +192,7 @@ int sd_socket_answer(struct sd_socket *call, int porter, int linger_us)
 	call->type = done.type;
 	call->patient = done.patient;
 	call->replaced = done.replaced;
+	call->hosted = done.hosted;
 	call->cookie = done.cookie;
 	call->mss = done.mss;
 	call->rtt_us = done.rtt_us;

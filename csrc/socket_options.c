@@ -176,9 +176,12 @@ int sd_options_carry(int from, int to, int from_domain, int to_domain)
 	for (size_t i = 0; !error && i < sizeof of_both / sizeof *of_both; i++) {
 		const struct sd_option inet = {"", IPPROTO_IP, of_both[i].inet, 0};
 		const struct sd_option inet6 = {"", IPPROTO_IPV6, of_both[i].inet6, 0};
-		error = from_domain == AF_INET ? carry(from, inet, to, inet6)
-					       : carry(from, inet6, to, inet);
+		error = carry(from, from_domain == AF_INET ? inet : inet6, to,
+			      to_domain == AF_INET ? inet : inet6);
 	}
+	const struct sd_option only = {"", IPPROTO_IPV6, IPV6_V6ONLY, 0};
+	if (!error && from_domain == AF_INET6 && to_domain == AF_INET6)
+		error = carry(from, only, to, only);
 	return error;
 }
 

@@ -151,7 +151,7 @@ class SocketSettings:
     an IPv4 address is led to the IPv6 address that it has below this one (RFC 6052), as (16 bytes,
     bits that count). `balance`: it is led to one of several. `peername`: getpeername(2) shows the
     address that the caller asked for. `options`: names and values of what is set on the socket
-    before.
+    before. `host`: it is made in the host's network, where the container has another one.
     """
 
     redirect: bytes = b""
@@ -159,6 +159,7 @@ class SocketSettings:
     balance: Balance | None = None
     peername: bool = False
     options: tuple[tuple[str, int | str], ...] = ()
+    host: bool = False
 
 
 @dataclass(frozen=True, slots=True)

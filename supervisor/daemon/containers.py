@@ -194,6 +194,7 @@ class Containers:
         keeper = container.keeper
         keeper.on_first = None
         keeper.userns, container.target = target.userns, target
+        keeper.network = target.network
         container.subject = replace(container.subject, user_namespace=_kind(target))
         choice = self.policies.choose(container.subject)
         if choice.entry is not None:

@@ -68,6 +68,7 @@ class Keeper:
         self.limits = limits
         self.details: Mapping[str, Any] = order or {}
         self.userns = userns
+        self.network = 0  # the inode of the container's network namespace
         self._audit = audit
         self._lasting = lasting
         self._pace = pace
@@ -248,7 +249,8 @@ class Keeper:
     def _tell(self, slot: int, served: Served) -> None:
         """Gives the session a listener."""
         assert self._channel is not None
-        self._channel.tell({"listener": slot, "runtime": served.runtime}, served.fds)
+        order = {"listener": slot, "runtime": served.runtime, "network": self.network}
+        self._channel.tell(order, served.fds)
 
     def _heard(self, said: Mapping[str, Any]) -> None:
         """The session has let go of a slot; whoever says anything else has taken it over."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from errno import (
@@ -38,7 +37,7 @@ from supervisor.engine.socket_paths import SocketPath
 from supervisor.kernel import features
 from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX
 from supervisor.kernel.shim import lib
-from supervisor.kernel.task import interrupted, thread_group
+from supervisor.kernel.task import interrupted
 from supervisor.model import (
     Balance,
     Decision,
@@ -60,9 +59,7 @@ _PLAIN: Final = frozenset(family.to_bytes(2, "little") for family in (AF_INET, A
 # for the thread that will see to the signal.
 _ERESTARTSYS: Final = 512
 _MOST_READY: Final = 64
-_MSG_NOSIGNAL: Final = 0x4000
 _MSG_FASTOPEN: Final = 0x20000000
-_SOCK_STREAM: Final = 1
 _GONE: Final = "the caller has gone"
 _ERRORS: Final = {-ESRCH: _GONE, -EPIPE: "socket: the porter has gone"}
 # A signal that nobody has seen to for so many beats is this thread's, for all that can be known.
@@ -79,8 +76,10 @@ class Sockets:
     """Makes the calls of one session. `on_wait` is called before each time that it sleeps."""
 
     def __init__(
-        self, resolvers: Resolvers, *, name: str, on_error: int, limits: Limits = DEFAULT
+        self, resolvers: Resolvers, *, name: str, on_error: int, hosts: bool = False,
+        limits: Limits = DEFAULT,
     ) -> None:
+        """`name`: the session's. `hosts`: rules make calls in the host's network."""
         self._resolvers = resolvers
         self._porters = Porters()
         self._limits = limits
@@ -91,11 +90,17 @@ class Sockets:
         self._balancers = Balancers(name)
         self.names = PeerNames()
         self._errands = Errands(self._porters)
+        self.network = 0  # the inode of the container's network namespace; 0: not known
+        self._guarded = hosts
         self.patient = 0  # how many calls wait in porters
         self.on_wait: Callable[[], None] = lambda: None
 
-    def take(self, balances: Collection[Balance], *, on_error: int, limits: Limits) -> None:
-        """Goes by another policy's settings from now on."""
+    def take(
+        self, balances: Collection[Balance], *, on_error: int, hosts: bool, limits: Limits
+    ) -> None:
+        """Goes by another policy's settings from now on. What callers have of the host's network
+        they have still."""
+        self._guarded = self._guarded or hosts
         self._on_error, self._limits = on_error, limits
         self._balancers.keep(balances)
 
@@ -131,6 +136,7 @@ class Sockets:
             or decision.needs_facts
             or decision.verdict is not Verdict.EMULATE
             or plan.settings.balance is not None
+            or self._guarded  # in whose network it is made is to be known first
         ):
             return None
         job = self._ready.pop(id(plan), None)
@@ -187,6 +193,8 @@ class Sockets:
         path = SocketPath(self._resolvers, self._limits, self._on_error, self.on_wait)
         decision: Decision | None = None
         try:
+            if plan.operation == "listen":
+                return await self._carry_out(job, path, task, valid)
             on_unix = False
             if probe_only or plan.path is not None:
                 on_unix = await self._is_unix(job, valid)
@@ -304,7 +312,9 @@ class Sockets:
     def _ask(self, job: SocketJob) -> int:
         """Has a porter make the call: 1 it has, 0 it takes longer. Raises PorterError, and
         SocketError."""
-        job.call.anew = False
+        job.call.anew, job.call.network = False, self.network
+        if self._guarded:
+            job.call.flags |= lib.SD_SOCKET_GUARDED
         for _ in range(2):  # one that has gone is seen when it is asked
             porter = job.porter = self._porters.take()
             result: int = lib.sd_socket_call(job.call, porter.sock, _LINGER_US)
@@ -373,19 +383,10 @@ class Sockets:
         if value == -EINTR and call.patient and job.certain:
             return Outcome(_ERESTARTSYS, "a signal for the caller")
         if value == -EPIPE and plan.operation == "send" and not why:
-            self._break_pipe(job)
+            job.break_pipe()
         if value < 0:
             return Outcome(-value, WHY.get(why, job.how))
         if not plan.several or call.op == lib.SD_SOCKET_LOOK:
             return Outcome(0, job.how, value=value, tcp=job.tcp)
         at = plan.message.told_at if plan.message else 0
         return Outcome(0, job.how, value=1, told=(at, value))
-
-    def _break_pipe(self, job: SocketJob) -> None:
-        """The signal that comes with the errno."""
-        if job.plan.flags & _MSG_NOSIGNAL or job.call.type != _SOCK_STREAM:
-            return
-        tid = job.snapshot.tid
-        group = thread_group(tid)
-        if group is not None and lib.sd_id_valid(job.snapshot.listener, job.snapshot.id) == 0:
-            lib.sd_signal_thread(group, tid, signal.SIGPIPE)

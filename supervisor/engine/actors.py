@@ -23,7 +23,8 @@ class Actors:
         """`name`: the session's."""
         self._paths = paths
         self._name = name
-        self._on_error, self._limits = policy.on_error, limits
+        self._on_error, self._limits, self._hosts = policy.on_error, limits, policy.hosts
+        self._network = 0
         # Where no policy of this session has been about sockets there is nobody for them.
         self._known_sockets: Sockets | None = None
         if any(isinstance(rules, SocketRules) for rules in policy.families.values()):
@@ -35,8 +36,9 @@ class Actors:
         if self._known_sockets is None:
             self._known_sockets = Sockets(
                 self._paths.resolvers, name=self._name, on_error=self._on_error,
-                limits=self._limits,
+                hosts=self._hosts, limits=self._limits,
             )  # fmt: skip
+            self._known_sockets.network = self._network
         return self._known_sockets
 
     def take(
@@ -44,11 +46,17 @@ class Actors:
     ) -> None:
         """Goes by another policy from now on; with other makers, where there are any."""
         self._paths.take(policy, maker_socks, limits)
-        self._on_error, self._limits = policy.on_error, limits
+        self._on_error, self._limits, self._hosts = policy.on_error, limits, policy.hosts
         if self._known_sockets is not None:
             self._known_sockets.take(
-                policy.balances, on_error=policy.on_error, limits=limits
+                policy.balances, on_error=policy.on_error, hosts=policy.hosts, limits=limits
             )
+
+    def of_network(self, network: int) -> None:
+        """The container's network namespace has this inode; 0: nobody knows."""
+        self._network = network
+        if self._known_sockets is not None:
+            self._known_sockets.network = network
 
     @property
     def patient(self) -> int:

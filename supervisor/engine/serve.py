@@ -3,7 +3,8 @@
 It serves one container: a listener for what was started with it, and one for each program that was
 executed in it later. They come through the channel, as all orders: JSON objects with descriptors.
 
-- `{"listener": SLOT, "runtime": [PID, START] or null}`, with the listener; a second descriptor is
+- `{"listener": SLOT, "runtime": [PID, START] or null, "network": the inode of the container's
+  network namespace or 0}`, with the listener; a second descriptor is
   the connection by which its calls come (LXC's proxy).
 - `{"policy": ..., "limits": {...}, "makers": bool}`: another policy (CompiledPolicy.to_json) in a
   memfd, with its Limits, and, where `makers` says so, the sockets of makers with its ceiling.
@@ -196,6 +197,7 @@ class _Container:
 
     async def _serve(self, listener: int, proxy: int, order: Mapping[str, Any]) -> None:
         slot = order["listener"]
+        self._actor.of_network(order["network"])
         if self._config.sync_wake_up:
             check(lib.sd_set_sync_wake_up(listener), "NOTIF_SET_FLAGS")
         policy = self._policy

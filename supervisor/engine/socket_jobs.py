@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from errno import EOPNOTSUPP
 from typing import Any, Final
@@ -12,14 +13,17 @@ from supervisor.kernel.addresses import address_of, family_of
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.socket_options import options as known_options
 from supervisor.kernel.socket_options import packed
+from supervisor.kernel.task import thread_group
 from supervisor.model import Snapshot, Tcp
 from supervisor.plans import SocketCall
 from supervisor.policy.leads import led_to
 
 _OPERATIONS: Final = {
     "connect": lib.SD_SOCKET_CONNECT, "bind": lib.SD_SOCKET_BIND, "send": lib.SD_SOCKET_SEND,
-    "peer": lib.SD_SOCKET_PEER,
+    "peer": lib.SD_SOCKET_PEER, "listen": lib.SD_SOCKET_LISTEN,
 }  # fmt: skip
+_MSG_NOSIGNAL: Final = 0x4000
+_SOCK_STREAM: Final = 1
 # What is sent is a copy of ours: nobody could say when the caller's own may be changed again.
 _MSG_ZEROCOPY: Final = 0x4000000
 # What goes into the record of a call that was not made.
@@ -34,6 +38,7 @@ WHY: Final[Mapping[int, str]] = {
     lib.SD_SOCKET_NETWORK: "socket: none can be made in the caller's network namespace",
     lib.SD_SOCKET_CARRY: "socket: what is set on it cannot be set on another one",
     lib.SD_SOCKET_PLACE: "socket: another one cannot take its place",
+    lib.SD_SOCKET_HOSTS: "socket: of the host's network, where no rule leads or binds it",
     lib.SD_SOCKET_SET: "socket: what the rule sets on it cannot be set",
 }
 
@@ -80,6 +85,8 @@ class SocketJob:
             ffi.memmove(call.address, plan.address, len(plan.address))
             call.asked_family, call.asked_length = family_of(plan.address), plan.length
         self._set(plan.settings.options)
+        if plan.settings.host:
+            call.flags |= lib.SD_SOCKET_HOST
         if plan.unspecified:
             call.flags |= lib.SD_SOCKET_UNSPECIFIED
         if target is None:
@@ -117,10 +124,12 @@ class SocketJob:
     @property
     def how(self) -> str:
         """What goes into the record of a call that was made."""
-        if not self.target:
-            return ""
-        another = ", by another socket" if self.call.replaced else ""
-        return f"redirected to {written(self.target)}{another}"
+        said = [f"redirected to {written(self.target)}"] if self.target else []
+        if self.call.replaced:
+            said.append("by another socket")
+        if self.call.hosted:
+            said.append("in the host's network")
+        return ", ".join(said)
 
     @property
     def tcp(self) -> Tcp | None:
@@ -141,6 +150,15 @@ class SocketJob:
         call = self.call
         call.flags |= lib.SD_SOCKET_WATCHED
         call.watch, call.mark, call.wait_ms = watch, mark, max(int(wait * 1000), 1)
+
+    def break_pipe(self) -> None:
+        """The signal that comes with EPIPE."""
+        if self.plan.flags & _MSG_NOSIGNAL or self.call.type != _SOCK_STREAM:
+            return
+        tid = self.snapshot.tid
+        group = thread_group(tid)
+        if group is not None and lib.sd_id_valid(self.snapshot.listener, self.snapshot.id) == 0:
+            lib.sd_signal_thread(group, tid, signal.SIGPIPE)
 
     def load(self) -> None:
         """Takes along what is sent. Raises SocketError."""

@@ -7,6 +7,7 @@ from typing import Final
 
 from supervisor.handlers.base import Family
 from supervisor.handlers.device_nodes import DeviceNodes
+from supervisor.handlers.listens import Listens
 from supervisor.handlers.loops import Loops
 from supervisor.handlers.mounts import Mounts
 from supervisor.handlers.node_files import NodeFiles
@@ -18,6 +19,6 @@ from supervisor.handlers.umounts import Umounts
 FAMILIES: Final[Mapping[str, Family]] = {
     family.name: family for family in (
         DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(), PeerNames(),
-        Opens(), Loops(),
+        Listens(), Opens(), Loops(),
     )
 }

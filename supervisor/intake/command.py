@@ -193,9 +193,9 @@ class _Own:
         self.dispatch = events.dispatch
         self._keeper = keeper
 
-    def hand_over(self, listener: int, init: Init, userns: int | None) -> None:  # noqa: ARG002
+    def hand_over(self, listener: int, init: Init, userns: int | None) -> None:
         """Has the session started."""
-        self._keeper.userns = userns
+        self._keeper.userns, self._keeper.network = userns, init.network
         self._keeper.add(listener)
         self._keeper.start()
 
@@ -246,6 +246,7 @@ def _launch(options: Options, maps: IdMaps | None, code: bytes) -> tuple[Init, i
     )
     try:
         userns = None
+        init.network = os.stat(f"/proc/{init.pid}/ns/net").st_ino
         if maps is not None:
             # Now: once init is not dumpable, its /proc files are root's.
             userns = os.open(f"/proc/{init.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)

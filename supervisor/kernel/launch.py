@@ -108,6 +108,7 @@ class Init:
         pid = ffi.new("int32_t *")
         self.sock: int = check(lib.sd_launch_begin(spec, pid), "clone")
         self.pid: int = pid[0]
+        self.network = 0  # the inode of its network namespace
 
     def go(self) -> None:
         """Lets init start the command, or go on with it."""

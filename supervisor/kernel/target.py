@@ -38,7 +38,8 @@ class Target:
     maps, as (inside, outside, count). `groups`: where nobody in it can change groups, those of the
     process, as we number them. `runtime`: the process is a runtime's that has executed nothing yet
     (its id, its start in ticks since boot), and is called `program`. `cgroups`: its path in each
-    hierarchy. `pid`: the process that said all this, and `began` its start.
+    hierarchy. `pid`: the process that said all this, and `began` its start. `network`: the inode
+    of its network namespace.
     """
 
     userns: int | None
@@ -50,6 +51,7 @@ class Target:
     cgroups: tuple[str, ...] = ()
     pid: int = 0
     began: int | None = None
+    network: int = 0
 
     def close(self) -> None:
         """Lets go of the namespace."""
@@ -260,11 +262,13 @@ def shares_our_pids(pid: int) -> bool:
 def _of_task(task: int) -> Target:
     userns = os.open("ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
     try:
+        network = os.stat("ns/net", dir_fd=task).st_ino
         if _identity(userns) == _identity(None):
             os.close(userns)
-            return Target(None, None, None)
+            return Target(None, None, None, network=network)
         groups = _groups(task) if _content(task, "setgroups") == b"deny\n" else ()
-        return Target(userns, _map(task, "uid_map"), _map(task, "gid_map"), groups)
+        uids, gids = _map(task, "uid_map"), _map(task, "gid_map")
+        return Target(userns, uids, gids, groups, network=network)
     except BaseException:
         os.close(userns)
         raise

@@ -131,7 +131,9 @@ def _led(how: SocketSettings) -> dict[str, Any]:
         found["redirect"] = written(how.redirect)
     if how.peername:
         found["peername"] = "asked"
-    return found | {"set": dict(how.options)} if how.options else found
+    if how.options:
+        found["set"] = dict(how.options)
+    return found | {"network": "host"} if how.host else found
 
 
 def _given(what: Inject) -> dict[str, Any]:

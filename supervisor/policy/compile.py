@@ -141,6 +141,7 @@ def _served(
             one.loops is not None
             for rules in sets.values() if isinstance(rules, OpenRules) for one in rules.lent
         ),
+        hosts=any(rules.hosts for rules in sets.values() if isinstance(rules, SocketRules)),
     )
     out: list[CallSpec] = []
     for name, family in families.items():

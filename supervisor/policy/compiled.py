@@ -21,7 +21,7 @@ from supervisor.policy.rules import RuleSet
 from supervisor.policy.sockets import OPERATIONS, AnyRules, SocketRules
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 10
+FORMAT: Final = 12
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 # What a mknod makes that is no device (the filter lets those pass).
@@ -113,8 +113,15 @@ class CompiledPolicy:
     @property
     def balances(self) -> frozenset[Balance]:
         """The backends of all rules that share calls out."""
-        sets = [rules for rules in self.families.values() if isinstance(rules, SocketRules)]
-        return frozenset().union(*(rules.balances for rules in sets))
+        return frozenset().union(*(rules.balances for rules in self._socket_rules()))
+
+    @property
+    def hosts(self) -> bool:
+        """Whether a rule makes calls in the host's network."""
+        return any(rules.hosts for rules in self._socket_rules())
+
+    def _socket_rules(self) -> list[SocketRules]:
+        return [rules for rules in self.families.values() if isinstance(rules, SocketRules)]
 
     def _mount_rules(self) -> list[MountRules]:
         return [rules for rules in self.families.values() if isinstance(rules, MountRules)]

@@ -22,7 +22,7 @@ from supervisor.policy.open_compile import open_rules
 from supervisor.policy.races import report_races
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.socket_compile import socket_rules
-from supervisor.policy.sockets import AnyRules
+from supervisor.policy.sockets import AnyRules, SocketRules
 from supervisor.policy.source import Node, Source, place_of, rule_node
 from supervisor.policy.validate import validate
 
@@ -75,7 +75,23 @@ def read_draft(
             if name not in partly:
                 sets[name] = rules
                 report_races(source, name, section, rules)
+    _hold_together(source, sets)
     return Draft(file, source, document, sets, tuple(assembly.files), tuple(assembly.unused))
+
+
+def _hold_together(source: Source, sets: Mapping[str, AnyRules]) -> None:
+    """What only several families together can get wrong."""
+    those = {name: rules for name, rules in sets.items() if isinstance(rules, SocketRules)}
+    for name, rules in those.items():
+        for other in ("connect", "bind"):
+            other_rules = those.get(other)
+            if rules.hosts and (other_rules is None or not other_rules.restricts):
+                source.at(
+                    source.root.at(("syscalls", name), key=True),
+                    f"network: host needs rules on {other}, too: what a container has of the "
+                    f"host's network it could {other} there as it likes. Where all else is its own "
+                    f"affair, write {other}: [{{do: emulate}}]",
+                )
 
 
 def _rules_of(

@@ -153,13 +153,14 @@ class Needs:
 
     `realises` holds the `realise` setting of every rule that may make a node; `mounts`: a rule
     mounts something; `peer_names`: one has getpeername(2) show what was asked for; `loops`: one
-    gives loop devices.
+    gives loop devices; `hosts`: one makes calls in the host's network.
     """
 
     realises: frozenset[str] = frozenset()
     mounts: bool = False
     peer_names: bool = False
     loops: bool = False
+    hosts: bool = False
 
 
 class FamilySpec:

@@ -213,7 +213,7 @@ def _emulate_schema(family: FamilySpec) -> Schema:
     nodes = {"realise": {"enum": list(REALISE), "description": (
         "auto: a real node, else a bind mount; closed: one that nobody can open"
     )}}
-    socket = {"set": _set_schema()}
+    socket = _on_sockets()
     mount = {
         "via": {"enum": list(VIAS), "description": "a driver of the kernel, or a FUSE program"},
         "shift": {"enum": [*SHIFTS, True, False], "description": (
@@ -264,6 +264,12 @@ _INJECT: Schema = {
 }
 
 
+def _on_sockets() -> Schema:
+    return {"set": _set_schema(), "network": {
+        "enum": ["host"], "description": "the call is made in the host's network",
+    }}
+
+
 def _set_schema() -> Schema:
     numbers, texts = {"type": ["integer", "boolean"]}, {"type": "string"}
     return {
@@ -283,7 +289,7 @@ def _lead_schema(key: str, schema: Schema, more: Schema | None = None) -> Schema
     """The setting itself, or a mapping with that and with more."""
     alike: Schema = {"peername": {
         "enum": ["real", "asked"], "description": "what getpeername(2) of such a socket shows",
-    }, "set": _set_schema()}
+    }, **_on_sockets()}
     return {
         "description": schema["description"],
         "anyOf": [

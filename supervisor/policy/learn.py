@@ -34,7 +34,7 @@ from supervisor.policy.match import glob_matches
 from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
 from supervisor.policy.opens import how_of
-from supervisor.policy.socket_write import socket_rules
+from supervisor.policy.socket_write import beside, socket_rules
 from supervisor.policy.traits import Traits
 from supervisor.policy.write import NewRule
 
@@ -316,4 +316,5 @@ def _body(rules: Rules, name: str) -> str:
     lines.append("syscalls:" if rules else "syscalls: {}")
     for family, some in rules.items():
         lines += write.section("  ", family, some)
+    lines += [f"  {family}: []" for family in beside(rules)]
     return "\n".join(lines) + "\n"

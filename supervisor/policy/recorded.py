@@ -20,6 +20,7 @@ from supervisor.policy.mount_values import parse_emulate, parse_type
 from supervisor.policy.open_values import parse_inject
 from supervisor.policy.socket_values import (
     parse_balance,
+    parse_network_of,
     parse_options,
     parse_redirect,
     parse_translate,
@@ -163,6 +164,8 @@ def _check_lead(said: Mapping[str, Any]) -> None:
             where = said[word]
             several = isinstance(where, list)
             parse({key: [*map(lead_text, where)] if several else lead_text(where), **more})
+    if "network" in said:
+        parse_network_of(said["network"])
     if "set" in said:
         parse_options(said["set"])
 

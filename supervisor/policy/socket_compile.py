@@ -57,7 +57,9 @@ def _settings(source: Source, node: Any, raw: Any) -> SocketSettings:
     if not isinstance(how, SocketSettings) or how == SocketSettings():
         return SocketSettings()
     where = node.at(("do",))
-    if how == SocketSettings(options=how.options):
+    if how.host and any(getattr(raw, key) is not None for key in ("path", "abstract")):
+        source.at(where, "network: host is for what goes to IPv4 and IPv6 addresses")
+    if how == SocketSettings(options=how.options, host=how.host):
         return how
     if how.prefix is not None:
         if raw.to is None or any(version != _IPV4 for version, _, _ in raw.to):

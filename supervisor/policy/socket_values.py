@@ -109,9 +109,17 @@ def _objection(value: object, *, text: bool) -> str:
     return "" if fine else "a number of 32 bits, true or false"
 
 
+def parse_network_of(value: object) -> bool:
+    """In whose network a call is made."""
+    if value != "host":
+        raise wrong("network is host, or left out for the container's own")
+    return True
+
+
 # What every way to carry a call out elsewhere can be told besides.
 _ALIKE: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
     "peername": ("peername", _parse_peername), "set": ("options", parse_options),
+    "network": ("host", parse_network_of),
 }  # fmt: skip
 _OF_BALANCE: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
     "by": ("by", _parse_method), "rest": ("rest", parse_seconds), "wait": ("wait", parse_seconds),
@@ -223,12 +231,15 @@ def _prefix(value: object) -> tuple[bytes, int]:
 
 
 def parse_emulate(setting: object) -> SocketSettings:
-    """The settings of `emulate` for a socket: `set`, or none."""
-    if not setting:
-        return SocketSettings()
-    if not isinstance(setting, dict) or set(setting) != {"set"}:
-        raise wrong("emulate of a socket takes no settings but `set`: write do: emulate")
+    """The settings of `emulate` for a socket: `set` and `network`, or none."""
+    known = {name: _ALIKE[name] for name in ("set", "network")}
+    if not isinstance(setting, dict) or set(setting) - set(known):
+        raise wrong(f"emulate of a socket takes no settings but {' and '.join(known)}")
     mistakes = Mistakes()
-    said = mistakes.read(parse_options, setting["set"], "set")
+    said = {
+        field: mistakes.read(read, setting[name], name)
+        for name, (field, read) in known.items()
+        if name in setting
+    }
     mistakes.end()
-    return SocketSettings(options=said)
+    return SocketSettings(**said)

@@ -11,7 +11,8 @@ from supervisor.policy.asked import Asked
 from supervisor.policy.sockets import ADDRESS_KEYS
 
 # What may be said beside where a call is led to, as records have it.
-LEAD_SETTINGS: Final = ("by", "rest", "wait", "peername")
+LEAD_SETTINGS: Final = ("by", "rest", "wait", "peername", "network")
+_HOST: Final = "network: host"
 _Pick = Callable[[Iterable[bytes]], list[str]]
 
 
@@ -56,6 +57,14 @@ def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[write.NewRule]:
     return [rule for do, some in led.items() for rule in _rules(some, pick, do)]
 
 
+def beside(rules: Mapping[str, Sequence[write.NewRule]]) -> list[str]:
+    """The families that have no rules, and have to be gated all the same: who has sockets of the
+    host's network could do there what these are about."""
+    every = (dict(one.pairs).get("do", "") for some in rules.values() for one in some)
+    hosts = any(_HOST in str(do) for do in every)
+    return [family for family in ("connect", "bind") if hosts and family not in rules]
+
+
 def _do(settings: Mapping[str, Any]) -> str:
     """Where calls were led to; without a port to that which was asked for."""
     if prefix := settings.get("translate"):
@@ -64,7 +73,9 @@ def _do(settings: Mapping[str, Any]) -> str:
         return _lead("redirect", "to", _target(redirect), settings)
     if several := settings.get("balance"):
         return _lead("balance", "to", f"[{', '.join(map(_target, several))}]", settings)
-    return f"{{emulate: {{{_set(settings)}}}}}" if "set" in settings else "emulate"
+    more = [_HOST] if "network" in settings else []
+    more += [_set(settings)] if "set" in settings else []
+    return f"{{emulate: {{{', '.join(more)}}}}}" if more else "emulate"
 
 
 def _set(settings: Mapping[str, Any]) -> str:

@@ -153,16 +153,16 @@ def _settings_to_json(settings: SocketSettings) -> list[Any]:
         settings.redirect.hex(), None if prefix is None else [prefix[0].hex(), prefix[1]],
         None if balance is None else
         [[one.hex() for one in balance.to], balance.by, balance.rest, balance.wait],
-        settings.peername, settings.options,
+        settings.peername, settings.options, settings.host,
     ]  # fmt: skip
 
 
 def _settings_from_json(data: Sequence[Any]) -> SocketSettings:
-    redirect, prefix, balance, peername, options = data
+    redirect, prefix, balance, peername, options, host = data
     return SocketSettings(
         bytes.fromhex(redirect), None if prefix is None else (bytes.fromhex(prefix[0]), prefix[1]),
         None if balance is None else Balance(tuple(map(bytes.fromhex, balance[0])), *balance[1:]),
-        peername, tuple((name, value) for name, value in options),
+        peername, tuple((name, value) for name, value in options), host,
     )  # fmt: skip
 
 
@@ -210,6 +210,11 @@ class SocketRules:
     def names_peers(self) -> bool:
         """Whether getpeername(2) is to show what was asked for."""
         return any(rule.settings.peername and not rule.audit for rule in self.rules)
+
+    @property
+    def hosts(self) -> bool:
+        """Whether a call is made in the host's network."""
+        return any(rule.settings.host and not rule.audit for rule in self.rules)
 
     @property
     def balances(self) -> frozenset[Balance]:

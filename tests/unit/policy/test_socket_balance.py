@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel import bpf, simulate
 from supervisor.kernel.address_text import read
+from supervisor.kernel.syscalls import I386, X86_64
 from supervisor.model import Balance, SocketSettings
 from supervisor.observe.audit import settings_of
 from supervisor.policy.compiled import CompiledPolicy
@@ -18,6 +20,8 @@ from supervisor.policy.leads import leads_to, led_to
 from supervisor.policy.recorded import recorded
 from supervisor.policy.schema import json_schema
 from supervisor.policy.sockets import SocketRules
+from supervisor.policy.source import PolicyFindings
+from tests.support.policies import policy
 from tests.unit.policy.test_learn import clean, grants, learned
 from tests.unit.policy.test_socket_rules import connect, decide, findings
 from tests.unit.policy.test_socket_tools import call
@@ -71,6 +75,40 @@ def test_what_is_wrong_with_a_rule(rule: str, said: str) -> None:
     assert said in message
 
 
+HOST = "do: {emulate: {network: host}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"connect: [{{{HOST}}}]", "needs rules on bind"),
+        (f"bind: [{{{HOST}}}]", "needs rules on connect"),
+        (f"connect: [{{{HOST}}}]\n  bind: {{otherwise: kernel, rules: []}}", "needs rules on bind"),
+        (f"connect: [{{path: /x, {HOST}}}]\n  bind: [{{do: emulate}}]", "IPv4 and IPv6"),
+        ("connect: [{do: {emulate: {network: own}}}]", "network is host"),
+    ],
+)
+def test_the_hosts_network_is_gated_as_a_whole(text: str, said: str) -> None:
+    with pytest.raises(PolicyFindings) as caught:
+        policy(f"version: 1\nsyscalls:\n  {text}\n")
+    assert [said in finding.message for finding in caught.value.findings] == [True]
+
+
+def test_what_the_hosts_network_takes() -> None:
+    made = policy(f"version: 1\nsyscalls:\n  connect: [{{{HOST}}}]\n  bind: [{{do: emulate}}]\n")
+    assert made.hosts
+    for arch, nr, *args in ((X86_64, 50, 3), (I386, 363, 3), (I386, 102, 4)):
+        assert simulate.run(made.filter, nr, arch, args).action == bpf.RET_USER_NOTIF
+    rules = made.families["connect"]
+    assert isinstance(rules, SocketRules)
+    assert settings_of(rules.rules[0].decision()) == {"network": "host"}
+    again = CompiledPolicy.from_json(json.loads(json.dumps(made.to_json())))
+    assert again.families == made.families
+    other = policy("version: 1\nsyscalls:\n  connect: [{do: emulate}]\n")
+    assert not other.hosts
+    assert simulate.run(other.filter, 50, X86_64, (3, 1)).action == bpf.RET_ALLOW
+
+
 def test_for_an_editor() -> None:
     schema = json_schema(FAMILIES)
     rule = "- {to: 1.2.3.4, do: {balance: %s}}"
@@ -104,12 +142,22 @@ def test_a_policy_is_learned_from_records(tmp_path: Path) -> None:
     assert grants(text, record)
 
 
+def test_the_hosts_network_is_learned_with_what_it_needs(tmp_path: Path) -> None:
+    record = call("203.0.113.7:99", emulate={"network": "host", "set": {"TCP_NODELAY": 1}})
+    text = learned(tmp_path, record)
+    assert "do: {emulate: {network: host, set: {TCP_NODELAY: 1}}}" in text
+    assert "\n  bind: []\n" in text
+    assert grants(text, record)
+    both = learned(tmp_path, record, call("127.0.0.1:8080", "bind"))
+    assert "bind: []" not in both
+
+
 @pytest.mark.parametrize(
     "more",
     [
         {"balance": "10.0.0.1:80"}, {"balance": [1]}, {"balance": ["10.0.0.1:80"], "by": "x}"},
         {"redirect": "10.0.0.1:80", "peername": ["asked"]}, {"redirect": ["10.0.0.1:80"]},
-        {"set": {"SO_LINGER": 1}}, {"set": []},
+        {"set": {"SO_LINGER": 1}}, {"set": []}, {"network": "own"},
     ],
 )  # fmt: skip
 def test_what_no_session_writes_is_not_believed(more: dict[str, object]) -> None:

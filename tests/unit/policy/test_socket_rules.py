@@ -234,7 +234,7 @@ def findings(*rules: str, otherwise: str = "refuse") -> list[str]:
         ('family: unix, to: "10.0.0.1", do: emulate', "to is for inet and inet6"),
         ('path: "/x", port: 80, do: emulate', "no socket has both"),
         ('path: "/x", abstract: y, do: emulate', "no socket has both"),
-        ("do: {emulate: {realise: bind}}", "takes no settings"),
+        ("do: {emulate: {realise: bind}}", "takes no settings but set and network"),
         ("do: {emulate: {set: {TCP_NODELY: 1}}}", "did you mean TCP_NODELAY"),
         ("do: {emulate: {set: {SO_LINGER: 1}}}", "no option that can be set"),
         ("do: {emulate: {set: {SO_MARK: 4294967296}}}", "a number of 32 bits"),
