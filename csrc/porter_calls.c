@@ -362,7 +362,6 @@ int sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t
 	if (result == -EINTR)
 		done->patient = is_patient(hold.sock);
 	done->result = result;
-	int answered = sd_desk_answer(desk, errand->id, fds[1], done);
-	let_go(&hold);
-	return answered;
+	let_go(&hold); /* before the answer: once its caller closes the socket, nobody has it open */
+	return sd_desk_answer(desk, errand->id, fds[1], done);
 }

@@ -158,6 +158,24 @@ os._exit(0)
     assert found[-1] == "True"
 
 
+def test_what_is_closed_is_closed(
+    person: Person, place: Path, ports: tuple[int, int, int]
+) -> None:
+    """Who has the answer and closes the socket can bind another one to its address at once."""
+    script = f"""
+nobody = ("127.0.0.1", {ports[1]})
+with socket.socket() as first:
+    first.bind(("127.0.0.1", 0))
+    own = first.getsockname()
+found = set()
+for _ in range(300):
+    with socket.socket() as sock:
+        found.add((code(sock.bind, own), code(sock.connect, nobody)))
+print(found)
+"""
+    assert both(person, place, script) == ["{('0', 'ECONNREFUSED')}"]
+
+
 def test_each_thread_has_its_own_table(
     person: Person, place: Path, ports: tuple[int, int, int]
 ) -> None:
