@@ -98,7 +98,7 @@ static int run_again(struct sd_receiver *receiver, struct sd_call *call, struct 
 	errand->listener = receiver->listener;
 	errand->id = call->id;
 	errand->tid = call->tid;
-	enum sd_errand_end end = sd_errand_run(errand, &receiver->patience);
+	enum sd_errand_end end = sd_errand_run(errand, &receiver->patience.there);
 	call->begun = end == SD_ERRAND_BEGUN;
 	if (end == SD_ERRAND_DONE) {
 		receiver->outstanding = 0;

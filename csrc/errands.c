@@ -22,6 +22,8 @@ static int porter = -1;
 static struct sd_desk *desk; /* of that one */
 static uint32_t kept_tid;    /* whose table it can take descriptors from; 0: nobody's */
 static int kept_listener;
+/* Not the receiver's, which is set for as long as nobody calls: others wait meanwhile. */
+static struct sd_patience waiting = {.timer = -1};
 
 void sd_errands_by(int sock, uint32_t number)
 {
@@ -49,16 +51,16 @@ static enum sd_errand_end give_up(void)
 								     : SD_ERRAND_DONE;
 }
 
-static enum sd_errand_end wait_for_porter(int listener, struct sd_patience *patience)
+static enum sd_errand_end wait_for_porter(int listener, int *there)
 {
-	struct pollfd polled[] = {{porter, POLLIN, 0}, {patience->timer, POLLIN, 0}, {listener, POLLIN, 0}};
+	struct pollfd polled[] = {{porter, POLLIN, 0}, {waiting.timer, POLLIN, 0}, {listener, POLLIN, 0}};
 	nfds_t count = 3;
 	for (int spans = 0;;) {
-		if (!patience->armed && (spans++ || sd_patience_arm(patience, LINGER_US)))
+		if (!waiting.armed && (spans++ || sd_patience_arm(&waiting, LINGER_US)))
 			return give_up();
 		if (poll(polled, count, -1) < 0 && errno != EINTR)
 			return give_up();
-		patience->there |= count == 3 && polled[2].revents == POLLIN;
+		*there |= count == 3 && polled[2].revents == POLLIN;
 		if (sd_desk_is(desk, SD_DESK_ANSWERED))
 			return SD_ERRAND_DONE;
 		if (polled[0].revents) {
@@ -67,22 +69,22 @@ static enum sd_errand_end wait_for_porter(int listener, struct sd_patience *pati
 				       ? SD_ERRAND_DONE : SD_ERRAND_NOT;
 		}
 		if (polled[1].revents)
-			patience->armed = 0;
+			waiting.armed = 0;
 		if (polled[2].revents)
 			count = 2; /* the next call has to wait: this one is not done */
 	}
 }
 
-enum sd_errand_end sd_errand_run(struct sd_socket *call, struct sd_patience *patience)
+enum sd_errand_end sd_errand_run(struct sd_socket *call, int *there)
 {
-	if (porter < 0)
+	if (porter < 0 || (waiting.timer < 0 && (waiting.timer = sd_deadline_timer()) < 0))
 		return SD_ERRAND_NOT;
 	sd_desk_bind(desk, (uint32_t)sched_getcpu());
 	sd_desk_set(desk, SD_DESK_PORTERS);
 	int same = kept_tid == call->tid && kept_listener == call->listener;
 	enum sd_kept keep = !call->by_thread ? SD_KEEP_NOT : same ? SD_KEEP_USED : SD_KEEP;
 	int error = sd_socket_ask(call, porter, keep);
-	enum sd_errand_end end = error ? SD_ERRAND_NOT : wait_for_porter(call->listener, patience);
+	enum sd_errand_end end = error ? SD_ERRAND_NOT : wait_for_porter(call->listener, there);
 	kept_tid = end == SD_ERRAND_DONE && keep ? call->tid : 0;
 	kept_listener = call->listener;
 	if (error) {

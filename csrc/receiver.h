@@ -98,7 +98,8 @@ enum sd_errand_end {
 	SD_ERRAND_BEGUN,   /* it takes longer; the porter that makes it is no more that of errands */
 };
 
-enum sd_errand_end sd_errand_run(struct sd_socket *call, struct sd_patience *patience);
+/* `there` is set where the next call has been seen to wait. */
+enum sd_errand_end sd_errand_run(struct sd_socket *call, int *there);
 
 /* ---- listener.c ---- */
 
