@@ -100,10 +100,10 @@ def remounted(flags: int) -> tuple[int, int]:
     if flags & ATIME:
         all_of |= _ATTR_ATIME
         wanted |= _TABLE["nodiratime"][1] if flags & MS["nodiratime"] else 0
-        if flags & MS["noatime"]:
-            wanted |= _TABLE["noatime"][1]
-        elif flags & MS["strictatime"]:
+        if flags & MS["strictatime"]:  # beside noatime, which mount(8) repeats, it counts
             wanted |= _TABLE["strictatime"][1]
+        elif flags & MS["noatime"]:
+            wanted |= _TABLE["noatime"][1]
     # the kernel wants the whole field of atime cleared where any of it is set
     return wanted, (all_of & ~wanted) | (all_of & 0x70)
 
