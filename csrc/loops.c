@@ -177,7 +177,9 @@ static int change(const struct sd_loop_order *order, struct sd_loop_answer *answ
 
 int sd_loop(const struct sd_loop_order *order, int image, struct sd_loop_answer *answer, int *give)
 {
-	if (!ceiling)
+	/* who is to have nothing that stays may hold the listener of its own filter, and let go on what we
+	 * would not: no device is attached for it, so that none is ever its own */
+	if (!ceiling || ceiling->no_real_nodes)
 		return -EPERM;
 	switch (order->what) {
 	case SD_LOOP_FREE:

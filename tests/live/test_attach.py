@@ -43,6 +43,10 @@ syscalls:
       - {{fstype: ext4, source: "**/by-kernel", options: {{allow: ["*"]}},
          do: {{emulate: {{via: kernel}}}}}}
 """  # noqa: E501
+LOOPS = """
+  open:
+    - {path: [/dev/loop-control, "/dev/loop*"], do: {inject: {loops: "200-203"}}}
+"""
 # Nobody's at this door: it stands first, and would be everybody's at another one.
 FOR_ALL = """
 version: 1
@@ -68,7 +72,7 @@ def daemon(root: Person, user: Person, alone: Person, place: Path) -> Iterator[D
         "all": FOR_ALL,
         "users": GRANTED.format(uid=user.uid),
         "roots": GRANTED.format(uid=0),
-        "bare": GRANTED.format(uid=alone.uid),
+        "bare": GRANTED.format(uid=alone.uid) + LOOPS,
     }
     limits = {"attached": 3}
     before = os.getgroups()
@@ -558,3 +562,17 @@ for number in range(3000):
     lines = daemon.log()[log:].count("is refused: not JSON")
     assert 0 < lines <= 100, "of 3000"
     nothing_left(daemon)
+
+
+def test_no_loop_devices(daemon: Daemon, alone: Person) -> None:
+    """Who holds the listener could let their ioctls go on."""
+    code = """if True:
+    import errno, fcntl, os
+    for name, op in (("loop-control", 0x4C82), ("loop200", 0x4C05)):
+        try:
+            fcntl.ioctl(os.open("/dev/" + name, os.O_RDWR), op, bytes(232))
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+    """
+    done = run(daemon, alone, f"{python(alone)} -c '{code}'")
+    assert done.stdout.split() == ["EPERM", "EPERM"], done.stderr
