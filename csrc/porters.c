@@ -77,8 +77,11 @@ int sd_desk_answer(struct sd_desk *desk, uint64_t id, int listener, const struct
 	if (!sd_desk_change(desk, SD_DESK_PORTERS, plain ? SD_DESK_ANSWERED : SD_DESK_SESSIONS) ||
 	    !plain)
 		return 0;
+	int error;
+	do
+		error = sd_send_answer(listener, &answer);
+	while (error == -EINTR); /* kicked too late */
 	/* that the caller has gone is routine; anything else would leave it without an answer */
-	int error = sd_send_answer(listener, &answer);
 	if (error && error != -ENOENT && error != -EINPROGRESS)
 		abort();
 	return 1;
@@ -104,7 +107,9 @@ static void *serve(void *which)
 	while (errand && (got = receive(sock, errand, fds, &count)) > 0) {
 		sd_desk_bind(desk, errand->cpu);
 		struct sd_errand_done done;
-		if (errand->kept == SD_KEEP) {
+		/* fewer came along where there was no room for them */
+		int keep = errand->kept == SD_KEEP && count == 2;
+		if (keep) {
 			close_all(kept, 2);
 			memcpy(kept, fds, sizeof kept);
 		} else if (errand->kept == SD_KEEP_USED) {
@@ -112,7 +117,7 @@ static void *serve(void *which)
 			count = 2;
 		}
 		int answered = sd_porter_call(errand, (size_t)got, fds, count, desk, &done);
-		if (errand->kept == SD_KEEP_NOT)
+		if (!keep && errand->kept != SD_KEEP_USED)
 			close_all(fds, count);
 		if (!answered && send(sock, &done, sizeof done, MSG_NOSIGNAL) < 0 && errno != EINTR)
 			break;
