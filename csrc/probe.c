@@ -168,6 +168,16 @@ static int peer_pidfd(void)
 	return fd >= 0;
 }
 
+static int pass_rights(void)
+{
+	int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (sock < 0)
+		return -errno;
+	int error = sd_refuse_descriptors(sock);
+	close(sock);
+	return !error;
+}
+
 int sd_probe(int feature)
 {
 	switch ((enum sd_feature)feature) {
@@ -205,6 +215,8 @@ int sd_probe(int feature)
 		return pidfd_info();
 	case SD_HAS_PEER_PIDFD:
 		return peer_pidfd();
+	case SD_HAS_PASS_RIGHTS:
+		return pass_rights();
 	}
 	return -EINVAL;
 }

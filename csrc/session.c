@@ -88,6 +88,12 @@ int sd_peer_pidfd(int sock)
 	return getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) ? -errno : pidfd;
 }
 
+int sd_refuse_descriptors(int sock)
+{
+	int passes = 0;
+	return setsockopt(sock, SOL_SOCKET, SO_PASSRIGHTS, &passes, sizeof passes) ? -errno : 0;
+}
+
 int sd_send_fds(int sock, const void *data, size_t size, const int *fds, size_t count)
 {
 	char control[CMSG_SPACE(sizeof(int) * MOST_FDS)];

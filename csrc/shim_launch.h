@@ -20,6 +20,9 @@ int sd_user_namespace_of(int ns);
 int sd_take_descriptor(int pidfd, int number);
 /* a pidfd of who connected (SO_PEERPIDFD); -ENOPROTOOPT: this kernel has none */
 int sd_peer_pidfd(int sock);
+/* who sends descriptors to the socket, or to what it accepts, gets EPERM (SO_PASSRIGHTS);
+ * -ENOPROTOOPT: this kernel cannot do that */
+int sd_refuse_descriptors(int sock);
 int sd_send_fds(int sock, const void *data, size_t size, const int *fds, size_t count);
 /* the size of the message; 0: the other side has closed. Unused places of `fds` become -1 */
 int sd_receive_fds(int sock, void *data, size_t size, int *fds, size_t count);

@@ -192,6 +192,7 @@ enum sd_feature {
 	SD_HAS_MOUNT_SETATTR, /* 5.12 */
 	SD_HAS_PIDFD_INFO,    /* PIDFD_GET_INFO and PIDFD_THREAD, 6.13 */
 	SD_HAS_PEER_PIDFD,    /* SO_PEERPIDFD, 6.5 */
+	SD_HAS_PASS_RIGHTS,   /* SO_PASSRIGHTS, 6.16 */
 };
 
 /* 1: there; 0: not there; -errno: the kernel refused to let it be tried */

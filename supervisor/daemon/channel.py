@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from supervisor.daemon.events import IN, Events
+from supervisor.kernel.rights import refuse_descriptors
 from supervisor.kernel.shim import send_fds
 
 _ROOM: Final = 1 << 20  # for a message about each listener, before there is a session
@@ -33,6 +34,7 @@ class Channel:
         self._wrong = wrong
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.theirs: socket.socket | None = theirs
+        refuse_descriptors(self._ours)
         self._ours.setblocking(False)
         self._ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
         if heard is not None:

@@ -7,6 +7,7 @@ everything and may give orders, others see the containers that they have handed 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 import trio
 
+from supervisor.daemon.aside import Aside
 from supervisor.daemon.config import Config
 from supervisor.daemon.container import Container, Looking
 from supervisor.daemon.containers import Containers
@@ -24,6 +26,7 @@ from supervisor.daemon.devices import Devices
 from supervisor.daemon.rates import Rates
 from supervisor.daemon.sockets import RuntimeDirectory, accepting, admitted, credentials
 from supervisor.errors import SeccompdError
+from supervisor.kernel.rights import refuse_descriptors
 from supervisor.observe.complaint import complain
 
 NAME: Final = "control.sock"
@@ -38,6 +41,29 @@ Reload = Callable[[], Awaitable[str]]
 
 class Wrong(Exception):
     """A request that cannot be met; the text says why."""
+
+
+class _Stream:
+    """A connection: what trio's would be, but for descriptors that come along."""
+
+    def __init__(self, connection: socket.socket, aside: Aside) -> None:
+        self._connection = connection
+        self._aside = aside
+
+    async def receive_some(self, size: int) -> bytes:
+        """The next piece; b"" at its end."""
+        while True:
+            await trio.lowlevel.wait_readable(self._connection)
+            with contextlib.suppress(BlockingIOError):
+                return self._aside.receive(self._connection, size)
+
+    async def send_all(self, data: bytes) -> None:
+        """Returns when all of it is on its way."""
+        rest = memoryview(data)
+        while rest:
+            await trio.lowlevel.wait_writable(self._connection)
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[self._connection.send(rest) :]
 
 
 class Control:
@@ -57,36 +83,39 @@ class Control:
         self._rates = Rates(config.connects, config.connects_at_once)
         # For everybody: whoever has nothing here sees nothing.
         self._socket = place.listen(NAME, 0o666 if os.geteuid() == 0 else 0o600)
+        refuse_descriptors(self._socket)
+        self._aside = Aside()
 
     async def serve(self) -> None:
         """Accepts, and never reads itself."""
         async with trio.open_nursery() as nursery:
             async for connection in accepting(self._socket, "control"):
                 if not admitted(connection, self._rates):
+                    self._aside.close_connection(connection)
                     continue
                 uid = credentials(connection)[1]
                 most = self._config.connections
                 if self._connections[uid] >= most or self._connections.total() >= 2 * most:
-                    connection.close()
+                    self._aside.close_connection(connection)
                     continue
                 nursery.start_soon(self._connection, connection, uid)
 
     async def _connection(self, connection: socket.socket, uid: int) -> None:
         self._connections[uid] += 1
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+        stream = _Stream(connection, self._aside)
         try:
-            async with stream:
-                await self._talk(stream, uid)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            await self._talk(stream, uid)
+        except OSError:
             pass  # the client has gone
         except Exception as error:  # a defect of ours costs this connection, and no other
             complain(f"control: a request failed: {type(error).__name__}: {error}")
         finally:
+            self._aside.close_connection(connection)
             self._connections[uid] -= 1
             if not self._connections[uid]:
                 del self._connections[uid]
 
-    async def _talk(self, stream: trio.SocketStream, uid: int) -> None:
+    async def _talk(self, stream: _Stream, uid: int) -> None:
         data = b""
         while True:
             with trio.move_on_after(_REQUEST_TIME) as waiting:
@@ -159,11 +188,12 @@ class Control:
     # -- trace
 
     async def _trace(
-        self, stream: trio.SocketStream, uid: int, request: Mapping[str, Any]
+        self, stream: _Stream, uid: int, request: Mapping[str, Any]
     ) -> None:
         """Records until the client goes. One that reads slowly loses some, and is told how many."""
         kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        refuse_descriptors(ours)
         with ours, theirs:
             number = self._containers.look_on(
                 Looking(
@@ -183,7 +213,7 @@ class Control:
                 self._containers.look_away(number)
 
 
-async def _pass_on(ours: socket.socket, stream: trio.SocketStream) -> None:
+async def _pass_on(ours: socket.socket, stream: _Stream) -> None:
     while True:
         await trio.lowlevel.wait_readable(ours)
         lines: list[bytes] = []
@@ -199,13 +229,13 @@ async def _pass_on(ours: socket.socket, stream: trio.SocketStream) -> None:
         await trio.lowlevel.checkpoint()
 
 
-async def _until_gone(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+async def _until_gone(stream: _Stream, scope: trio.CancelScope) -> None:
     while await stream.receive_some(4096):
         pass
     scope.cancel()
 
 
-async def _say(stream: trio.SocketStream, answer: Mapping[str, Any]) -> None:
+async def _say(stream: _Stream, answer: Mapping[str, Any]) -> None:
     with trio.move_on_after(_ANSWER_TIME):
         await stream.send_all(json.dumps(answer).encode() + b"\n")
 

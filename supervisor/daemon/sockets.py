@@ -47,11 +47,11 @@ async def accepting(listening: socket.socket, name: str) -> AsyncIterator[socket
 
 
 def admitted(connection: socket.socket, rates: Rates) -> bool:
-    """Whether a user's connection is to be heard (root's always is); one that is not is closed."""
+    """Whether a user's connection is to be heard (root's always is); one that is not is told so."""
     uid = credentials(connection)[1]
     if uid == 0 or rates.allows(uid):
         return True
-    with connection, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
         connection.send(b'{"error": "too many connections of yours in a short time"}\n')
     return False
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import socket
 from collections import Counter
@@ -106,12 +105,11 @@ class AttachDoor:
         except Malformed as error:
             _send(connection, error=error.text if isinstance(error, Refused) else str(error))
             raise
-        while fds:
-            os.close(fds.pop())
+        self._reception.let_go(fds)
         if container is not None:
             self._commands[peer.uid] += 1
             try:
-                await self._keep(connection, container)
+                await self._keep(connection, container, fds)
             finally:
                 self._commands[peer.uid] -= 1
                 self._commands += Counter()  # forgets whom nothing is left of
@@ -189,14 +187,17 @@ class AttachDoor:
         _send(connection, attached=name)
         return container
 
-    async def _keep(self, connection: socket.socket, container: Container) -> None:
-        """Until the command has ended, or the peer has gone: then the grant ends with it."""
+    async def _keep(
+        self, connection: socket.socket, container: Container, fds: list[int]
+    ) -> None:
+        """Until the command has ended, or the peer has gone: then the grant ends with it. What
+        comes meanwhile, in `fds` as well, is nobody's."""
         ended = trio.Event()
         container.on_end = ended.set
 
         async def watch_peer() -> None:
             try:
-                await receive(connection, None)
+                await receive(connection, fds, unwanted=True)
             except (OSError, Malformed):
                 pass  # whatever it is: nothing may follow
             nursery.cancel_scope.cancel()

@@ -8,7 +8,6 @@ for nobody but itself.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from dataclasses import replace
 from typing import Final
@@ -51,10 +50,9 @@ class OciDoor:
             return
         self._take(parse_state(message), peer, fds)
         # Before it may linger: what came beside the listener is nobody's.
-        while fds:
-            os.close(fds.pop())
+        self._reception.let_go(fds)
         with contextlib.suppress(OSError), trio.move_on_after(_LINGER):
-            while await receive(connection, None):
+            while await receive(connection, fds, unwanted=True):
                 pass
 
     async def _first(
@@ -75,7 +73,7 @@ class OciDoor:
                 message = reading.feed(data)
                 if message is not None:
                     return message
-                data = await receive(connection, None)
+                data = await receive(connection, fds, unwanted=True)
         raise Malformed("it ends in the middle")
 
     def _take(self, state: State, peer: Peer, fds: list[int]) -> None:

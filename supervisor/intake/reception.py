@@ -11,6 +11,7 @@ from typing import Final
 
 import trio
 
+from supervisor.daemon.aside import Aside
 from supervisor.daemon.config import Config
 from supervisor.daemon.rates import Complaints, Rates
 from supervisor.daemon.sockets import accepting, admitted
@@ -43,6 +44,8 @@ class Reception:
         self._handler = handler
         self._rates = rates
         self._complaints = Complaints(name)
+        # Where everybody may come, what they send is not closed here.
+        self._aside = None if rates is None else Aside()
         # Those of a user that have not handed over, the oldest first.
         self._waiting: dict[int, dict[trio.CancelScope, None]] = {}
 
@@ -51,6 +54,7 @@ class Reception:
         async with trio.open_nursery() as nursery:
             async for connection in accepting(self._socket, self._name):
                 if self._rates is not None and not admitted(connection, self._rates):
+                    self._end(connection, [])
                     continue
                 # At once: a runtime may go on and end before it has handed anything over.
                 nursery.start_soon(self._connection, connection, peer_of(connection))
@@ -58,18 +62,32 @@ class Reception:
     async def _connection(self, connection: socket.socket, peer: Peer) -> None:
         fds: list[int] = []
         who = f"a hand-over of uid {peer.uid}, pid {peer.pid},"
-        with connection:
-            try:
-                await self._handler(connection, peer, fds)
-            except Malformed as error:
-                self._complaints.about(peer.uid, f"{who} is refused: {error}")
-            except OSError as error:
-                self._complaints.about(peer.uid, f"{who} ended: {error.strerror or error}")
-            except Exception as error:  # a defect of ours costs this connection, and no other
-                self._complaints.about(peer.uid, f"{who} failed: {type(error).__name__}: {error}")
-            finally:
-                for fd in fds:
-                    os.close(fd)
+        try:
+            await self._handler(connection, peer, fds)
+        except Malformed as error:
+            self._complaints.about(peer.uid, f"{who} is refused: {error}")
+        except OSError as error:
+            self._complaints.about(peer.uid, f"{who} ended: {error.strerror or error}")
+        except Exception as error:  # a defect of ours costs this connection, and no other
+            self._complaints.about(peer.uid, f"{who} failed: {type(error).__name__}: {error}")
+        finally:
+            self._end(connection, fds)
+
+    def _end(self, connection: socket.socket, fds: list[int]) -> None:
+        self.let_go(fds)
+        if self._aside is None or connection.fileno() < 0:
+            connection.close()
+        else:
+            self._aside.close_connection(connection)
+
+    def let_go(self, fds: list[int]) -> None:
+        """Closes what came and is of no use; none of it is in `fds` any more."""
+        those, fds[:] = list(fds), []
+        if self._aside is not None:
+            self._aside.close(those)
+        else:
+            for fd in those:
+                os.close(fd)
 
     @contextlib.contextmanager
     def waiting(self, peer: Peer) -> Iterator[trio.CancelScope]:
@@ -95,8 +113,11 @@ class Reception:
             raise Malformed("it does not come to its end in time, or too many others wait")
 
 
-async def receive(connection: socket.socket, fds: list[int] | None) -> bytes:
-    """The next piece; b"" at its end. Descriptors go to `fds`, or where that is None to nobody."""
+async def receive(
+    connection: socket.socket, fds: list[int], *, unwanted: bool = False
+) -> bytes:
+    """The next piece; b"" at its end. Descriptors go to `fds`; Malformed where they are `unwanted`.
+    """
     while True:
         await trio.lowlevel.wait_readable(connection)
         try:
@@ -108,11 +129,8 @@ async def receive(connection: socket.socket, fds: list[int] | None) -> bytes:
         for level, kind, value in control:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 came.frombytes(value[: len(value) - len(value) % came.itemsize])
-        if fds is not None:
-            fds.extend(came)
-        elif came:
-            for fd in came:
-                os.close(fd)
+        fds.extend(came)
+        if came and unwanted:
             raise Malformed("descriptors after the first piece")
         if flags & socket.MSG_TRUNC:
             raise Malformed(f"more than {_PIECE} bytes in one message")

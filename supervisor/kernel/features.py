@@ -58,6 +58,8 @@ _TABLE = (
             "says who calls; without it records take longer to make"),
     Feature("peer_pidfd", "SD_HAS_PEER_PIDFD", (6, 5), False,
             "says for certain which process connected to a door; without it, by its number"),
+    Feature("pass_rights", "SD_HAS_PASS_RIGHTS", (6, 16), False,
+            "keeps strangers' descriptors out of the daemon; without it threads close them"),
 )
 
 FEATURES = {feature.name: feature for feature in _TABLE}

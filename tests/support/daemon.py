@@ -33,7 +33,7 @@ class Daemon:
         self.socket = socket or self.runtime / "oci.sock"
         self.control = control or self.runtime / "control.sock"
         self.lead = start
-        self._environ = {"SECCOMPD_TEST_TRACEBACK": "1", **(environ or {})}
+        self.environ = {"SECCOMPD_TEST_TRACEBACK": "1", **(environ or {})}
         (place / "policies").mkdir(exist_ok=True)
         self._config = place / "seccompd.yaml"
         # JSON is YAML.
@@ -58,7 +58,7 @@ class Daemon:
                 self._person,
                 ["serve", "--config", str(self._config)],
                 stdout=log.fileno(), stderr=log.fileno(),
-                env=self._environ,
+                env=self.environ,
                 lead=self.lead,
             )
         try:
