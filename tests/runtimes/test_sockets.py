@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from tests.support.bundles import Bundle, bundle
 from tests.support.daemon import Daemon, serving
 from tests.support.people import Person
 from tests.support.scratch import a_place, compile_c
-from tests.support.sockets import Counter
+from tests.support.sockets import LOCAL, Counter
 
 POLICY = """
 version: 1
@@ -63,3 +65,47 @@ def test_of_runc_and_crun(box: Bundle, ports: tuple[Counter, Counter], how: str)
     assert (found["connect"], found["sendmsg"], found["sent"]) == ("0", "5", "5")
     assert found["connect-refused"] == found["sendmsg-refused"] == "EHOSTUNREACH"
     assert (allowed.count(), refused.count()) == (4, 0)
+
+
+HOSTS = """
+version: 1
+match: {door: oci}
+syscalls:
+  connect:
+    - {to: "127.0.0.1", port: %d, do: {emulate: {network: host}}}
+    - {do: emulate}
+  bind:
+    - {do: emulate}
+"""
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_the_hosts_network(root: Person, place: Path, runtime: str) -> None:
+    """Of a container that has one of its own, and nothing in it."""
+    folder = place / runtime
+    folder.mkdir()
+    folder.chmod(0o755)
+    heard: list[bytes] = []
+
+    def hear(server: socket.socket) -> None:
+        client, _ = server.accept()
+        with client:
+            heard.append(client.recv(9))
+
+    with socket.create_server((LOCAL, 0)) as server:
+        server.settimeout(30)
+        thread = threading.Thread(target=hear, args=(server,))
+        thread.start()
+        port = server.getsockname()[1]
+        script = f"""
+echo hello | busybox nc -w 5 {LOCAL} {port}
+busybox nc -w 1 {LOCAL} {port + 1 if port < 65535 else 1} </dev/null; echo $?
+"""
+        with (
+            serving(root, folder, {"hosts": HOSTS % port}) as found,
+            bundle(folder, found.profile("hosts"), runtime=runtime) as box,
+        ):
+            done = box.run(script)
+            assert done.stdout.splitlines() == ["1"], done.stderr
+        thread.join()
+        assert heard == [b"hello\n"]
