@@ -208,7 +208,9 @@ class Control:
                 await stream.send_all(b'{"tracing":true}\n')
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_until_gone, stream, nursery.cancel_scope)
-                    await _pass_on(ours, stream)
+                    with contextlib.suppress(OSError):  # the client has gone
+                        await _pass_on(ours, stream)
+                    nursery.cancel_scope.cancel()
             finally:
                 self._containers.look_away(number)
 
@@ -230,8 +232,9 @@ async def _pass_on(ours: socket.socket, stream: _Stream) -> None:
 
 
 async def _until_gone(stream: _Stream, scope: trio.CancelScope) -> None:
-    while await stream.receive_some(4096):
-        pass
+    with contextlib.suppress(OSError):
+        while await stream.receive_some(4096):
+            pass
     scope.cancel()
 
 
