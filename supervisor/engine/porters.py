@@ -39,6 +39,7 @@ class Porters:
         self._helper: Helper | None = None
         self._idle: list[Porter] = []
         self._numbers: set[int] = set()
+        self._last = -1
         # Those that did not let go of a call whose caller has gone.
         self._leaving: list[Porter] = []
 
@@ -104,7 +105,11 @@ class Porters:
                     raise PorterError(f"socket: no porter: {error.strerror}") from error
             if len(self._numbers) >= MOST_PORTERS:
                 raise PorterError("socket: too many calls are under way")
-            number = next(n for n in range(MOST_PORTERS) if n not in self._numbers)
+            # Not that of one that was lost just now: its thread may not have ended yet.
+            number = self._last = next(
+                n for n in (*range(self._last + 1, MOST_PORTERS), *range(MOST_PORTERS))
+                if n not in self._numbers
+            )
             sock = lib.sd_porter_new(self._helper.sock, number)
             if sock >= 0:
                 self._numbers.add(number)
