@@ -234,6 +234,10 @@ def test_a_thread_loses_against_the_shipped_policy_for_images(
     type that changes in between gives no driver of the kernel's anything to read.
     """
     text = (store.shipped() / "loop-images.yaml").read_text()
-    mounted, refused, failed = mount_race(person, programs, place, text, seconds, types)
-    assert refused == 0
+    mounted = failed = 0
+    for _ in range(10):  # a busy machine does not always get so far in a second
+        if not mounted > 0 < failed:
+            some = mount_race(person, programs, place, text, seconds, types)
+            assert some[1] == 0
+            mounted, failed = mounted + some[0], failed + some[2]
     assert mounted > 0 < failed

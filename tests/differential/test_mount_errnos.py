@@ -45,8 +45,10 @@ syscalls:
 """
 # What comes out otherwise by a FUSE program, and why.
 BY_PROGRAMS = {
-    # an option is the program's to understand, and fuse2fs takes it
-    "ext4 unknown option": "ok fuse.ext4 relatime,rw rw ok",
+    # an option is the program's to understand: fuse2fs knows no noload, and serves nothing then
+    "ext4 option": "EINVAL",
+    "data of 4095 bytes": "EINVAL",
+    "data that ends with its page": "EINVAL; EINVAL",
     # a read-only device is opened before its program finds no ext4 on it
     "ext4, squashfs on it": "EINVAL",
     # one program for an image or a device: a second one would write to the same blocks

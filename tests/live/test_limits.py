@@ -33,6 +33,8 @@ def call():
 def say(errno):
     os.write(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), b"%%d\\n" %% errno)
 own = os.getpid()
+if os.getpgid(0) != own:
+    os.setsid()  # a share of the processor for all of them, as a container has: autogroups
 say(call())
 while not os.path.exists(stop[:-4] + "go"):
     time.sleep(0.02)
