@@ -159,13 +159,18 @@ class Containers:
 
     def _known(self, key: Key, hand_over: HandOver) -> Container | None:
         """The container that the listener is one more of: of the same name, in the same user
-        namespace, and under the policy that would be chosen for it now."""
+        namespace, and under the policy that would be chosen for it now. A runtime that has gone
+        before it could be looked at is the one that it was."""
         for container in reversed(self._containers.get(key, [])):
             own, theirs = container.target, hand_over.target
             if own is None:
                 return container
             if theirs is None or theirs.same_namespace(own):
-                subject = replace(hand_over.subject, user_namespace=_kind(own))
+                subject = replace(
+                    hand_over.subject,
+                    user_namespace=_kind(own),
+                    runtime=hand_over.subject.runtime or container.subject.runtime,
+                )
                 if self.policies.choose(subject).entry is container.entry:
                     return container
         return None

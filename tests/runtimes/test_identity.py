@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,5 +111,19 @@ def test_a_runtime_that_has_gone_is_told_by_what_it_leaves(daemon: Daemon, place
         wait_for(lambda: f"{name}: policy g-left" in daemon.log(), bool)
         assert run(box.command("start", name)).returncode == 0
         said = box.root / "tmp/said"
-        text = wait_for(lambda: said.read_text() if said.exists() else "", bool)
-        assert SAID["EROFS"] in text
+
+        def text() -> str:
+            return said.read_text() if said.exists() else ""
+
+        assert SAID["EROFS"] in wait_for(text, bool)
+        # and of what is executed later: that has its own program by then
+        said.unlink()
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            words = ["/bin/sh", "-c", "mknod /tmp/b c 1 3 2>/tmp/said"]
+            command = box.command("exec", "--detach", name, *words)
+            nothing = subprocess.DEVNULL
+            subprocess.run(command, stdout=nothing, stderr=nothing, timeout=20, check=True)
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        assert SAID["EROFS"] in wait_for(text, bool)
