@@ -61,13 +61,13 @@ def read_draft(
     that leave nothing to look at.
     """
     source = Source(str(file), content)
-    model = schema.model_of(families)
+    model = schema.model_of(_named(source.root, families))
     assembly = assemble(source, file.parent, model, search)
     # With errors already, this is what of the policy can still be looked at.
     document, partly = validate(source.root, model)
     sets: dict[str, AnyRules] = {}
     for name, family in families.items():
-        section = getattr(document.syscalls, name) if family.keys is not None else None
+        section = getattr(document.syscalls, name, None) if family.keys is not None else None
         if section is not None:
             audit = document.mode == "audit"
             otherwise = _otherwise(source, name, section, audit=audit)
@@ -77,6 +77,16 @@ def read_draft(
                 report_races(source, name, section, rules)
     _hold_together(source, sets)
     return Draft(file, source, document, sets, tuple(assembly.files), tuple(assembly.unused))
+
+
+def _named(root: Node, families: Mapping[str, FamilySpec]) -> Mapping[str, FamilySpec]:
+    """The families that are looked at: models of the others take longer to make than all else. All
+    of them where a name is none, to say which there are, and where other files say more."""
+    if root.kind != "mapping" or "include" in root.pairs or "syscalls" not in root.pairs:
+        return families
+    written = root.pairs["syscalls"][1].pairs
+    wanted = {name: family for name, family in families.items() if name in written}
+    return wanted if wanted and len(wanted) == len(written) else families
 
 
 def _hold_together(source: Source, sets: Mapping[str, AnyRules]) -> None:
