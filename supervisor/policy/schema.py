@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -64,6 +64,7 @@ def _of_a_refusal(silent: bool, info: ValidationInfo) -> bool:
     return silent
 
 
+@cache
 def _family_model(family: FamilySpec) -> Any:
     fields: dict[str, Any] = {
         name: (keys.type_of(key) | None, Field(None, description=key.doc))
@@ -110,7 +111,7 @@ def _family_model(family: FamilySpec) -> Any:
     ]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def _model(families: tuple[tuple[str, FamilySpec], ...]) -> type[BaseModel]:
     sections = {
         name: (_family_model(family) | None, Field(None, description=family.doc))
