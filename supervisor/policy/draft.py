@@ -6,7 +6,7 @@ looks for what is merely odd as well (lint.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def read_draft(
     that leave nothing to look at.
     """
     source = Source(str(file), content)
-    model = schema.model_of(_named(source.root, families))
+    model = schema.model_of(families, _named(source.root, families))
     assembly = assemble(source, file.parent, model, search)
     # With errors already, this is what of the policy can still be looked at.
     document, partly = validate(source.root, model)
@@ -79,14 +79,14 @@ def read_draft(
     return Draft(file, source, document, sets, tuple(assembly.files), tuple(assembly.unused))
 
 
-def _named(root: Node, families: Mapping[str, FamilySpec]) -> Mapping[str, FamilySpec]:
-    """The families that are looked at: models of the others take longer to make than all else. All
-    of them where a name is none, to say which there are, and where other files say more."""
+def _named(root: Node, families: Mapping[str, FamilySpec]) -> Collection[str] | None:
+    """The families that a policy names. None where a name is none, so that it can be said which
+    there are, and where other files say more.
+    """
     if root.kind != "mapping" or "include" in root.pairs or "syscalls" not in root.pairs:
-        return families
+        return None
     written = root.pairs["syscalls"][1].pairs
-    wanted = {name: family for name, family in families.items() if name in written}
-    return wanted if wanted and len(wanted) == len(written) else families
+    return written.keys() if written and written.keys() <= families.keys() else None
 
 
 def _hold_together(source: Source, sets: Mapping[str, AnyRules]) -> None:

@@ -7,9 +7,9 @@ all that is wrong with a file is found in one pass.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -111,7 +111,13 @@ def _family_model(family: FamilySpec) -> Any:
     ]
 
 
-@lru_cache(maxsize=1)
+# A process that reads one policy needs models of what that one names, and making those of the
+# others takes longer than all else. One that reads many gets by with one model of all: models for
+# each of them would be made, and would leave the heap in pieces, without end.
+_ONES_OWN: Final = 1
+
+
+@lru_cache(maxsize=_ONES_OWN + 1)
 def _model(families: tuple[tuple[str, FamilySpec], ...]) -> type[BaseModel]:
     sections = {
         name: (_family_model(family) | None, Field(None, description=family.doc))
@@ -159,8 +165,14 @@ def _model(families: tuple[tuple[str, FamilySpec], ...]) -> type[BaseModel]:
     return model
 
 
-def model_of(families: Mapping[str, FamilySpec]) -> type[BaseModel]:
-    """The model of a policy file, for the families that a policy may name."""
+def model_of(
+    families: Mapping[str, FamilySpec], named: Collection[str] | None = None
+) -> type[BaseModel]:
+    """The model of a policy file, for the families that a policy may name; `named`: those that it
+    does name, where that is known.
+    """
+    if named is not None and _model.cache_info().currsize < _ONES_OWN:
+        families = {name: family for name, family in families.items() if name in named}
     return _model(tuple(families.items()))
 
 
