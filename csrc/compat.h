@@ -4,6 +4,7 @@
 #define SECCOMPD_COMPAT_H
 
 #include <fcntl.h>
+#include <linux/loop.h>
 #include <linux/seccomp.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
@@ -15,6 +16,15 @@
 #ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
 #define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (1UL << 0)
 #define SECCOMP_IOCTL_NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64)
+#endif
+
+#ifndef LOOP_CONFIGURE
+#define LOOP_CONFIGURE 0x4C0A
+struct loop_config {
+	uint32_t fd, block_size;
+	struct loop_info64 info;
+	uint64_t reserved[8];
+};
 #endif
 
 /* <linux/pidfd.h> and <fcntl.h> do not go together */

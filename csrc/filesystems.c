@@ -3,12 +3,12 @@
  * with the flags that are forced locked; bringing it to its place is for a resolver.
  *
  * mount(2) itself is what makes it, so that its errors are the kernel's. */
+#include "compat.h"
 #include "mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/loop.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,15 +18,6 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
-
-#ifndef LOOP_CONFIGURE
-#define LOOP_CONFIGURE 0x4C0A
-struct loop_config {
-	uint32_t fd, block_size;
-	struct loop_info64 info;
-	uint64_t reserved[8];
-};
-#endif
 
 enum { LOOP_MAJOR = 7, ATTEMPTS = 16 };
 

@@ -4,26 +4,17 @@
  * nobody is given one but of a device that was attached for this container, and such a device stays attached
  * for as long as anybody has it open: it is made so that it goes with its last user, and there is no other
  * way. Which ones were attached here they say themselves, by a name that nobody else knows. */
+#include "compat.h"
 #include "mounts.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/loop.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
-
-#ifndef LOOP_CONFIGURE
-#define LOOP_CONFIGURE 0x4C0A
-struct loop_config {
-	uint32_t fd, block_size;
-	struct loop_info64 info;
-	uint64_t reserved[8];
-};
-#endif
 
 _Static_assert(sizeof(struct loop_config) == SD_LOOP_CONFIG, "as the session reads it");
 _Static_assert(sizeof(struct loop_info64) == SD_LOOP_INFO, "as the session reads it");

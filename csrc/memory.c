@@ -1,17 +1,13 @@
 /* Reads strings out of a caller's memory, and writes to it, as the kernel would have. */
+#include "compat.h"
 #include "memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/loop.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-#ifndef LOOP_CONFIGURE
-#define LOOP_CONFIGURE 0x4C0A
-#endif
 
 /* Most strings end within so many bytes: to copy a page of memory that nobody has used for a while
  * takes longer than another call for those that do not. */

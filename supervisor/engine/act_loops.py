@@ -29,10 +29,10 @@ from supervisor.engine.maker_calls import MakerCalls, Refused
 from supervisor.kernel import loops
 from supervisor.kernel.opening import O_ACCMODE, O_CLOEXEC, O_PATH, O_RDONLY, O_RDWR
 from supervisor.kernel.shim import ffi, lib
+from supervisor.kernel.spawn import Helper
 from supervisor.model import Inject, Outcome, Snapshot
 from supervisor.plans import LoopCall
 
-_ATTEMPTS: Final = 3
 _EMPTY: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _CONTROL: Final = -1  # in place of a device's number
 _GONE: Final = "the caller has gone"
@@ -266,38 +266,23 @@ class Loops:
         self, call: _Attaching, number: int, *, writes: bool, device: int = 0
     ) -> tuple[Any, int]:
         """What a resolver sees, and the image where it is on `device`, or -1. Raises Refused."""
-        for _ in range(_ATTEMPTS):
-            helper = self._resolvers.idle()
-            if helper is None:
-                helper = await self._resolvers.take(self._calls.on_wait)
-            answered = False
-            try:
-                sent = lib.sd_look_at_image(
-                    helper.sock, call.waiting, call.task, number, writes, device
-                )
-                seen, fd = await self._answer(helper.sock, sent)
-                answered = not seen.flags & lib.SD_SEEN_RETIRE
-            finally:
-                if answered:
-                    self._resolvers.give(helper)
-                else:
-                    self._resolvers.abandon(helper)
-            if answered:
-                errno = -int(seen.error)
-                if errno in _EXITING:
-                    raise Refused(self._calls.on_error, _GONE)
-                if errno:
-                    raise Refused(EINVAL if errno == ENOTBLK else errno)
-                return seen, fd
-        raise Refused(self._calls.on_error, "path: the caller's groups cannot be taken")
-
-    async def _answer(self, sock: int, sent: int) -> tuple[Any, int]:
-        there = 0
-        if sent == 0:
-            there = await self._calls.answer(sock, lambda us: lib.sd_mount_wait(sock, -1, us))
         seen, fds = ffi.new("struct sd_seen *"), ffi.new("int[4]")
-        if there <= 0 or lib.sd_mount_seen(sock, seen, fds) < 0:
-            raise Refused(self._calls.on_error, "path: deadline, or the resolver has gone")
+
+        async def ask(helper: Helper) -> bool:
+            sock, there = helper.sock, 0
+            sent = lib.sd_look_at_image(sock, call.waiting, call.task, number, writes, device)
+            if sent == 0:
+                there = await self._calls.answer(sock, lambda us: lib.sd_mount_wait(sock, -1, us))
+            if there <= 0 or lib.sd_mount_seen(sock, seen, fds) < 0:
+                raise Refused(self._calls.on_error, "path: deadline, or the resolver has gone")
+            return not seen.flags & lib.SD_SEEN_RETIRE
+
+        await self._resolvers.ask(ask, self._calls.on_wait)
+        errno = -int(seen.error)
+        if errno in _EXITING:
+            raise Refused(self._calls.on_error, _GONE)
+        if errno:
+            raise Refused(EINVAL if errno == ENOTBLK else errno)
         return seen, int(fds[0])
 
 

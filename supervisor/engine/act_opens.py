@@ -35,7 +35,6 @@ from supervisor.kernel.shim import ffi, lib
 from supervisor.model import Decision, Facts, Given, Inject, Outcome, Snapshot, Verdict
 from supervisor.plans import Open
 
-_ATTEMPTS: Final = 3
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 # Its open goes by the network namespace of whoever opens it.
 _TUN: Final = ("c", 10, 200)
@@ -274,24 +273,12 @@ class Opener:
         if inject is not None and inject.device == _TUN:
             opening.flags |= lib.SD_OPEN_NET
         opening.open_flags = flags & FILE_FLAGS
-        for _ in range(_ATTEMPTS):
-            helper = self._resolvers.idle()
-            if helper is None:
-                helper = await self._resolvers.take(self.calls.on_wait)
-            answered = False
-            try:
-                await self._ask_one(helper.sock, asking, node)
-                answered = not opening.retire
-            finally:
-                if answered:
-                    self._resolvers.give(helper)
-                else:
-                    self._resolvers.abandon(helper)
-            if answered:
-                return
-        raise Refused(self.calls.on_error, "path: the caller's groups cannot be taken")
+        await self._resolvers.ask(
+            lambda helper: self._ask_one(helper.sock, asking, node), self.calls.on_wait
+        )
 
-    async def _ask_one(self, sock: int, asking: _Asking, node: Any) -> None:
+    async def _ask_one(self, sock: int, asking: _Asking, node: Any) -> bool:
+        """False: this resolver cannot become that caller."""
         thing = -1 if node is None else node.fd
         result = lib.sd_open_ask(sock, asking.waiting, asking.task, thing, asking.opening)
         if result == 0:
@@ -302,6 +289,7 @@ class Opener:
             raise Refused(self.calls.on_error, "path: the resolver has gone")
         if result == 0:
             raise Refused(self.calls.on_error, "path: deadline")
+        return not asking.opening.retire
 
     async def _node(self, inject: Inject) -> Any:
         """What is opened again, kept for the next one: the content, or a node of the device."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import trio
@@ -24,6 +24,7 @@ MOST_RESOLVERS: Final = 8
 # Of these: a mount can take one for as long as its program or its image makes it wait.
 MOST_MOUNTING: Final = 4
 MOST_ABANDONED: Final = 8
+_ATTEMPTS: Final = 3
 _LAST_BREATH: Final = 0.05
 _TIDYING: Final = 0.0005
 
@@ -109,6 +110,27 @@ class Resolvers:
         self._working -= 1
         self._end(helper)
         self._lot.unpark()
+
+    async def ask(
+        self, ask: Callable[[Helper], Awaitable[bool]], on_wait: Callable[[], None]
+    ) -> None:
+        """Has one of them answer a question; `ask` says whether it did. One that did not is left
+        behind: after False, which says that it cannot become that caller, another one is asked.
+        Raises HelperError where none can.
+        """
+        for _ in range(_ATTEMPTS):
+            helper = self.idle() or await self.take(on_wait)
+            answered = False
+            try:
+                answered = await ask(helper)
+            finally:
+                if answered:
+                    self.give(helper)
+                else:
+                    self.abandon(helper)
+            if answered:
+                return
+        raise HelperError("path: the caller's groups cannot be taken")
 
     def rest(self) -> bool:
         """Nobody calls: of the idle ones one is enough, and it is there at once.

@@ -19,7 +19,6 @@ from supervisor.kernel.task import field
 from supervisor.model import Facts
 
 _LINGER_US: Final = 300
-_ATTEMPTS: Final = 3
 _EXITING: Final = frozenset((ESRCH, EBADF))
 
 
@@ -150,27 +149,22 @@ class SocketPath:
     async def _asked(
         self, ask: Callable[[Helper], int], take: Callable[[Helper], int]
     ) -> int:
-        """A question to a resolver, and its answer: 0 or an errno. Raises SocketError."""
-        for _ in range(_ATTEMPTS):
-            resolver = self._resolvers.idle() or await self._resolvers.take(self._on_wait)
-            owes = True
-            try:
-                sent = ask(resolver)
-                if sent == -ENAMETOOLONG:
-                    owes = False
-                    raise SocketError(ENAMETOOLONG)
-                if sent < 0 or not await self._readable(resolver.sock):
-                    raise SocketError(self._on_error, "path: deadline, or the resolver has gone")
-                error = take(resolver)
-                owes = error == EAGAIN  # another one can become that caller
-                if not owes:
-                    return error
-            finally:
-                if owes:
-                    self._resolvers.abandon(resolver)
-                else:
-                    self._resolvers.give(resolver)
-        raise SocketError(self._on_error, "path: the caller's groups cannot be taken")
+        """A question to a resolver, and its answer: 0 or an errno. Raises HelperError."""
+        error = 0
+
+        async def asked(resolver: Helper) -> bool:
+            nonlocal error
+            sent = ask(resolver)
+            if sent == -ENAMETOOLONG:  # said before anything was sent
+                error = ENAMETOOLONG
+                return True
+            if sent < 0 or not await self._readable(resolver.sock):
+                raise HelperError("path: deadline, or the resolver has gone")
+            error = take(resolver)
+            return error != EAGAIN
+
+        await self._resolvers.ask(asked, self._on_wait)
+        return error
 
     async def _readable(self, fd: int) -> bool:
         if lib.sd_mount_wait(fd, -1, _LINGER_US) > 0:

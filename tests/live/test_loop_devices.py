@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.loops import FIRST, LAST, attached, none_is_left, removed
+from tests.support.loops import FIRST, GIVEN, LAST, attached, none_is_left, removed
 from tests.support.people import Person, python
 from tests.support.program import Started, run
 from tests.support.scratch import scratch
@@ -20,16 +20,7 @@ pytestmark = pytest.mark.needs("losetup", "mkfs.ext4", "busybox")
 RULES = f"""
 version: 1
 name: loops
-syscalls:
-  mknod:
-    - {{devices: ["block 7:{FIRST}-{LAST}", "char 10:237"], do: {{emulate: {{realise: closed}}}}}}
-  open:
-    - {{path: [/dev/loop-control, "/dev/loop*"], do: {{inject: {{loops: "{FIRST}-{LAST}"}}}}}}
-  mount:
-    otherwise: kernel
-    rules:
-      - {{fstype: ext4, source: "block 7:{FIRST}-{LAST}", do: {{emulate: {{via: kernel}}}}}}
-"""
+{GIVEN}"""
 HEAD = f"""
 import ctypes, errno, fcntl, os, struct, sys
 FIRST = {FIRST}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.bundles import bundle
 from tests.support.daemon import serving
-from tests.support.loops import FIRST, LAST, none_is_left, removed
+from tests.support.loops import FIRST, GIVEN, LAST, none_is_left, removed
 from tests.support.people import Person
 from tests.support.scratch import scratch
 
@@ -28,16 +28,7 @@ syscalls:
 LOOPS = f"""
 version: 1
 match: {{door: oci}}
-syscalls:
-  mknod:
-    - {{devices: ["block 7:{FIRST}-{LAST}", "char 10:237"], do: {{emulate: {{realise: closed}}}}}}
-  open:
-    - {{path: [/dev/loop-control, "/dev/loop*"], do: {{inject: {{loops: "{FIRST}-{LAST}"}}}}}}
-  mount:
-    otherwise: kernel
-    rules:
-      - {{fstype: ext4, source: "block 7:{FIRST}-{LAST}", do: {{emulate: {{via: kernel}}}}}}
-"""
+{GIVEN}"""
 
 
 @pytest.fixture

@@ -16,6 +16,18 @@ from tests.support.inside import wait_for
 FIRST = 64 + os.getpid() % 238 * 4
 LAST = FIRST + 3
 _CTL_REMOVE = 0x4C81
+# What a policy says that gives these.
+GIVEN = f"""
+syscalls:
+  mknod:
+    - {{devices: ["block 7:{FIRST}-{LAST}", "char 10:237"], do: {{emulate: {{realise: closed}}}}}}
+  open:
+    - {{path: [/dev/loop-control, "/dev/loop*"], do: {{inject: {{loops: "{FIRST}-{LAST}"}}}}}}
+  mount:
+    otherwise: kernel
+    rules:
+      - {{fstype: ext4, source: "block 7:{FIRST}-{LAST}", do: {{emulate: {{via: kernel}}}}}}
+"""
 
 
 def is_attached(number: int) -> bool:
