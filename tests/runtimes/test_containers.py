@@ -94,8 +94,8 @@ def test_an_exec_is_served_by_the_containers_own_session(daemon: Daemon, box: Bu
     done = box.exec(name, "echo x >/dev/a && rm /dev/a && mknod /dev/a c 1 5 && ls -l /dev/a")
     assert done.returncode == 0, done.stderr
     assert daemon.ours("session") == sessions
-    listeners = [link for link in links(sessions[0]) if link == LISTENER]
-    assert len(listeners) == 1, "of those that have ended none is held"
+    # of those that have ended none is held
+    wait_for(lambda: links(sessions[0]).count(LISTENER), lambda count: count == 1)
     box.delete(name)
     wait_for(lambda: daemon.ours("session"), lambda found: not found)
 
