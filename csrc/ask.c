@@ -173,14 +173,14 @@ int sd_ask_maker(struct sd_work *work, uint32_t op)
 	return SD_WORK_WAIT;
 }
 
-int sd_maker_tell(int maker, uint32_t outcome, uint64_t node_dev, uint64_t node_ino)
+int sd_maker_tell(int maker, uint32_t outcome, uint64_t node_dev, uint64_t node_ino, int until)
 {
 	struct sd_make make;
 	memset(&make, 0, sizeof make);
 	make.op = outcome & SD_WAS_LINKED ? SD_MAKE_LINK : SD_MAKE_DROP;
 	make.node_dev = node_dev;
 	make.node_ino = node_ino;
-	int sent = sd_send_fds(maker, &make, sizeof make, NULL, 0);
+	int sent = sd_send_fds(maker, &make, sizeof make, &until, until >= 0);
 	return sent < 0 ? sent : 0;
 }
 

@@ -53,7 +53,7 @@ static int name_is_ours(int parent, const char *name, struct stat *node)
 
 void sd_remember(struct sd_told *told, const struct stat *node, uint32_t flags)
 {
-	told->flags |= flags;
+	told->flags |= flags | (node->st_nlink > 1 ? SD_TOLD_OTHERS : 0);
 	told->node_dev = node->st_dev;
 	told->node_ino = node->st_ino;
 }

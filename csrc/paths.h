@@ -57,6 +57,7 @@ enum sd_told_flag {
 	SD_TOLD_BOUND = 64,      /* one node more */
 	SD_TOLD_UNBOUND = 128,   /* one node less: `node_dev`, `node_ino` */
 	SD_TOLD_LINKED = 256,    /* one name more for `node_dev`, `node_ino` */
+	SD_TOLD_OTHERS = 512,    /* that had other names, which show how many there are */
 	SD_TOLD_BEGUN = 2048,    /* of an umount: not the answer yet, which may take long */
 	SD_TOLD_LEADS = 4096,    /* of an open: the path leads where it is granted */
 	SD_TOLD_FOREIGN = 1024,  /* a file system that a maker must not touch: it may not answer */
@@ -82,8 +83,8 @@ struct sd_told {
 enum sd_make_op {
 	SD_MAKE_NODE = 1, /* [dirfd] */
 	SD_MAKE_PRIVATE,  /* [] -> [tree]: owned by fsuid and fsgid */
-	SD_MAKE_DROP,     /* no answer */
-	SD_MAKE_LINK,     /* no answer */
+	SD_MAKE_DROP,     /* [what is closed once it is done]; no answer */
+	SD_MAKE_LINK,     /* likewise */
 	SD_MAKE_AT,       /* [where a path starts] -> [parent], with SD_NEEDS_BIND */
 	SD_MAKE_LEND,     /* [] -> [detached node], [file]: `device` is the index in the ceiling */
 	SD_MAKE_MOUNT,    /* [channel], [channel, image], of AGAIN [mount]: struct sd_new_mount */

@@ -109,6 +109,7 @@ enum sd_work_outcome {
 	SD_WAS_BOUND = 4,
 	SD_WAS_UNBOUND = 8, /* `node_dev`, `node_ino`: for sd_maker_tell */
 	SD_WAS_LINKED = 16, /* likewise */
+	SD_WAS_COUNTED = 32, /* with either: the caller can see the link count */
 };
 
 struct sd_mounted_device { /* of a mount of ours */
@@ -164,8 +165,9 @@ int sd_work_step(struct sd_work *work, int linger_us);
 int sd_work_go(struct sd_work *work, int linger_us);
 /* The guess was not granted: what does the path really lead to? */
 int sd_work_resolve(struct sd_work *work, int linger_us);
-/* Keeps the link count of a private node; every maker is told, and knows its own. No answer. */
-int sd_maker_tell(int maker, uint32_t outcome, uint64_t node_dev, uint64_t node_ino);
+/* Keeps the link count of a private node; every maker is told, and knows its own. No answer, but the
+ * maker's copy of `until` is closed once it is done (-1: nobody waits). */
+int sd_maker_tell(int maker, uint32_t outcome, uint64_t node_dev, uint64_t node_ino, int until);
 /* After the maker was lost: takes the placeholder back, if there is one; then DONE with `error`. */
 int sd_work_undo(struct sd_work *work, int error, int linger_us);
 /* Who still owes this work an answer, and is of no use to others until then: its socket, or -1. */

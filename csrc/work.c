@@ -114,6 +114,8 @@ static int heard_resolver(struct sd_work *work)
 			outcome |= SD_WAS_UNBOUND;
 		if (told.flags & SD_TOLD_LINKED)
 			outcome |= SD_WAS_LINKED;
+		if (told.flags & (SD_TOLD_LINKED | SD_TOLD_OTHERS))
+			outcome |= SD_WAS_COUNTED;
 		return sd_done(work, told.error, outcome);
 	}
 }

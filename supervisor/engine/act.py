@@ -21,7 +21,7 @@ from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.names import LiveNodes
 from supervisor.engine.realise import PROBE, Realiser
 from supervisor.engine.said import Policy, Traits
-from supervisor.engine.works import NOT_BEGUN, Job, fill, lend, let_go, path_of
+from supervisor.engine.works import NOT_BEGUN, Job, fill, lend, let_go, path_of, tell_makers
 from supervisor.kernel.shim import lib
 from supervisor.kernel.spawn import Helper
 from supervisor.kernel.syscalls import CallSpec
@@ -258,6 +258,7 @@ class Actor:
                 outcome = await self._go_on(job, result)
                 result = _RETIRE if outcome is None else _WAIT
                 return outcome
+            await self._count_names(job)
             return self._outcome(job)
         finally:
             let_go(job, resolver, result, self._resolvers, self._makers)
@@ -307,6 +308,7 @@ class Actor:
                 result = self._without_maker(job, maker)
             else:
                 return Outcome(self._on_error, "path: the resolver has gone")
+        await self._count_names(job)
         return self._outcome(job)
 
     async def _readable(self, fd: int, until: float) -> bool:
@@ -366,14 +368,21 @@ class Actor:
             return Outcome(EPERM, job.lack, path, decision=decision)
         return None
 
+    async def _count_names(self, job: Job) -> None:
+        """Lets the makers keep the link count of a node, after an error, too."""
+        if job.work.outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):
+            ended = tell_makers(self._makers, job.work)
+            if ended >= 0:
+                try:  # what the caller looks at next shows it, unless a maker is very busy
+                    await self._readable(ended, trio.current_time() + self._deadline)
+                finally:
+                    os.close(ended)
+
     def _outcome(self, job: Job) -> Outcome:
         work = job.work
         outcome, error = work.outcome, -work.error
         if isinstance(job.plan, Unmount):
             self.rare.umounts.done(work)
-        if outcome & (lib.SD_WAS_UNBOUND | lib.SD_WAS_LINKED):  # after an error, too
-            for maker in self._makers.all:
-                lib.sd_maker_tell(maker.sock, outcome, work.node_dev, work.node_ino)
         path = path_of(work) if job.wanted else None
         if outcome == _WAS_NODE and not error:
             return Outcome(0, "node", path, False, job.decision)

@@ -59,7 +59,7 @@ class Umounts:
         pairs = gone_of(work)
         for maker in self._makers.all:
             for device, inode in pairs:
-                lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, device, inode)
+                lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, device, inode, -1)
 
     async def written(
         self, work: Any, plan: Unmount, valid: Callable[[], bool], on_wait: Callable[[], None]

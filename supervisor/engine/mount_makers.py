@@ -176,4 +176,4 @@ class FuseNodes:
         found = os.fstat(node)
         os.close(node)
         for maker in self._makers.all:
-            lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, found.st_dev, found.st_ino)
+            lib.sd_maker_tell(maker.sock, lib.SD_WAS_UNBOUND, found.st_dev, found.st_ino, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from typing import Any, Final
@@ -104,6 +105,20 @@ def lend(work: Any, maker: Maker | None) -> None:
     else:
         work.maker = maker.sock
         work.maker_busy = maker.busy
+
+
+def tell_makers(makers: Makers, work: Any) -> int:
+    """Tells those who make nodes that one of them has a name more or less. Where the caller can see
+    how many it has, a descriptor that is readable (its end) once they all know; else -1.
+    """
+    ended = until = -1
+    if work.outcome & lib.SD_WAS_COUNTED and makers.all:
+        ended, until = os.pipe()
+    for maker in makers.all:
+        lib.sd_maker_tell(maker.sock, work.outcome, work.node_dev, work.node_ino, until)
+    if until >= 0:
+        os.close(until)
+    return ended
 
 
 def let_go(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.counts import ours
 from tests.support.needs import need
 from tests.support.people import Person
-from tests.support.program import run
+from tests.support.program import Started, run
 from tests.support.scratch import scratch
 
 POLICY = """\
@@ -96,6 +98,35 @@ def test_a_private_node_shows_what_is_done_to_it(root: Person, place: Path) -> N
     for i in 1 2 3; do mknod n c 1 3; ln n m; rm n m; done
     """
     inside(root, place, script)
+
+
+def test_a_link_is_counted_before_its_call_returns(root: Person, place: Path) -> None:
+    """By makers that take their time: the caller waits for them. So it does when a name goes."""
+    (place / "patient.yaml").write_text(POLICY + "limits: {path: 60s}\n")
+    script = """
+    mount -t tmpfs t /mnt; cd /mnt; mknod n c 1 3; echo made
+    read word; ln n m; stat -c %h n; read word; rm m; stat -c %h n
+    """
+    options = ["run", "--policy", str(place / "patient.yaml"), "--", "sh", "-euc", script]
+    started = Started(root, options, stdin=subprocess.PIPE)
+    try:
+        assert started.process.stdin
+        assert started.process.stdout
+        assert started.process.stdout.readline() == b"made\n"
+        makers = [pid for pid, name in ours(started.process.pid).items() if name == "seccompd-make"]
+        assert len(makers) == 2
+        for count in (b"2\n", b"1\n"):
+            for pid in makers:
+                os.kill(pid, signal.SIGSTOP)
+            started.process.stdin.write(b"go on\n")
+            started.process.stdin.flush()
+            signal.sigtimedwait([], 0.3)  # a caller that does not wait has looked by then
+            for pid in makers:
+                os.kill(pid, signal.SIGCONT)
+            assert started.process.stdout.readline() == count
+        assert started.finish().returncode == 0
+    finally:
+        started.kill()
 
 
 def test_a_real_node_where_it_would_open(root: Person, place: Path) -> None:
