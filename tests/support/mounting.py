@@ -5,6 +5,7 @@ Run as a program it takes plans as JSON lines and answers each with its outcome.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -74,6 +75,14 @@ class Target:
                 stream.close()
 
 
+@functools.cache
+def _refusing() -> dict[str, Any]:
+    """A compiled policy for a call that waits; to make one takes longer than all else here."""
+    from tests.support.policies import mknod
+
+    return mknod("{do: {errno: ENODEV}}").to_json()
+
+
 class Actor:
     """The program below, and one plan at a time for it."""
 
@@ -93,6 +102,7 @@ class Actor:
         config = {
             "pid": target.pid, "ceiling": ceiling, "most": most, "deadline": deadline,
             "idleness": idleness, "patience": patience, "ready_made": ready_made,
+            "policy": _refusing(),
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.mounting", json.dumps(config)],
@@ -162,11 +172,12 @@ def _serve(config: dict[str, Any]) -> None:
     from supervisor.engine.helpers import spawn_maker
     from supervisor.kernel.shim import check, lib
     from supervisor.model import MountCeiling
+    from supervisor.policy.compiled import CompiledPolicy
     from tests.support.listener import Waiting
-    from tests.support.policies import mknod
 
     # Who waits for an answer is somebody else than whom the plans are carried out for.
-    waiting = Waiting(mknod("{do: {errno: ENODEV}}"), ["mknod", "/nowhere/null", "c", "1", "3"])
+    policy = CompiledPolicy.from_json(config["policy"])
+    waiting = Waiting(policy, ["mknod", "/nowhere/null", "c", "1", "3"])
     userns = os.open(f"/proc/{config['pid']}/ns/user", os.O_RDONLY)
     makers = []
     if config["ceiling"] is not None:

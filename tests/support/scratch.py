@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 import tempfile
@@ -20,10 +21,26 @@ def mounts_below(folder: Path) -> list[str]:
     return [point for point in points if point == str(folder) or point.startswith(f"{folder}/")]
 
 
+_turns = itertools.cycle(range(3))
+
+
+def _new_folder(below: str) -> Path:
+    """Its name comes back some tests later: a compiled policy is kept for the path of its file, and
+    to make one takes longer than most of these tests. Never at once, when what is left of the last
+    one may be on its way out."""
+    first = next(_turns)
+    for number in itertools.chain((first, (first + 1) % 3, (first + 2) % 3), itertools.count(3)):
+        folder = Path(below) / f"sd-test-{os.getpid()}-{number}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(0o700)
+            return folder
+    raise AssertionError("numbers do not end")
+
+
 @contextlib.contextmanager
 def scratch(mode: int = 0o777, below: str = "/tmp") -> Iterator[Path]:
     """A new folder with `mode`. Mounts that a failed test left there are detached at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="sd-test-", dir=below))
+    folder = _new_folder(below)
     folder.chmod(mode)
     try:
         yield folder
