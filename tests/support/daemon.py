@@ -17,7 +17,6 @@ from tests.support.inside import links, wait_for
 from tests.support.people import Person
 from tests.support.program import Started, marked, seccompd
 
-
 # What `seccompd profile` printed for a policy's text: it compiles that each time.
 _profiles: dict[tuple[Person, str, str, tuple[str, ...]], dict[str, Any]] = {}
 
