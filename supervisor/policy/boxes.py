@@ -143,6 +143,6 @@ def _crowds(ranges: Sequence[Range]) -> dict[Range, int]:
     """How many of `ranges` overlap each of them, itself counted."""
     lows, highs = sorted(low for low, _ in ranges), sorted(high for _, high in ranges)
     return {
-        (low, high): bisect_right(lows, high) - bisect_left(highs, low)
-        for low, high in dict.fromkeys(ranges)
+        one: bisect_right(lows, one[1]) - bisect_left(highs, one[0])
+        for one in dict.fromkeys(ranges)
     }

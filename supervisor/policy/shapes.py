@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from supervisor.kernel.device_numbers import MAJOR_MAX, MINOR_MAX
@@ -255,7 +256,8 @@ def _implies(one: Any, other: Any, budget: Budget) -> bool:
     return all(any(includes(outer, inner, budget) for outer in theirs) for inner in mine)
 
 
-def _nodes(ranges: Sequence[NodeRange] | None) -> tuple[list[Box], bool]:
+@lru_cache(maxsize=16)  # thousands of rules may be about the same devices
+def _nodes(ranges: tuple[NodeRange, ...] | None) -> tuple[tuple[Box, ...], bool]:
     """Boxes of (type, major, minor), without the whiteout, which the filter never notifies; False:
     they are so many that here is a little more than those.
     """
@@ -266,13 +268,13 @@ def _nodes(ranges: Sequence[NodeRange] | None) -> tuple[list[Box], bool]:
             ((_KINDS[kind],) * 2, (low, high), (first, last))
             for kind, low, high, first, last in different
         ]
-        pieces = [piece for box in boxes for piece in less(box, _WHITEOUT)]
+        pieces = tuple(piece for box in boxes for piece in less(box, _WHITEOUT))
         if len(pieces) <= NODES_MAX:
             return pieces, True
     kinds = [_KINDS[kind] for kind in {nodes[0] for nodes in every}]
     majors = min(nodes[1] for nodes in every), max(nodes[2] for nodes in every)
     minors = min(nodes[3] for nodes in every), max(nodes[4] for nodes in every)
-    return [((min(kinds), max(kinds)), majors, minors)], False
+    return (((min(kinds), max(kinds)), majors, minors),), False
 
 
 def _texts(rule: AnyRule) -> tuple[Texts, ...]:
@@ -320,7 +322,7 @@ def shapes_of(rules: AnyRules, budget: Budget) -> list[Shape]:
             for test in every
         ]
         exact = known.issuperset(mine)
-        start: list[Box] = [()]
+        start: tuple[Box, ...] = ((),)
         if nodes:
             start, whole = _nodes(rule.nodes if isinstance(rule, Rule) else None)
             exact = exact and whole
