@@ -59,8 +59,10 @@ int32_t sd_socketcall_number(const uint64_t *args)
 
 int sd_unwrap_socketcall(struct sd_call *call, uint64_t *args, int unread)
 {
-	/* how many the kernel reads: those of bind, connect, listen, getpeername, sendto, sendmsg, sendmmsg */
-	static const unsigned char count[] = {[2] = 3, [3] = 3, [4] = 2, [7] = 3, [11] = 6, [16] = 3, [20] = 4};
+	/* how many the kernel reads: those of bind, connect, listen, accept, getpeername, sendto, sendmsg,
+	 * accept4, sendmmsg */
+	static const unsigned char count[] = {[2] = 3, [3] = 3, [4] = 2, [5] = 3, [7] = 3,
+					      [11] = 6, [16] = 3, [18] = 4, [20] = 4};
 	uint32_t words[6] = {0}, which = (uint32_t)args[0];
 	if (which >= sizeof count || !count[which])
 		unread = 1;

@@ -44,11 +44,12 @@ static int option(int sock, int name)
 	return getsockopt(sock, SOL_SOCKET, name, &value, &size) ? -errno : value;
 }
 
-static int is_patient(int sock)
+static int is_patient(int sock, uint32_t op)
 {
 	struct timeval timeout = {0};
 	socklen_t size = sizeof timeout;
-	return !getsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &timeout, &size) && !timeout.tv_sec &&
+	int name = op == SD_SOCKET_ACCEPT ? SO_RCVTIMEO : SO_SNDTIMEO;
+	return !getsockopt(sock, SOL_SOCKET, name, &timeout, &size) && !timeout.tv_sec &&
 	       !timeout.tv_usec;
 }
 
@@ -248,7 +249,7 @@ static int is_whole(const struct sd_errand *errand, size_t size, size_t fds)
 	size_t needed = 2 + (errand->flags & SD_SOCKET_AS_CALLER ? 1 : 0) + (errand->with_path ? 1 : 0) +
 			(errand->flags & SD_SOCKET_WATCHED ? 1 : 0);
 	return size >= offsetof(struct sd_errand, more) && fds == needed &&
-	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_LISTEN &&
+	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_ACCEPT &&
 	       errand->set_count <= SD_MOST_SET && errand->control_length >= 0 && errand->control_length <= SD_CONTROL_MAX &&
 	       errand->payload_length >= 0 && errand->payload_length <= SD_PAYLOAD_MAX &&
 	       errand->address_length >= 0 && errand->address_length <= SD_ADDRESS_MAX &&
@@ -268,6 +269,9 @@ static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, stru
 		return refuse(done, -ESRCH, SD_SOCKET_GONE);
 	if (sock < 0)
 		return refuse(done, sock, sock == -EBADF ? SD_SOCKET_KERNEL : SD_SOCKET_RIGHTS);
+	/* before it is looked at whether it is a socket */
+	if (errand->op == SD_SOCKET_ACCEPT && errand->call_flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
+		return refuse(done, -EINVAL, SD_SOCKET_KERNEL);
 	done->domain = option(sock, SO_DOMAIN);
 	if (done->domain < 0)
 		return refuse(done, done->domain, SD_SOCKET_KERNEL);
@@ -316,6 +320,21 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct sd_hol
 	return done->replaced ? replace(errand, fds, hold, result, done) : result;
 }
 
+/* As the caller: whose a socket is shows in its inode. */
+static int64_t accept_one(const struct sd_errand *errand, const int *fds, struct sd_hold *hold,
+			  struct sd_errand_done *done)
+{
+	if (done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX)
+		return refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN);
+	int64_t result = sd_porter_become(errand->id, fds[1], fds[2], &hold->caller);
+	if (result)
+		refuse(done, 0, result == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_RIGHTS);
+	else
+		result = sd_accept(errand, hold->sock, fds[1], done);
+	sd_porter_come_back();
+	return result == -ESRCH ? refuse(done, -ESRCH, SD_SOCKET_GONE) : result;
+}
+
 /* Does what the errand is about on the socket that was fetched. */
 static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hold,
 		   struct sd_errand_done *done)
@@ -327,6 +346,9 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 	if (errand->op == SD_SOCKET_PEER)
 		return getpeername(hold->sock, (struct sockaddr *)&peer, &size) ? -errno : 0;
 	int task = errand->flags & SD_SOCKET_AS_CALLER ? fds[2] : -1;
+	if (errand->op == SD_SOCKET_ACCEPT)
+		return task < 0 ? refuse(done, -EINVAL, SD_SOCKET_RIGHTS)
+				: accept_one(errand, fds, hold, done);
 	int64_t error = sd_which_network(errand, task, hold, done);
 	if (!error && errand->op != SD_SOCKET_LISTEN)
 		error = fits(errand, hold, done);
@@ -345,6 +367,7 @@ int sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t
 {
 	struct sd_hold hold = {.sock = -1, .another = {.sock = -1, .net_ns = -1}};
 	memset(done, 0, sizeof *done);
+	done->taken = -1;
 	if (!is_whole(errand, size, count)) {
 		done->result = refuse(done, -EINVAL, SD_SOCKET_RIGHTS);
 		return sd_desk_answer(desk, errand->id, -1, done);
@@ -360,7 +383,7 @@ int sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t
 	if (errand->flags & SD_SOCKET_WATCHED && !done->why) /* its set comes last */
 		sd_watch(fds[count - 1], sock, errand->mark, result);
 	if (result == -EINTR)
-		done->patient = is_patient(hold.sock);
+		done->patient = is_patient(hold.sock, errand->op);
 	done->result = result;
 	let_go(&hold); /* before the answer: once its caller closes the socket, nobody has it open */
 	return sd_desk_answer(desk, errand->id, fds[1], done);

@@ -23,7 +23,7 @@ enum {
 	AGAIN_MS = 50,
 };
 
-static int64_t now_ms(void)
+int64_t sd_now_ms(void)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
@@ -35,9 +35,7 @@ static struct timespec time_of(uint32_t ms)
 	return (struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
 }
 
-/* Interrupts this thread after a time, and again and again then: it may not be in its call yet. The
- * timer's number, or -errno. */
-static int alarm_after(uint32_t ms)
+int sd_alarm_after(uint32_t ms)
 {
 	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1};
 	const struct itimerspec times = {.it_value = time_of(ms), .it_interval = time_of(AGAIN_MS)};
@@ -65,13 +63,13 @@ static void take_back(int sock)
 
 static int within(int sock, const void *address, socklen_t length, uint32_t ms)
 {
-	int64_t end = now_ms() + ms;
-	int timer = alarm_after(ms);
+	int64_t end = sd_now_ms() + ms;
+	int timer = sd_alarm_after(ms);
 	if (timer < 0)
 		return timer;
 	int result = connect(sock, address, length) ? -errno : 0;
 	syscall(SYS_timer_delete, timer);
-	if (result != -EINTR || now_ms() < end)
+	if (result != -EINTR || sd_now_ms() < end)
 		return result;
 	take_back(sock);
 	return -ETIMEDOUT;

@@ -94,6 +94,18 @@ static void close_all(const int *fds, size_t count)
 			close(fds[i]);
 }
 
+/* What came of it. A connection that was accepted goes ahead by itself, so that we have it no more by the
+ * time that its caller may close it. */
+static int tell(int sock, struct sd_errand_done *done)
+{
+	int sent = 0;
+	if (done->taken >= 0) {
+		sent = sd_send_fds(sock, "", 1, &done->taken, 1);
+		close(done->taken);
+	}
+	return sent < 0 ? sent : sd_send_fds(sock, done, sizeof *done, NULL, 0);
+}
+
 static void *serve(void *which)
 {
 	struct porter *porter = which;
@@ -102,6 +114,7 @@ static void *serve(void *which)
 	int fds[SD_PORTER_FDS], kept[2] = {-1, -1}, sock = porter->sock;
 	size_t count;
 	ssize_t got;
+	int error;
 	desk->cpu = 0;
 	desk->tid = (uint32_t)syscall(SYS_gettid);
 	while (errand && (got = receive(sock, errand, fds, &count)) > 0) {
@@ -119,7 +132,7 @@ static void *serve(void *which)
 		int answered = sd_porter_call(errand, (size_t)got, fds, count, desk, &done);
 		if (!keep && errand->kept != SD_KEEP_USED)
 			close_all(fds, count);
-		if (!answered && send(sock, &done, sizeof done, MSG_NOSIGNAL) < 0 && errno != EINTR)
+		if (!answered && (error = tell(sock, &done)) < 0 && error != -EINTR)
 			break;
 	}
 	close_all(kept, 2);

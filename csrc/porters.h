@@ -48,6 +48,10 @@ struct sd_errand_done {
 	uint64_t cookie;
 	int32_t replaced, hosted;
 	uint32_t mss, rtt_us, pmtu, retransmits;
+	int32_t taken;    /* a connection that was accepted, which goes ahead in a message of one byte; -1 */
+	uint32_t left_ms; /* of the time that the caller waits for one; 0: it waits for ever */
+	int32_t peer_length;
+	char peer[SD_ADDRESS_MAX];
 };
 
 enum sd_porters_op { SD_PORTER_NEW = 1, SD_PORTER_KICK };
@@ -126,11 +130,23 @@ SD_HIDDEN int sd_porter_call(struct sd_errand *errand, size_t size, const int *f
  * does not is refused where that is known at once. Either way the socket can be connected again. */
 SD_HIDDEN int64_t sd_connect(const struct sd_errand *errand, int sock, const void *address,
 			     socklen_t length);
+/* Interrupts this thread after a time, and again and again then: it may not be in its call yet. The
+ * timer's number (SYS_timer_delete ends it), or -errno. */
+SD_HIDDEN int sd_alarm_after(uint32_t ms);
+SD_HIDDEN int64_t sd_now_ms(void);
 /* What is known of a connection that is there. */
 SD_HIDDEN void sd_tell_tcp(int sock, struct sd_errand_done *done);
 /* Has the epoll set `watch` know the socket by `mark` for as long as anybody has that open, if it is
  * connected, or about to be, as `result` says. The set does not keep it open. */
 SD_HIDDEN void sd_watch(int watch, int sock, uint64_t mark, int64_t result);
+
+/* ---- porter_accept.c ---- */
+
+/* accept4(2) on the caller's `listener`, for as long as that would wait, and only while `notifier` says that
+ * the caller does: the connection is done->taken; done->patient: the listener blocks. 0 or -errno; -ESRCH: it
+ * has gone */
+SD_HIDDEN int64_t sd_accept(const struct sd_errand *errand, int listener, int notifier,
+			    struct sd_errand_done *done);
 
 /* ---- porter_another.c ---- */
 

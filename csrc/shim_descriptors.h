@@ -139,6 +139,7 @@ enum sd_socket_op {
 	SD_SOCKET_LOOK, /* only what kind of socket it is; options are set */
 	SD_SOCKET_PEER, /* the same, and whether it is connected */
 	SD_SOCKET_LISTEN, /* call_flags is how many may wait */
+	SD_SOCKET_ACCEPT, /* call_flags are SOCK_*; wait_ms is what is left of the caller's time, 0: all of it */
 };
 
 enum sd_socket_flag {
@@ -201,12 +202,17 @@ struct sd_socket { /* one call on a socket */
 	int64_t result;       /* of the call, or -errno */
 	int32_t why;          /* enum sd_socket_why */
 	int32_t domain, type; /* of the socket */
-	int32_t patient;      /* a call on it waits for ever: no timeout is set (SO_SNDTIMEO) */
+	int32_t patient;      /* of -EINTR: a call on it waits for ever: no timeout is set (SO_SNDTIMEO);
+			       * of a connection that was accepted: the listener blocks */
 	int32_t replaced;     /* another one was, or was to be, put in its place */
 	int32_t hosted;       /* it was made in the host's network */
 	uint64_t cookie;      /* SO_COOKIE of the socket that the caller has now */
 	uint32_t mss;         /* of a TCP connection that is there (TCP_INFO); 0: of none */
 	uint32_t rtt_us, pmtu, retransmits;
+	int32_t taken;        /* the connection that was accepted, for whoever asked; -1 */
+	uint32_t left_ms;     /* of the time that its caller waits for one; 0: it waits for ever */
+	int32_t peer_length;
+	char peer[SD_ADDRESS_MAX];
 };
 
 /* Who has the caller's table of descriptors, as a pidfd. -ESRCH: it has gone; -EPERM: its table cannot
@@ -219,6 +225,11 @@ void sd_socket_forget_owners(void);
 int sd_socket_call(struct sd_socket *call, int porter, int linger_us);
 /* The same, when the porter's socket is readable. */
 int sd_socket_answer(struct sd_socket *call, int porter, int linger_us);
+/* Closes a connection, and over TCP has the other end told that nobody took it (RST). */
+void sd_socket_refuse(int sock);
+/* Closes a connection that nobody gets, and does not wait for its end, whatever its listener was told
+ * (SO_LINGER). It may be another file, too. */
+void sd_socket_lose(int sock);
 /* the thread `tid` of process `tgid` gets a signal */
 int sd_signal_thread(uint32_t tgid, uint32_t tid, int number);
 

@@ -71,6 +71,22 @@ int sd_socket_owner(const struct sd_socket *call)
 	return pidfd;
 }
 
+static void end(int sock, const struct linger *how)
+{
+	setsockopt(sock, SOL_SOCKET, SO_LINGER, how, sizeof *how);
+	close(sock);
+}
+
+void sd_socket_refuse(int sock)
+{
+	end(sock, &(struct linger){.l_onoff = 1});
+}
+
+void sd_socket_lose(int sock)
+{
+	end(sock, &(struct linger){.l_onoff = 0});
+}
+
 int sd_signal_thread(uint32_t tgid, uint32_t tid, int number)
 {
 	return syscall(SYS_tgkill, tgid, tid, number) ? -errno : 0;
@@ -181,11 +197,20 @@ int sd_socket_answer(struct sd_socket *call, int porter, int linger_us)
 	int there = sd_readable(porter, linger_us);
 	if (there <= 0)
 		return there;
-	ssize_t got = recv(porter, &done, sizeof done, MSG_DONTWAIT);
-	if (got < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	int taken = -1;
+	int got = sd_receive_fds(porter, &done, sizeof done, &taken, 1);
+	while (got == 1 || (got == -EINTR && taken >= 0)) /* the rest is on its way */
+		got = sd_receive_fds(porter, &done, sizeof done, NULL, 0);
+	if (got == -EAGAIN || got == -EINTR)
+		return 0;
+	if (got != sizeof done && taken >= 0)
+		close(taken);
 	if (got != sizeof done)
-		return -EPIPE;
+		return got < 0 ? got : -EPIPE;
+	call->taken = taken;
+	call->left_ms = done.left_ms;
+	call->peer_length = done.peer_length;
+	memcpy(call->peer, done.peer, sizeof call->peer);
 	call->result = done.result;
 	call->why = done.why;
 	call->domain = done.domain;

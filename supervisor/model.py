@@ -78,7 +78,8 @@ class Facts(NamedTuple):
 
     `path` is the resolved path below the caller's root directory (absolute, no symlink, no "..");
     `uid` and `gid` are the caller's file system ids as its own user namespace numbers them.
-    `source` is what a mount's source really is, `target` where it is mounted.
+    `source` is what a mount's source really is, `target` where it is mounted. `peer` is the struct
+    sockaddr of who has connected, where a connection is accepted.
 
     The rest is there where a rule asks for it, and None where it could not be found out: `host_uid`
     and `host_gid` as seccompd's user namespace numbers them; `capabilities` that are effective in
@@ -96,6 +97,7 @@ class Facts(NamedTuple):
     capabilities: frozenset[str] | None = None
     executable: bytes | None = None
     cgroup: bytes | None = None
+    peer: bytes | None = None
 
 
 class Source(NamedTuple):

@@ -104,12 +104,14 @@ class Remount:
 class SocketCall:
     """connect, bind, getpeername, and the calls that send, on the caller's descriptor `fd`.
 
-    `operation` is "connect", "bind", "send", "peer" or "listen" (`flags` is how many may wait).
+    `operation` is "connect", "bind", "send", "peer", "listen" (`flags` is how many may wait) or
+    "accept" (`flags` are SOCK_*).
     `address` is a struct sockaddr in which nothing can be understood in two ways, None where the
     call has none; `path` what it names of the file system, as it was written; `length` how long the
     caller's own is. `flags` are MSG_*.
     `several`: the call wants to hear how many messages were sent, and is told how much of the
-    first. `unspecified`: see Address. `shown_at`: where "peer" writes an address, and its length.
+    first. `unspecified`: see Address. `shown_at`: where "peer" and "accept" write an address, and
+    its length.
     What is taken from `settings` is that of the decision taken again with Facts, wherever there
     is one.
     """

@@ -10,6 +10,7 @@ from typing import Any
 
 from supervisor.errors import UsageError
 from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.address_text import written
 from supervisor.kernel.syscalls import ARCH_NAMES, NATIVE_ARCHES, arch_name
 from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Decision, Facts, Verdict
@@ -160,6 +161,8 @@ def _facts(facts: Facts) -> dict[str, Any]:
         value = getattr(facts, name)
         if value is not None:
             out[name] = printable(value)
+    if facts.peer is not None:
+        out["peer"] = written(facts.peer)
     for name in ("host_uid", "host_gid"):
         if (number := getattr(facts, name)) is not None:
             out[name] = number

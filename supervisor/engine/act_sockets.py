@@ -25,6 +25,7 @@ from typing import Final
 
 import trio
 
+from supervisor.engine.act_accepts import accept
 from supervisor.engine.balance import Balancers
 from supervisor.engine.errands import Errands
 from supervisor.engine.helpers import HelperError, Resolvers
@@ -190,6 +191,11 @@ class Sockets:
         job = SocketJob(plan, snapshot, by_thread=self._by_thread)
         if plan.operation == "peer":
             return await self._peer_name(job, valid)
+        if plan.operation == "accept":
+            return await accept(
+                lambda: SocketJob(plan, snapshot, by_thread=self._by_thread),
+                lambda job: self._made(job, valid), task, redecide, self._on_error, self.on_wait,
+            )  # fmt: skip
         path = SocketPath(self._resolvers, self._limits, self._on_error, self.on_wait)
         decision: Decision | None = None
         try:
@@ -235,14 +241,18 @@ class Sockets:
         """What the socket is connected to, as its caller asked for it. All that is not known here
         is the kernel's to say."""
         try:
-            result = self._ask(job)
-            outcome = await self._wait(job, valid) if result == 0 else self._came(job, result)
+            outcome = await self._made(job, valid)
         except (SocketError, PorterError):
             return Outcome(0, left_alone=True)
         asked = self.names.find(int(job.call.cookie))
         if outcome.errno or asked is None:
             return Outcome(0, left_alone=True)
         return Outcome(0, "as it was asked for", named=(*job.plan.shown_at, asked))
+
+    async def _made(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
+        """What a porter makes of it."""
+        result = self._ask(job)
+        return await self._wait(job, valid) if result == 0 else self._came(job, result)
 
     async def _is_unix(self, job: SocketJob, valid: Callable[[], bool]) -> bool:
         return int((await self._look(job, valid)).call.domain) == AF_UNIX
@@ -256,8 +266,7 @@ class Sockets:
         look.call.op = lib.SD_SOCKET_LOOK
         if not sets:
             look.call.set_count = 0
-        result = self._ask(look)
-        outcome = await self._wait(look, valid) if result == 0 else self._came(look, result)
+        outcome = await self._made(look, valid)
         if outcome.errno:
             raise SocketError(outcome.errno, outcome.how)
         return look
@@ -304,8 +313,7 @@ class Sockets:
         if job.target_path is not None:
             await path.to_target(job, task)
         job.call.path = path.target if not job.target or job.target_path is not None else -1
-        result = self._ask(job)
-        return await self._wait(job, valid) if result == 0 else self._came(job, result)
+        return await self._made(job, valid)
 
     # -- porters
 

@@ -140,7 +140,10 @@ class SecondLook:
         calls, and another rule may refuse what a thread makes of that path next.
         """
         decision = self.found or first
-        if decision.audit and (self.found is not None or not (in_force or outcome.how)):
+        if decision.audit and outcome.give is not None:
+            # a connection that was taken is given, whatever the rules would have said
+            outcome = outcome._replace(decision=decision)
+        elif decision.audit and (self.found is not None or not (in_force or outcome.how)):
             outcome = Outcome(0, path=outcome.path, left_alone=True, decision=decision)
         if self.facts is None:
             return outcome

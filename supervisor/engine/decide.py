@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from errno import EFAULT, EINVAL
 from typing import Final
 
 from supervisor.engine.limits import DEFAULT, Limits
@@ -14,6 +15,7 @@ from supervisor.engine.snapshot import PROCEED, Reply
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel import bpf, simulate
+from supervisor.kernel.shim import lib
 from supervisor.kernel.syscalls import CallSpec, as_filtered
 from supervisor.model import Arg, Decision, Facts, Outcome, Snapshot, Verdict
 from supervisor.plans import Plan
@@ -22,8 +24,11 @@ from supervisor.policy.compiled import CompiledPolicy
 COMPANIONS = frozenset({"node_files", "umounts", "peer_names", "loops"})
 _MOUNT = "mount"
 OPEN: Final = "open"
+ACCEPT: Final = "accept"
+# A caller is given what it has once its call is answered: answer and descriptor are one.
+GIVES: Final = frozenset({OPEN, ACCEPT})
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
-_REFUSED_HERE = frozenset({_MOUNT, "connect", "bind", OPEN})
+_REFUSED_HERE = frozenset({_MOUNT, "connect", "bind", ACCEPT, OPEN})
 _LENGTH: Final = 4  # bytes of a string's length in a key
 _LONG: Final = 1024  # bytes of a key of which nothing else is kept
 
@@ -49,6 +54,18 @@ def reply_of(decision: Decision, outcome: Outcome) -> Reply:
     if decision.verdict is Verdict.RETURN:
         return (decision.value, 0, 0)
     return (outcome.value, 0, 0)
+
+
+def once_named(outcome: Outcome, errno: int, on_error: int) -> Outcome:
+    """What a call came to whose address was written to its caller's memory, or was not: `errno`."""
+    # all else is a failure of ours
+    known = errno in (0, EFAULT, EINVAL)
+    if outcome.give is None:  # of a name that the kernel knows, too
+        return outcome._replace(errno=errno if known else 0, left_alone=not known)
+    if not errno:
+        return outcome
+    lib.sd_socket_lose(outcome.give.fd)  # as with the kernel
+    return outcome._replace(errno=errno if known else on_error, give=None)
 
 
 def _decision(action: int) -> Decision | None:

@@ -126,6 +126,8 @@ class Porters:
             if result == 0:
                 continue
             self._leaving.remove(porter)
+            if result > 0 and answer.taken >= 0:
+                lib.sd_socket_lose(answer.taken)  # a connection that nobody waits for any more
             if result > 0:
                 self._idle.append(porter)
             else:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import os
 import time
-from errno import EFAULT, EINVAL, ENOBUFS, ENOTCONN, EPERM
+from errno import ENOBUFS, ENOTCONN, EPERM
 
 import trio
 
 from supervisor.engine.callers import Callers, SecondLook
 from supervisor.engine.crew import Crew, PlanActor, Totals
-from supervisor.engine.decide import OPEN, Judge, Ruling, reply_of, reply_to
+from supervisor.engine.decide import GIVES, OPEN, Judge, Ruling, once_named, reply_of, reply_to
 from supervisor.engine.killing import kill
 from supervisor.engine.latch import Latch
 from supervisor.engine.limits import DEFAULT, Limits
@@ -251,8 +251,8 @@ class Session:
             witness = witness.placed(snapshot, ruling.spec)
         if snapshot.message is not None:
             key += snapshot.message.payload  # other data is another call
-        if self._missed is None or (ruling.spec is not None and ruling.spec.family == OPEN):
-            # an open that is given twice is given once: the answer and the descriptor are one
+        if self._missed is None or (ruling.spec is not None and ruling.spec.family in GIVES):
+            # what is given twice is given once: the answer and the descriptor are one
             outcome = await self._act(snapshot, ruling)
         else:
             outcome = await self._act_once(self._missed, snapshot, ruling, key)
@@ -261,9 +261,7 @@ class Session:
             receiver.write(id_, snapshot.tid, *outcome.told)
         if outcome.named is not None:
             errno = receiver.name(id_, snapshot.tid, *outcome.named)
-            # all else is a failure of ours, and the kernel knows a name, too
-            known = errno in (0, EFAULT, EINVAL)
-            outcome = outcome._replace(errno=errno if known else 0, left_alone=not known)
+            outcome = once_named(outcome, errno, self._on_error)
         if outcome.filled is not None:
             errno = receiver.fill(id_, snapshot.tid, *outcome.filled)
             outcome = outcome._replace(errno=self._unreadable(errno) if errno else 0)

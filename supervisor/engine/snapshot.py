@@ -246,7 +246,12 @@ class Receiver:
         """
         try:
             number = lib.sd_give(self._pointer, id_, slot, given.fd, given.flags & os.O_CLOEXEC)
-        finally:
+        except BaseException:
+            os.close(given.fd)
+            raise
+        if number < 0:
+            lib.sd_socket_lose(given.fd)
+        else:
             os.close(given.fd)
         if again:
             lib.sd_settle_gift(

@@ -21,6 +21,7 @@ from supervisor.policy.leads import led_to
 _OPERATIONS: Final = {
     "connect": lib.SD_SOCKET_CONNECT, "bind": lib.SD_SOCKET_BIND, "send": lib.SD_SOCKET_SEND,
     "peer": lib.SD_SOCKET_PEER, "listen": lib.SD_SOCKET_LISTEN,
+    "accept": lib.SD_SOCKET_ACCEPT,
 }  # fmt: skip
 _MSG_NOSIGNAL: Final = 0x4000
 _SOCK_STREAM: Final = 1
@@ -77,7 +78,7 @@ class SocketJob:
         call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
         call.number, call.by_thread = plan.fd, by_thread
         call.op, call.call_flags = _OPERATIONS[plan.operation], plan.flags
-        call.task = call.path = call.watch = -1
+        call.task = call.path = call.watch = call.taken = -1
         if plan.address is None:
             call.flags = lib.SD_SOCKET_NO_ADDRESS
         else:

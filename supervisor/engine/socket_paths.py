@@ -22,6 +22,13 @@ _LINGER_US: Final = 300
 _EXITING: Final = frozenset((ESRCH, EBADF))
 
 
+def who_calls(task: int) -> Facts:
+    """The ids of the caller whose /proc/TID `task` is, where no path is looked at."""
+    text = _status(task)
+    uid, gid = (int(field(text, name).rpartition(b"\t")[2] or -1) for name in (b"Uid", b"Gid"))
+    return Facts(None, uid, gid)
+
+
 class SocketPath:
     """One path. `target` is what it leads to (of bind: the directory that the socket is to be in),
     as an O_PATH descriptor or -1; `name` is where that is below the caller's root directory.
@@ -48,9 +55,7 @@ class SocketPath:
         """What a decision is taken again with; `task` is the caller's /proc/TID."""
         if self._seen is not None:
             return Facts(self.name, self._seen.fsuid, self._seen.fsgid)
-        text = _status(task)
-        uid, gid = (int(field(text, name).rpartition(b"\t")[2] or -1) for name in (b"Uid", b"Gid"))
-        return Facts(None, uid, gid)
+        return who_calls(task)
 
     async def follow(self, job: SocketJob, task: int, path: bytes, *, parent: bool) -> None:
         """Finds what `path` leads to; `parent`: the directory that its last name is, or is to be,

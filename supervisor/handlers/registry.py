@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from supervisor.handlers.accepts import Accepts
 from supervisor.handlers.base import Family
 from supervisor.handlers.device_nodes import DeviceNodes
 from supervisor.handlers.listens import Listens
@@ -18,7 +19,7 @@ from supervisor.handlers.umounts import Umounts
 
 FAMILIES: Final[Mapping[str, Family]] = {
     family.name: family for family in (
-        DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(), PeerNames(),
-        Listens(), Opens(), Loops(),
+        DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(), Accepts(),
+        PeerNames(), Listens(), Opens(), Loops(),
     )
 }

@@ -16,6 +16,9 @@ AF_INET: Final = 2
 AF_INET6: Final = 10
 AF_NETLINK: Final = 16
 
+# The address is a socket's own, and leads nowhere.
+_OWN: Final = ("bind", "accept")
+
 FAMILIES: Final = ("inet", "inet6", "unix", "netlink")
 
 _INET = struct.Struct("!H4s")
@@ -59,7 +62,8 @@ class Address(NamedTuple):
 
 
 def address_of(data: bytes, operation: str) -> Address:
-    """What the kernel takes `data` for in an `operation`: "connect", "bind" or "send".
+    """What the kernel takes `data` for in an `operation`: "connect", "bind" or "send"; or, of
+    "accept", what it says of who has connected.
 
     Raises AddressError.
     """
@@ -83,7 +87,7 @@ def _inet(data: bytes, operation: str, family: int) -> Address:
     if len(data) < _INET_SIZE:
         raise AddressError(EINVAL)
     port, ip = _INET.unpack_from(data, 2)
-    if operation == "bind":
+    if operation in _OWN:
         if family == AF_UNSPEC and any(ip):
             raise AddressError(EAFNOSUPPORT)
     elif not any(ip):
@@ -98,9 +102,9 @@ def _inet6(data: bytes, operation: str) -> Address:
         raise AddressError(EINVAL)
     port, flow, ip = _INET6.unpack_from(data, 2)
     scope = data[24:28] if len(data) >= 28 else bytes(4)
-    if operation != "bind" and not any(ip):
+    if operation not in _OWN and not any(ip):
         ip = bytes(15) + b"\1"
-    elif operation != "bind" and ip == _MAPPED + bytes(4):
+    elif operation not in _OWN and ip == _MAPPED + bytes(4):
         ip = _MAPPED + _LOOPBACK
     raw = _FAMILY.pack(AF_INET6) + _INET6.pack(port, flow, ip) + scope
     if ip.startswith(_MAPPED):
@@ -110,7 +114,7 @@ def _inet6(data: bytes, operation: str) -> Address:
 
 def _unix(data: bytes, operation: str) -> Address:
     text = data[2:]
-    if len(data) > _UNIX_MOST or (not text and operation != "bind"):
+    if len(data) > _UNIX_MOST or (not text and operation not in _OWN):
         raise AddressError(EINVAL)
     if not text:
         return Address("unix", data)

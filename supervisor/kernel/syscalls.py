@@ -188,6 +188,8 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "connect": (42, 362, 203),
     "bind": (49, 361, 200),
     "listen": (50, 363, 201),
+    "accept": (43, None, 202),
+    "accept4": (288, 364, 242),
     "sendto": (44, 369, 206),
     "sendmsg": (46, 370, 211),
     "sendmmsg": (307, 345, 269),
@@ -202,9 +204,11 @@ SOCKETCALLS: Final[Mapping[str, int]] = {
     "bind": 2,
     "connect": 3,
     "listen": 4,
+    "accept": 5,
     "getpeername": 7,
     "sendto": 11,
     "sendmsg": 16,
+    "accept4": 18,
     "sendmmsg": 20,
 }
 # A call by way of socketcall has its number here above that one, as in csrc/messages.c.

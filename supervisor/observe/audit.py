@@ -87,6 +87,8 @@ def facts_of(facts: Facts) -> dict[str, Any]:
     for name in ("executable", "cgroup"):
         if (text := getattr(facts, name)) is not None:
             found[name] = printable(text)
+    if facts.peer is not None:
+        found["peer"] = written(facts.peer)
     if facts.source is not None:
         source = found["source"] = {"kind": facts.source.kind}
         source["name"] = printable(facts.source.name)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from supervisor.kernel.address_text import read
+from supervisor.kernel.address_text import written as address_text
 from supervisor.kernel.addresses import Address, AddressError, address_of
 from supervisor.kernel.bpf import RET_USER_NOTIF
 from supervisor.kernel.capabilities import NUMBERS
@@ -60,6 +61,7 @@ CALLER: Final[Mapping[str, str]] = {
     "cgroup": "the caller's cgroup",
     "resolved": "where the call's path leads, where that is not plain from it",
     "source": 'what a mount\'s source is: "image PATH" or "device MAJOR:MINOR NAME"',
+    "peer": "who has connected, where a connection is accepted: 10.0.0.1:1024",
     "cwd": "the caller's working directory (/ if left out)",
 }
 
@@ -99,9 +101,19 @@ class Asked:
 
     @property
     def address_argument(self) -> Arg:
-        """The argument that is an address, 0 where the call has none."""
+        """The argument that is an address, 0 where the call has none; of accept that of its peer.
+        """
+        if OPERATIONS.get(self.spec.name) == "accept":
+            return self.peer or 0
         args = zip(self.spec.params, self.snapshot.args, strict=True)
         return next((arg for param, arg in args if param.kind.is_address), 0)
+
+    @property
+    def peer(self) -> bytes | None:
+        """Who has connected, where a connection is accepted and that is known."""
+        if self.facts is not None:
+            return self.facts.peer
+        return read(str(self.caller["peer"])) if "peer" in self.caller else None
 
     def told(self, caller: Mapping[str, Any]) -> Asked:
         """The same, with more said of its caller: that beats what a record says."""
@@ -110,10 +122,11 @@ class Asked:
         return replace(self, caller={**self.caller, **caller}, facts=None)
 
     def text(self) -> str:
-        """The call as strace would write it."""
+        """The call as strace would write it, and who connects where that is known."""
         args = zip(self.snapshot.args, self.spec.params, strict=True)
         written = ", ".join(argument(value, param.kind) for value, param in args)
-        return f"{self.snapshot.name}({written})"
+        peer = "" if self.peer is None else f" from {address_text(self.peer)}"
+        return f"{self.snapshot.name}({written}){peer}"
 
     def filtered(self, program: bytes) -> Run:
         """What the filter does with the call."""
@@ -155,6 +168,7 @@ class Asked:
             None if held is None else frozenset(_capabilities(held)),
             as_bytes(said["executable"]) if "executable" in said else None,
             as_bytes(said["cgroup"]) if "cgroup" in said else None,
+            self.peer,
         )
 
     def places(self) -> list[bytes]:

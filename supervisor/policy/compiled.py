@@ -139,8 +139,12 @@ class CompiledPolicy:
         if isinstance(rules, MountRules):
             return rules.decide(snapshot.args, facts)
         if isinstance(rules, SocketRules):
+            operation = OPERATIONS[snapshot.name]
+            if operation == "accept":
+                peer = facts.peer if facts is not None else None
+                return rules.decide(operation, peer or 0, facts)
             at = self._where[snapshot.arch, snapshot.nr][3] or 0
-            return rules.decide(OPERATIONS[snapshot.name], snapshot.args[at], facts)
+            return rules.decide(operation, snapshot.args[at], facts)
         if isinstance(rules, OpenRules):
             return rules.decide_open(snapshot.name, snapshot.args, facts)
         device = self._device(snapshot)

@@ -180,6 +180,9 @@ class FamilySpec:
     # Whether a rule may lead a call elsewhere.
     redirects: ClassVar[bool] = False
 
+    # Whether `emulate` may have settings.
+    settles: ClassVar[bool] = True
+
     def serves(self, traits: Traits, needs: Needs) -> tuple[CallSpec, ...]:
         """The calls a policy needs from a companion."""
         raise NotImplementedError

@@ -55,6 +55,7 @@ from supervisor.policy.socket_values import (
     parse_balance,
     parse_family,
     parse_network,
+    parse_nothing,
     parse_ports,
     parse_redirect,
     parse_translate,
@@ -233,7 +234,8 @@ def _emulate_schema(family: FamilySpec) -> Schema:
     }
     return {
         "type": "object",
-        "properties": mount if mounts(family) else socket if sockets(family) else nodes,
+        "properties": {} if not family.settles else
+        mount if mounts(family) else socket if sockets(family) else nodes,
         "additionalProperties": False,
     }
 
@@ -372,6 +374,6 @@ def action_of(family: FamilySpec) -> Callable[[object], Any]:
     elif mounts(family):
         settings = parse_emulate
     elif sockets(family):
-        settings = parse_socket_emulate
+        settings = parse_socket_emulate if family.settles else parse_nothing
     leads = {name: parse for name, (parse, _) in _leads(family).items()}
     return action_parser(family.verdicts, settings, leads)

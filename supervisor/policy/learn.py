@@ -176,6 +176,7 @@ _RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[NewRule]]]] =
     "mount": mount_rules,
     "connect": socket_rules,
     "bind": socket_rules,
+    "accept": socket_rules,
     "open": open_rules,
 }
 

@@ -24,9 +24,9 @@ from supervisor.policy.opens import OpenRule
 _CALLS_MAX: Final = 100_000
 # A connect or a send that comes to one of these has not failed: it is under way, or was too early.
 _UNDER_WAY: Final = frozenset(("EINPROGRESS", "EALREADY", "EAGAIN", "EINTR"))
-_SOCKETS: Final = ("connect", "bind")
+_SOCKETS: Final = ("connect", "bind", "accept")
 # The families that rules are made for.
-LEARNED: Final = frozenset(("mknod", "mount", "connect", "bind", "open"))
+LEARNED: Final = frozenset(("mknod", "mount", "connect", "bind", "accept", "open"))
 Counted = dict[str, tuple[Asked, int]]
 
 

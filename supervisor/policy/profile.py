@@ -102,6 +102,12 @@ def lxc(rules: Iterable[FilterRule], base: str | None) -> str:
             "LXC hands its listener over by sendmsg: notified, nobody would answer that",
             hint="rules on `connect` are for run, runc, crun and podman; LXC can have `bind` alone",
         )
+    if any(rule.name == "accept4" for rule in rules):
+        raise PolicyError(
+            "LXC passes one call on at a time: behind an accept that waits nobody else would be "
+            "answered",
+            hint="rules on `accept` are for run, runc, crun and podman",
+        )
     lines = (base if base is not None else "2\ndenylist\n").splitlines()
     if len(lines) < 2 or lines[0].strip() != "2":
         raise PolicyError("the base is no LXC profile of version 2")

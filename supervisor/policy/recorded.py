@@ -115,6 +115,7 @@ def _facts(record: Mapping[str, Any]) -> Facts | None:
         None if held is None else frozenset(held),
         unprintable(found["executable"]) if "executable" in found else None,
         unprintable(found["cgroup"]) if "cgroup" in found else None,
+        read(found["peer"]) if "peer" in found else None,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from supervisor.kernel.addresses import port_of
 from supervisor.model import Decision, SocketSettings
 from supervisor.policy.callers import caller_match
-from supervisor.policy.sockets import SocketRule, SocketRules
+from supervisor.policy.sockets import ADDRESS_KEYS, SocketRule, SocketRules
 from supervisor.policy.source import Source, place_of, rule_node
 
 _IPV4: Final = 4
@@ -15,6 +15,7 @@ _IPV4: Final = 4
 _KEYS: Final = (
     ("to", ("inet", "inet6")),
     ("address", ("inet", "inet6")),
+    ("from", ("inet", "inet6")),
     ("port", ("inet", "inet6")),
     ("path", ("unix",)),
     ("abstract", ("unix",)),
@@ -36,10 +37,10 @@ def socket_rules(
                 value=raw.do.value,
                 silent=raw.silent,
                 families=_tuple(raw.family),
-                networks=_tuple(getattr(raw, "to", None) or getattr(raw, "address", None)),
+                networks=_tuple(getattr(raw, ADDRESS_KEYS.get(family, "to"))),
                 ports=_tuple(raw.port),
-                globs=_tuple(raw.path),
-                names=_tuple(raw.abstract),
+                globs=_tuple(getattr(raw, "path", None)),
+                names=_tuple(getattr(raw, "abstract", None)),
                 caller=caller_match(raw),
                 audit=audit or raw.mode == "audit",
                 settings=_settings(source, node, raw),

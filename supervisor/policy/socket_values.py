@@ -230,6 +230,13 @@ def _prefix(value: object) -> tuple[bytes, int]:
     return raw, prefix.prefixlen
 
 
+def parse_nothing(setting: object) -> SocketSettings:
+    """The settings of `emulate` for who accepts: none."""
+    if setting != {}:
+        raise wrong("emulate of accept takes no settings")
+    return SocketSettings()
+
+
 def parse_emulate(setting: object) -> SocketSettings:
     """The settings of `emulate` for a socket: `set` and `network`, or none."""
     known = {name: _ALIKE[name] for name in ("set", "network")}

@@ -12,6 +12,8 @@ from supervisor.policy.sockets import ADDRESS_KEYS
 
 # What may be said beside where a call is led to, as records have it.
 LEAD_SETTINGS: Final = ("by", "rest", "wait", "peername", "network")
+# Where a peer's port is of the kernel's choice, and its path of the peer's.
+_WHOEVER: Final = frozenset(("accept",))
 _HOST: Final = "network: host"
 _Pick = Callable[[Iterable[bytes]], list[str]]
 
@@ -28,6 +30,8 @@ def socket_rule(asked: Asked) -> str:
     pairs: list[tuple[str, str]] = []
     if address is None:
         pass
+    elif asked.spec.family in _WHOEVER and address.ip is None:
+        pairs = [("family", address.family)]
     elif address.ip is not None:
         pairs = _inet(asked.spec.family, [address])
     elif address.path is not None:
@@ -41,10 +45,10 @@ def socket_rule(asked: Asked) -> str:
 
 
 def _inet(family: str, addresses: Sequence[Address]) -> list[tuple[str, str]]:
-    """The keys for addresses that have one port in common."""
+    """The keys for addresses that have one port in common, or of which none counts."""
     texts = dict.fromkeys(ip_text(one.family, one.ip or 0) for one in addresses)
     pairs = [(where_of(family), write.one_or_list(list(texts)))]
-    return [*pairs, ("port", str(addresses[0].port))]
+    return pairs if family in _WHOEVER else [*pairs, ("port", str(addresses[0].port))]
 
 
 def socket_rules(calls: Sequence[Asked], pick: _Pick) -> list[write.NewRule]:
@@ -110,19 +114,21 @@ def _rules(calls: Sequence[Asked], pick: _Pick, do: str) -> list[write.NewRule]:
     paths: list[bytes] = []
     names: list[str] = []
     others: dict[str, None] = {}
+    family = calls[0].spec.family
     for asked in calls:
         address = asked.address
         if address is None:
             continue
         if address.port is not None:
-            ports.setdefault(address.port, []).append(address)
+            ports.setdefault(0 if family in _WHOEVER else address.port, []).append(address)
+        elif family in _WHOEVER:
+            others[address.family] = None
         elif address.path is not None:
             paths += asked.places()
         elif address.name is not None:
             names.append(write.text_glob_of(address.name))
         elif address.family != "unspec":
             others[address.family] = None
-    family = calls[0].spec.family
     rules = [_inet(family, some) for _, some in sorted(ports.items())]
     rules += [[("path", write.one_or_list(pick(paths)))]] if paths else []
     rules += [[("abstract", write.one_or_list(sorted(set(names))))]] if names else []

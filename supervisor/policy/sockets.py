@@ -34,10 +34,12 @@ Ports = tuple[int, int]
 # The operation of a call, by its name.
 OPERATIONS: Final = {
     "connect": "connect", "bind": "bind", "sendto": "send", "sendmsg": "send", "sendmmsg": "send",
+    "accept": "accept", "accept4": "accept",
 }  # fmt: skip
 # The key of addresses and networks, where it is not `to`.
-ADDRESS_KEYS: Final = {"bind": "address"}
+ADDRESS_KEYS: Final = {"bind": "address", "accept": "from"}
 _AS_ASKED: Final = SocketSettings()
+_UNSEEN: Final = "who connects is known once there is a connection"
 _CONNECTED: Final = "without an address it goes where the socket is connected to"
 _VERSIONS: Final = {"inet": 4, "inet6": 6}
 
@@ -184,7 +186,7 @@ class SocketRules:
     _decisions: list[tuple[Decision, Decision]] = field(
         default_factory=list, compare=False, repr=False
     )
-    _ours: dict[tuple[Verdict, int], Decision] = field(
+    _ours: dict[tuple[Verdict, int, str], Decision] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -223,6 +225,11 @@ class SocketRules:
 
     def decide(self, operation: str, address: Arg, facts: Facts | None) -> Decision:
         """The decision on a call with this struct sockaddr; 0 is none."""
+        if operation == "accept":
+            if facts is None:
+                return self._of_ours(Verdict.EMULATE, 0, _UNSEEN, needs_facts=True)
+            if not isinstance(address, bytes):
+                return self._of_ours(Verdict.REFUSE, 0, "nobody knows who connects")
         if isinstance(address, int):
             if not address:
                 verdict = Verdict.EMULATE if self.restricts else Verdict.CONTINUE
@@ -261,12 +268,16 @@ class SocketRules:
             return again if asks else plain
         return again if behind and spares(plain, self.otherwise) else plain
 
-    def _of_ours(self, verdict: Verdict, value: int, reason: str) -> Decision:
+    def _of_ours(
+        self, verdict: Verdict, value: int, reason: str, *, needs_facts: bool = False
+    ) -> Decision:
         """What no rule decides, but the call's own arguments do."""
-        key = verdict, value
+        key = verdict, value, reason
         if key not in self._ours:
             where, audit = self.otherwise.rule, self.otherwise.audit
-            self._ours[key] = Decision(verdict, where, reason, value=value, audit=audit)
+            self._ours[key] = Decision(
+                verdict, where, reason, value=value, audit=audit, needs_facts=needs_facts
+            )
         return self._ours[key]
 
     def to_json(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@
  *     socket_calls direct ALLOWED REFUSED       the same calls by their own numbers
  *     socket_calls socketcall-name A B, socket_calls direct-name A B
  *                                               getpeername, where a connect to A is led to B
+ *     socket_calls socketcall-accept A B, socket_calls direct-accept A B
+ *                                               accept (by socketcall) and accept4, of 127.0.0.1 and .2
  *     socket_calls table ALLOWED REFUSED        a thread with a table of descriptors of its own
  *     socket_calls limit ALLOWED REFUSED        a table that is full
  *
@@ -121,6 +123,39 @@ static void name_as_32_bit(int wrapped)
 	say("nowhere", call(wrapped, 7, 368, (uint32_t[6]){f, 16, at(&low->vector[0])}));
 }
 
+static void connect_from(uint32_t source, const struct sockaddr_in *to)
+{
+	struct sockaddr_in mine = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(source)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (bind(fd, (struct sockaddr *)&mine, sizeof mine) ||
+	    connect(fd, (const struct sockaddr *)to, sizeof *to))
+		exit(4);
+}
+
+static void accept_as_32_bit(int wrapped)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	uint32_t f = (uint32_t)fd;
+	struct sockaddr_in mine = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t size = sizeof mine;
+	low = mmap(NULL, sizeof *low, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1,
+		   0);
+	if (low == MAP_FAILED || bind(fd, (struct sockaddr *)&mine, sizeof mine) || listen(fd, 9) ||
+	    getsockname(fd, (struct sockaddr *)&mine, &size) || fcntl(fd, F_SETFL, O_NONBLOCK))
+		exit(3);
+	const uint32_t args[6] = {f, at(&low->allowed), at(&low->vector[0]), SOCK_CLOEXEC};
+	for (int i = wrapped ? 0 : 1; i < 2; i++) {
+		connect_from(INADDR_LOOPBACK + 1, &mine);
+		connect_from(INADDR_LOOPBACK, &mine);
+		low->vector[0] = sizeof low->allowed;
+		long got = call(wrapped, i ? 18 : 5, 364, args);
+		say("accept", got < 0 ? got : fcntl((int)got, F_GETFD));
+		say("length", low->vector[0]);
+		say("peer", ntohl(low->allowed.sin_addr.s_addr) == INADDR_LOOPBACK);
+		say("again", call(wrapped, i ? 18 : 5, 364, args));
+	}
+}
+
 static void *own_table(void *inherited)
 {
 	int fd = *(int *)inherited;
@@ -148,6 +183,8 @@ int main(int argc, char **argv)
 		as_32_bit(!strcmp(argv[1], "socketcall"));
 	} else if (!strcmp(argv[1], "socketcall-name") || !strcmp(argv[1], "direct-name")) {
 		name_as_32_bit(!strcmp(argv[1], "socketcall-name"));
+	} else if (!strcmp(argv[1], "socketcall-accept") || !strcmp(argv[1], "direct-accept")) {
+		accept_as_32_bit(!strcmp(argv[1], "socketcall-accept"));
 	} else if (!strcmp(argv[1], "table")) {
 		struct sockaddr_in peer;
 		socklen_t size = sizeof peer;

@@ -120,11 +120,13 @@ def test_the_page_on_sockets_has_every_key() -> None:
         own = keys - schema["$defs"]["mknod_rule"]["properties"].keys()
         assert {"family", "port", "abstract"} < own
         assert not {key for key in own if f"`{key}`" not in page}
+    assert "`from`" in page
 
 
 @pytest.mark.parametrize(
     ("family", "page"),
-    [("mount", "mounts"), ("connect", "sockets"), ("bind", "sockets"), ("open", "opens")],
+    [("mount", "mounts"), ("connect", "sockets"), ("bind", "sockets"), ("accept", "sockets"),
+     ("open", "opens")],
 )
 def test_every_key_of_a_family_stands_in_an_example(family: str, page: str) -> None:
     keys = json_schema(FAMILIES)["$defs"][f"{family}_rule"]["properties"]

@@ -1,0 +1,125 @@
+"""accept and accept4: a porter takes a connection, the rules look at its peer, the caller gets it.
+
+What the rules refuse is closed, and the caller goes on waiting as if nobody had connected. A
+connection that was taken and cannot be handed over is closed, too: it cannot be put back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from errno import EBADF, ECONNABORTED, EMFILE
+from typing import Final
+
+import trio
+
+from supervisor.engine.porters import PorterError
+from supervisor.engine.socket_jobs import SocketError, SocketJob
+from supervisor.engine.socket_paths import who_calls
+from supervisor.kernel.address_text import written
+from supervisor.kernel.shim import ffi, lib
+from supervisor.kernel.task import most_descriptors
+from supervisor.model import Decision, Facts, Given, Outcome, Verdict
+
+_CLOEXEC: Final = 0o2000000  # SOCK_CLOEXEC
+_MOST_LOOKED_AT: Final = 4096
+# Who does not wait has other things to do, however many are refused: it will come again.
+_MOST_AT_ONCE: Final = 32
+
+
+async def accept(
+    new_job: Callable[[], SocketJob],
+    make: Callable[[SocketJob], Awaitable[Outcome]],
+    task: int,
+    redecide: Callable[[Facts], Decision] | None,
+    on_error: int,
+    step_back: Callable[[], None],
+) -> Outcome:
+    """Accepts for the caller whose /proc/TID `task` is, until the rules grant a connection or the
+    listener says something else. `make` has a porter accept one.
+    """
+    assert redecide is not None, "nobody knows before who connects"
+    refused = _Refused()
+    try:
+        while True:
+            job = new_job()
+            job.as_caller(task)
+            job.call.wait_ms = refused.left
+            # The kernel takes a number before it takes a connection: that would be lost otherwise.
+            if _is_full(job, task):
+                return Outcome(EMFILE, refused.how)
+            outcome = await make(job)
+            if outcome.errno:
+                how = ", ".join(filter(None, (outcome.how, refused.how)))
+                return outcome._replace(how=how)
+            decided = _decide(job, task, redecide, refused, on_error)
+            if decided is not None:
+                return decided
+            # Who connects again and again is not to keep everybody else waiting.
+            step_back()
+            await trio.lowlevel.checkpoint()
+    except SocketError as error:
+        return Outcome(error.errno, error.how)
+    except PorterError as error:
+        return Outcome(on_error, str(error))
+
+
+class _Refused:
+    """What was closed in the course of one call; `left`: how long that may still wait, in
+    milliseconds, 0 for as long as it would have at first."""
+
+    def __init__(self) -> None:
+        self.count = self.left = 0
+        self.last = b""
+
+    @property
+    def how(self) -> str:
+        """For the record of the call."""
+        return f"closed {self.count}, the last from {written(self.last)}" if self.count else ""
+
+
+def _decide(
+    job: SocketJob, task: int, redecide: Callable[[Facts], Decision], refused: _Refused,
+    on_error: int,
+) -> Outcome | None:
+    """What the rules make of the connection that was taken; None: it was closed."""
+    taken = int(job.call.taken)
+    if taken < 0:  # no descriptor was left for it
+        return Outcome(on_error, "socket: the connection could not be taken over")
+    given = False
+    try:
+        peer = bytes(ffi.buffer(job.call.peer, job.call.peer_length))
+        decision = redecide(who_calls(task)._replace(peer=peer))
+        # One that is only recorded is given, too: it cannot be put back.
+        given = decision.verdict.grants
+    finally:
+        if not given:
+            lib.sd_socket_refuse(taken)
+    if given:
+        at = job.plan.shown_at
+        flags = os.O_CLOEXEC if job.plan.flags & _CLOEXEC else 0
+        return Outcome(
+            0, refused.how, decision=decision, give=Given(taken, flags),
+            named=(*at, peer) if at[0] else None,
+        )  # fmt: skip
+    if decision.verdict is not Verdict.REFUSE:
+        return Outcome(on_error, decision.reason)
+    refused.count, refused.last, refused.left = refused.count + 1, peer, int(job.call.left_ms)
+    if not job.call.patient and refused.count >= _MOST_AT_ONCE:
+        return Outcome(ECONNABORTED, refused.how)
+    return None
+
+
+def _is_full(job: SocketJob, task: int) -> bool:
+    """Whether the caller's table of descriptors has no number left, and the listener is in it. Of
+    more than some thousands nobody looks at each."""
+    waiting = ffi.new("struct sd_waiting *", (job.snapshot.listener, job.snapshot.id))
+    held = ffi.new("struct sd_held_file *")
+    most = most_descriptors(task)
+
+    def is_used(number: int) -> bool:
+        return bool(lib.sd_held_look(waiting, job.snapshot.tid, number, held) != -EBADF)
+
+    if most is None or not is_used(job.plan.fd):
+        return False
+    return most <= _MOST_LOOKED_AT and all(map(is_used, range(most - 1, -1, -1)))

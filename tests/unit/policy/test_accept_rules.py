@@ -1,0 +1,181 @@
+"""Rules on who connects, from what docs/sockets.md promises; and the tools for policies on them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.errors import PolicyError
+from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.address_text import read
+from supervisor.kernel.bpf import RET_ALLOW, RET_ERRNO, RET_USER_NOTIF
+from supervisor.kernel.simulate import run as run_filter
+from supervisor.kernel.syscalls import I386, X86_64, as_filtered, number, numbers
+from supervisor.model import Decision, Facts, Snapshot, Verdict
+from supervisor.plans import SocketCall
+from supervisor.policy.call_text import parse
+from supervisor.policy.compile import rules_of
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.explain import explain
+from supervisor.policy.profile import lxc
+from supervisor.policy.recorded import recorded
+from supervisor.policy.smallest import smallest
+from supervisor.policy.source import PolicyFindings
+from supervisor.policy.traits import Traits
+from tests.support.policies import policy
+from tests.unit.policy.test_learn import clean, grants, learned
+from tests.unit.policy.test_replay import run as replay
+
+RULES = """version: 1
+syscalls:
+  accept:
+    - {from: "10.0.0.0/8", port: "1-1023", do: emulate}
+    - {from: "10.0.0.66", do: refuse}
+    - {from: ["10.0.0.0/8", "::1"], uid: 0, do: emulate}
+    - {family: unix, do: emulate}
+"""
+NOBODY = Facts(None, 0, 0)
+
+
+def decide(compiled: CompiledPolicy, facts: Facts | None, name: str = "accept4") -> Decision:
+    args = (3, 0, 0, 0) if name == "accept4" else (3, 0, 0)
+    nr = number(name, X86_64)
+    assert nr is not None
+    return compiled.decide("accept", Snapshot(1, 1, X86_64, nr, 0, name, args), facts)
+
+
+@pytest.mark.parametrize(
+    ("peer", "uid", "line"),
+    [
+        ("10.0.0.66:1023", 5, 4),
+        ("10.0.0.66:1024", 0, 5),
+        ("10.0.0.67:1024", 0, 6),
+        ("[::ffff:10.0.0.67]:1024", 0, 6),
+        ("10.0.0.67:1024", 5, 0),
+        ("[::1]:7", 0, 6),
+        ("[::2]:7", 0, 0),
+        ("0x0100", 9, 7),  # a unix socket without a name
+        ("@name", 9, 7),
+        ("/run/a.sock", 9, 7),
+        ("0x2800ffff00000000", 0, -1),  # vsock
+    ],
+)
+def test_who_connects_decides(peer: str, uid: int, line: int) -> None:
+    compiled = policy(RULES)
+    for name in ("accept", "accept4"):
+        found = decide(compiled, Facts(None, uid, 0, peer=read(peer)), name)
+        if line > 0:
+            assert found.rule.endswith(f":{line}")
+        granted = line > 0 and line != 5
+        assert (found.verdict is Verdict.EMULATE) == granted
+        assert not found.needs_facts
+
+
+def test_nothing_is_decided_before_there_is_a_peer() -> None:
+    compiled = policy(RULES)
+    first = decide(compiled, None)
+    assert (first.verdict, first.needs_facts) == (Verdict.EMULATE, True)
+    assert decide(compiled, NOBODY).verdict is Verdict.REFUSE
+    everybody = policy("version: 1\nsyscalls:\n  accept:\n    - {do: emulate}\n")
+    assert decide(everybody, None).needs_facts
+    assert decide(everybody, NOBODY).verdict is Verdict.REFUSE  # nobody knows who
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "[{do: continue}]", "[{do: kill}]", "[{do: {errno: EPERM}}]", "[{do: {return: 0}}]",
+        "[{do: {redirect: '127.0.0.1:1'}}]", "[{do: {emulate: {set: {SO_MARK: 1}}}}]",
+        "[{do: {emulate: {network: host}}}]", "[{do: {emulate: {realise: bind}}}]",
+        "{otherwise: kernel, rules: []}", "[{to: '10.0.0.1', do: emulate}]",
+        "[{path: /run/x, do: emulate}]", "[{from: '10.0.0.1', family: unix, do: emulate}]",
+        "[{port: 1, family: unix, do: emulate}]",
+    ],
+)  # fmt: skip
+def test_what_no_rule_can_say(section: str) -> None:
+    with pytest.raises(PolicyFindings):
+        policy(f"version: 1\nsyscalls:\n  accept: {section}\n")
+
+
+def test_a_rule_that_is_only_recorded_races_with_nothing() -> None:
+    """The connection is taken by then, and given to the caller: nothing goes on."""
+    policy(
+        "version: 1\nsyscalls:\n  accept:\n    - {from: '10.0.0.1', mode: audit, do: refuse}\n"
+        "    - {from: '10.0.0.2', do: refuse}\n    - {do: emulate}\n"
+    )
+
+
+def test_the_filter_notifies_all_of_them() -> None:
+    compiled = policy(RULES)
+    for arch in (X86_64, I386):
+        for name in ("accept", "accept4"):
+            for every in numbers(name, arch):
+                nr, registers = as_filtered(every, [3, 0, 0, 0, 0, 0])
+                action = run_filter(compiled.filter, nr, arch, registers).action
+                assert action == RET_USER_NOTIF, (name, nr)
+    assert run_filter(compiled.filter, 42, X86_64, [3, 0, 16, 0, 0, 0]).action == RET_ALLOW
+    ring = run_filter(compiled.filter, 425, X86_64, [0] * 6).action
+    assert ring & 0xFFFF0000 == RET_ERRNO
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "flags"), [("accept", (3, 64, 80), 0), ("accept4", (3, 64, 80, 2048), 2048)]
+)
+def test_plans(name: str, args: tuple[int, ...], flags: int) -> None:
+    snapshot = Snapshot(1, 1, X86_64, 0, 0, name, args)
+    found = FAMILIES["accept"].plan(snapshot, Decision(Verdict.EMULATE, "x"))
+    assert found == SocketCall("accept", 3, None, flags=flags, shown_at=(64, 80))
+
+
+def test_explain_says_why() -> None:
+    compiled = policy(RULES)
+    asked = parse(FAMILIES, "accept4 sockfd=3 addr=0 addrlen=0 flags=0", X86_64)
+    found = explain(compiled, asked.told({"peer": "10.0.0.66:2000"}))
+    assert [(one.key, bool(one.objection)) for one in found.tried] == [("port", True), ("", False)]
+    told = asked.told({"peer": "192.0.2.1:2000"})
+    found = explain(compiled, told)
+    assert [one.key for one in found.tried] == ["from", "from", "from", "family"]
+    assert found.decision is not None
+    assert found.decision.verdict is Verdict.REFUSE
+    rules = compiled.families["accept"]
+    new = smallest(rules, told, found.facts, FAMILIES, "private")
+    assert new is not None
+    assert new[0] == '{from: "192.0.2.1", do: emulate}'
+
+
+def record(peer: str, **more: Any) -> dict[str, Any]:
+    return {
+        "v": 1, "session": "s", "policy": "p", "time": "t", "syscall": "accept4",
+        "arch": "x86_64", "nr": 288, "uid": 0, "gid": 0,
+        "args": {"sockfd": 3, "addr": 0, "addrlen": 0, "flags": 0}, "verdict": "emulate",
+        "rule": "p.yaml:4", "result": 0, "facts": {"uid": 0, "gid": 0, "peer": peer},
+    } | more  # fmt: skip
+
+
+def test_a_policy_is_learned_from_records(tmp_path: Path) -> None:
+    records = [record("10.0.0.1:4000"), record("10.0.0.2:5000"), record("0x0100")]
+    text = learned(tmp_path, *records)
+    assert '- {from: ["10.0.0.1", "10.0.0.2"], do: emulate}' in text
+    assert "- {family: unix, do: emulate}" in text
+    assert clean(text)
+    assert all(grants(text, one) for one in records)
+
+
+def test_replay_decides_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = recorded(FAMILIES, record("10.0.0.66:2000"))
+    assert asked is not None
+    assert asked.facts is not None
+    assert asked.facts.peer == read("10.0.0.66:2000")
+    rules = RULES.partition("syscalls:\n")[2]
+    replay(tmp_path, rules, record("10.0.0.66:2000"), record("10.0.0.67:2000"), output="json")
+    (flip,) = json.loads(capsys.readouterr().out)["flips"]
+    assert (flip["before"], flip["after"], flip["sure"]) == ("emulate", "refuse", True)
+
+
+def test_lxc_cannot_have_it(tmp_path: Path) -> None:
+    rules = rules_of(tmp_path / "p.yaml", RULES.encode(), Traits("private"), FAMILIES)
+    with pytest.raises(PolicyError, match="accept"):
+        lxc(rules, None)
