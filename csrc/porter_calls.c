@@ -250,6 +250,7 @@ static int is_whole(const struct sd_errand *errand, size_t size, size_t fds)
 			(errand->flags & SD_SOCKET_WATCHED ? 1 : 0);
 	return size >= offsetof(struct sd_errand, more) && fds == needed &&
 	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_ACCEPT &&
+	       (errand->op != SD_SOCKET_ACCEPT || errand->flags & SD_SOCKET_AS_CALLER) &&
 	       errand->set_count <= SD_MOST_SET && errand->control_length >= 0 && errand->control_length <= SD_CONTROL_MAX &&
 	       errand->payload_length >= 0 && errand->payload_length <= SD_PAYLOAD_MAX &&
 	       errand->address_length >= 0 && errand->address_length <= SD_ADDRESS_MAX &&
@@ -269,9 +270,9 @@ static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, stru
 		return refuse(done, -ESRCH, SD_SOCKET_GONE);
 	if (sock < 0)
 		return refuse(done, sock, sock == -EBADF ? SD_SOCKET_KERNEL : SD_SOCKET_RIGHTS);
-	/* before it is looked at whether it is a socket */
-	if (errand->op == SD_SOCKET_ACCEPT && errand->call_flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
-		return refuse(done, -EINVAL, SD_SOCKET_KERNEL);
+	int64_t error = errand->op == SD_SOCKET_ACCEPT ? sd_accept_begins(errand, sock, fds[2]) : 0;
+	if (error)
+		return refuse(done, error, SD_SOCKET_KERNEL);
 	done->domain = option(sock, SO_DOMAIN);
 	if (done->domain < 0)
 		return refuse(done, done->domain, SD_SOCKET_KERNEL);
@@ -320,21 +321,6 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct sd_hol
 	return done->replaced ? replace(errand, fds, hold, result, done) : result;
 }
 
-/* As the caller: whose a socket is shows in its inode. */
-static int64_t accept_one(const struct sd_errand *errand, const int *fds, struct sd_hold *hold,
-			  struct sd_errand_done *done)
-{
-	if (done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX)
-		return refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN);
-	int64_t result = sd_porter_become(errand->id, fds[1], fds[2], &hold->caller);
-	if (result)
-		refuse(done, 0, result == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_RIGHTS);
-	else
-		result = sd_accept(errand, hold->sock, fds[1], done);
-	sd_porter_come_back();
-	return result == -ESRCH ? refuse(done, -ESRCH, SD_SOCKET_GONE) : result;
-}
-
 /* Does what the errand is about on the socket that was fetched. */
 static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hold,
 		   struct sd_errand_done *done)
@@ -345,10 +331,11 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 		return set_options(errand, hold->sock, hold, done);
 	if (errand->op == SD_SOCKET_PEER)
 		return getpeername(hold->sock, (struct sockaddr *)&peer, &size) ? -errno : 0;
-	int task = errand->flags & SD_SOCKET_AS_CALLER ? fds[2] : -1;
 	if (errand->op == SD_SOCKET_ACCEPT)
-		return task < 0 ? refuse(done, -EINVAL, SD_SOCKET_RIGHTS)
-				: accept_one(errand, fds, hold, done);
+		return done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX
+			       ? refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN)
+			       : sd_accept(errand, fds, hold, done);
+	int task = errand->flags & SD_SOCKET_AS_CALLER ? fds[2] : -1;
 	int64_t error = sd_which_network(errand, task, hold, done);
 	if (!error && errand->op != SD_SOCKET_LISTEN)
 		error = fits(errand, hold, done);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -35,6 +36,16 @@ static int rest(void)
 	return sd_set_caps(permitted & CAP(CAP_SYS_PTRACE), permitted);
 }
 
+/* Each call that waits holds half a dozen: a limit that was made for programs with select() is soon used up. */
+static int take_more_descriptors(void)
+{
+	struct rlimit most;
+	if (getrlimit(RLIMIT_NOFILE, &most))
+		return -errno;
+	most.rlim_cur = most.rlim_max;
+	return setrlimit(RLIMIT_NOFILE, &most) ? -errno : 0;
+}
+
 int sd_porter_setup(void)
 {
 	own_uid = geteuid();
@@ -49,7 +60,8 @@ int sd_porter_setup(void)
 	if (permitted & CAP(CAP_SETPCAP) &&
 	    prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_NOROOT, 0, 0, 0))
 		return -errno;
-	return rest();
+	error = take_more_descriptors();
+	return error ? error : rest();
 }
 
 /* Groups that are not mapped show as 65534 and cannot be set: a list that has some is left as it is

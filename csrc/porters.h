@@ -28,7 +28,7 @@ struct sd_errand { /* [pidfd, listener], and where they come along: task, path, 
 	int32_t number, call_flags, address_length;
 	int32_t control_length, payload_length;
 	uint32_t with_path, wait_ms;
-	uint32_t kept, reserved; /* enum sd_kept: what becomes of [pidfd, listener] */
+	uint32_t kept, tid; /* enum sd_kept: what becomes of [pidfd, listener]; the calling thread */
 	int32_t asked_family, asked_length;
 	uint64_t id, mark, network;
 	struct sd_set_option set[SD_MOST_SET];
@@ -142,10 +142,14 @@ SD_HIDDEN void sd_watch(int watch, int sock, uint64_t mark, int64_t result);
 
 /* ---- porter_accept.c ---- */
 
-/* accept4(2) on the caller's `listener`, for as long as that would wait, and only while `notifier` says that
- * the caller does: the connection is done->taken; done->patient: the listener blocks. 0 or -errno; -ESRCH: it
- * has gone */
-SD_HIDDEN int64_t sd_accept(const struct sd_errand *errand, int listener, int notifier,
+struct sd_hold;
+/* What the kernel asks of accept4(2) before it looks whether `listener` is a socket: 0 or -errno. As
+ * nobody; `task` is the caller's /proc/TID. */
+SD_HIDDEN int64_t sd_accept_begins(const struct sd_errand *errand, int listener, int task);
+/* accept4(2) on the listener that `hold` has, for as long as that would wait, and only while the caller
+ * does: the connection is done->taken; done->patient: the listener blocks. `fds` are those of the errand.
+ * 0 or -errno */
+SD_HIDDEN int64_t sd_accept(const struct sd_errand *errand, const int *fds, struct sd_hold *hold,
 			    struct sd_errand_done *done);
 
 /* ---- porter_another.c ---- */

@@ -135,6 +135,7 @@ static int send_errand(const struct sd_socket *call, int porter, const int *fds,
 	errand.asked_length = call->asked_length;
 	errand.wait_ms = call->wait_ms;
 	errand.kept = kept;
+	errand.tid = call->tid;
 	errand.id = call->id;
 	errand.mark = call->mark;
 	errand.network = call->network;

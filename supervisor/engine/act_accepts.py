@@ -8,60 +8,58 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from errno import EBADF, ECONNABORTED, EMFILE
+from errno import ECONNABORTED, EINTR
 from typing import Final
 
 import trio
 
-from supervisor.engine.porters import PorterError
-from supervisor.engine.socket_jobs import SocketError, SocketJob
+from supervisor.engine.porters import MOST_PORTERS, PorterError
+from supervisor.engine.socket_jobs import ERESTARTSYS, SocketError, SocketJob
 from supervisor.engine.socket_paths import who_calls
 from supervisor.kernel.address_text import written
 from supervisor.kernel.shim import ffi, lib
-from supervisor.kernel.task import most_descriptors
+from supervisor.kernel.task import interrupted
 from supervisor.model import Decision, Facts, Given, Outcome, Verdict
 
 _CLOEXEC: Final = 0o2000000  # SOCK_CLOEXEC
-_MOST_LOOKED_AT: Final = 4096
+# The other porters are for calls that end: accepts may all wait for hours.
+_MOST_WAITING: Final = MOST_PORTERS * 5 // 6
 # Who does not wait has other things to do, however many are refused: it will come again.
 _MOST_AT_ONCE: Final = 32
+# A signal that nobody has seen to for so many seconds is this thread's, for all that can be known.
+_UNSEEN: Final = 0.3
 
 
-async def accept(
-    new_job: Callable[[], SocketJob],
-    make: Callable[[SocketJob], Awaitable[Outcome]],
-    task: int,
-    redecide: Callable[[Facts], Decision] | None,
-    on_error: int,
-    step_back: Callable[[], None],
-) -> Outcome:
-    """Accepts for the caller whose /proc/TID `task` is, until the rules grant a connection or the
-    listener says something else. `make` has a porter accept one.
-    """
-    assert redecide is not None, "nobody knows before who connects"
-    refused = _Refused()
-    try:
-        while True:
-            job = new_job()
-            job.as_caller(task)
-            job.call.wait_ms = refused.left
-            # The kernel takes a number before it takes a connection: that would be lost otherwise.
-            if _is_full(job, task):
-                return Outcome(EMFILE, refused.how)
-            outcome = await make(job)
-            if outcome.errno:
-                how = ", ".join(filter(None, (outcome.how, refused.how)))
-                return outcome._replace(how=how)
-            decided = _decide(job, task, redecide, refused, on_error)
-            if decided is not None:
-                return decided
-            # Who connects again and again is not to keep everybody else waiting.
-            step_back()
-            await trio.lowlevel.checkpoint()
-    except SocketError as error:
-        return Outcome(error.errno, error.how)
-    except PorterError as error:
-        return Outcome(on_error, str(error))
+class Accepts:
+    """Accepts for the callers of one session."""
+
+    def __init__(self) -> None:
+        self._waiting = 0
+
+    async def perform(
+        self,
+        new_job: Callable[[], SocketJob],
+        make: Callable[[SocketJob], Awaitable[Outcome]],
+        task: int,
+        redecide: Callable[[Facts], Decision] | None,
+        on_error: int,
+        step_back: Callable[[], None],
+    ) -> Outcome:
+        """Accepts for the caller whose /proc/TID `task` is, until the rules grant a connection or
+        the listener says something else. `make` has a porter accept one.
+        """
+        assert redecide is not None, "nobody knows before who connects"
+        if self._waiting >= _MOST_WAITING:
+            return Outcome(on_error, "socket: too many wait for connections")
+        self._waiting += 1
+        try:
+            return await _accept(new_job, make, task, redecide, on_error, step_back)
+        except SocketError as error:
+            return Outcome(error.errno, error.how)
+        except PorterError as error:
+            return Outcome(on_error, str(error))
+        finally:
+            self._waiting -= 1
 
 
 class _Refused:
@@ -71,11 +69,52 @@ class _Refused:
     def __init__(self) -> None:
         self.count = self.left = 0
         self.last = b""
+        self._pending: float | None = None  # since when a signal waits
 
     @property
     def how(self) -> str:
         """For the record of the call."""
         return f"closed {self.count}, the last from {written(self.last)}" if self.count else ""
+
+    def signalled(self, tid: int) -> bool:
+        """Whether the caller has a signal to see to, as far as that can be known."""
+        pending, certain = interrupted(tid)
+        if not pending:
+            self._pending = None
+        elif self._pending is None:
+            self._pending = trio.current_time()
+        return certain or (pending and trio.current_time() - (self._pending or 0) >= _UNSEEN)
+
+
+async def _accept(
+    new_job: Callable[[], SocketJob],
+    make: Callable[[SocketJob], Awaitable[Outcome]],
+    task: int,
+    redecide: Callable[[Facts], Decision],
+    on_error: int,
+    step_back: Callable[[], None],
+) -> Outcome:
+    refused = _Refused()
+    while True:
+        job = new_job()
+        job.as_caller(task)
+        job.call.wait_ms = refused.left
+        outcome = await make(job)
+        if outcome.errno == EINTR and not interrupted(job.snapshot.tid)[0]:
+            # The porter was kicked for the call that it had made before.
+            refused.left = int(job.call.left_ms)
+            continue
+        if outcome.errno:
+            how = ", ".join(filter(None, (outcome.how, refused.how)))
+            return outcome._replace(how=how)
+        decided = _decide(job, task, redecide, refused, on_error)
+        if decided is not None:
+            return decided
+        # Who connects again and again is to keep nobody waiting, nor the caller from its signals.
+        if job.call.patient and refused.signalled(job.snapshot.tid):
+            return Outcome(EINTR if refused.left else ERESTARTSYS, refused.how)
+        step_back()
+        await trio.lowlevel.checkpoint()
 
 
 def _decide(
@@ -108,18 +147,3 @@ def _decide(
     if not job.call.patient and refused.count >= _MOST_AT_ONCE:
         return Outcome(ECONNABORTED, refused.how)
     return None
-
-
-def _is_full(job: SocketJob, task: int) -> bool:
-    """Whether the caller's table of descriptors has no number left, and the listener is in it. Of
-    more than some thousands nobody looks at each."""
-    waiting = ffi.new("struct sd_waiting *", (job.snapshot.listener, job.snapshot.id))
-    held = ffi.new("struct sd_held_file *")
-    most = most_descriptors(task)
-
-    def is_used(number: int) -> bool:
-        return bool(lib.sd_held_look(waiting, job.snapshot.tid, number, held) != -EBADF)
-
-    if most is None or not is_used(job.plan.fd):
-        return False
-    return most <= _MOST_LOOKED_AT and all(map(is_used, range(most - 1, -1, -1)))

@@ -25,7 +25,7 @@ from typing import Final
 
 import trio
 
-from supervisor.engine.act_accepts import accept
+from supervisor.engine.act_accepts import Accepts
 from supervisor.engine.balance import Balancers
 from supervisor.engine.errands import Errands
 from supervisor.engine.helpers import HelperError, Resolvers
@@ -33,7 +33,7 @@ from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.peer_names import PeerNames
 from supervisor.engine.porters import Porter, PorterError, Porters
 from supervisor.engine.sharing import share_out
-from supervisor.engine.socket_jobs import WHY, SocketError, SocketJob
+from supervisor.engine.socket_jobs import ERESTARTSYS, WHY, SocketError, SocketJob
 from supervisor.engine.socket_paths import SocketPath
 from supervisor.kernel import features
 from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX
@@ -55,10 +55,6 @@ _AS_ASKED: Final = SocketSettings()
 _LINGER_US: Final = 300
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
 _PLAIN: Final = frozenset(family.to_bytes(2, "little") for family in (AF_INET, AF_INET6))
-# The kernel's own, for a call that is to begin anew once the signal has been seen to: it knows
-# whether the caller asked for that (SA_RESTART), and what to say where it did not. It does so only
-# for the thread that will see to the signal.
-_ERESTARTSYS: Final = 512
 _MOST_READY: Final = 64
 _MSG_FASTOPEN: Final = 0x20000000
 _GONE: Final = "the caller has gone"
@@ -89,6 +85,7 @@ class Sockets:
         # Jobs that have been done, by their plans: the same call comes again.
         self._ready: dict[int, SocketJob] = {}
         self._balancers = Balancers(name)
+        self._accepts = Accepts()
         self.names = PeerNames()
         self._errands = Errands(self._porters)
         self.network = 0  # the inode of the container's network namespace; 0: not known
@@ -190,9 +187,9 @@ class Sockets:
         """Makes the call for the caller whose /proc/TID `task` is."""
         job = SocketJob(plan, snapshot, by_thread=self._by_thread)
         if plan.operation == "peer":
-            return await self._peer_name(job, valid)
+            return await self.names.tell(job, lambda: self._made(job, valid))
         if plan.operation == "accept":
-            return await accept(
+            return await self._accepts.perform(
                 lambda: SocketJob(plan, snapshot, by_thread=self._by_thread),
                 lambda job: self._made(job, valid), task, redecide, self._on_error, self.on_wait,
             )  # fmt: skip
@@ -236,18 +233,6 @@ class Sockets:
             return Outcome(self._on_error, str(error), path.name, decision=decision)
         finally:
             path.close()
-
-    async def _peer_name(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
-        """What the socket is connected to, as its caller asked for it. All that is not known here
-        is the kernel's to say."""
-        try:
-            outcome = await self._made(job, valid)
-        except (SocketError, PorterError):
-            return Outcome(0, left_alone=True)
-        asked = self.names.find(int(job.call.cookie))
-        if outcome.errno or asked is None:
-            return Outcome(0, left_alone=True)
-        return Outcome(0, "as it was asked for", named=(*job.plan.shown_at, asked))
 
     async def _made(self, job: SocketJob, valid: Callable[[], bool]) -> Outcome:
         """What a porter makes of it."""
@@ -389,7 +374,7 @@ class Sockets:
         if why in _OURS and value != -EBADF:
             raise SocketError(self._on_error, WHY[why])
         if value == -EINTR and call.patient and job.certain:
-            return Outcome(_ERESTARTSYS, "a signal for the caller")
+            return Outcome(ERESTARTSYS, "a signal for the caller")
         if value == -EPIPE and plan.operation == "send" and not why:
             job.break_pipe()
         if value < 0:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
+
+from supervisor.engine.porters import PorterError
+from supervisor.engine.socket_jobs import SocketError, SocketJob
+from supervisor.model import Outcome
 
 _MOST: Final = 4096
 
@@ -33,3 +38,15 @@ class PeerNames:
     def find(self, cookie: int) -> bytes | None:
         """What was asked for; None: the kernel knows."""
         return self._asked.get(cookie)
+
+    async def tell(self, job: SocketJob, look: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """What the socket of `job` is connected to, as its caller asked for it, once a porter has
+        had a `look` at it. All that is not known here is the kernel's to say."""
+        try:
+            outcome = await look()
+        except (SocketError, PorterError):
+            return Outcome(0, left_alone=True)
+        asked = self.find(int(job.call.cookie))
+        if outcome.errno or asked is None:
+            return Outcome(0, left_alone=True)
+        return Outcome(0, "as it was asked for", named=(*job.plan.shown_at, asked))

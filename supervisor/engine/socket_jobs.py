@@ -25,6 +25,10 @@ _OPERATIONS: Final = {
 }  # fmt: skip
 _MSG_NOSIGNAL: Final = 0x4000
 _SOCK_STREAM: Final = 1
+# The kernel's own, for a call that is to begin anew once the signal has been seen to: it knows
+# whether the caller asked for that (SA_RESTART), and what to say where it did not. It does so only
+# for the thread that will see to the signal.
+ERESTARTSYS: Final = 512
 # What is sent is a copy of ours: nobody could say when the caller's own may be changed again.
 _MSG_ZEROCOPY: Final = 0x4000000
 # What goes into the record of a call that was not made.

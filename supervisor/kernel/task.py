@@ -78,16 +78,6 @@ def field(text: bytes, name: bytes) -> bytes:
     return text[start : text.find(b"\n", start)]
 
 
-def most_descriptors(task: int) -> int | None:
-    """RLIMIT_NOFILE of a task, whose /proc/TID `task` is: how many numbers its table has; None
-    where there is no limit, or the task has gone."""
-    for line in read("limits", task).splitlines():
-        if line.startswith(b"Max open files"):
-            soft = line.split()[3]
-            return int(soft) if soft.isdigit() else None
-    return None
-
-
 def thread_group(tid: int) -> int | None:
     """The process that the thread belongs to; None where it has gone."""
     group = field(status(tid), b"Tgid")
