@@ -116,6 +116,7 @@ _STRACE: Final = (
     ),
     (re.compile(r'sa_family=AF_UNIX, sun_path=@"((?:[^"\\]|\\.)*)"'), "@{0}"),
     (re.compile(r'sa_family=AF_UNIX, sun_path="((?:[^"\\]|\\.)*)"'), "unix:{0}"),
+    (re.compile(r"\{sa_family=AF_UNIX\}"), "0x0100"),
 )
 
 

@@ -13,12 +13,14 @@ from dataclasses import replace
 from errno import EFAULT
 from typing import Any, Final
 
+from supervisor.kernel.address_text import from_strace, written
 from supervisor.kernel.strace_read import leads_to, read_argument, split_call
 from supervisor.kernel.syscalls import X86_64, CallSpec, Kind, Param
 from supervisor.model import Arg
 from supervisor.policy.asked import Asked, asked_of, named, spec_of
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.recorded import recorded
+from supervisor.policy.sockets import OPERATIONS
 
 _CALL: Final = re.compile(r"[^\s=]*[a-z_][a-z0-9_]*\s*\(|[\[0-9]")
 _PAIR: Final = re.compile(r"[a-z_]+=")
@@ -80,9 +82,10 @@ def _as_strace(spec: CallSpec, words: Sequence[str], arch: int) -> Asked:
     if len(values) != len(params) or len(words) > len(params):
         names = ", ".join(param.name for param in params)
         raise ValueError(f"{spec.name} has {len(params)} arguments: {names}")
-    cwd = _start(spec, words)
+    said = {"cwd": _start(spec, words), "peer": _peer(spec, words)}
+    caller = {key: value for key, value in said.items() if value is not None}
     asked = asked_of(spec, tuple(values), arch)
-    return asked if cwd is None else replace(asked, caller={"cwd": cwd})
+    return replace(asked, caller=caller) if caller else asked
 
 
 def _argument(word: str, param: Param) -> Arg:
@@ -107,6 +110,14 @@ def _start(spec: CallSpec, words: Sequence[str]) -> str | None:
     """Where a relative path starts from, if `strace -y` has said it of the descriptor before it."""
     at = next((at for at, param in enumerate(spec.params) if param.kind is Kind.PATH), 0)
     return leads_to(words[at - 1]) if at and spec.params[at - 1].kind is Kind.FD else None
+
+
+def _peer(spec: CallSpec, words: Sequence[str]) -> str | None:
+    """Who has connected, if the call is one that accepts, and has come to that."""
+    if OPERATIONS.get(spec.name) != "accept" or not words[1].startswith("{"):
+        return None
+    peer = from_strace(words[1])
+    return None if peer is None else written(peer)
 
 
 def _by_names(
