@@ -64,17 +64,23 @@ class Accepts:
 
 class _Refused:
     """What was closed in the course of one call; `left`: how long that may still wait, in
-    milliseconds, 0 for as long as it would have at first."""
+    milliseconds, 0 for as long as it would have at first; `decision`: on the last one, if any."""
 
     def __init__(self) -> None:
         self.count = self.left = 0
         self.last = b""
+        self.decision: Decision | None = None
         self._pending: float | None = None  # since when a signal waits
 
     @property
     def how(self) -> str:
         """For the record of the call."""
         return f"closed {self.count}, the last from {written(self.last)}" if self.count else ""
+
+    def came_to(self, errno: int, how: str = "") -> Outcome:
+        """Nobody was taken."""
+        how = ", ".join(filter(None, (how, self.how)))
+        return Outcome(errno, how, decision=self.decision)
 
     def signalled(self, tid: int) -> bool:
         """Whether the caller has a signal to see to, as far as that can be known."""
@@ -105,14 +111,13 @@ async def _accept(
             refused.left = int(job.call.left_ms)
             continue
         if outcome.errno:
-            how = ", ".join(filter(None, (outcome.how, refused.how)))
-            return outcome._replace(how=how)
+            return refused.came_to(outcome.errno, outcome.how)
         decided = _decide(job, task, redecide, refused, on_error)
         if decided is not None:
             return decided
         # Who connects again and again is to keep nobody waiting, nor the caller from its signals.
         if job.call.patient and refused.signalled(job.snapshot.tid):
-            return Outcome(EINTR if refused.left else ERESTARTSYS, refused.how)
+            return refused.came_to(EINTR if refused.left else ERESTARTSYS)
         step_back()
         await trio.lowlevel.checkpoint()
 
@@ -144,6 +149,7 @@ def _decide(
     if decision.verdict is not Verdict.REFUSE:
         return Outcome(on_error, decision.reason)
     refused.count, refused.last, refused.left = refused.count + 1, peer, int(job.call.left_ms)
+    refused.decision = decision
     if not job.call.patient and refused.count >= _MOST_AT_ONCE:
-        return Outcome(ECONNABORTED, refused.how)
+        return refused.came_to(ECONNABORTED)
     return None

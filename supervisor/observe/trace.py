@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from supervisor.kernel.address_text import written
 from supervisor.kernel.strace import argument
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
@@ -44,6 +45,8 @@ def line(
         would = would_be(decision)
         word += "" if would is None else f" with {would}"
     notes = [f"{word}: {decision.rule}"]
+    peer = outcome.facts.peer if outcome.facts is not None else None
+    notes += [] if peer is None else [f"from {written(peer)}"]
     notes += [note for note in (decision.reason, outcome.how) if note]
     return f"{snapshot.name}({args}) = {result} [{'; '.join(notes)}]"
 

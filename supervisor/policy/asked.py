@@ -115,6 +115,11 @@ class Asked:
             return self.facts.peer
         return read(str(self.caller["peer"])) if "peer" in self.caller else None
 
+    @property
+    def is_for_nobody(self) -> bool:
+        """Whether it is about a connection that nobody has made: no rule was asked."""
+        return OPERATIONS.get(self.spec.name) == "accept" and self.peer is None
+
     def told(self, caller: Mapping[str, Any]) -> Asked:
         """The same, with more said of its caller: that beats what a record says."""
         if not caller:

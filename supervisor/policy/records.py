@@ -75,7 +75,7 @@ class Log:
             if rule in _NO_RULE:
                 return
             asked = recorded(self.families, record)
-            if asked is None:
+            if asked is None or asked.is_for_nobody:
                 return
             weight = record.get("repeats", 1)
             if isinstance(weight, bool) or not isinstance(weight, int) or weight < 1:

@@ -146,6 +146,27 @@ def test_explain_says_why() -> None:
     assert new[0] == '{from: "192.0.2.1", do: emulate}'
 
 
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        ('{sa_family=AF_INET, sin_port=htons(7), sin_addr=inet_addr("10.0.0.9")}, [128 => 16]', 4),
+        ('{sa_family=AF_INET6, sin6_port=htons(7), sin6_flowinfo=htonl(0), '
+         'inet_pton(AF_INET6, "::ffff:10.0.0.9", &sin6_addr), sin6_scope_id=0}, [28]', 4),
+        ("{sa_family=AF_UNIX}, [110 => 2]", 7),
+        ('{sa_family=AF_UNIX, sun_path=@"x"}, [110 => 4]', 7),
+        ("NULL, NULL", 0), ("0x7ffc0123, [128]", 0),
+    ],
+)  # fmt: skip
+def test_explain_reads_who_connects_as_strace_prints_it(address: str, line: int) -> None:
+    compiled = policy(RULES)
+    for text in (f"accept(3, {address}) = 4", f"[pid 7] accept4(3, {address}, SOCK_CLOEXEC) = 4"):
+        asked = parse(FAMILIES, text, X86_64)
+        decision = explain(compiled, asked).decision
+        assert decision is not None
+        assert (decision.verdict is Verdict.EMULATE) == bool(line) != asked.is_for_nobody
+        assert not line or decision.rule.endswith(f":{line}")
+
+
 def record(peer: str, **more: Any) -> dict[str, Any]:
     return {
         "v": 1, "session": "s", "policy": "p", "time": "t", "syscall": "accept4",
@@ -164,13 +185,25 @@ def test_a_policy_is_learned_from_records(tmp_path: Path) -> None:
     assert all(grants(text, one) for one in records)
 
 
+def test_who_was_refused_is_not_learned(tmp_path: Path) -> None:
+    """A listener that does not block says EAGAIN then, as of a connection that is under way."""
+    refused = record("10.0.0.3:4000", verdict="refuse", errno="EAGAIN")
+    nobody = record("10.0.0.4:4000", errno="EAGAIN", facts={"uid": 0, "gid": 0})
+    text = learned(tmp_path, record("10.0.0.1:4000"), refused, nobody)
+    assert '- {from: "10.0.0.1", do: emulate}' in text
+    assert "nobody wrote down" not in text
+
+
 def test_replay_decides_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = recorded(FAMILIES, record("10.0.0.66:2000"))
     assert asked is not None
     assert asked.facts is not None
     assert asked.facts.peer == read("10.0.0.66:2000")
     rules = RULES.partition("syscalls:\n")[2]
-    replay(tmp_path, rules, record("10.0.0.66:2000"), record("10.0.0.67:2000"), output="json")
+    nobody = record("10.0.0.1:1", errno="EAGAIN", facts={})
+    replay(
+        tmp_path, rules, record("10.0.0.66:2000"), record("10.0.0.67:2000"), nobody, output="json"
+    )
     (flip,) = json.loads(capsys.readouterr().out)["flips"]
     assert (flip["before"], flip["after"], flip["sure"]) == ("emulate", "refuse", True)
 
