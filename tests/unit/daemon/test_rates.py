@@ -5,18 +5,7 @@ from __future__ import annotations
 import pytest
 
 from supervisor.daemon.rates import Complaints, Rates
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from tests.support.clock import Clock
 
 
 def allowed(rates: Rates, uid: int, times: int) -> int:

@@ -13,20 +13,9 @@ import pytest
 from supervisor.engine.balance import Backends
 from supervisor.kernel.address_text import read
 from supervisor.model import Balance
+from tests.support.clock import Clock
 
 THREE = tuple(read(f"10.0.0.{number}:80") for number in (1, 2, 3))
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture(params=["round-robin", "least-connections", "hash"])

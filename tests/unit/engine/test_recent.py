@@ -2,13 +2,7 @@
 
 from supervisor.engine.recent import MissedAnswers
 from supervisor.model import Outcome
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 def test_given_to_the_same_call_until_it_arrives() -> None:
@@ -27,7 +21,7 @@ def test_too_late() -> None:
     clock = Clock()
     missed = MissedAnswers(clock)
     missed.missed(7, 0x400, b"key", Outcome(0))
-    clock.now = 3
+    clock.now += 3
     assert missed.answer(7, 0x400, b"key") is None
 
 

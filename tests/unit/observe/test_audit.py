@@ -13,6 +13,7 @@ from supervisor.model import Decision, MountSettings, Outcome, Settings, Snapsho
 from supervisor.observe.audit import AuditLog
 from supervisor.observe.identity import identity
 from supervisor.observe.where import directory, plainly
+from tests.support.clock import Clock
 
 SPEC = CallSpec(
     "mknod",
@@ -29,18 +30,6 @@ def snapshot(path: bytes | int = b"dev/null") -> Snapshot:
 
 def opened(file: Path) -> int:
     return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def records(path: Path) -> list[dict[str, object]]:
