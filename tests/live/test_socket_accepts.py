@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.inside import wait_for
 from tests.support.people import Person
-from tests.support.program import run
+from tests.support.program import Started, run
 from tests.support.scratch import a_place, compile_c
-from tests.support.sockets import inside
+from tests.support.sockets import LOCAL, free_port, inside
 
 HEAD = '''
 import ctypes, errno, os, resource, select, signal, socket, struct, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
+sys.stdout.reconfigure(line_buffering=True)  # who is forked has none of it
 def listener(host="127.0.0.1", family=socket.AF_INET):
     sock = socket.socket(family)
     sock.bind((host, 0))
@@ -37,6 +40,35 @@ def end(sock):
 def accept4(fd, address=None, length=None, flags=0):
     found = libc.accept4(fd, address, length, flags)
     return found if found >= 0 else errno.errorcode[ctypes.get_errno()]
+def ended(fd):
+    """What an accept came to; its connection is closed."""
+    if isinstance(fd, int): os.close(fd)
+    return fd if isinstance(fd, str) else "taken"
+def is_waiting(task):
+    """Whether it is in accept4."""
+    try:
+        return open(f"/proc/{task}/syscall").read().split()[0] == "288"
+    except OSError:
+        return False
+def beside(call):
+    """Has another thread make a call that waits: the thread, and what it has come to."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(ended(call())))
+    thread.start()
+    while not thread.native_id or not is_waiting(f"self/task/{thread.native_id}"): time.sleep(0.01)
+    return thread, found
+class Full:
+    """A table of descriptors that has no number left."""
+    def __init__(self, most):
+        self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, self.limit[1]))
+        self.held = []
+        try:
+            while True: self.held.append(os.dup(0))
+        except OSError: pass
+    def free(self):
+        for fd in self.held: os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limit)
 def flags_of(fd):
     import fcntl
     return fcntl.fcntl(fd, fcntl.F_GETFD), fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK
@@ -56,6 +88,15 @@ def rules(place: Path, text: str = RULES) -> list[str]:
     file.write_text(text)
     file.chmod(0o644)
     return ["--policy", str(file)]
+
+
+def as_without(person: Person, place: Path, script: str) -> None:
+    """A program says the same with and without seccompd."""
+    bare = subprocess.run(
+        [sys.executable, "-c", HEAD + script], capture_output=True, text=True, check=True,
+        timeout=60,
+    )  # fmt: skip
+    assert inside(person, place, script, rules(place), HEAD) == bare.stdout.splitlines()
 
 
 def test_as_the_kernel_says_it(person: Person, place: Path) -> None:
@@ -99,20 +140,6 @@ print(accept4(server.fileno()))
 server.setblocking(True)
 server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 50000))
 print(accept4(server.fileno()))
-# a table that is full: nobody is lost
-one = client(server)
-limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, limit[1]))
-held = []
-try:
-    while True: held.append(os.dup(0))
-except OSError: pass
-print(accept4(server.fileno()), accept4(999), accept4(pipe[0]))
-os.close(held.pop())
-fd = accept4(server.fileno()); print(fd > 2); os.write(fd, b"here"); print(one.recv(9))
-os.close(fd)
-for fd in held: os.close(fd)
-resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 # unix: a peer without a name, and who it is
 path = f"@accepts-{os.getpid()}".replace("@", chr(0))
 local = socket.socket(socket.AF_UNIX); local.bind(path); local.listen()
@@ -128,11 +155,83 @@ six = listener("::", socket.AF_INET6)
 a = socket.create_connection(("::1", six.getsockname()[1])); print(six.accept()[1][0])
 b = socket.create_connection(("127.0.0.1", six.getsockname()[1])); print(six.accept()[1][0])
 '''
-    bare = subprocess.run(
-        [sys.executable, "-c", HEAD + script], capture_output=True, text=True, check=True,
-        timeout=60,
-    )  # fmt: skip
-    assert inside(person, place, script, rules(place), HEAD) == bare.stdout.splitlines()
+    as_without(person, place, script)
+
+
+def test_what_is_looked_at_first(person: Person, place: Path) -> None:
+    """Descriptors of other kinds, a table that is full (nobody is lost), memory that is none."""
+    script = '''
+import mmap, tempfile
+home = tempfile.TemporaryDirectory(); os.chdir(home.name)
+server = listener()
+pipe, opath = os.pipe(), os.open("/", os.O_PATH)
+locals = [socket.socket(socket.AF_UNIX, kind) for kind in
+          (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)]
+others = [opath, pipe[0], -1, 999999, *(one.fileno() for one in locals)]
+print([(accept4(fd), accept4(fd, flags=1)) for fd in others])
+for most in (64, 5000):
+    full = Full(most)
+    print([(accept4(fd), accept4(fd, flags=1)) for fd in (*others, server.fileno())])
+    pid = os.fork()
+    if not pid:
+        for fd in full.held: os.close(fd)
+        one = client(server); print(one.recv(9), flush=True); os._exit(0)
+    select.select([server], [], [])
+    print(accept4(server.fileno()))
+    os.close(full.held.pop(9))
+    fd = accept4(server.fileno()); os.write(fd, b"here"); os.close(fd)
+    os.waitpid(pid, 0)
+    full.free()
+# the numbers above a limit that was lowered do not count
+os.dup2(0, 500); full = Full(64); print(accept4(server.fileno())); full.free()
+# what stands in the upper halves of registers
+client(server)
+print(ended(libc.syscall(288, ctypes.c_long(server.fileno() | 1 << 35), None, None,
+                         ctypes.c_long(1 << 32))))
+# unix peers with names
+for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+    local = socket.socket(socket.AF_UNIX, kind); local.bind(f"a{kind}"); local.listen()
+    for at, room in enumerate((0, 1, 3, 30, 110)):
+        one = socket.socket(socket.AF_UNIX, kind); one.bind(f"b{kind}{at}"); one.connect(f"a{kind}")
+        name, length = ctypes.create_string_buffer(b"#" * 128, 128), ctypes.c_int(room)
+        print(ended(accept4(local.fileno(), name, ctypes.byref(length))), length.value, name.raw)
+# an address, or its length, of which a part is nowhere
+room = mmap.mmap(-1, 8192)
+at = ctypes.addressof(ctypes.c_char.from_buffer(room))
+libc.munmap(ctypes.c_void_p(at + 4096), 4096)
+for name, length in ((at + 4092, at), (at, at + 4094), (1, at), (at, 1), (at, 0), (0, 1)):
+    ctypes.c_int.from_address(at).value = 16
+    one = client(server)
+    found = ended(accept4(server.fileno(), ctypes.c_void_p(name), ctypes.c_void_p(length)))
+    print(found, ctypes.c_int.from_address(at).value, found == "taken" or end(one))
+for length in (-2**31, 2**31 - 1):
+    one = client(server)
+    name, length = ctypes.create_string_buffer(64), ctypes.c_int(length)
+    print(ended(accept4(server.fileno(), name, ctypes.byref(length))), length.value)
+# a listener that is closed for all while one waits
+for one in (listener(), locals[0]):
+    if one.family == socket.AF_UNIX: one.bind("c"); one.listen()
+    thread, found = beside(lambda: accept4(one.fileno()))
+    one.shutdown(socket.SHUT_RDWR); thread.join(); print(found)
+# the signals of a thread that does not lead, and those that end a wait with a timeout
+signal.signal(signal.SIGUSR1, lambda *_: None)
+signal.siginterrupt(signal.SIGUSR1, True)
+thread, found = beside(lambda: accept4(server.fileno()))
+signal.pthread_kill(thread.ident, signal.SIGUSR1); thread.join(); print(found)
+signal.siginterrupt(signal.SIGUSR1, False)
+server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 20, 0))
+thread, found = beside(lambda: accept4(server.fileno()))
+signal.pthread_kill(thread.ident, signal.SIGUSR1); thread.join(); print(found)
+# peers that have gone already
+server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
+one = client(server); one.sendall(b"bye"); one.close()
+taken, _ = server.accept(); print(taken.recv(9), taken.recv(9))
+one = client(server)
+one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); one.close()
+taken, address = server.accept(); print(address[0], end(taken))
+os.chdir("/"); home.cleanup()
+'''
+    as_without(person, place, script)
 
 
 def test_who_waits(person: Person, place: Path) -> None:
@@ -183,6 +282,27 @@ if not pid:
     time.sleep(0.5); client(server); os._exit(0)
 print(accept4(server.fileno()) > 2); os.waitpid(pid, 0)
 print(len(hits))
+# also while others knock and are refused, one after the other
+pid = os.fork()
+if not pid:
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    while True:
+        try: client(server, "127.0.0.2").close()
+        except OSError: pass
+signal.siginterrupt(signal.SIGALRM, True)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+print(accept4(server.fileno()), len(hits)); os.kill(pid, 9); os.waitpid(pid, 0)
+# the last number goes while one waits: nobody is lost
+pid = os.fork()
+if not pid:
+    time.sleep(0.5); one = client(server); print(one.recv(9), flush=True); os._exit(0)
+server.setblocking(False)
+while accept4(server.fileno()) != "EAGAIN": pass
+server.setblocking(True)
+thread, found = beside(lambda: accept4(server.fileno()))
+full = Full(64); thread.join(); print(found, accept4(server.fileno()))
+os.close(full.held.pop()); fd = accept4(server.fileno()); os.write(fd, b"here")
+os.waitpid(pid, 0); os.close(fd); full.free()
 # several threads on one listener: each has one
 taken = []
 take = lambda: taken.append(accept4(server.fileno()))
@@ -195,13 +315,7 @@ print(len({os.fstat(fd).st_ino for fd in taken}))
 pid = os.fork()
 if not pid:
     accept4(server.fileno()); os._exit(0)
-while True:
-    try:
-        state = open(f"/proc/{pid}/syscall").read().split()[0]
-    except OSError:
-        state = ""
-    if state == "288": break
-    time.sleep(0.01)
+while not is_waiting(pid): time.sleep(0.01)
 time.sleep(0.2)
 os.kill(pid, 9); os.waitpid(pid, 0)
 last = client(server)
@@ -216,6 +330,8 @@ conn, _ = server.accept(); conn.sendall(b"alive"); print(last.recv(9))
         "EAGAIN",
         "EINTR 1",
         "True", "2",
+        "EINTR 3",
+        "['EMFILE'] EMFILE", "b'here'",
         "4",
         "b'alive'",
     ]  # fmt: skip
@@ -293,3 +409,96 @@ async def main():
 asyncio.run(main())
 '''
     assert inside(person, place, script, rules(place), HEAD) == ["40 20"]
+
+
+def test_who_waits_leaves_porters_to_others(root: Person, place: Path) -> None:
+    """However many wait for connections, others connect; what is too much is refused."""
+    script = '''
+server = listener()
+found = []
+def take():
+    found.append(ended(accept4(server.fileno())))
+threading.stack_size(1 << 17)
+for _ in range(203): threading.Thread(target=take, daemon=True).start()
+while len(found) < 3: time.sleep(0.01)
+print(found)
+ends = [client(server) for _ in range(200)]
+while len(found) < 203: time.sleep(0.01)
+print(set(found[3:]))
+'''
+    text = RULES + "  connect: [{to: \"127.0.0.1\", do: emulate}]\n"
+    assert inside(root, place, script, rules(place, text), HEAD) == [
+        "['EPERM', 'EPERM', 'EPERM']", "{'taken'}",
+    ]  # fmt: skip
+
+
+def heard(port: int, source: str, said: bytes = b"") -> bytes | None:
+    """What a server says to somebody who comes from `source`; b"": it closes; None: there is none.
+    """
+    with socket.socket() as sock:
+        sock.settimeout(20)
+        sock.bind((source, 0))
+        try:
+            sock.connect((LOCAL, port))
+            sock.sendall(said)
+            return b"".join(iter(lambda: sock.recv(4096), b""))
+        except ConnectionRefusedError:
+            return None
+        except (ConnectionResetError, BrokenPipeError):
+            return b""
+
+
+def is_there(port: int) -> bool:
+    """Whether a server listens, which takes nothing of who asks."""
+    return heard(port, "127.0.0.2") is not None
+
+
+NGINX = """
+daemon off; worker_processes 2; pid {file}.pid; error_log {file}.log;
+events {{ }}
+http {{
+  access_log off;
+  client_body_temp_path {file}-body; proxy_temp_path {file}-proxy; fastcgi_temp_path {file}-fast;
+  uwsgi_temp_path {file}-uwsgi; scgi_temp_path {file}-scgi;
+  server {{ listen {local}:{port}; return 200 "hello $remote_addr"; }}
+}}
+"""
+
+
+@pytest.mark.needs("nginx")
+def test_nginx(person: Person, place: Path) -> None:
+    """Its workers share a listener; they answer some peers, and never hear of others."""
+    port, file = free_port(), place / f"nginx-{person.name}"
+    config = file.with_suffix(".conf")
+    text = NGINX.format(file=file, local=LOCAL, port=port)
+    config.write_text(("" if person.uid else "user root root;") + text)
+    nginx = Started(person, ["run", *rules(place), "--", "nginx", "-c", str(config)])
+    try:
+        wait_for(lambda: is_there(port), bool)
+        ask = b"GET / HTTP/1.0\r\n\r\n"
+        for _ in range(3):
+            assert heard(port, "127.0.0.2", ask) == b""
+            assert (heard(port, LOCAL, ask) or b"").endswith(b"hello 127.0.0.1")
+    finally:
+        nginx.process.terminate()
+        nginx.finish()
+    assert nginx.wait_gone() == []
+
+
+@pytest.mark.needs("nc")
+def test_nc(person: Person, place: Path) -> None:
+    """It waits for the one connection that it takes."""
+    port = free_port()
+    words = ["nc", "-N", "-l", LOCAL, str(port)]
+    nc = Started(person, ["run", *rules(place), "--", *words])
+    try:
+        wait_for(lambda: is_there(port), bool)
+        assert heard(port, "127.0.0.2", b"one") == b""
+        with socket.create_connection((LOCAL, port), 20) as sock:
+            sock.sendall(b"two")
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(9) == b""
+        assert nc.finish().stdout == "two"
+    finally:
+        nc.kill()
+    assert nc.wait_gone() == []

@@ -18,19 +18,13 @@ from tests.support.inside import wait_for
 from tests.support.people import Person, python
 from tests.support.program import Started
 from tests.support.scratch import a_place
-from tests.support.sockets import LOCAL, inside, policy
+from tests.support.sockets import CODE, LOCAL, inside, policy
 
 place = a_place(0o777)
 # One number for all sockets: that and the address are what makes two calls equal.
-HEAD = """
+HEAD = CODE + """
 import ctypes, errno, os, signal, socket, sys, threading, time
 AT = 77
-def code(call, *args):
-    try:
-        call(*args)
-    except OSError as error:
-        return errno.errorcode[error.errno]
-    return "0"
 def raw(where):
     port = where[1].to_bytes(2, "big")
     return socket.AF_INET.to_bytes(2, "little") + port + socket.inet_aton(where[0]) + bytes(8)

@@ -13,8 +13,9 @@ import pytest
 
 from tests.support.people import Person
 from tests.support.scratch import a_place
-from tests.support.sockets import LOCAL, Counter, inside, policy
+from tests.support.sockets import LOCAL, Counter, a_free_port, inside, policy
 
+free = a_free_port()
 NOWHERE = "203.0.113.7"  # RFC 5737: nobody is there
 HEAD = f'''
 import errno, os, select, socket, time
@@ -88,15 +89,6 @@ def backends(place: Path) -> Iterator[list[str]]:
     yield [f"{LOCAL}:{greeters[0].where[1]}", f"[::1]:{greeters[1].where[1]}", path]
     for greeter in greeters:
         greeter.close()
-
-
-@pytest.fixture(scope="module")
-def free() -> int:
-    """A port that nobody has."""
-    with socket.socket() as sock:
-        sock.bind((LOCAL, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def rules(place: Path, *ways: str) -> list[str]:

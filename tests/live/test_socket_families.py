@@ -14,19 +14,15 @@ import pytest
 
 from tests.support.people import Person
 from tests.support.scratch import scratch
+from tests.support.sockets import CODE, a_free_port, policy
 from tests.support.sockets import inside as in_container
-from tests.support.sockets import policy
 
+free = a_free_port()
 NOWHERE = "203.0.113.7"  # RFC 5737: nobody is there
 HEAD = f'''
 import errno, os, resource, select, signal, socket, struct, threading, time
 NOWHERE = {NOWHERE!r}
-def code(call, *args):
-    try:
-        call(*args)
-    except OSError as error:
-        return errno.errorcode[error.errno]
-    return "0"
+{CODE}
 def known(sock):
     """The same socket as Python would know it that looks at what it is."""
     return socket.socket(fileno=os.dup(sock.fileno()))
@@ -95,15 +91,6 @@ def greeters(place: Path) -> Iterator[Greeters]:
     both = Greeters(place)
     yield both
     both.close()
-
-
-@pytest.fixture(scope="module")
-def free() -> int:
-    """A port of IPv6 that nobody has."""
-    with socket.socket(socket.AF_INET6) as sock:
-        sock.bind(("::1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @pytest.fixture

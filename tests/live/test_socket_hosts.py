@@ -14,8 +14,9 @@ from tests.support.inside import wait_for
 from tests.support.people import Person, python
 from tests.support.program import Started
 from tests.support.scratch import a_place
-from tests.support.sockets import LOCAL, inside, policy
+from tests.support.sockets import LOCAL, a_free_port, inside, policy
 
+free = a_free_port()
 OWN = ["--unshare", "net"]
 HEAD = f'''
 import ctypes, errno, os, select, socket, struct, sys, threading, time
@@ -81,15 +82,6 @@ def echo() -> Iterator[Echo]:
     one = Echo()
     yield one
     one.close()
-
-
-@pytest.fixture(scope="module")
-def free() -> int:
-    """A port that nobody has."""
-    with socket.socket() as sock:
-        sock.bind((LOCAL, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @pytest.fixture

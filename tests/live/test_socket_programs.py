@@ -15,11 +15,12 @@ from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.program import Started, run
 from tests.support.scratch import a_place
-from tests.support.sockets import LOCAL, Greeter, NameServer, inside, policy
+from tests.support.sockets import LOCAL, Greeter, NameServer, a_free_port, inside, policy
 
 NOWHERE = "203.0.113.7"  # RFC 5737: nobody is there
 
 place = a_place(0o777, scope="module")
+free = a_free_port()
 
 
 class _Six(http.server.ThreadingHTTPServer):
@@ -38,15 +39,6 @@ def web() -> Iterator[tuple[int, int]]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-@pytest.fixture(scope="module")
-def free() -> int:
-    """A port that nobody has."""
-    with socket.socket() as sock:
-        sock.bind((LOCAL, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @pytest.fixture

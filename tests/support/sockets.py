@@ -7,11 +7,56 @@ import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.support.people import Person, python
 from tests.support.program import run
 
 LOCAL = "127.0.0.1"
+# Below net.ipv4.ip_local_port_range: the kernel gives none of them to who asks for any.
+_PORTS = range(20000, 30000)
+_taken: list[socket.socket] = []
+# For programs in a container: what a call comes to, by the name of its errno.
+CODE = """
+import errno
+def code(call, *args):
+    try:
+        call(*args)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "0"
+"""
+
+
+def free_port() -> int:
+    """A port that nobody has, nor gets before these tests end: tests that run beside them ask for
+    it by a name that one process alone can have.
+    """
+    for port in _PORTS:
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0seccompd-test-port-{port}")
+            with socket.socket() as four, socket.socket(socket.AF_INET6) as six:
+                four.bind((LOCAL, port))
+                six.bind(("::1", port))
+        except OSError:
+            name.close()
+            continue
+        _taken.append(name)
+        return port
+    raise AssertionError("no port is free")
+
+
+def a_free_port() -> Any:
+    """A fixture: one such port for a module."""
+
+    @pytest.fixture(scope="module")
+    def free() -> int:
+        return free_port()
+
+    return free
 
 
 class Counter:
