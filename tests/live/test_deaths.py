@@ -80,7 +80,7 @@ def test_a_session_dies_between_calls(asker: Asker) -> None:
         kill_session(asker)
         assert asker.make(3) == ["OK"] * 3
     asker.session()
-    assert len(links(asker.front)) == before
+    wait_for(lambda: len(links(asker.front)), lambda count: count == before)
     assert asker.end().returncode == 0
 
 

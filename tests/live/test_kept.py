@@ -105,7 +105,7 @@ def test_a_call_in_flight_is_refused(daemon: Daemon, manager: Manager, caller: C
     start_again(daemon, manager)
     wait_for(lambda: len(caller.errnos()), lambda count: count > have)
     assert caller.errnos()[have] == str(ENOMEDIUM)
-    assert "oci:one: taken back; 1 calls refused" in daemon.log()
+    daemon.said("oci:one: taken back; 1 calls refused")
     wait_for(lambda: set(caller.errnos()[have + 1 :]), lambda found: found == before)
 
 
@@ -147,7 +147,7 @@ def test_what_is_not_whole_is_let_go_of(
     manager.keeps(0)
     caller.gets(ENOSYS)
     assert daemon.ask("ps") == []
-    assert "that was kept is let go of" in daemon.log()
+    daemon.said("that was kept is let go of")
 
 
 def test_without_a_service_manager_nothing_is_kept(

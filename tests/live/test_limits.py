@@ -135,7 +135,7 @@ def test_so_many_containers(root: Person, place: Path, crowds: list[Caller]) -> 
         hand_over(daemon, second, "two")
         second.let_go()
         second.gets(ENOSYS)
-        assert "oci:two: let go: 1 containers are served already" in daemon.log()
+        daemon.said("oci:two: let go: 1 containers are served already")
         assert [row["container"] for row in daemon.ask("ps")] == ["one"]
         (place / "go").touch()
         wait_for(first.errnos, lambda said: said == [str(ENODEV)] * 2)

@@ -55,7 +55,7 @@ def mount(actor: Actor, place: Path, *program: str, **more: object) -> tuple[int
     return actor.mount(**{**words, **more})
 
 
-def gone(text: str, seconds: float = 3) -> bool:
+def gone(text: str, seconds: float = 20) -> bool:
     """Whether no process with `text` in its command line is left."""
     end = time.monotonic() + seconds
     while abandoned(text):

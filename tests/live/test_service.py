@@ -17,7 +17,7 @@ from supervisor.intake.doors import DOORS
 from supervisor.kernel.capabilities import NAMES
 from tests.support.daemon import serving
 from tests.support.handovers import POLICY, Caller, hand_over
-from tests.support.inside import links, wait_for
+from tests.support.inside import links
 from tests.support.manager import Manager
 from tests.support.people import ROOT, Person
 from tests.support.scratch import a_place
@@ -137,7 +137,7 @@ def test_a_socket_that_no_door_is_for(root: Person, place: Path, manager: Manage
         listening([place / "lxc.sock"], socket.SOCK_SEQPACKET) as found,
         serving(root, place, {"host": POLICY}, start=manager.start([("lxc", found[0])])) as daemon,
     ):
-        wait_for(daemon.log, lambda log: "nobody serves lxc.sock" in log)
+        daemon.said("nobody serves lxc.sock")
 
 
 def capabilities(pid: int) -> set[str]:

@@ -12,7 +12,6 @@ import pytest
 from tests.support.bundles import box_of, bundle
 from tests.support.containerd import Containerd, containerd
 from tests.support.daemon import Daemon, serving
-from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.scratch import a_place
 
@@ -53,8 +52,7 @@ def check(done: subprocess.CompletedProcess[str], daemon: Daemon, name: str) -> 
     assert done.stdout.split() == ["crw-", "opened"], done.stderr + daemon.log()
     assert "/dev/b: No such device" in done.stderr
     assert "/dev/c: Operation not permitted" in done.stderr
-    assert f"oci:{name}" in {one["session"] for one in daemon.records()}
-    wait_for(lambda: daemon.ours("session"), lambda found: not found)
+    assert f"oci:{name}" in {one["session"] for one in daemon.all_records()}
 
 
 def test_with_a_profile(daemon: Daemon, manager: Containerd, place: Path) -> None:

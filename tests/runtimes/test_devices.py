@@ -361,7 +361,7 @@ def test_nothing_is_left_when_the_container_ends(daemon: Daemon, place: Path) ->
         comm = Path(f"/proc/{stays.pid}/comm")
         wait_for(comm.read_text, lambda name: name == "sleep\n")
     try:
-        assert daemon.ask("device", "list") == []
+        wait_for(lambda: daemon.ask("device", "list"), lambda rows: rows == [])
         assert daemon.held() == before
         # in a mount namespace that somebody keeps, it is nobody's
         found = os.stat(f"/proc/{stays.pid}/root/a")

@@ -112,7 +112,7 @@ def test_a_hundred_at_once(daemon: Daemon, place: Path) -> None:
         end.write_text("")
         wait_for(lambda: lines(ended), lambda count: count == 1 + COUNT, 60)
         wait_for(lambda: daemon.ours("session"), lambda found: not found)
-        assert daemon.ask("ps") == []
+        wait_for(lambda: daemon.ask("ps"), lambda rows: rows == [])
         assert daemon.held() == held
         wait_for(
             lambda: len(marked(daemon.started.mark)), lambda count: count == processes

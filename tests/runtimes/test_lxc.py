@@ -129,15 +129,15 @@ def test_another_cookie(daemon: Daemon, place: Path) -> None:
         done = box.run(NODE)
         assert done.stdout == ""
         assert "Operation not permitted" in done.stderr
-    assert "cookie is 'other', not given" in daemon.log()
-    assert "cookie is not known" in daemon.log()
+    daemon.said("cookie is 'other', not given")
+    daemon.said("cookie is not known")
 
 
 def test_without_a_user_namespace(daemon: Daemon, place: Path) -> None:
     """Nobody said that this policy is for the host's root."""
     done = Lxc(place, daemon, "given", "given", userns=False).run(NODE)
     assert "Operation not permitted" in done.stderr
-    assert "user_namespace is 'host', not own" in daemon.log()
+    daemon.said("user_namespace is 'host', not own")
 
 
 def test_a_session_that_dies(daemon: Daemon, box: Lxc) -> None:
@@ -269,7 +269,7 @@ def test_calls_in_flight_when_the_daemon_is_killed(direct: tuple[Daemon, Lxc]) -
     wait_for(lambda: finished.exists() and "after" in finished.read_text(), bool)
     assert finished.read_text().split() == ["1"] * 3 + ["after"]
     assert (box.root / "tmp/said").read_text().count("No medium found") == 3
-    assert "taken back; 3 calls refused" in daemon.log()
+    daemon.said("taken back; 3 calls refused")
     assert daemon.container(name)["calls"] == 5
     box.stop(name)
     served(daemon)

@@ -72,10 +72,13 @@ def check(root: Path, out: str, said: str, daemon: Daemon, before: int) -> None:
         shown = subprocess.run(["debugfs", "-R", "cat new", image], capture_output=True, check=True)
         assert shown.stdout == b"new\n", "it was written to the image"
         assert subprocess.run(["e2fsck", "-fn", image], capture_output=True).returncode == 0
-    new = daemon.records()[before:]
-    made = [one["how"] for one in new if one.get("verdict") == "emulate"
-            and one["syscall"] == "mount"]  # fmt: skip
-    assert [how.partition(",")[0] for how in made] == ["fuse", "kernel"]
+
+    def made() -> list[str]:
+        """How mounts were made; a record is written after its call was answered."""
+        return [one["how"].partition(",")[0] for one in daemon.records()[before:]
+                if one.get("verdict") == "emulate" and one["syscall"] == "mount"]  # fmt: skip
+
+    assert wait_for(made, lambda found: len(found) >= 2) == ["fuse", "kernel"]
 
 
 @pytest.fixture(params=["runc", "crun"])
@@ -88,7 +91,7 @@ def box(
 
 
 def test_of_runc_and_crun(daemon: Daemon, box: Bundle) -> None:
-    before = len(daemon.records())
+    before = len(daemon.all_records())
     done = box.run(SCRIPT)
     check(box.root, done.stdout, done.stderr, daemon, before)
     wait_for(lambda: daemon.ours("session"), lambda found: not found)
@@ -117,7 +120,7 @@ def _backing_files() -> list[str]:
 
 
 def test_of_podman(root: Person, daemon: Daemon, place: Path, image: Path) -> None:
-    before = len(daemon.records())
+    before = len(daemon.all_records())
     box = Podman(root, place, daemon.profile("mounts"), FIRST_ID)
     give(image, box.root)
     done = box.run(SCRIPT, *options_for("SYS_ADMIN", mapped=True))
@@ -132,6 +135,6 @@ def test_of_containerd(root: Person, daemon: Daemon, place: Path, image: Path) -
         manager.started(box, "of-a-test"),
     ):
         give(image, box.root)
-        before = len(daemon.records())
+        before = len(daemon.all_records())
         done = manager.exec("of-a-test", SCRIPT)
         check(box.root, done.stdout, done.stderr, daemon, before)

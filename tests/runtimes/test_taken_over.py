@@ -9,7 +9,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from functools import partial
-from operator import ne
+from operator import eq, ne
 from pathlib import Path
 
 import pytest
@@ -170,4 +170,4 @@ def test_what_it_says_to_the_daemon(root: Person) -> None:
                     channel.send(message)
             wait_for(lambda: daemon.container(name)["session"], partial(ne, session))
         assert daemon.container(other)["session"] == before["session"]
-        assert daemon.log().count("a session has died") == len(NONSENSE)
+        wait_for(lambda: daemon.log().count("a session has died"), partial(eq, len(NONSENSE)))

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.inside import links, wait_for
 from tests.support.people import Person
-from tests.support.program import Started, marked, seccompd
+from tests.support.program import Started, names, seccompd
 
 # What `seccompd profile` printed for a policy's text: it compiles that each time.
 _profiles: dict[tuple[Person, str, str, tuple[str, ...]], dict[str, Any]] = {}
@@ -89,6 +89,10 @@ class Daemon:
     def log(self) -> str:
         return self._log.read_text()
 
+    def said(self, text: str) -> None:
+        """Waits until its log has that: it does not write before it acts."""
+        wait_for(self.log, lambda log: text in log)
+
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.audit.read_text().splitlines()]
 
@@ -99,17 +103,11 @@ class Daemon:
 
     def ours(self, kind: str) -> list[int]:
         """The pids of this daemon's processes of a kind: zygote, session, path, make."""
-        found = []
-        for pid in marked(self.started.mark):
-            with contextlib.suppress(OSError):
-                name = Path(f"/proc/{pid}/comm").read_text().strip()
-                if f"seccompd-{kind}"[:15] == name:
-                    found.append(pid)
-        return found
+        found = names(self.started.processes)
+        return [pid for pid, name in found.items() if f"seccompd-{kind}"[:15] == name]
 
     def one(self, kind: str) -> int:
-        """The pid of the only one of a kind, once it is: who is forked has its parent's name for
-        as long as it takes to change it."""
+        """The pid of the only one of a kind, once it is."""
         (pid,) = wait_for(lambda: self.ours(kind), lambda found: len(found) == 1)
         return pid
 

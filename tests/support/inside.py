@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.support.people import Person, python
-from tests.support.program import Started
+from tests.support.program import Started, names
 
 _T = TypeVar("_T")
 _CODE = """
@@ -66,13 +66,10 @@ class Asker:
     def ours(self) -> dict[str, list[int]]:
         """seccompd's own processes, by what they are: front, zygote, session, path, make, init."""
         found: dict[str, list[int]] = {"front": [self.front]}
-        for pid in self.started.processes():
-            with contextlib.suppress(OSError):
-                name = Path(f"/proc/{pid}/comm").read_text().strip()
-                if name.startswith("seccompd-"):
-                    # the kernel keeps 15 letters
-                    kind = name.removeprefix("seccompd-")
-                    found.setdefault("session" if kind == "sessio" else kind, []).append(pid)
+        for pid, name in names(self.started.processes).items():
+            # the kernel keeps 15 letters
+            kind = name.removeprefix("seccompd-")
+            found.setdefault("session" if kind == "sessio" else kind, []).append(pid)
         return found
 
     def session(self) -> int:

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.people import Person, python
@@ -33,6 +33,26 @@ def marked(mark: str) -> list[int]:
             if mark.encode() in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
     return found
+
+
+def names(look: Callable[[], list[int]]) -> dict[int, str]:
+    """The names of seccompd's own among the processes that `look` gives. Who has just been forked
+    has its parent's name for as long as it takes to change it: that is waited for.
+    """
+    end = time.monotonic() + 5
+    while True:
+        found: dict[int, str] = {}
+        parents: dict[int, int] = {}
+        for pid in look():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                before, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+                name = before.partition("(")[2]
+                if name.startswith("seccompd-"):
+                    found[pid], parents[pid] = name, int(after.split()[1])
+        if all(found.get(parents[pid]) != name for pid, name in found.items()):
+            return found
+        assert time.monotonic() < end, f"one does not take its name: {found}"
+        time.sleep(0.01)
 
 
 class Started:
@@ -80,7 +100,7 @@ class Started:
         """All processes that carry the mark, and have not ended."""
         return marked(self.mark)
 
-    def wait_gone(self, timeout: float = 3) -> list[int]:
+    def wait_gone(self, timeout: float = 20) -> list[int]:
         """Waits until nobody is left, and gives who is (empty: nobody)."""
         end = time.monotonic() + timeout
         while (left := self.processes()) and time.monotonic() < end:
