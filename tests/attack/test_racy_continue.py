@@ -123,8 +123,13 @@ def source_race(
     """Mounts of a.img, of b.img, and calls that failed."""
     script = f"{programs}/mount_race {seconds} source {place}/a.img {place}/b.img squashfs"
     text = text.replace("PLACE", str(place))
-    *found, turns = race_numbers(person, place, text, script, seconds)
-    assert turns > 50
+    found = [0, 0, 0]
+    for _ in range(10):  # a busy machine does not always get so far in a second
+        *some, turns = race_numbers(person, place, text, script, seconds)
+        assert turns > 50
+        found = [sum(pair) for pair in zip(found, some, strict=True)]
+        if found[0] > 0 < found[2]:
+            break
     return found
 
 

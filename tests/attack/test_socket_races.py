@@ -74,8 +74,11 @@ def test_the_race_is_one(
 ) -> None:
     """Rule 13: were the calls let go on after a look at memory, datagrams would come there."""
     rule = 'to: "127.0.0.1", port: %d, do: continue, accept_race: true'
-    _, denied, arrived = race(root, programs, ports, how, SHORT, rule)
-    assert denied > 5
+    for _ in range(10):  # a busy machine does not always let the two meet in a second
+        _, denied, arrived = race(root, programs, ports, how, SHORT, rule)
+        assert denied > 5
+        if arrived:
+            break
     assert arrived > 0
 
 

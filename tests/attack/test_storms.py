@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.counts import inodes, settled
 from tests.support.people import Person
-from tests.support.program import Started
+from tests.support.program import Started, patient
 from tests.support.scratch import a_place, compile_c, scratch
 
 FEATURES = {"newest": "", "before-5.19": "wait_killable,sync_wake_up"}
@@ -37,7 +37,7 @@ def storm(
     audit = place / "audit.json"
     started = Started(
         person,
-        ["run", "--policy", "build", "--audit", str(audit), "--",
+        ["run", "--policy", patient(place), "--audit", str(audit), "--",
          str(programs / "storm"), str(nodes), *words],
         env={"SECCOMPD_TEST_HIDE": hide} if hide else {},
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from tests.support.counts import descriptors, inodes, keeps_growing, own_kb, settled, used_kb
 from tests.support.inside import wait_for
 from tests.support.people import Person
-from tests.support.program import Started
+from tests.support.program import Started, patient
 from tests.support.scratch import compile_c, mounts_below, scratch
 
 MANY, PROCESSES = 10_000, 4
@@ -72,7 +72,7 @@ class Container:
         script = f"cd {person.given(place)}; {mount}" + SCRIPT % {"storm": storm}
         self.audit = place / "audit"
         log = ["--audit", str(self.audit)]
-        command = ["run", "--policy", "build", *log, "--", "bash", "-ec", script]
+        command = ["run", "--policy", patient(place), *log, "--", "bash", "-ec", script]
         self.started = Started(person, command, stdin=subprocess.PIPE)
         self.front = self.started.process.pid
 

@@ -119,11 +119,7 @@ def test_it_is_found_below_the_callers_root(both: tuple[Target, Actor], place: P
     for name in ("usr", "lib", "lib64", "bin"):
         target.run(f"mkdir {place}/jail/{name}; mount --bind /{name} {place}/jail/{name}")
     target.run(f"cp {place}/image {place}/jail/")
-    target.run(
-        f"chroot {place}/jail python3 -c 'import time; time.sleep(60)' & echo $! > {place}/pid;"
-        "sleep 0.3"
-    )
-    pid = int((place / "pid").read_text())
+    pid = target.start(f"chroot {place}/jail sleep 60")
     errno, how = mount(actor, place, tid=pid, source="/image", target="/mp")
     target.run(f"kill {pid}; wait")
     assert errno == EINVAL
@@ -166,11 +162,7 @@ def test_it_is_no_more_than_its_caller(both: tuple[Target, Actor], place: Path) 
     caps = " ".join(
         f"--{which} -all,+sys_admin" for which in ("inh-caps", "ambient-caps", "bounding-set")
     )
-    target.run(
-        f"setpriv --reuid 1000 --regid 1001 --groups 7 {caps} sleep 60 & echo $! > {place}/pid;"
-        "sleep 0.3"
-    )
-    pid = int((place / "pid").read_text())
+    pid = target.start(f"setpriv --reuid 1000 --regid 1001 --groups 7 {caps} sleep 60")
     (place / "image").chmod(0o666)
     errno, how = script(
         actor, target, place,
@@ -352,12 +344,11 @@ def test_one_that_goes_on_is_ended(place: Path, way: str) -> None:
         install(target, place, KEEPER)
         more: dict[str, object] = {}
         if way == "namespace":
-            target.run(f"unshare -m sleep 77 & echo $! > {place}/pid; sleep 0.3")
-            more = {"tid": int((place / "pid").read_text())}
+            more = {"tid": target.start("unshare -m sleep 77")}
         errno, how = mount(actor, place, **more)
         assert errno == 0, how
         assert not gone(PROGRAM, 0.5), "it has its mount still"
-        target.run(f"umount {place}/mp" if way == "umount" else f"kill $(cat {place}/pid)")
+        target.run(f"umount {place}/mp" if way == "umount" else f"kill {more['tid']}")
         assert gone(PROGRAM)
 
 
@@ -373,7 +364,10 @@ def test_one_that_goes_on_writing_has_more_time(place: Path, longest: dict[str, 
         assert "os.write(1" in (place / "text").read_text()
         assert mount(actor, place)[0] == 0
         assert target.run(f"umount {place}/mp")[0] == 0
-        assert gone(PROGRAM, 2.5) == (longest["patience"] == 1.0)
+        if longest["patience"] == 1.0:
+            assert gone(PROGRAM)
+        else:
+            assert not gone(PROGRAM, 2.5)
 
 
 def test_its_death_is_an_error_not_a_hang(both: tuple[Target, Actor], place: Path) -> None:
@@ -406,7 +400,7 @@ def test_a_program_on_a_mount_that_hangs(both: tuple[Target, Actor], place: Path
         errno, how = actor.hear()
         assert (errno, "in time" in how) == (ETIMEDOUT, True), how
         assert target.run(f"umount {place}/other")[0] == 0
-    end = time.monotonic() + 3
+    end = time.monotonic() + 20
     while programs(actor) and time.monotonic() < end:
         time.sleep(0.05)
     assert programs(actor) == [], "what hung has gone with what it hung on"

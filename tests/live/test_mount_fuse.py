@@ -67,7 +67,7 @@ def gone(text: str, seconds: float = 20) -> bool:
 
 def spare(actor: Actor) -> int:
     """The beginning of the next program, once it is there."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while time.monotonic() < end:
         listed = Path(f"/proc/{actor.process.pid}/task/{actor.process.pid}/children").read_text()
         for pid in map(int, listed.split()):
@@ -261,7 +261,7 @@ def test_a_spare_beginning_holds_nothing_and_ends(both: tuple[Target, Actor], pl
     begun = spare(actor)
     actor.process.kill()
     actor.process.wait()
-    end = time.monotonic() + 3
+    end = time.monotonic() + 20
     while Path(f"/proc/{begun}").exists():
         assert time.monotonic() < end, "it outlives the session"
         time.sleep(0.02)
@@ -353,10 +353,11 @@ def test_a_signal_ends_the_wait(both: tuple[Target, Actor], place: Path) -> None
     target, actor = both
     # blocked it is no reason, pending and deliverable it is
     target.run(
-        "python3 -c 'import signal, time; signal.signal(15, lambda *a: None); time.sleep(60)' &"
-        " echo $! > /tmp/mounter.pid; sleep 0.3"
+        "python3 -c 'import signal, time; signal.signal(15, lambda *a: None);"
+        f' open("{place}/pid", "x"); time.sleep(60)\' & echo $! > {place}/mounter;'
+        f" until test -e {place}/pid; do sleep 0.02; done"
     )
-    pid = int(Path("/tmp/mounter.pid").read_text())
+    pid = int((place / "mounter").read_text())
     os.kill(pid, 19)  # as a caller that is stopped in its call: what comes stays pending
     start = time.monotonic()
     actor.send(
@@ -368,21 +369,20 @@ def test_a_signal_ends_the_wait(both: tuple[Target, Actor], place: Path) -> None
     assert actor.hear()[0] == EINTR
     assert time.monotonic() - start < DEFAULT.mount / 2  # the deadline was not what ended it
     os.kill(pid, 9)
-    target.run("wait; rm /tmp/mounter.pid")
+    target.run("wait")
     assert gone("sleep 7")
 
 
 def test_a_caller_that_is_killed_leaves_nothing(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
-    target.run("sleep 60 & echo $! > /tmp/mounter.pid")
-    pid = int(Path("/tmp/mounter.pid").read_text())
+    pid = target.start("sleep 60")
     actor.send(
         source=str(place / "image"), target=str(place / "mp"), via="fuse", tid=pid,
         program=["/bin/sh", "-c", "sleep 77"],
     )  # fmt: skip
     time.sleep(0.3)
     os.kill(pid, 9)
-    target.run("wait; rm /tmp/mounter.pid")
+    target.run("wait")
     assert actor.hear()[0] != 0
     assert gone("sleep 7")
     assert target.run(f"grep -c {place}/mp /proc/self/mountinfo")[1] == "0"

@@ -300,22 +300,20 @@ def test_propagation_goes_where_it_went(both: tuple[Target, Actor], place: Path)
 
 def test_a_mount_in_a_namespace_of_the_callers_own(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
-    target.run("unshare -m --propagation private sleep 60 & echo $! > /tmp/mounter.pid; sleep 0.3")
-    pid = int(Path("/tmp/mounter.pid").read_text())
+    pid = target.start("unshare -m --propagation private sleep 60")
     assert mount(actor, place, tid=pid)[0] == 0
     assert target.run(f"grep {place}/mp /proc/self/mountinfo")[0] == 1
     assert str(place / "mp") in Path(f"/proc/{pid}/mountinfo").read_text()
-    target.run(f"kill {pid}; wait; rm /tmp/mounter.pid")
+    target.run(f"kill {pid}; wait")
 
 
 def test_a_caller_without_the_capability(both: tuple[Target, Actor], place: Path) -> None:
     target, actor = both
     for command in ("setpriv --bounding-set -sys_admin --inh-caps -sys_admin", "unshare -U"):
-        target.run(f"{command} sleep 60 & echo $! > /tmp/mounter.pid; sleep 0.3")
-        pid = int(Path("/tmp/mounter.pid").read_text())
+        pid = target.start(f"{command} sleep 60")
         assert mount(actor, place, tid=pid)[0] == EPERM
         assert mount(actor, place, tid=pid, target="/nowhere")[0] == ENOENT
-        target.run(f"kill {pid}; wait; rm /tmp/mounter.pid")
+        target.run(f"kill {pid}; wait")
 
 
 def test_an_image_on_the_hosts_overlay_and_on_the_containers(place: Path) -> None:

@@ -239,7 +239,7 @@ def test_a_device_by_its_name_and_by_its_number(place: Path, kind: str) -> None:
     with device(image) as loop:
         number = os.minor(os.stat(loop).st_rdev)
         flags = "1" if KINDS[kind].read_only else "0"
-        for source, granted in (
+        ways = (
             (f'"{loop}"', True),
             ('"/dev/loop*"', True),
             ('"/dev/**"', True),
@@ -252,7 +252,9 @@ def test_a_device_by_its_name_and_by_its_number(place: Path, kind: str) -> None:
             ('"/dev/sd*"', False),
             (f'"/dev/*/loop{number}"', False),
             (f'"{image}"', False),
-        ):
+        )
+        # which device a rule means is the same for each type
+        for source, granted in ways if kind == "ext4" else (ways[0], ways[3], ways[7]):
             rule = f"{{fstype: {kind}, source: {source}, do: emulate}}"
             ran = Ran(place, rule, loop, kind, flags, "")
             assert ran.errno == ("ok" if granted else "EPERM"), source

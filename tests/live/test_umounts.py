@@ -182,7 +182,7 @@ def test_a_program_that_hangs_is_forced(user: Person, place: Path, flags: int) -
 
 def beginning(started: Started) -> int:
     """The beginning of the next program, once it waits for its order."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while time.monotonic() < end:
         for pid in started.processes():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):

@@ -28,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 3000, ENOUGH = 10, EXCHANGE = 2 };
+enum { MOST = 3000, ENOUGH = 10, TURNS = 50, EXCHANGE = 2 };
 
 static const char *how, *names[2];
 static char path[256];
@@ -106,7 +106,7 @@ int main(int argc, char **argv)
 	long made = 0, refused = 0;
 	for (int i = 0; made < MOST; i++) {
 		double time = now();
-		if (time > last || (time > end && made > ENOUGH && refused > ENOUGH))
+		if (time > last || (time > end && made > ENOUGH && refused > ENOUGH && turns > TURNS))
 			break;
 		snprintf(path + length, sizeof path - length, "/n%d", i);
 		if (syscall(SYS_mknodat, from, path, S_IFCHR | 0666, makedev(1, 3)))

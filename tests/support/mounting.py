@@ -66,6 +66,14 @@ class Target:
                 return int(line.split()[1]), "".join(lines).rstrip("\n")
             lines.append(line)
 
+    def start(self, command: str) -> int:
+        """The pid of a command in the background, once it is `sleep`, as its last word but one
+        has to be: what stands before has been done then."""
+        text = self.run(
+            f"{command} & echo $!; until [ $(cat /proc/$!/comm) = sleep ]; do sleep 0.02; done"
+        )[1]
+        return int(text)
+
     def close(self) -> None:
         """Ends the shell."""
         self.shell.kill()

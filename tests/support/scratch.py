@@ -21,6 +21,13 @@ def mounts_below(folder: Path) -> list[str]:
     return [point for point in points if point == str(folder) or point.startswith(f"{folder}/")]
 
 
+def but_of_other_tests(file: str, folder: Path | None = None) -> list[str]:
+    """The lines of a list of mounts, but those in folders that other tests have now."""
+    with open(file, encoding="utf-8") as lines:
+        return [line for line in lines
+                if "/sd-test-" not in line or (folder and str(folder) in line)]  # fmt: skip
+
+
 _turns = itertools.cycle(range(3))
 
 
