@@ -37,6 +37,17 @@ def full():
         one.setblocking(False)
         one.connect_ex(("::1", FULL))
     return server, filling
+def waiting():
+    """Sockets of IPv6 that wait to be connected there: SYN_SENT."""
+    with open("/proc/net/tcp6") as file:
+        rows = [line.split() for line in file][1:]
+    return sum(row[2].endswith(f":{{FULL:04X}}") and row[3] == "02" for row in rows)
+def until_waiting(count):
+    """Until there are so many; how many there are after 20 seconds at most."""
+    end = time.monotonic() + 20
+    while waiting() != count and time.monotonic() < end:
+        time.sleep(0.02)
+    return waiting()
 '''
 
 
@@ -280,9 +291,10 @@ sock = socket.socket()
 copy = sock.dup()
 reader, writer = os.pipe()
 found = []
+before = waiting()
 thread = threading.Thread(target=lambda: found.append(code(sock.connect, (NOWHERE, 6))))
 thread.start()
-time.sleep(0.3)
+assert until_waiting(before + 1) == before + 1
 os.dup2(writer, sock.fileno())
 for _ in range(2):
     server.accept()
@@ -329,24 +341,15 @@ def test_nothing_is_left_of_who_is_killed(
     """Neither while its connect waits, nor once the new socket is its own."""
     script = """
 server, filling = full()
-def waiting():
-    '''Sockets of IPv6 that wait to be connected there: SYN_SENT.'''
-    with open("/proc/net/tcp6") as file:
-        rows = [line.split() for line in file][1:]
-    return sum(row[2].endswith(f":{FULL:04X}") and row[3] == "02" for row in rows)
 before = waiting()
 child = os.fork()
 if not child:
     socket.socket().connect((NOWHERE, 6))
     os._exit(0)
-time.sleep(0.3)
-print(waiting() - before)
+print(until_waiting(before + 1) - before)
 os.kill(child, signal.SIGKILL)
 os.waitpid(child, 0)
-end = time.monotonic() + 5
-while waiting() > before and time.monotonic() < end:
-    time.sleep(0.05)
-print(waiting() - before)
+print(until_waiting(before) - before)
 """
     assert inside(person, place, script, rules, free) == ["1", "0"]
 

@@ -100,8 +100,8 @@ def _copy() -> Path:
     place.chmod(0o755)
     libraries = Path(cffi.__file__).resolve().parent.parent
     unused = shutil.ignore_patterns(
-        "__pycache__", "*.o", "mypy*", "pip", "ruff*", "setuptools*", "hypothesis*", "*.pth"
-    )
+        "*.o", "mypy*", "pip", "ruff*", "setuptools*", "hypothesis*", "*.pth",
+    )  # fmt: skip
     for name in ("supervisor", "policies", "examples"):
         shutil.copytree(ROOT / name, place / name, ignore=unused)
     shutil.copytree(libraries, place / "libraries", ignore=unused)
