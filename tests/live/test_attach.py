@@ -428,7 +428,7 @@ def test_messages_that_are_wrong(daemon: Daemon) -> None:
             assert sock.recv(4096) == b"", what
     os.close(read)
     os.close(write)
-    assert daemon.held() == before
+    wait_for(daemon.held, lambda now: now == before)
 
 
 # -- the end

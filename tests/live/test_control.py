@@ -250,7 +250,8 @@ def test_trace(daemon: Daemon, caller: Caller, place: Path, root: Person, user: 
     finally:
         other.close()
     wait_for(lambda: len(daemon.ask("ps")), lambda count: count == 1)
-    assert daemon.held() == held, "of those who have looked on nothing is left"
+    # of those who have looked on nothing is left
+    wait_for(daemon.held, lambda now: now == held)
 
 
 # -- sessions and zygotes that do not do their work
@@ -309,13 +310,20 @@ def test_nobody_outlives_a_daemon_that_is_killed(root: Person, whom: str) -> Non
 def test_zygotes_that_die_again_and_again(root: Person) -> None:
     """They are not replaced for ever: then the daemon ends, and says why."""
     with scratch(0o755) as place, serving(root, place, {"host": POLICY}) as daemon:
+
+        def two() -> list[int]:
+            """The zygote and the one beside it; nobody, where the daemon has ended."""
+            return [*daemon.ours("zygote"), *daemon.ours("second")]
+
+        def ended() -> bool:
+            return daemon.started.process.poll() is not None
+
         for _ in range(5):
-            if daemon.started.process.poll() is not None:
+            found = wait_for(two, lambda found: len(found) == 2 or ended())
+            if ended():
                 break
-            zygote = daemon.one("zygote")
-            wait_for(lambda: daemon.ours("second"), lambda found: len(found) == 1)
-            os.kill(zygote, signal.SIGKILL)
-            gone = Path(f"/proc/{zygote}")
+            os.kill(found[0], signal.SIGKILL)
+            gone = Path(f"/proc/{found[0]}")
             wait_for(gone.exists, lambda there: not there)
         assert daemon.started.process.wait(20) == 1
         assert daemon.started.wait_gone() == []

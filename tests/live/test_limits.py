@@ -156,7 +156,7 @@ def test_so_many_descriptors(root: Person, place: Path, crowds: list[Caller]) ->
         finally:
             silent.close()
         wait_for(lambda: daemon.ask("ps"), lambda rows: rows == [])
-        assert daemon.held() == before
+        wait_for(daemon.held, lambda now: now == before)
         assert crowd(daemon, crowds, "later", 1).errnos() == [str(ENODEV)]
 
 

@@ -218,7 +218,7 @@ def test_what_is_wrong(daemon: Daemon, monitor: Monitor) -> None:
         monitor.send(data, count)
         assert closed(monitor.sock), data
         monitor.sock.close()
-    assert daemon.held() == before
+    wait_for(daemon.held, lambda now: now == before)
     for data, count in bad:
         if data[:12] != good[:12] or data[12:16] != good[12:16]:
             continue  # which process it is only matters at first

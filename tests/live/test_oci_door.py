@@ -128,7 +128,7 @@ def test_a_message_that_is_wrong(daemon: Daemon, place: Path, what: str) -> None
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 sock.sendall(data[1:])
             assert closed(sock)
-        assert daemon.held() == before
+        wait_for(daemon.held, lambda now: now == before)
     finally:
         caller.close()
         os.close(read)
@@ -150,7 +150,7 @@ def test_descriptors_after_the_first_piece(daemon: Daemon, caller: Caller) -> No
         time.sleep(0.2)
         send(sock, data[5:], [caller.listener])
         assert closed(sock)
-    assert daemon.held() == before
+    wait_for(daemon.held, lambda now: now == before)
 
 
 def test_who_is_silent_or_slow_waits_alone(daemon: Daemon, caller: Caller, place: Path) -> None:
@@ -181,4 +181,4 @@ def test_who_is_silent_or_slow_waits_alone(daemon: Daemon, caller: Caller, place
     with connect(daemon) as sock:
         sock.shutdown(socket.SHUT_WR)
         assert closed(sock)
-    assert daemon.held() == before
+    wait_for(daemon.held, lambda now: now == before)

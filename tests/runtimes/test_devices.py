@@ -362,7 +362,7 @@ def test_nothing_is_left_when_the_container_ends(daemon: Daemon, place: Path) ->
         wait_for(comm.read_text, lambda name: name == "sleep\n")
     try:
         wait_for(lambda: daemon.ask("device", "list"), lambda rows: rows == [])
-        assert daemon.held() == before
+        wait_for(daemon.held, lambda now: now == before)
         # in a mount namespace that somebody keeps, it is nobody's
         found = os.stat(f"/proc/{stays.pid}/root/a")
         assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0, 0, 0)

@@ -113,7 +113,7 @@ def test_a_hundred_at_once(daemon: Daemon, place: Path) -> None:
         wait_for(lambda: lines(ended), lambda count: count == 1 + COUNT, 60)
         wait_for(lambda: daemon.ours("session"), lambda found: not found)
         wait_for(lambda: daemon.ask("ps"), lambda rows: rows == [])
-        assert daemon.held() == held
+        wait_for(daemon.held, lambda now: now == held)
         wait_for(
             lambda: len(marked(daemon.started.mark)), lambda count: count == processes
         )

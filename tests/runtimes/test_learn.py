@@ -40,7 +40,10 @@ def test_from_a_container_that_runs(root: Person) -> None:
         assert daemon.command("reload").returncode == 0
         assert box.exec(name, "mknod /tmp/after c 1 5").returncode != 0
 
-        wait_for(lambda: daemon.audit.read_text().count("/tmp/dev/"), lambda count: count >= 2)
+        wait_for(
+            daemon.audit.read_text,
+            lambda text: text.count("/tmp/dev/") >= 2 and '"sda"' in text,
+        )
         words = seccompd(root, "learn", "--session", f"oci:{name}", str(daemon.audit))
         done = run(words, env=root.environ(), cwd="/")
         assert done.returncode == 0, done.stderr

@@ -95,16 +95,16 @@ def test_a_life(machine: Booted) -> None:
     caller = Inside(machine)
     try:
         caller.goes_on()
-        assert machine.show("seccompd.service", "ActiveState") == "active", "the socket started it"
-        status = "oci, lxc, attach; 2 policies"
-        assert machine.show("seccompd.service", "StatusText") == status
+
+        def shows(name: str, value: str) -> None:
+            """Waits until systemd has heard of it."""
+            wait_for(lambda: machine.show("seccompd.service", name), lambda found: found == value)
 
         def kept(count: int) -> None:
-            wait_for(
-                lambda: machine.show("seccompd.service", "NFileDescriptorStore"),
-                lambda found: found == str(count),
-            )
+            shows("NFileDescriptorStore", str(count))
 
+        shows("ActiveState", "active")  # the socket started it
+        shows("StatusText", "oci, lxc, attach; 2 policies")
         kept(3)
         first = pid(machine)
         kill(machine, signal.SIGKILL)
