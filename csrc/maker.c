@@ -18,9 +18,9 @@
 enum { MOST_GIVEN = 2 };
 
 /* With the capabilities of root that mounting takes, while it takes them. The mount goes to the
- * resolver behind `channel`, which brings it to its place. After the answer comes a single byte, once
- * we have tidied up and hold nothing of it any more; but for AGAIN. 0, or -errno where the session
- * has gone. */
+ * resolver behind `channel`, which brings it to its place once that channel ends: our answer is there
+ * by then, and nobody is woken for it. After the answer comes a single byte, once we have tidied up and
+ * hold nothing of it any more; but for AGAIN. 0, or -errno where the session has gone. */
 static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 {
 	struct sd_mounted mounted = {0};
@@ -35,10 +35,12 @@ static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 		tree = sent < 0 ? sent : 0;
 	}
 	for (int i = 0; i < MOST_GIVEN; i++)
-		if (fds[i] >= 0)
+		if (fds[i] >= 0 && fds[i] != channel)
 			close(fds[i]);
 	mounted.error = tree;
 	int sent = sd_send_fds(0, &mounted, sizeof mounted, NULL, 0);
+	if (channel >= 0)
+		close(channel);
 	sd_mounting_clear(&maker->mounting);
 	sd_set_caps(0, maker->permitted);
 	if (sent >= 0 && !again)

@@ -245,11 +245,12 @@ static int attach(int mount_ns, int target, int tree)
 	return sd_move_tree(tree, target);
 }
 
-/* The mount that a maker sends, or -ECANCELED where it sends none. */
+/* The mount that a maker sends, or -ECANCELED where it sends none. The maker holds nothing of it once the
+ * channel has ended, and that alone wakes us. */
 static int receive(int channel)
 {
 	struct pollfd both[] = {
-		{.fd = channel, .events = POLLIN},
+		{.fd = channel},
 		{.fd = 0, .events = POLLIN}, /* the session does not ask twice: it has gone */
 	};
 	char word;

@@ -1,17 +1,16 @@
 /* The session's side of mounts: questions to resolvers and makers, and their answers. */
 #include "mounts.h"
+#include "receiver.h"
 #include "work.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 static int ask(int sock, const struct sd_waiting *call, struct sd_ask *ask, size_t text,
@@ -214,11 +213,17 @@ int sd_mount_tidied(int maker)
 	return got == 1 ? 1 : got < 0 && errno == EAGAIN ? 0 : -EPIPE;
 }
 
+enum { BRIEF_US = 1000 };
+
+/* By timers, as in patience.c; one that is set for long would keep a brief wait waiting. */
 int sd_mount_wait(int fd, int listener, int linger_us)
 {
-	struct timespec most = {linger_us / 1000000, linger_us % 1000000 * 1000};
-	struct pollfd both[] = {{.fd = fd, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
-	return ppoll(both, 2, &most, NULL) > 0 && both[0].revents;
+	static struct sd_patience brief = {.timer = -1}, other = {.timer = -1};
+	struct sd_patience *patience = linger_us < BRIEF_US ? &brief : &other;
+	if (patience->timer < 0 && (patience->timer = sd_deadline_timer()) < 0)
+		return 0;
+	int there = sd_wait_for_call(patience, fd, linger_us, &listener, 1);
+	return there == 1 || there == -ENOTCONN; /* what is read next says so */
 }
 
 /* A node for /dev/fuse that a target's root may open, where the host's may not be opened by it. */

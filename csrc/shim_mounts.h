@@ -133,8 +133,8 @@ struct sd_mounted {
 };
 
 /* Asks the maker for a mount (of an image: its descriptor), and the resolver to bring it to its
- * place as soon as the maker has it. Both answer: sd_mount_made, sd_mount_answer. `target` -1: it
- * takes the place of the mount that was marked. */
+ * place as soon as the maker has it. Both answer, the maker first: sd_mount_made, sd_mount_answer.
+ * `target` -1: it takes the place of the mount that was marked. */
 int sd_mount_begin(int maker, struct sd_new_mount *make, int image, int resolver,
 		   const struct sd_waiting *call, int mount_ns, int target);
 /* AGAIN, of the mount at `target`; the maker alone answers */
