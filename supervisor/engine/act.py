@@ -21,6 +21,7 @@ from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.names import LiveNodes
 from supervisor.engine.realise import PROBE, Realiser
 from supervisor.engine.said import Policy, Traits
+from supervisor.engine.waiting import Waiting
 from supervisor.engine.works import NOT_BEGUN, Job, fill, lend, let_go, path_of, tell_makers
 from supervisor.kernel.shim import lib
 from supervisor.kernel.spawn import Helper
@@ -124,7 +125,7 @@ class Actor:
         plan: Plan,
         snapshot: Snapshot,
         task: int,
-        valid: Callable[[], bool],
+        valid: Waiting,
         redecide: Callable[[Facts], Decision] | None,
         *,
         probe_only: bool = False,

@@ -23,6 +23,7 @@ from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.mount_call import Look, MountCall, MountError
 from supervisor.engine.mount_makers import fill, why
 from supervisor.engine.remounts import remount
+from supervisor.engine.waiting import Waiting
 from supervisor.kernel.hugetlbfs import shifted
 from supervisor.kernel.mounts import attr_of
 from supervisor.kernel.procfs import block_device_name, loop_is_bound, mounted_devices
@@ -97,7 +98,7 @@ class Mounter:
         plan: Mount | Remount,
         task: int,
         snapshot: Snapshot,
-        valid: Callable[[], bool],
+        valid: Waiting,
         redecide: Callable[[Facts], Decision] | None,
         *,
         probe_only: bool,
@@ -282,6 +283,7 @@ class Mounter:
         device = (mounted.major, mounted.minor)
         self._devices[device] = source.kind == "text"
         self._times[device] += 1
+        call.valid.succeed()
         return "kernel, idmapped" if mounted.flags & lib.SD_MOUNTED_SHIFTED else "kernel"
 
     # -- again

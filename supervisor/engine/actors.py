@@ -9,6 +9,7 @@ from supervisor.engine.act import Actor
 from supervisor.engine.act_sockets import Sockets
 from supervisor.engine.limits import Limits
 from supervisor.engine.socket_jobs import SocketJob
+from supervisor.engine.waiting import Waiting
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Snapshot
 from supervisor.plans import Plan, SocketCall
@@ -102,7 +103,7 @@ class Actors:
         plan: Plan,
         snapshot: Snapshot,
         task: int,
-        valid: Callable[[], bool],
+        valid: Waiting,
         redecide: Callable[[Facts], Decision] | None,
         *,
         probe_only: bool = False,

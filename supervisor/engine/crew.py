@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from supervisor.engine.limits import DEFAULT, Limits, Pace
+from supervisor.engine.waiting import Waiting
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Snapshot
 from supervisor.plans import Plan
@@ -46,7 +47,7 @@ class PlanActor(Protocol):
         plan: Plan,
         snapshot: Snapshot,
         task: int,
-        valid: Callable[[], bool],
+        valid: Waiting,
         redecide: Callable[[Facts], Decision] | None,
         *,
         probe_only: bool = False,

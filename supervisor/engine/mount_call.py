@@ -12,6 +12,7 @@ import trio
 from supervisor.engine.fuse_server import Server
 from supervisor.engine.helpers import Maker, Resolvers
 from supervisor.engine.limits import Limits
+from supervisor.engine.waiting import Waiting
 from supervisor.kernel.mounts import MS_RDONLY
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
@@ -85,7 +86,7 @@ class MountCall:
         task: int,
         tid: int,
         waiting: tuple[int, int],
-        valid: Callable[[], bool],
+        valid: Waiting,
         *,
         on_error: int,
         on_wait: Callable[[], None],

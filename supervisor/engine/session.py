@@ -24,6 +24,7 @@ from supervisor.engine.latch import Latch
 from supervisor.engine.limits import DEFAULT, Limits
 from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.snapshot import PROCEED, Receiver, Reply
+from supervisor.engine.waiting import Waiting
 from supervisor.handlers.base import UNREADABLE, UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.shim import lib
@@ -251,11 +252,13 @@ class Session:
             witness = witness.placed(snapshot, ruling.spec)
         if snapshot.message is not None:
             key += snapshot.message.payload  # other data is another call
+        early = self._missed is None and not receiver.proxied
+        waiting = Waiting(receiver, id_, slot, early=early)
         if self._missed is None or (ruling.spec is not None and ruling.spec.family in GIVES):
             # what is given twice is given once: the answer and the descriptor are one
-            outcome = await self._act(snapshot, ruling)
+            outcome = await self._act(snapshot, ruling, waiting)
         else:
-            outcome = await self._act_once(self._missed, snapshot, ruling, key)
+            outcome = await self._act_once(self._missed, snapshot, ruling, waiting, key)
         if outcome.told is not None:
             # what cannot be written leaves a call that was made all the same, as with the kernel
             receiver.write(id_, snapshot.tid, *outcome.told)
@@ -269,7 +272,9 @@ class Session:
         reply = reply_of(decision, outcome)
         # Without WAIT_KILLABLE the kernel may take an answer that the caller never gets.
         before = signals(snapshot.tid) if self._missed is not None else (0, 0)
-        if outcome.give is None:
+        if waiting.delivered is not None:
+            delivered = waiting.delivered
+        elif outcome.give is None:
             delivered = receiver.answer(id_, slot, reply)
         else:
             again = witness is None and self._latch is None and outcome.give.node is not None
@@ -300,13 +305,13 @@ class Session:
 
     # -- work
 
-    async def _act(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
+    async def _act(self, snapshot: Snapshot, ruling: Ruling, waiting: Waiting) -> Outcome:
         """Carries a call out. Every error is a refusal."""
         try:
             if not self._receiver.proxied:
-                return await self._perform(snapshot, ruling)
+                return await self._perform(snapshot, ruling, waiting)
             with trio.move_on_after(PROXY_DEADLINE):
-                return await self._perform(snapshot, ruling)
+                return await self._perform(snapshot, ruling, waiting)
             return Outcome(self._on_error, "who passed the call on does not wait any longer")
         except UnreadableArgument as error:
             return Outcome(self._unreadable(error.errno))
@@ -323,7 +328,8 @@ class Session:
         return errno if errno in UNREADABLE else self._on_error
 
     async def _act_once(
-        self, missed: MissedAnswers, snapshot: Snapshot, ruling: Ruling, key: bytes
+        self, missed: MissedAnswers, snapshot: Snapshot, ruling: Ruling, waiting: Waiting,
+        key: bytes,
     ) -> Outcome:
         """Where a signal makes a caller come again with a call that is being carried out."""
         while (earlier := self._acting.get(snapshot.tid)) is not None:
@@ -334,7 +340,7 @@ class Session:
             return outcome
         done = self._acting[snapshot.tid] = trio.Event()
         try:
-            outcome = await self._act(snapshot, ruling)
+            outcome = await self._act(snapshot, ruling, waiting)
             if not outcome.errno and not outcome.left_alone:
                 missed.missed(snapshot.tid, snapshot.ip, key, outcome)
             return outcome
@@ -342,7 +348,7 @@ class Session:
             del self._acting[snapshot.tid]
             done.set()
 
-    async def _perform(self, snapshot: Snapshot, ruling: Ruling) -> Outcome:
+    async def _perform(self, snapshot: Snapshot, ruling: Ruling, waiting: Waiting) -> Outcome:
         decision, spec = ruling.decision, ruling.spec
         if decision.verdict is Verdict.KILL or spec is None:
             return kill(snapshot, self._receiver.valid, self._on_error)
@@ -353,19 +359,15 @@ class Session:
         begun = self._actor.at_once(plan, snapshot, decision)
         if isinstance(begun, Outcome):
             return begun
-
-        def valid() -> bool:
-            return self._receiver.valid(snapshot.id)
-
         look = SecondLook(
             lambda facts: self._judge.again(snapshot, spec, facts),
-            self._callers, valid, self._on_error,
+            self._callers, waiting, self._on_error,
         )  # fmt: skip
         # A record of what was made says where.
         granted = isinstance(plan, MakeNode) and decision.verdict is Verdict.EMULATE
         again = look if decision.needs_facts or (granted and self._records.wanted) else None
         if begun is not None:
-            outcome = await self._actor.finish(begun, valid, again)
+            outcome = await self._actor.finish(begun, waiting, again)
         else:
             # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
             # caller still waits, which says whose it is.
@@ -376,7 +378,7 @@ class Session:
             try:
                 probe_only = decision.verdict is Verdict.REFUSE
                 outcome = await self._actor.perform(
-                    plan, snapshot, task, valid, again, probe_only=probe_only
+                    plan, snapshot, task, waiting, again, probe_only=probe_only
                 )
             finally:
                 os.close(task)

@@ -211,6 +211,7 @@ def _serve(config: dict[str, Any]) -> None:
 
     from supervisor.engine.act import Actor as RealActor
     from supervisor.engine.limits import DEFAULT
+    from supervisor.engine.waiting import Waiting as RealWaiting
     from supervisor.kernel.fuse_programs import PROGRAMS
     from supervisor.model import Decision, Facts, MountSettings, Snapshot, Verdict
     from supervisor.plans import Mount, Place, Remount
@@ -242,11 +243,18 @@ def _serve(config: dict[str, Any]) -> None:
             return Decision(Verdict.ERRNO, "test", f"source {known}", 1)
         return Decision(Verdict.EMULATE, "test", settings=settings)
 
-    def waits(tid: int) -> bool:
-        try:
-            return "State:\tZ" not in Path(f"/proc/{tid}/status").read_text()
-        except OSError:
-            return False
+    class Waits(RealWaiting):
+        def __init__(self, tid: int) -> None:
+            self._tid = tid
+
+        def __call__(self) -> bool:
+            try:
+                return "State:\tZ" not in Path(f"/proc/{self._tid}/status").read_text()
+            except OSError:
+                return False
+
+        def succeed(self) -> None:
+            pass  # nobody waits for it
 
     async def one(words: dict[str, Any]) -> None:
         settings = MountSettings(
@@ -271,7 +279,7 @@ def _serve(config: dict[str, Any]) -> None:
             return
         start = time.monotonic()
         outcome = await actor.perform(
-            plan, snapshot, task, lambda: waits(words["tid"]),
+            plan, snapshot, task, Waits(words["tid"]),
             lambda facts: decide(facts, words.get("granted"), settings),
         )  # fmt: skip
         os.close(task)

@@ -13,14 +13,17 @@ import pytest
 import trio
 
 from supervisor.engine.decide import Judge
+from supervisor.engine.recent import MissedAnswers
 from supervisor.engine.session import Session
 from supervisor.engine.snapshot import Receiver
+from supervisor.engine.waiting import Waiting
 from supervisor.engine.works import Job
 from supervisor.handlers.base import UnreadableArgument
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Snapshot
 from supervisor.plans import MakeNode, Plan
 from supervisor.policy.compiled import CompiledPolicy
+from tests.support.inside import wait_for
 from tests.support.listener import Listened, deadline_timer, watch
 from tests.support.policies import mknod
 
@@ -56,6 +59,7 @@ class Actor:
         self.on_wait: Callable[[], None] = lambda: None
         self.plans: list[MakeNode] = []
         self.slow: dict[bytes | None, trio.Event] = {}
+        self.succeeds = False
 
     def concerned(self, spec: CallSpec) -> bool:
         return False
@@ -79,13 +83,15 @@ class Actor:
         plan: Plan,
         snapshot: Snapshot,
         task: int,
-        valid: Callable[[], bool],
+        valid: Waiting,
         redecide: Callable[[Facts], Decision] | None,
         *,
         probe_only: bool = False,
     ) -> Outcome:
         assert isinstance(plan, MakeNode)
         assert valid()
+        if self.succeeds:
+            valid.succeed()
         self.plans.append(plan)
         event = self.slow.get(plan.place.path)
         if event is not None:
@@ -98,7 +104,8 @@ class Actor:
 
 
 def served(
-    policy: CompiledPolicy, actor: Actor, tmp_path: Path, *names: str, code: str = CALLER
+    policy: CompiledPolicy, actor: Actor, tmp_path: Path, *names: str, code: str = CALLER,
+    missed: MissedAnswers | None = None,
 ) -> tuple[list[int], Session]:
     """The errnos that a process gets for its nodes, 0 for success."""
     said = tmp_path / "said"
@@ -106,7 +113,7 @@ def served(
     try:
         receiver = Receiver(listened.listener, deadline_timer(), watch(), policy.calls)
         judge = Judge(policy, kernel_refuses=True)
-        session = Session(receiver, judge, actor, on_error=ON_ERROR)
+        session = Session(receiver, judge, actor, on_error=ON_ERROR, missed=missed)
 
         async def run() -> None:
             with trio.fail_after(60):
@@ -191,6 +198,28 @@ def test_every_error_is_a_refusal(raised: Exception, errno: int, tmp_path: Path)
     said, session = served(GRANTS, Actor(act), tmp_path, "a", "b")
     assert said == [errno, errno]
     assert session.totals.errors == (0 if isinstance(raised, UnreadableArgument) else 2)
+
+
+@pytest.mark.parametrize("end", [Outcome(0), Outcome(EIO), RuntimeError("a defect")])
+def test_success_can_be_told_early(end: Outcome | Exception, tmp_path: Path) -> None:
+    """Its caller goes on before its plan has come to its end, and has no second answer."""
+
+    def act(_: MakeNode) -> Outcome:
+        wait_for((tmp_path / "said").exists, bool)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    actor = Actor(act)
+    actor.succeeds = True
+    said, session = served(GRANTS, actor, tmp_path, "a")
+    assert (said, session.totals.undelivered) == ([0], 0)
+
+
+def test_where_an_answer_can_be_missed_it_comes_last(tmp_path: Path) -> None:
+    actor = Actor(lambda _: Outcome(EIO))
+    actor.succeeds = True
+    assert served(GRANTS, actor, tmp_path, "a", missed=MissedAnswers())[0] == [EIO]
 
 
 # The listener's reader is put into a pid namespace below the one that the caller is in.
