@@ -1,4 +1,4 @@
-"""`seccompd lxc-hook`: what `lxc.hook.start-host` runs where a container has no notify proxy."""
+"""`seccompd lxc-hook`: what a hook of LXC runs where a container has no notify proxy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from supervisor.errors import SeccompdError
 
 _PATIENCE = 10.0
+_EARLY = "pre-start"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +32,13 @@ def main(args: argparse.Namespace) -> int:
     from supervisor.daemon.config import default_runtime_directory
     from supervisor.intake.lxc_commands import Announced, announcement
 
+    announced = Announced(args.container, args.lxcpath, args.cookie, _EARLY in args.rest)
     path = args.socket or default_runtime_directory() / "lxc.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
         sock.settimeout(_PATIENCE)
         try:
             sock.connect(str(path))
-            sock.send(announcement(Announced(args.container, args.lxcpath, args.cookie)))
+            sock.send(announcement(announced))
             answer = sock.recv(4096)
         except OSError as error:
             raise SeccompdError(f"no daemon hears: {error}", where=str(path)) from error

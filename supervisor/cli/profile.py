@@ -11,7 +11,7 @@ from pathlib import Path
 
 from supervisor.errors import SeccompdError
 from supervisor.handlers.registry import FAMILIES
-from supervisor.policy import profile, store
+from supervisor.policy import lxc_profile, profile, store
 from supervisor.policy.compile import rules_of
 from supervisor.policy.traits import Traits
 
@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     rules = rules_of(file, content, Traits(args.nodes), FAMILIES)
     base = None if args.base is None else _base(Path(args.base))
     if args.format == "lxc":
-        sys.stdout.write(profile.lxc(rules, base))
+        sys.stdout.write(lxc_profile.lxc(rules, base))
         return 0
     parsed = None
     if base is not None:

@@ -26,9 +26,10 @@ from supervisor.daemon.rates import Rates
 from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.errors import SeccompdError
 from supervisor.intake.handover import Malformed
-from supervisor.intake.identity import Peer, cgroups_of, is_listener
+from supervisor.intake.identity import Peer, cgroups_of
 from supervisor.intake.reception import Reception, receive
 from supervisor.kernel import target as targets
+from supervisor.kernel.listeners import is_listener
 from supervisor.observe.complaint import complain
 from supervisor.policy.applies import Subject
 

@@ -16,7 +16,7 @@ from supervisor.daemon.sockets import credentials
 from supervisor.kernel import features
 from supervisor.kernel.shim import check, lib
 from supervisor.kernel.target import cgroups, shares_our_pids, was_reaped
-from supervisor.kernel.task import PROC, program_of, start_time
+from supervisor.kernel.task import program_of, start_time
 
 # The same three names as two families of runtimes write them.
 _CONTAINERD: Final = {
@@ -100,11 +100,3 @@ def kubernetes(annotations: Mapping[str, str]) -> Mapping[str, str] | None:
     if not found or found[0] != found[-1]:
         return None
     return found[0]
-
-
-def is_listener(fd: int) -> bool:
-    """Whether a descriptor is a listener of seccomp's, and nothing else."""
-    try:
-        return os.readlink(f"{PROC}/self/fd/{fd}") == "anon_inode:seccomp notify"
-    except OSError:
-        return False

@@ -2,7 +2,9 @@
 
 A monitor connects when its container starts, and says who it is with its first call. From then on
 the connection is the session's: here the first request alone is read. A container without a proxy
-has itself announced by a hook (`seccompd lxc-hook`), and its listener is fetched (lxc_commands.py).
+has itself announced by a hook (`seccompd lxc-hook`), and its listener is fetched: from its init, as
+soon as that has made it, for LXC's own calls below the filter may have to be answered before LXC
+hands it over; or later from its monitor (lxc_commands.py).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EALREADY
 from functools import partial
 from typing import Final
@@ -22,13 +24,14 @@ from supervisor.daemon.container import HandOver
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.intake.handover import Malformed
-from supervisor.intake.identity import Peer, is_listener
+from supervisor.intake.identity import Peer
 from supervisor.intake.lxc_commands import Announced, init_and_listener, parse_announcement
 from supervisor.intake.lxc_kept import Kept
 from supervisor.intake.reception import Reception, receive
 from supervisor.kernel import target as targets
+from supervisor.kernel.listeners import first_listener, is_listener, listener_of
 from supervisor.kernel.shim import ffi, lib
-from supervisor.kernel.task import program_of
+from supervisor.kernel.task import ancestors, program_of
 from supervisor.observe.complaint import complain
 from supervisor.observe.text import printable
 from supervisor.policy.applies import Subject
@@ -37,6 +40,10 @@ NAME: Final = "lxc"
 _SIZE: Final[int] = lib.SD_PROXY_SIZE
 _FDS: Final = (2, 3)  # without and with the listener
 _PATIENCE: Final = 30.0
+# How long mounts and the like may take before the filter is loaded.
+_START: Final = 120.0
+# How often it is looked whether an init has its listener: its calls wait that long.
+_LOOK: Final = 0.01
 _CGROUP: Final = re.compile(r"/lxc(?:\.payload\.|/)([^/]+)(?:/|$)")
 
 
@@ -67,6 +74,23 @@ def name_of(cgroups: tuple[str, ...]) -> str | None:
     return None
 
 
+class _Start:
+    """A container that starts, by its monitor: one of those above process `hook`."""
+
+    def __init__(self, hook: int) -> None:
+        self._before = ancestors(hook)
+
+    async def init_and_listener(self) -> tuple[int, int, int]:
+        """The pids of its monitor and of its init, and its listener: as soon as init has that."""
+        while True:
+            for monitor, began in self._before:
+                init = targets.of_children(monitor, began)
+                listener = None if init is None else first_listener(*init)
+                if init is not None and listener is not None:
+                    return monitor, init[0], listener
+            await trio.sleep(_LOOK)
+
+
 class LxcDoor:
     """The door and its connections."""
 
@@ -84,7 +108,7 @@ class LxcDoor:
         async with trio.open_nursery() as self._nursery:
             for announced in self._kept.announced():
                 self._announced.append(announced)
-                self._nursery.start_soon(self._fetch, announced)
+                self._nursery.start_soon(self._fetch, announced, None)
             await self._reception.serve()
 
     async def _connection(self, connection: socket.socket, peer: Peer, fds: list[int]) -> None:
@@ -93,7 +117,7 @@ class LxcDoor:
         if not message:
             return  # a container that never called
         if message.startswith(b"{"):
-            self._announce(parse_announcement(message))
+            self._announce(parse_announcement(message), peer)
             connection.send(b'{"announced": true}')
             return
         request = parse_request(message)
@@ -103,7 +127,7 @@ class LxcDoor:
             raise Malformed("the monitor is in another pid namespace, or has gone")
         if len(fds) < _FDS[-1]:
             try:
-                fds.append(targets.listener_of(peer.pid, request.id))
+                fds.append(listener_of(peer.pid, request.id))
             except OSError as error:
                 raise Malformed(f"no listener came, nor can one be had: {error.strerror}") from None
         if not is_listener(fds[-1]):
@@ -130,18 +154,29 @@ class LxcDoor:
 
     # -- containers without a proxy
 
-    def _announce(self, announced: Announced) -> None:
-        if self._nursery is not None:
-            self._announced.append(announced)
-            self._kept.remember(self._announced)
-            self._nursery.start_soon(self._fetch, announced)
+    def _announce(self, announced: Announced, peer: Peer) -> None:
+        if self._nursery is None:
+            return
+        start = None
+        if announced.early:
+            if not peer.shares_pids:
+                raise Malformed("the hook is in another pid namespace, or has gone")
+            start = _Start(peer.pid)
+            announced = replace(announced, early=False)  # the next daemon asks the monitor
+        self._announced.append(announced)
+        self._kept.remember(self._announced)
+        self._nursery.start_soon(self._fetch, announced, start)
 
-    async def _fetch(self, announced: Announced) -> None:
-        """Asks the monitor for the listener: it answers once the container has started."""
+    async def _fetch(self, announced: Announced, start: _Start | None) -> None:
+        """Has the listener of a container: of its init while it starts, or else of its monitor,
+        which answers once it has started."""
         name = printable(announced.container.encode())
         try:
-            with trio.fail_after(_PATIENCE):
-                monitor, init, listener = await init_and_listener(announced)
+            with trio.fail_after(_PATIENCE if start is None else _START):
+                if start is None:
+                    monitor, init, listener = await init_and_listener(announced)
+                else:
+                    monitor, init, listener = await start.init_and_listener()
             try:
                 if init in self._inits:  # a listener has one reader
                     raise OSError(EALREADY, "it is served already")

@@ -30,11 +30,13 @@ _MOST_FDS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """A container that says that it starts: where its command socket is, and its cookie."""
+    """A container that says that it starts: where its command socket is, and its cookie. `early`:
+    it has no process yet."""
 
     container: str
     lxcpath: str
     cookie: str | None = None
+    early: bool = False
 
     @property
     def address(self) -> bytes:
@@ -43,24 +45,26 @@ class Announced:
 
 
 def parse_announcement(message: bytes) -> Announced:
-    """What a start-host hook says. Raises Malformed."""
+    """What a hook says. Raises Malformed."""
     try:
         data = json.loads(message)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"not JSON: {error}") from None
     if not isinstance(data, dict) or data.pop("version", None) != VERSION:
         raise Malformed("not an announcement of version 1")
-    if unknown := sorted(data.keys() - {"container", "lxcpath", "cookie"}):
+    if unknown := sorted(data.keys() - {"container", "lxcpath", "cookie", "early"}):
         raise Malformed(f"unknown field {unknown[0][:80]!r}")
     container, lxcpath = data.get("container"), data.get("lxcpath")
-    cookie = data.get("cookie")
+    cookie, early = data.get("cookie"), data.get("early", False)
     if not isinstance(container, str) or not _NAME.fullmatch(container):
         raise Malformed("container is not a name")
     if not isinstance(lxcpath, str) or not lxcpath.startswith("/") or "\0" in lxcpath:
         raise Malformed("lxcpath is not an absolute path")
     if cookie is not None and not isinstance(cookie, str):
         raise Malformed("cookie is not a text")
-    found = Announced(container, lxcpath.rstrip("/"), cookie)
+    if not isinstance(early, bool):
+        raise Malformed("early is not a truth value")
+    found = Announced(container, lxcpath.rstrip("/"), cookie, early)
     if len(found.address) > 108:
         raise Malformed("the name of the command socket is too long")
     return found

@@ -19,9 +19,10 @@ from supervisor.daemon.container import HandOver
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.intake.handover import Malformed, Reading, State, parse_state
-from supervisor.intake.identity import Peer, is_listener, kubernetes
+from supervisor.intake.identity import Peer, kubernetes
 from supervisor.intake.reception import Reception, receive
 from supervisor.kernel import target as targets
+from supervisor.kernel.listeners import is_listener
 from supervisor.policy.applies import Subject
 
 NAME = "oci"

@@ -7,6 +7,7 @@ program is exported, checked in tests by an interpreter, and installed by the sh
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -34,6 +35,8 @@ RET_ALLOW: Final = 0x7FFF0000
 
 # BPF_MAXINSNS
 INSTRUCTIONS_MAX: Final = 4096
+# No call has a number that high yet.
+_NUMBERS: Final = 1024
 
 
 def ret_errno(value: int) -> int:
@@ -162,6 +165,17 @@ def _add(part: object, rule: FilterRule, nr: int, arch: int, native: bool) -> No
         if not native and rule.action == RET_USER_NOTIF and not rule.match:
             return
         raise KernelError(f"libseccomp cannot filter {rule.name}: {error.strerror}") from error
+
+
+def known_calls() -> list[str]:
+    """The names of all calls that this libseccomp knows on the native architectures."""
+    pyseccomp = _library()
+    found: set[str] = set()
+    for arch in NATIVE_ARCHES:
+        for nr in range(_NUMBERS):
+            with contextlib.suppress(ValueError):
+                found.add(pyseccomp.resolve_syscall(arch, nr).decode())
+    return sorted(found)
 
 
 def instructions(program: bytes) -> list[tuple[int, int, int, int]]:

@@ -234,23 +234,6 @@ def of_children(pid: int, start: int | None) -> tuple[int, int] | None:
     return found[0] if len(found) == 1 else None
 
 
-def listener_of(pid: int, call: int) -> int:
-    """A copy of the listener of process `pid` on which call `call` waits. OSError where it has
-    none, or does not let itself be looked at."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        for name in os.listdir(f"{PROC}/{pid}/fd"):
-            if os.readlink(f"{PROC}/{pid}/fd/{name}") != "anon_inode:seccomp notify":
-                continue
-            fd: int = check(lib.sd_take_descriptor(pidfd, int(name)), "pidfd_getfd")
-            if lib.sd_id_valid(fd, call) == 0:
-                return fd
-            os.close(fd)
-        raise OSError(ESRCH, "it has no listener that this call waits on")
-    finally:
-        os.close(pidfd)
-
-
 def shares_our_pids(pid: int) -> bool:
     """Whether process `pid` numbers processes as we do."""
     try:

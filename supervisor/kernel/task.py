@@ -113,8 +113,8 @@ def interrupted(tid: int) -> tuple[bool, bool]:
     return bool((own | shared) & ~blocked), bool(certain)
 
 
-def _stat(pid: int) -> tuple[int, int] | None:
-    """(flags, start in ticks since boot) of a process; None where it has gone."""
+def _stat(pid: int) -> tuple[int, int, int] | None:
+    """(flags, start in ticks since boot, parent) of a process; None where it has gone."""
     try:
         fd = os.open(f"{PROC}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -122,7 +122,7 @@ def _stat(pid: int) -> tuple[int, int] | None:
     try:
         # The name, in parentheses, may hold anything; the state behind it is field 3.
         fields = os.read(fd, 4096).rpartition(b")")[2].split()
-        return int(fields[6]), int(fields[19])
+        return int(fields[6]), int(fields[19]), int(fields[1])
     except (OSError, IndexError):
         return None
     finally:
@@ -143,6 +143,18 @@ def _knows_the_mark() -> bool:
     """
     own, first = _stat(os.getpid()), _stat(1)
     return bool(own and first and own[0] & _FORKED_ONLY and not first[0] & _FORKED_ONLY)
+
+
+def ancestors(pid: int) -> list[tuple[int, int]]:
+    """Those above a process, each with its start in ticks since boot, from its parent up to where
+    its pid namespace ends, or somebody has gone."""
+    out: list[tuple[int, int]] = []
+    found = _stat(pid)
+    while found is not None and found[2] > 1:
+        parent, found = found[2], _stat(found[2])
+        if found is not None:
+            out.append((parent, found[1]))
+    return out
 
 
 def program_of(pid: int) -> str | None:

@@ -253,12 +253,11 @@ def _wrapped(spec: CallSpec) -> list[bpf.FilterRule]:
 # addresses at once. It is also what a SOCK_SEQPACKET of IPv4 or IPv6 is if nothing is said.
 _PROTO: Final = 132
 _SEQPACKET: Final = 5
+# Bits that no family or protocol of the kernel's needs are not looked at: a profile that has to say
+# what is left has a line for each pair of the others.
 _SCTP: Final[tuple[Match, ...]] = (
-    (Condition(2, 0xFFFFFFFF, _PROTO),),
-    *(
-        (Condition(0, 0xFFFFFFFF, family), Condition(1, 0xF, _SEQPACKET))
-        for family in (AF_INET, AF_INET6)
-    ),
+    (Condition(2, 0xFF, _PROTO),),
+    (Condition(0, 0x3F & ~(AF_INET ^ AF_INET6), AF_INET & AF_INET6), Condition(1, 0xF, _SEQPACKET)),
 )
 
 

@@ -1,6 +1,6 @@
-"""What a runtime has to load for a policy: a seccomp profile of OCI runtimes, or of LXC.
+"""What an OCI runtime has to load for a policy: a seccomp profile (lxc_profile.py has that of LXC).
 
-Both are lists of rules for libseccomp, which takes an unconditional rule of a call as the end of
+It is a list of rules for libseccomp, which takes an unconditional rule of a call as the end of
 the matter: conditional rules of the same call, before it or after it, count for nothing then. So
 where the base says of a call of ours that it is allowed, say, ours come first, and the base's is
 narrowed to what ours leave over.
@@ -15,10 +15,9 @@ from typing import Any, Final
 from supervisor.errors import PolicyError
 from supervisor.kernel import bpf
 from supervisor.kernel.bpf import FilterRule, ret_errno
-from supervisor.kernel.opening import CALLS
 from supervisor.kernel.syscalls import X86_64, Condition, Match, number
 
-_MASKED: Final = "SCMP_CMP_MASKED_EQ"
+MASKED: Final = "SCMP_CMP_MASKED_EQ"
 _X32: Final = "SCMP_ARCH_X32"
 _ARCHITECTURES: Final = ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86")
 WAIT_KILLABLE: Final = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
@@ -57,7 +56,7 @@ def oci(
         out["listenerMetadata"] = metadata
     if flags:
         out["flags"] = [*dict.fromkeys([*(out.get("flags") or []), *flags])]
-    ours = _by_name(rules)
+    ours = by_name(rules)
     entries = [
         {"names": [name], **_oci_action(rule.action), **_oci_args(rule.match)}
         for name, those in ours.items()
@@ -92,53 +91,8 @@ def _drop_x32(profile: dict[str, Any]) -> None:
         profile["architectures"] = [one for one in profile["architectures"] if one != _X32]
 
 
-def lxc(rules: Iterable[FilterRule], base: str | None) -> str:
-    """A profile for LXC (lxc.seccomp.profile, version 2). Raises PolicyError as `oci` does, and
-    where the policy is about sendmsg: LXC hands its listener over by that, below the filter.
-    """
-    rules = tuple(rules)
-    if any(rule.name == "sendmsg" for rule in rules):
-        raise PolicyError(
-            "LXC hands its listener over by sendmsg: notified, nobody would answer that",
-            hint="rules on `connect` are for run, runc, crun and podman; LXC can have `bind` alone",
-        )
-    if any(rule.name == "accept4" for rule in rules):
-        raise PolicyError(
-            "LXC passes one call on at a time: behind an accept that waits nobody else would be "
-            "answered",
-            hint="rules on `accept` are for run, runc, crun and podman",
-        )
-    lines = (base if base is not None else "2\ndenylist\n").splitlines()
-    if len(lines) < 2 or lines[0].strip() != "2":
-        raise PolicyError("the base is no LXC profile of version 2")
-    ours = _by_name(rules)
-    if not CALLS.isdisjoint(ours):
-        raise PolicyError(
-            "LXC opens files between loading a profile and handing its listener over: with rules "
-            "for opens no container would start"
-        )
-    out = [*lines[:2], "[all]"]
-    out += [
-        " ".join([name, _lxc_action(rule.action), *_lxc_args(rule.match)])
-        for name, those in ours.items()
-        for rule in those
-    ]
-    allows = lines[1].split()[:1] in (["allowlist"], ["whitelist"])
-    for line in lines[2:]:
-        words = line.partition("#")[0].split()
-        if not words or words[0] not in ours:
-            out.append(line)
-            continue
-        if "[" in line:
-            raise PolicyError(f"the base looks at arguments of {words[0]}: write that rule without")
-        action = words[1:] or ["allow" if allows else "kill"]
-        out += [
-            " ".join([words[0], *action, *_lxc_args(match)]) for match in _left_over(ours[words[0]])
-        ]
-    return "\n".join(out) + "\n"
-
-
-def _by_name(rules: Iterable[FilterRule]) -> dict[str, list[FilterRule]]:
+def by_name(rules: Iterable[FilterRule]) -> dict[str, list[FilterRule]]:
+    """The rules of each call, with those that every profile has."""
     ours: dict[str, list[FilterRule]] = {}
     for rule in (*rules, _NO_LISTENER):
         ours.setdefault(rule.name, []).append(rule)
@@ -148,7 +102,7 @@ def _by_name(rules: Iterable[FilterRule]) -> dict[str, list[FilterRule]]:
 # -- what rules leave over
 
 
-def _left_over(rules: Iterable[FilterRule]) -> list[Match]:
+def left_over(rules: Iterable[FilterRule]) -> list[Match]:
     """The calls that no rule is about, as conditions that do not overlap."""
     left: list[dict[int, tuple[int, int]]] = [{}]
     for rule in rules:
@@ -198,7 +152,7 @@ def _oci_args(match: Match) -> dict[str, Any]:
     if not match:
         return {}
     args = [
-        {"index": test.arg, "value": test.mask, "valueTwo": test.value, "op": _MASKED}
+        {"index": test.arg, "value": test.mask, "valueTwo": test.value, "op": MASKED}
         for test in match
     ]
     return {"args": args}
@@ -224,20 +178,5 @@ def _narrowed(
                 f"the base looks at arguments of {name}, and so does the policy",
                 hint="take that entry out of the base, or let it stand without args",
             )
-        for match in _left_over(ours[name]):
+        for match in left_over(ours[name]):
             yield {**rest, "names": [name], **_oci_args(match)}
-
-
-# -- LXC
-
-
-def _lxc_action(action: int) -> str:
-    if action == bpf.RET_USER_NOTIF:
-        return "notify"
-    if action == bpf.RET_KILL_PROCESS:
-        return "kill"
-    return "allow" if action == bpf.RET_ALLOW else f"errno {action & 0xFFFF}"
-
-
-def _lxc_args(match: Match) -> list[str]:
-    return [f"[{test.arg},{test.value},{_MASKED},{test.mask}]" for test in match]

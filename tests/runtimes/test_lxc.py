@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import signal
+import socket
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,17 +199,17 @@ def test_a_daemon_that_is_not_there_yet_and_one_that_comes_again(
 # -- the listener itself, by the command socket
 
 
-@pytest.fixture
-def direct(root: Person, place: Path) -> Iterator[tuple[Daemon, Lxc]]:
-    with (
-        scratch(0o755) as own,
-        serving(root, own, {"given": POLICY}, doors=["oci", "lxc"]) as daemon,
-    ):
+@contextlib.contextmanager
+def announced(
+    root: Person, own: Path, policy: str, when: str
+) -> Iterator[tuple[Daemon, Lxc]]:
+    """A daemon, and containers that say themselves that they start."""
+    with serving(root, own, {"given": policy}, doors=["oci", "lxc"]) as daemon:
         hook = own / "hook"
         words = seccompd(root, "lxc-hook", "--socket", str(daemon.runtime / "lxc.sock"))
         environ = " ".join(f"{key}={value}" for key, value in root.environ().items())
         box = Lxc(
-            own, daemon, "given", None, f"lxc.hook.start-host = {hook}", proxy=False
+            own, daemon, "given", None, f"lxc.hook.{when} = {hook}", proxy=False
         )
         hook.write_text(
             f"#!/bin/sh\nexport {environ}\nexec {shlex.join(words)} --cookie given "
@@ -217,6 +220,12 @@ def direct(root: Person, place: Path) -> Iterator[tuple[Daemon, Lxc]]:
             yield daemon, box
         finally:
             box.close()
+
+
+@pytest.fixture
+def direct(root: Person) -> Iterator[tuple[Daemon, Lxc]]:
+    with scratch(0o755) as own, announced(root, own, POLICY, "start-host") as found:
+        yield found
 
 
 def test_without_a_proxy(direct: tuple[Daemon, Lxc]) -> None:
@@ -244,6 +253,53 @@ def test_without_a_proxy(direct: tuple[Daemon, Lxc]) -> None:
     wait_for(said.read_text, lambda text: text.count(MADE) > 3)
     box.stop(name)
     served(daemon)
+
+
+DESCRIPTORS = """
+version: 1
+match: {door: lxc, cookie: given}
+syscalls:
+  connect:
+    - {to: "203.0.113.7", port: 80, do: {redirect: "127.0.0.1:PORT"}}
+    - {to: "127.0.0.1", port: PORT, do: {errno: ENETDOWN}}
+    - {do: emulate}
+  bind:
+    - {do: emulate}
+  open:
+    - {path: /etc/licence, do: {inject: {content: "licensed\\n"}}}
+    - {path: /srv/zeroes, do: {inject: {device: zero}}}
+"""
+
+
+def test_sockets_and_opens(root: Person, place: Path) -> None:
+    """LXC itself opens files and sends its listener below a filter that notifies all of that. A
+    32-bit program is no way around it."""
+    with socket.create_server(("127.0.0.1", 0)) as server, scratch(0o755) as own:
+        port = server.getsockname()[1]
+
+        def accept() -> None:
+            server.accept()[0].close()
+
+        greeter = threading.Thread(target=accept)
+        greeter.start()
+        policy = DESCRIPTORS.replace("PORT", str(port))
+        with announced(root, own, policy, "pre-start") as (daemon, box):
+            shutil.copy(compile_c("socket_calls", place, "-static", "-pthread"), box.root / "bin")
+            done = box.run(
+                "busybox nc -w 5 203.0.113.7 80 </dev/null;"
+                f"busybox nc -w 5 127.0.0.1 {port} </dev/null;"
+                "cat /etc/licence; head -c 1 /srv/zeroes | busybox od -An -tx1; cat /srv/other;"
+                f"socket_calls direct {port} {port}; socket_calls socketcall 9 {port}"
+            )
+            greeter.join(10)
+            licence, zero, *by_int_0x80 = done.stdout.splitlines()
+            assert (licence, zero) == ("licensed", " 00"), (done.stderr, daemon.log())
+            assert "Network is down" in done.stderr
+            assert "No such file" in done.stderr
+            direct = [line.split() for line in by_int_0x80[:10]]
+            assert {result for name, result in direct if name != "sent"} == {"ENOSYS"}
+            assert "connect-refused ENETDOWN" in by_int_0x80[10:]
+            served(daemon)
 
 
 def test_calls_in_flight_when_the_daemon_is_killed(direct: tuple[Daemon, Lxc]) -> None:

@@ -17,6 +17,7 @@ GOOD = {"version": 1, "container": "web", "lxcpath": "/var/lib/lxc", "cookie": "
     [
         ({}, Announced("web", "/var/lib/lxc", "c")),
         ({"cookie": None, "lxcpath": "/x/"}, Announced("web", "/x")),
+        ({"early": True}, Announced("web", "/var/lib/lxc", "c", early=True)),
     ],
 )
 def test_announcements(change: dict[str, object], found: Announced) -> None:
@@ -31,7 +32,7 @@ def test_announcements(change: dict[str, object], found: Announced) -> None:
     [
         {"version": 2}, {"container": ""}, {"container": "a/b"}, {"container": "a b"},
         {"container": 1}, {"container": "x" * 200}, {"lxcpath": "relative"}, {"lxcpath": None},
-        {"lxcpath": "/a\0b"}, {"cookie": 1}, {"more": 1},
+        {"lxcpath": "/a\0b"}, {"cookie": 1}, {"more": 1}, {"early": 1},
     ],
 )  # fmt: skip
 def test_what_is_refused(change: dict[str, object]) -> None:

@@ -15,7 +15,8 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.model import Verdict
 from supervisor.policy import selftest
 from supervisor.policy.compile import rules_of
-from supervisor.policy.profile import lxc, oci
+from supervisor.policy.lxc_profile import lxc
+from supervisor.policy.profile import oci
 from supervisor.policy.recorded import recorded
 from supervisor.policy.traits import Traits
 from tests.support.policies import policy
@@ -108,12 +109,28 @@ def test_profiles(tmp_path: Path) -> None:
     made = oci(rules, None, listener="/run/x.sock", metadata=None)
     names = {name for entry in made["syscalls"] for name in entry["names"]}
     assert {"connect", "sendmsg", "sendmmsg", "sendto", "socketcall", "socket"} < names
-    with pytest.raises(PolicyError, match="sendmsg"):
-        lxc(rules, None)
-    only_bind = RULES.replace("connect:", "bind:").replace("to:", "address:")
-    assert "bind notify" in lxc(
-        rules_of(tmp_path / "p.yaml", only_bind.encode(), Traits("private"), FAMILIES), None
-    )
+
+
+def test_a_profile_for_lxc(tmp_path: Path) -> None:
+    """Calls of i386 on sockets cannot be named there: only what is named is allowed."""
+    rules = rules_of(tmp_path / "p.yaml", RULES.encode(), Traits("private"), FAMILIES)
+    base = "2\ndenylist\nreject_force_umount\n[all]\nkexec_load errno 1\nswapon # none\n"
+    for given in (None, base):
+        lines = lxc(rules, given).splitlines()
+        assert lines[:3] == ["2", "allowlist errno 38", "[all]"]
+        assert {"connect notify", "sendmsg notify", "read allow", "bind allow"} < set(lines)
+        assert "connect allow" not in lines
+        assert not [line for line in lines[2:] if line.endswith(" 38")]
+        # as in a list of what is refused, and no more than that
+        assert ("swapon kill" in lines) == ("swapon allow" not in lines) == (given is not None)
+        assert ("kexec_load errno 1" in lines) == (given is not None)
+        forced = [line for line in lines if line.startswith("umount2")]
+        assert forced == ["umount2 allow" + " [1,0,SCMP_CMP_MASKED_EQ,1]" * (given is not None)]
+    listed = lxc(rules, "2\nallowlist\n[all]\nread\nconnect\n").splitlines()
+    assert (listed[1], listed.count("read"), "write allow" in listed) == ("allowlist", 1, False)
+    for other in ("[x86]\nswapon errno 1", "[all]\nread errno 1 [0,1,SCMP_CMP_EQ]"):
+        with pytest.raises(PolicyError):
+            lxc(rules, f"2\ndenylist\n{other}\n")
 
 
 def test_a_record_keeps_what_the_decision_depends_on() -> None:
