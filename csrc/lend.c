@@ -31,7 +31,7 @@ static struct {
 	const struct sd_ceiling *ceiling;
 	int state[SD_MOST_LENT]; /* a mount of a file until it is settled; then 0 or -errno */
 	int root[SD_MOST_LENT];  /* of a directory's mount */
-	int shared[SD_MOST_LENT]; /* whoever is root of the container may open it, and need not wait */
+	int shared[SD_MOST_LENT]; /* the session need not wait to open it, where it may as root of the container */
 } lending;
 
 /* Files of these filesystems are not what they seem: what they do goes by whoever opened them. */
@@ -67,8 +67,8 @@ static int mount_of(const struct sd_lent *lent, int userns, int *shared)
 		error = -errno;
 	if (error)
 		close(tree);
-	else if (!lent->writes && userns >= 0)
-		*shared = !sd_change_mount(tree, SD_ATTR_IDMAP, 0, userns) &&
+	else if (userns >= 0)
+		*shared = (lent->writes || !sd_change_mount(tree, SD_ATTR_IDMAP, 0, userns)) &&
 			  sd_is_local((uint64_t)fs.f_type);
 	return error ? error : tree;
 }

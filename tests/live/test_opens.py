@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from tests.support.devices import fuse_for_everybody
 from tests.support.needs import need
 from tests.support.people import Person, python
-from tests.support.program import run
+from tests.support.program import Started, run
 from tests.support.scratch import scratch
 
 RULES = """
@@ -29,6 +30,7 @@ syscalls:
     - {path: /proc/cpuinfo, access: read-only, do: {inject: {content: "processor : 0\\n"}}}
     - {path: /etc/licence, do: {inject: {file: PLACE/licence}}}
     - {path: /srv/shared, do: {inject: {file: PLACE/shared, access: read-write}}}
+    - {path: /srv/common, do: {inject: {file: PLACE/common, access: read-write}}}
     - {path: /srv/gone, do: {inject: {file: PLACE/gone}}}
     - {path: /srv/directory, do: {inject: {file: PLACE}}}
     - {path: /srv/proc, do: {inject: {file: /proc/version}}}
@@ -46,6 +48,8 @@ def place() -> Iterator[Path]:
         (folder / "licence").chmod(0o600)
         (folder / "shared").write_text("a\n")
         (folder / "shared").chmod(0o600)
+        (folder / "common").write_text("a\n")
+        (folder / "common").chmod(0o666)
         yield folder
 
 
@@ -174,6 +178,50 @@ with open("/srv/shared", "a") as file:
     ]
     assert (place / "shared").read_text() == "a\nb"
     (place / "licence").chmod(0o600)
+
+
+def test_what_the_container_may_write_itself_needs_no_helper(root: Person, place: Path) -> None:
+    """The first time a maker lends it; then the session opens it with rights of the container's."""
+    text = """
+import os
+for _ in range(2):
+    for flags in os.O_WRONLY | os.O_APPEND, os.O_RDONLY:
+        fd = os.open("/srv/common", flags)
+    print(os.read(fd, 99), flush=True)
+    os.write(os.open("/srv/common", os.O_WRONLY | os.O_APPEND), b"b")
+    input()
+try:
+    os.fchmod(fd, 0o4777)
+except OSError as error:
+    print(error.strerror)
+"""
+    words = ["run", "--policy", str(place / "rules.yaml"), "--", python(root), "-c", text]
+    started = Started(root, words, stdin=subprocess.PIPE)
+    try:
+        said, asked = started.process.stdout, started.process.stdin
+        assert said is not None
+        assert asked is not None
+        assert said.readline() == b"b'a\\n'\n"
+        makers = [pid for pid in started.processes() if _name(pid).startswith("seccompd-make")]
+        assert len(makers) == 2
+        for pid in makers:
+            os.kill(pid, signal.SIGSTOP)
+        asked.write(b"\n")
+        asked.flush()
+        assert said.readline() == b"b'a\\nb'\n"
+        for pid in makers:
+            os.kill(pid, signal.SIGCONT)
+        asked.write(b"\n")
+        asked.close()
+        started.process.stdin = None
+        assert started.finish().stdout == "Operation not permitted\n"
+        assert (place / "common").read_text() == "a\nbb"
+    finally:
+        started.kill()
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def test_an_ordinary_user_is_given_no_file(user: Person, place: Path) -> None:
