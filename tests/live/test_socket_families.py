@@ -354,6 +354,35 @@ print(until_waiting(before) - before)
     assert inside(person, place, script, rules, free) == ["1", "0"]
 
 
+def test_nothing_is_left_of_who_is_killed_at_any_moment(
+    root: Person, place: Path, greeters: Greeters, rules: list[str]
+) -> None:
+    """Also between the new socket and the answer, which are two calls of ours."""
+    script = f"""
+def left():
+    '''Sockets that somebody has open still, of connections there.'''
+    with open("/proc/net/tcp6") as file:
+        rows = [line.split() for line in file][1:]
+    return sum(row[2].endswith(":{greeters.six:04X}") and row[9] != "0" for row in rows)
+reader, writer = os.pipe()
+for number in range(24):
+    child = os.fork()
+    if not child:
+        while True:
+            code(socket.socket().connect, (NOWHERE, 1))
+            os.write(writer, b"x")
+    os.read(reader, 1 << 16)
+    time.sleep(number % 12 / 4000)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+end = time.monotonic() + 5
+while left() and time.monotonic() < end:
+    time.sleep(0.05)
+print(left())
+"""
+    assert inside(root, place, script, rules) == ["0"]
+
+
 def test_a_table_at_its_limit(person: Person, place: Path, rules: list[str]) -> None:
     """A place of one's own is there in a full table; none is above the limit."""
     script = """

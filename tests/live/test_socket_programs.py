@@ -77,6 +77,15 @@ def test_nc(person: Person, led: list[str]) -> None:
     assert done.stdout.endswith("hello nc"), done.stderr
 
 
+@pytest.mark.needs("podman")
+def test_a_go_program(root: Person, led: list[str]) -> None:
+    """It makes its calls itself, and has no C library make them. It is answered, though by nobody
+    whom it knows."""
+    words = ("podman", "--remote", "--url", f"tcp://{NOWHERE}:80", "version")
+    done = run(root, *words, options=led)
+    assert "did not provide Libpod-API-Version" in done.stderr
+
+
 def test_asyncio(person: Person, place: Path, led: list[str]) -> None:
     """Many connections at a time, none of which blocks."""
     script = f"""

@@ -40,6 +40,13 @@ def test_a_mapped_address_is_the_ipv4_address_that_it_means() -> None:
     assert found.raw == inet6(MAPPED + bytes((10, 1, 2, 3)))
 
 
+@pytest.mark.parametrize("before", [bytes(12), bytes(8) + b"\xff\xff" + bytes(2)])
+def test_other_addresses_with_an_ipv4_address_in_them_are_none(before: bytes) -> None:
+    """RFC 4291, 2.5.5.1, and RFC 2765: to the kernel they are IPv6 addresses like any other."""
+    found = address_of(inet6(before + bytes((10, 1, 2, 3))), "connect")
+    assert (found.family, found.raw) == ("inet6", inet6(before + bytes((10, 1, 2, 3))))
+
+
 @pytest.mark.parametrize("operation", ["connect", "send"])
 def test_nowhere_is_the_loopback(operation: str) -> None:
     """ip(7): the kernel takes INADDR_ANY for the local host; what is decided on is what is used."""
