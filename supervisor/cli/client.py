@@ -30,7 +30,8 @@ def ask(args: argparse.Namespace, request: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to a request. SeccompdError where there is none, or it is an error."""
     for answer in stream(args, request):
         return answer
-    raise SeccompdError("the daemon has closed the connection")
+    hint = "--socket names its control.sock, and no other of its sockets"
+    raise SeccompdError("the daemon has closed the connection", hint=hint)
 
 
 def stream(args: argparse.Namespace, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -42,7 +43,7 @@ def stream(args: argparse.Namespace, request: Mapping[str, Any]) -> Iterator[dic
             sock.sendall(json.dumps(request).encode() + b"\n")
             with sock.makefile("rb") as lines:
                 for line in lines:
-                    answer: dict[str, Any] = json.loads(line)
+                    answer = _read(line, path)
                     if "error" in answer:
                         raise SeccompdError(str(answer["error"]))
                     yield answer
@@ -51,6 +52,16 @@ def stream(args: argparse.Namespace, request: Mapping[str, Any]) -> Iterator[dic
                 f"no daemon answers: {error.strerror or error}", where=str(path),
                 hint="is `seccompd serve` running? --socket names another one",
             ) from None
+
+
+def _read(line: bytes, path: Path) -> dict[str, Any]:
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise SeccompdError("what answers is no daemon of seccompd", where=str(path))
+    return answer
 
 
 def _default() -> Path:

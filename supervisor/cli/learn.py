@@ -64,6 +64,17 @@ def check_goal(out: str | None) -> None:
         raise UsageError(f"{out} exists", hint="give the name of a new file")
 
 
+def check_ready(out: str, merge: str | None) -> None:
+    """What would be no use to find out once the command has run. Raises SeccompdError."""
+    check_goal(out)
+    folder = os.path.dirname(out) or "."
+    if not os.access(folder, os.W_OK | os.X_OK):
+        why = "is not yours to write to" if os.path.isdir(folder) else "is no folder"
+        raise UsageError(f"{out}: {folder} {why}", hint="give the name of a file that can be made")
+    if merge:
+        _extended(merge)
+
+
 def learn(
     logs: Sequence[Path],
     out: str | None,
@@ -134,12 +145,16 @@ def _contents(base: str) -> dict[str, OpenRule]:
     }  # fmt: skip
 
 
-def _merge(name: str, learned: Learned, show: TextIO) -> str:
-    """The text of the policy `name` with what it does not grant yet; the difference is shown."""
+def _extended(name: str) -> tuple[Path, bytes, CompiledPolicy]:
     file = store.find(name)
     content = store.read(file, name if "/" in name else None)
+    return file, content, compile_policy(file, content, _TRAITS, FAMILIES)
+
+
+def _merge(name: str, learned: Learned, show: TextIO) -> str:
+    """The text of the policy `name` with what it does not grant yet; the difference is shown."""
+    file, content, first = _extended(name)
     old = content.decode("utf-8-sig")
-    first = compile_policy(file, content, _TRAITS, FAMILIES)
     missing = learned.missing(first)
     before = learned.beyond(first)
     for general in (True, False):

@@ -23,8 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the container is, as lxc-start -P says (%(default)s)",
     )
     parser.add_argument("--cookie", metavar="TEXT", help="what `match: {cookie: ...}` sees")
-    parser.add_argument("container", help="its name; LXC says it, and two words more")
-    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "container", metavar="CONTAINER", help="its name; LXC says it, and two words more"
+    )
+    parser.add_argument("rest", nargs="*", default=[], help=argparse.SUPPRESS)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -41,7 +43,15 @@ def main(args: argparse.Namespace) -> int:
             sock.send(announcement(announced))
             answer = sock.recv(4096)
         except OSError as error:
-            raise SeccompdError(f"no daemon hears: {error}", where=str(path)) from error
-    if not answer or "announced" not in json.loads(answer):
+            text = f"no daemon hears: {error.strerror or error}"
+            raise SeccompdError(text, where=str(path)) from error
+    if not _taken(answer):
         raise SeccompdError("the daemon does not take it; its log says why", where=str(path))
     return 0
+
+
+def _taken(answer: bytes) -> bool:
+    try:
+        return "announced" in json.loads(answer)
+    except (ValueError, TypeError, RecursionError):  # nothing, or somebody else's socket
+        return False

@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from supervisor.errors import SeccompdError
+from supervisor.errors import SeccompdError, UsageError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import lxc_profile, profile, store
 from supervisor.policy.compile import rules_of
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prints the profile."""
+    _check(args)
     file = store.find(args.policy)
     content = store.read(file, args.policy if "/" in args.policy else None)
     rules = rules_of(file, content, Traits(args.nodes), FAMILIES)
@@ -56,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     if base is not None:
         try:
             parsed = json.loads(base)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SeccompdError(f"not JSON: {error}", where=args.base) from None
         if not isinstance(parsed, dict):
             raise SeccompdError("not a seccomp profile", where=args.base)
@@ -70,6 +71,23 @@ def main(args: argparse.Namespace) -> int:
     json.dump(out, sys.stdout, indent=1)
     sys.stdout.write("\n")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises UsageError for options that would come to nothing, or to a profile of no use."""
+    if args.format == "lxc":
+        for option in ("listener", "metadata", "runtime"):
+            if getattr(args, option) is not None:
+                raise UsageError(
+                    f"profile: --{option} is for --format oci",
+                    hint="LXC has it in a container's own configuration: lxc.seccomp.notify.proxy "
+                    "and lxc.seccomp.notify.cookie",
+                )
+    elif args.listener is not None and not args.listener.startswith("/"):
+        raise UsageError(
+            f"profile: --listener {args.listener}: not an absolute path",
+            hint="a runtime looks for it from a folder of its own",
+        )
 
 
 def _listener() -> str:

@@ -109,7 +109,7 @@ def _learning(options: Options, out: str, merge: str | None) -> int:
     import sys
     import tempfile
 
-    from supervisor.cli.learn import check_goal, learn
+    from supervisor.cli.learn import check_ready, learn
     from supervisor.intake.command import run
 
     if options.audit is not None:
@@ -117,7 +117,7 @@ def _learning(options: Options, out: str, merge: str | None) -> int:
             "--learn keeps an audit log of its own",
             hint="with --audit FILE, `seccompd learn FILE --out OUT.yaml` makes a policy later",
         )
-    check_goal(out)
+    check_ready(out, merge)
     fd, log = tempfile.mkstemp(prefix="seccompd-learn-", suffix=".jsonl")
     os.close(fd)
     try:

@@ -8,7 +8,11 @@ import sys
 from typing import Any
 
 from supervisor.cli import client
+from supervisor.handlers.registry import FAMILIES
+from supervisor.kernel.syscalls import names
+from supervisor.model import Verdict
 from supervisor.observe.text import printable
+from supervisor.policy.values import near
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,12 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     client.add_arguments(parser)
     parser.add_argument("--container", metavar="ID", help="of this container alone")
     parser.add_argument(
-        "--syscall", action="append", metavar="NAME", help="of this call alone; more than once"
+        "--syscall", action="append", type=_call, metavar="NAME",
+        help="of this call, or family of calls, alone; more than once",
     )
     parser.add_argument(
-        "--verdict", action="append", metavar="VERDICT",
+        "--verdict", action="append", choices=[one.value for one in Verdict], metavar="VERDICT",
         help="with this verdict alone (emulate, continue, refuse, errno ...); more than once",
     )
+
+
+def _call(text: str) -> str:
+    """One that a record can be about; "syscall_0x..." is how those are named that no family has."""
+    known = {*names(), *FAMILIES}
+    if text not in known and not text.startswith("syscall_"):
+        raise argparse.ArgumentTypeError(f"no policy is about {text}" + near(text, sorted(known)))
+    return text
 
 
 def main(args: argparse.Namespace) -> int:

@@ -204,7 +204,7 @@ def load(file: Path | None, doors: tuple[str, ...]) -> Config:
         file = default_file()
         if not file.exists():
             return _config(None, {})
-    source = Source(str(file), store.read(file, str(file)))
+    source = Source(str(file), store.read(file, str(file), what="configuration"))
     if source.root.kind != "mapping":
         source.add(source.root.mark, "a configuration is a mapping of keys to values")
         source.fail()

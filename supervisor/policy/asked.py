@@ -121,10 +121,16 @@ class Asked:
         return OPERATIONS.get(self.spec.name) == "accept" and self.peer is None
 
     def told(self, caller: Mapping[str, Any]) -> Asked:
-        """The same, with more said of its caller: that beats what a record says."""
+        """The same, with more said of its caller: that beats what a record says. ValueError where
+        what is said means nothing, though no rule may ask for it.
+        """
         if not caller:
             return self
-        return replace(self, caller={**self.caller, **caller}, facts=None)
+        told = replace(self, caller={**self.caller, **caller}, facts=None)
+        told.known(Decision(Verdict.REFUSE, ""))
+        if "source" in caller:
+            _source(caller["source"])
+        return told
 
     def text(self) -> str:
         """The call as strace would write it, and who connects where that is known."""
@@ -166,7 +172,7 @@ class Asked:
             path,
             id_of(said, "uid") or 0,
             id_of(said, "gid") or 0,
-            _source(self.snapshot, settings, said) if isinstance(settings, MountSettings) else None,
+            _source_of(self, settings) if isinstance(settings, MountSettings) else None,
             path,
             id_of(said, "host_uid"),
             id_of(said, "host_gid"),
@@ -235,21 +241,22 @@ def _capabilities(value: object) -> Iterable[str]:
         yield str(name)
 
 
-def _source(
-    snapshot: Snapshot, settings: MountSettings, said: Mapping[str, Any]
-) -> Source | None:
+def _source_of(asked: Asked, settings: MountSettings) -> Source:
     """What the source of a mount really is; as it was written where nothing is said of it."""
-    text = snapshot.args[0]
-    if "source" not in said:
-        return Source(
-            "text" if settings.text else "image", text if isinstance(text, bytes) else b""
-        )
-    kind, _, rest = str(said["source"]).partition(" ")
+    if "source" in asked.caller:
+        return _source(asked.caller["source"])
+    text = asked.snapshot.args[0]
+    return Source("text" if settings.text else "image", text if isinstance(text, bytes) else b"")
+
+
+def _source(said: object) -> Source:
+    """A source as it is said. ValueError where it is none."""
+    kind, _, rest = str(said).partition(" ")
     if kind in ("image", "text"):
         return Source(kind, as_bytes(rest))
     numbers, _, name = rest.partition(" ")
     if kind != "device" or not re.fullmatch("[0-9]+:[0-9]+", numbers):
-        raise ValueError(f"a source is device MAJOR:MINOR NAME or image PATH: {said['source']!r}")
+        raise ValueError(f"a source is device MAJOR:MINOR NAME or image PATH: {said!r}")
     major, _, minor = numbers.partition(":")
     return Source(kind, as_bytes(name), (int(major), int(minor)))
 

@@ -69,6 +69,8 @@ def oci(
             _drop_x32(out)
     except (TypeError, KeyError, AttributeError) as error:
         raise PolicyError(f"the base is no seccomp profile: {error!r}") from None
+    if not isinstance(out.get("defaultAction"), str):
+        raise PolicyError("the base is no seccomp profile: it has no defaultAction")
     out["syscalls"] = entries
     return out
 

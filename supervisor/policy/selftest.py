@@ -108,7 +108,7 @@ def run(policy: Path, families: Mapping[str, FamilySpec]) -> Report:
             f"{policy.name} has no cases", where=str(cases),
             hint=f"write {cases.name} beside it, with `cases`: docs/policy-tools.md has the form",
         )
-    source = Source(str(cases), store.read(cases))
+    source = Source(str(cases), store.read(cases, what="cases"))
     source.fail()
     document = source.root.value()
     if not isinstance(document, dict) or not isinstance(document.get("cases"), list):
@@ -223,14 +223,14 @@ def _asked(
     if "call" not in case:
         return None
     try:
-        asked = _call(families, str(case["call"]), args, _ARCHES[arch]).told(caller)
+        asked = _call(families, str(case["call"]), args, _ARCHES[arch])
     except (TypeError, ValueError) as error:
         said = str(error)
         about = (key for key, value in args.items() if key in said or str(value) in said)
         mistakes.add(said, *_place(next(about, None)))
         return None
     try:
-        asked.known(Decision(Verdict.REFUSE, ""))  # what means nothing is said though nobody asks
+        return asked.told(caller)
     except (TypeError, ValueError) as error:
         mistakes.add(str(error), "caller")
     return asked

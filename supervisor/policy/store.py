@@ -82,10 +82,10 @@ def is_folder(word: str) -> bool:
     return os.path.isdir(word) and ("/" in word or word not in available())
 
 
-def read(file: Path, given: str | None = None) -> bytes:
+def read(file: Path, given: str | None = None, *, what: str = "policy") -> bytes:
     """The content of a policy file, at most SIZE_MAX + 1 bytes of it. Raises PolicyError.
 
-    `given` is how the user named it: errors repeat that.
+    `given` is how the user named it: errors repeat that. `what` is what else it may be.
     """
     where = given or str(file)
     try:
@@ -98,9 +98,9 @@ def read(file: Path, given: str | None = None) -> bytes:
     except (OSError, ValueError) as error:
         text = error.strerror if isinstance(error, OSError) else str(error)
         hint = None
-        if isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and what == "policy":
             hint = f"a name without a slash and .yaml is one of: {', '.join(sorted(available()))}."
-        raise PolicyError(f"cannot read the policy: {text}", where=where, hint=hint) from None
+        raise PolicyError(f"cannot read the {what}: {text}", where=where, hint=hint) from None
 
 
 def digest(content: bytes) -> str:

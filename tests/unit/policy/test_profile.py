@@ -209,6 +209,7 @@ def test_what_it_says_besides_rules() -> None:
         ({"syscalls": [{"names": ["mknod"], "action": "A", "args": [{"index": 1}]}]}, "arguments"),
         ({"syscalls": [{"action": "A"}]}, "no seccomp profile"),
         ({"syscalls": 5}, "no seccomp profile"),
+        ({}, "no defaultAction"),
     ],
 )
 def test_a_base_that_will_not_do(base: dict[str, Any], why: str) -> None:
