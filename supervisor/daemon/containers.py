@@ -236,6 +236,7 @@ class Containers:
             foreign=True,
             real_nodes=container.real_nodes,
             groups=target.groups,
+            heard=sorted(container.notified.calls) if container.notified is not None else (),
         )
         limits = limits_of(entry.policy.limits, self._config.session)
         keeper.limits = limits

@@ -20,7 +20,8 @@ class SessionConfig:
     foreign runtime cannot be asked. `sync_wake_up`, `pidfd_info`: kernel features to be used.
     `foreign`: the filter is a runtime's, and not the one that was compiled with the policy. Without
     `real_nodes` all that can be opened are mounted ones, which do not outlive the target. `groups`:
-    of all callers, outside, where the target's user namespace lets nobody change them.
+    of all callers, outside, where the target's user namespace lets nobody change them. `heard`: the
+    names of the calls that a foreign filter notifies, as far as somebody knows.
     """
 
     name: str
@@ -37,6 +38,7 @@ class SessionConfig:
     foreign: bool = False
     real_nodes: bool = True
     groups: Sequence[int] = ()
+    heard: Sequence[str] = ()
 
     def inner_root(self) -> tuple[int, int]:
         """The ids to take inside the target's user namespace: 0 where it has one."""
@@ -58,6 +60,7 @@ class SessionConfig:
             "foreign": self.foreign,
             "real_nodes": self.real_nodes,
             "groups": self.groups,
+            "heard": self.heard,
         }
 
     @classmethod
@@ -80,6 +83,7 @@ class SessionConfig:
             foreign=data["foreign"],
             real_nodes=data["real_nodes"],
             groups=data["groups"],
+            heard=data["heard"],
         )
 
 

@@ -5,7 +5,7 @@ A call that equals an earlier one to the bit gets the earlier decision without a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from errno import EFAULT, EINVAL
 from typing import Final
@@ -16,7 +16,7 @@ from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel import bpf, simulate
 from supervisor.kernel.shim import lib
-from supervisor.kernel.syscalls import CallSpec, as_filtered
+from supervisor.kernel.syscalls import NATIVE_ARCHES, CallSpec, as_filtered, numbers
 from supervisor.model import Arg, Decision, Facts, Outcome, Snapshot, Verdict
 from supervisor.plans import Plan
 from supervisor.policy.compiled import CompiledPolicy
@@ -27,6 +27,8 @@ OPEN: Final = "open"
 ACCEPT: Final = "accept"
 # A caller is given what it has once its call is answered: answer and descriptor are one.
 GIVES: Final = frozenset({OPEN, ACCEPT})
+# What a container does all the time, and is the kernel's where no rule is about it.
+_EVERYDAY: Final = ("node_files", "umounts", OPEN)
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
 _REFUSED_HERE = frozenset({_MOUNT, "connect", "bind", ACCEPT, OPEN})
 _LENGTH: Final = 4  # bytes of a string's length in a key
@@ -107,6 +109,19 @@ class Ruling:
         object.__setattr__(self, "refuses", not decision.verdict.grants and not decision.audit)
 
 
+# A filter cannot be changed: it still notifies what the first policy was to hear. To refuse that
+# would be the end of a container, which could open and remove no file any more.
+_LEFT: Final = Decision(Verdict.CONTINUE, "companion", "an earlier policy's: the kernel's now")
+
+
+def _left_over(heard: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Those among `heard` that a policy need not name, as (architecture, number)."""
+    names = {spec.name for family in _EVERYDAY for spec in FAMILIES[family].calls}
+    for name in names.intersection(heard):
+        for arch in NATIVE_ARCHES:
+            yield from ((arch, nr) for nr in numbers(name, arch))
+
+
 def _planned(ruling: Ruling, spec: CallSpec, snapshot: Snapshot) -> Ruling:
     """With the plan made, for this call and those that equal it."""
     try:
@@ -122,14 +137,15 @@ class Judge:
     `kernel_refuses`: the callers are outside the initial user namespace, so that the kernel itself
     refuses what a REFUSE is about, with the errno and the precedence that are its own. `foreign`:
     the filter is not ours, and may notify what ours would settle in the kernel: then that is the
-    decision.
+    decision. `heard`: calls that the filter notifies for the sake of an earlier policy.
     """
 
     def __init__(
         self, policy: CompiledPolicy, *, kernel_refuses: bool, foreign: bool = False,
-        limits: Limits = DEFAULT,
+        limits: Limits = DEFAULT, heard: Iterable[str] = (),
     ) -> None:
         self._policy = policy
+        self._left_over = frozenset(_left_over(heard)) if kernel_refuses else frozenset()
         self._foreign = foreign
         self._by_action: dict[int, Decision | None] = {}
         self.kernel_refuses = kernel_refuses
@@ -165,8 +181,9 @@ class Judge:
         know the next one that is like it."""
         spec = self.spec(snapshot)
         if spec is None:
-            decision = self._policy.unnamed(snapshot.arch, snapshot.nr)
-            return self._remember(key, Ruling(decision, None, reply_to(decision)))
+            left = (snapshot.arch, snapshot.nr) in self._left_over
+            decision = _LEFT if left else self._policy.unnamed(snapshot.arch, snapshot.nr)
+            return self._remember(key, Ruling(decision, None, reply_to(decision), companion=left))
         if self._foreign and (settled := self._settled(snapshot)) is not None:
             return self._remember(key, self._ruling(settled, spec))
         if head and sum(param.kind.is_string for param in spec.params) == 1:

@@ -122,7 +122,8 @@ class _Container:
         )
         self._actor = Actors(paths, policy, limits, config.name)
         self._judge = Judge(
-            policy, kernel_refuses=in_own_userns, foreign=config.foreign, limits=limits
+            policy, kernel_refuses=in_own_userns, foreign=config.foreign, limits=limits,
+            heard=config.heard,
         )
 
     async def run(self, message: bytes, fds: list[int]) -> None:

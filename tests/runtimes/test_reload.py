@@ -23,6 +23,7 @@ syscalls:
 """
 MORE = POLICY.replace('"null"', '"null", zero')
 LESS = POLICY.replace('"null"', "full")
+NOTHING = "version: 1\nmatch: {door: oci}\nsyscalls: {}\n"
 
 place = a_place(0o755, scope="module")
 
@@ -62,6 +63,12 @@ def test_other_devices_at_once(daemon: Daemon, box: Bundle) -> None:
     wait_for(lambda: len(daemon.ours("make")), lambda count: count == 2, 40)
     assert not makers & set(daemon.ours("make"))
     assert box.exec(name, "mknod /dev/d c 1 7").returncode == 0
+    # the filter notifies unlink and rename for good, of which this policy has no need
+    policy.write_text(NOTHING)
+    assert daemon.command("reload").returncode == 0
+    script = "cd /tmp && echo >f && mv f g && rm g && ls && mknod /dev/e c 1 7"
+    done = box.exec(name, script)
+    assert (done.stdout, done.stderr) == ("", "mknod: /dev/e: Operation not permitted\n")
     box.delete(name)
     wait_for(lambda: daemon.ours("make"), lambda found: not found)
     policy.write_text(POLICY)

@@ -10,9 +10,9 @@ import pytest
 from supervisor.engine.decide import Judge, reply_to
 from supervisor.engine.limits import Limits
 from supervisor.engine.snapshot import PROCEED
-from supervisor.kernel.syscalls import X86_64, number
+from supervisor.kernel.syscalls import NATIVE_ARCHES, X86_64, number, numbers
 from supervisor.model import Decision, Facts, Snapshot, Verdict
-from tests.support.policies import BLOCK, CHAR, call, device, mknod
+from tests.support.policies import BLOCK, CHAR, call, device, mknod, policy
 
 NULL = '{devices: ["null"], do: emulate}'
 LOOP = "{devices: [loop0], do: {errno: EBUSY}}"
@@ -126,3 +126,20 @@ def test_the_memory_is_bounded() -> None:
         found.rule(name, call(b"/srv/full", dev=device(1, 7)), head)
         assert len(found._narrowed) <= 8
     assert name in found.memo
+
+
+@pytest.mark.parametrize("arch", NATIVE_ARCHES)
+def test_what_an_earlier_policy_was_to_hear(arch: int) -> None:
+    """What a container cannot do without goes on; what policies name is refused, as ever."""
+    nothing = policy("version: 1\nsyscalls: {}\n")
+    heard = ["unlink", "rename", "umount2", "openat", "mknod", "mount", "connect", "ioctl"]
+    calls = {name: nr for name in [*heard, "chmod", "link"] for nr in numbers(name, arch)}
+    for kernel_refuses in (True, False):
+        asked = Judge(nothing, kernel_refuses=kernel_refuses, foreign=True, heard=heard)
+        replies = {
+            name: asked.rule(name.encode(), Snapshot(1, 1, arch, nr, 0, name, ())).reply
+            for name, nr in calls.items()
+        }
+        goes_on = {name for name, reply in replies.items() if reply == PROCEED}
+        assert goes_on == ({"unlink", "rename", "umount2", "openat"} if kernel_refuses else set())
+        assert set(replies.values()) <= {PROCEED, (0, -EPERM, 0)}
