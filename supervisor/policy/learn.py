@@ -239,7 +239,7 @@ def _granting(
 ) -> str | None:
     for general in (True, False):
         rules = rules_for(learned.granted.values(), families, general=general)
-        body = _body(rules, name)
+        body = _body(rules, name, mounts=learned.left_mounts)
         try:
             policy = compile_policy(Path("learned.yaml"), body.encode(), traits, families)
         except PolicyError:
@@ -311,11 +311,15 @@ def _listed(title: str, calls: Counted, why: Mapping[str, object]) -> list[str]:
     return lines
 
 
-def _body(rules: Rules, name: str) -> str:
+def _body(rules: Rules, name: str, *, mounts: bool) -> str:
     lines = ["version: 1", f"name: {write.quoted(name)}"]
     lines.append("description: learned, to be read before it is used")
-    lines.append("syscalls:" if rules else "syscalls: {}")
+    families = []
     for family, some in rules.items():
-        lines += write.section("  ", family, some)
-    lines += [f"  {family}: []" for family in beside(rules)]
+        families += write.section("  ", family, some)
+    families += [f"  {family}: []" for family in beside(rules)]
+    if mounts and "mount" not in rules:
+        # The filter of a container that runs notifies them still: refused without this line.
+        families.append("  mount: {otherwise: kernel}")
+    lines += ["syscalls:", *families] if families else ["syscalls: {}"]
     return "\n".join(lines) + "\n"

@@ -99,7 +99,7 @@ def _lends(given: Mapping[str, Any]) -> str:
 class Learned:
     """What was found in the records: calls to be granted, and with counts calls that were refused,
     that were granted and failed all the same, that were left to the kernel, and that were granted
-    but nobody wrote down where they led.
+    but nobody wrote down where they led. `left_mounts`: some mounts were left to the kernel.
     """
 
     granted: dict[str, Asked] = field(default_factory=dict)
@@ -107,11 +107,13 @@ class Learned:
     failed: Counted = field(default_factory=dict)
     left: Counted = field(default_factory=dict)
     unknown: Counted = field(default_factory=dict)
+    left_mounts: bool = False
     calls: int = 0
 
     def add(self, asked: Asked, weight: int) -> None:
         """One recorded decision. PolicyError where there are too many different ones."""
         record = asked.recorded or {}
+        self.left_mounts |= asked.spec.family == "mount" and record.get("verdict") == "continue"
         often = record.get("rule") == "filter" or asked.spec.family not in LEARNED - {"open"}
         if often and record.get("verdict") == "continue":
             return  # a filter of ours would not have notified it; of the others there are many

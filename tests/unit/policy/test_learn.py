@@ -541,6 +541,15 @@ def test_mounts(tmp_path: Path) -> None:
     assert all(grants(text, record) for record in records[:3])
 
 
+def test_mounts_that_were_left_to_the_kernel_stay_so(tmp_path: Path) -> None:
+    """A container that runs has a filter that notifies them for good."""
+    left = mount(b"none", b"/m", "tmpfs", verdict="continue")
+    text = learned(tmp_path, left, node(b"/dev/null", 0x103))
+    assert decided(policy(text), left).verdict is Verdict.CONTINUE
+    assert "  mount: {otherwise: kernel}\n" in text
+    assert "mount:" not in learned(tmp_path, left | {"verdict": "refuse", "errno": "EPERM"})
+
+
 @pytest.mark.parametrize("data", ["rw", "bind,nosuid", "remount", "*,$x,[a]", "ro,defaults,}: #"])
 def test_options_of_a_text_are_no_flags(tmp_path: Path, data: str) -> None:
     """What stands in a mount's text may be spelled as a flag is, or as another call."""
