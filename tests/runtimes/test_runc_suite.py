@@ -1,5 +1,5 @@
 """What runc's own integration suite asks of an agent (tests/integration/seccomp-notify.bats there),
-as far as a policy can say it: nothing makes directories.
+as far as a policy can say it: no family makes directories, so that one is the kernel's or refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ otherwise: kernel
 syscalls:
   open: {otherwise: kernel}
 """
-READ, CLOSE, EXECVE = 0, 3, 59
+READ, CLOSE, EXECVE, MKDIR = 0, 3, 59, 83
 IMPORTANT = ["execve", "openat", "open", "read", "close"]
 CHMOD = [{"names": ["chmod", "fchmod", "fchmodat"], "action": "SCMP_ACT_NOTIFY"}]
 
@@ -72,7 +72,7 @@ def test_it_lets_calls_go_on(
     daemon: Daemon, place: Path, runtime: str, no_new_privileges: bool
 ) -> None:
     """The runtime's own, a hook's below the filter, and the container's, in run and in exec."""
-    notify = [{"names": IMPORTANT, "action": "SCMP_ACT_NOTIFY"}]
+    notify = [{"names": [*IMPORTANT, "mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]
     seccomp = profile(daemon.socket, notify, "lets-go")
     with bundle(place, seccomp, runtime=runtime) as box:
         box.config["process"]["noNewPrivileges"] = no_new_privileges
@@ -82,21 +82,25 @@ def test_it_lets_calls_go_on(
         done = box.run("head -n 1 /etc/a && /bin/true && cat /tmp/hook")
         assert done.stdout == "read\nread\n", f"{done} {daemon.log()}"
         name = box.start()
-        done = box.exec(name, "cat /etc/a")
-        assert done.stdout == "read\n", f"{done} {daemon.log()}"
+        done = box.exec(name, "cat /etc/a && mkdir /tmp/d && ls /tmp")
+        assert done.stdout == "read\nd\n", f"{done} {daemon.log()}"
         sessions = {f"oci:{name}" for name in box.ids}
     records = [
         one for one in daemon.all_records() if one.get("session") in sessions and "verdict" in one
     ]
     by_rule = {one["syscall"] for one in records if one["rule"] == "lets-go.yaml:4"}
-    assert by_rule == {f"syscall_{nr:#x}" for nr in (READ, CLOSE, EXECVE)}
+    assert by_rule == {f"syscall_{nr:#x}" for nr in (READ, CLOSE, EXECVE, MKDIR)}
     assert {one["verdict"] for one in records} == {"continue"}
 
 
 def test_it_refuses_what_no_policy_lets_go(daemon: Daemon, place: Path, runtime: str) -> None:
-    notify = [{"names": ["readlink", "readlinkat"], "action": "SCMP_ACT_NOTIFY"}]
+    names = ["readlink", "readlinkat", "mkdir", "mkdirat"]
+    notify = [{"names": names, "action": "SCMP_ACT_NOTIFY"}]
     with bundle(place, profile(daemon.socket, notify), runtime=runtime) as box:
-        assert "No medium found" in box.run("readlink -v /bin/sh; ls -l /bin/sh").stderr
+        done = box.run("readlink -v /bin/sh; ls -l /bin/sh; mkdir /tmp/d; ls -d /tmp/d")
+        assert "No medium found" in done.stderr
+        assert "can't create directory '/tmp/d': No medium found" in done.stderr
+        assert done.stdout.count("/tmp/d") == 0
 
 
 def test_an_errno_of_its_choice(daemon: Daemon, place: Path, runtime: str) -> None:
