@@ -29,9 +29,8 @@ EXT2 = {"fstype": "ext2", "force": 0}
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    if os.geteuid():
-        pytest.skip("needs root")
+def place(root: Person) -> Iterator[Path]:
+    assert root.name is None
     with scratch(0o755) as folder:
         os.chown(folder, START, START)
         (folder / "mp").mkdir()

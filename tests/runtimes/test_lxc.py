@@ -19,13 +19,13 @@ import pytest
 from tests.live.test_mount_kernel import make_image
 from tests.support.daemon import Daemon, serving
 from tests.support.inside import in_mknod, wait_for
-from tests.support.lxc import FIRST_ID, Lxc, there
+from tests.support.lxc import FIRST_ID, Lxc
 from tests.support.mounting import loops
 from tests.support.people import Person, python
 from tests.support.program import seccompd
 from tests.support.scratch import a_place, compile_c, scratch
 
-pytestmark = pytest.mark.skipif(bool(there()), reason="no LXC, or not root")
+pytestmark = pytest.mark.needs("lxc-start", "lxc-attach")
 
 POLICY = """
 version: 1

@@ -17,7 +17,7 @@ from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.scratch import scratch
 
-pytestmark = pytest.mark.skipif(not SYSTEMD.exists(), reason="no systemd")
+pytestmark = pytest.mark.needs(str(SYSTEMD))
 
 PYTHON = os.path.realpath(sys.executable)
 # A caller, and its hand-over: in the pid namespace of the daemon.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.bundles import box_of
@@ -97,10 +95,3 @@ class Lxc:
         """Ends all that still run."""
         for name in list(self.names):
             self.stop(name)
-
-
-def there() -> Sequence[str]:
-    """What is missing to run LXC: nothing, normally."""
-    return [name for name in ("lxc-start", "lxc-attach") if shutil.which(name) is None] + (
-        [] if os.geteuid() == 0 else ["root"]
-    )
