@@ -135,7 +135,8 @@ def test_what_was_lent_and_who_does_not_wait(person: Person, place: Path) -> Non
 
 def test_a_policy_that_cannot_be_written_leaves_the_records(person: Person, place: Path) -> None:
     out = place / "gone" / "out.yaml"
-    (place / "gone").mkdir(mode=0o777)
+    (place / "gone").mkdir()
+    (place / "gone").chmod(0o777)
     script = f"mknod {person.given(place)}/null c 1 3; rmdir {place}/gone; exit 7"
     done = run(person, "sh", "-c", script, options=["--learn", str(out)])
     assert done.returncode == 7, done.stderr

@@ -543,7 +543,7 @@ def test_mounts(tmp_path: Path) -> None:
 
 def test_mounts_that_were_left_to_the_kernel_stay_so(tmp_path: Path) -> None:
     """A container that runs has a filter that notifies them for good."""
-    left = mount(b"none", b"/m", "tmpfs", verdict="continue")
+    left = mount(b"/s", b"/m", "tmpfs", verdict="continue")
     text = learned(tmp_path, left, node(b"/dev/null", 0x103))
     assert decided(policy(text), left).verdict is Verdict.CONTINUE
     assert "  mount: {otherwise: kernel}\n" in text
