@@ -91,14 +91,15 @@ static int give_again(struct sd_receiver *receiver, const struct sd_call *call,
 	return 1;
 }
 
-static int run_again(struct sd_receiver *receiver, struct sd_call *call, struct sd_socket *errand)
+static int run_again(struct sd_receiver *receiver, struct sd_call *call, struct sd_socket *errand,
+		     int others_wait)
 {
 	if (receiver->proxy >= 0)
 		return 0; /* its client has the answer to give */
 	errand->listener = receiver->listener;
 	errand->id = call->id;
 	errand->tid = call->tid;
-	enum sd_errand_end end = sd_errand_run(errand, &receiver->patience.there);
+	enum sd_errand_end end = sd_errand_run(errand, others_wait, &receiver->patience.there);
 	call->begun = end == SD_ERRAND_BEGUN;
 	if (end == SD_ERRAND_DONE) {
 		receiver->outstanding = 0;
@@ -108,7 +109,7 @@ static int run_again(struct sd_receiver *receiver, struct sd_call *call, struct 
 }
 
 /* Whether what was read was its caller's, the answer says itself: nobody gets it where that one has gone. */
-int sd_answer_again(struct sd_receiver *receiver, struct sd_call *call)
+int sd_answer_again(struct sd_receiver *receiver, struct sd_call *call, int others_wait)
 {
 	const struct sd_reply *reply =
 		sd_settled_find(&receiver->settled, call->key, (size_t)call->key_length);
@@ -117,7 +118,7 @@ int sd_answer_again(struct sd_receiver *receiver, struct sd_call *call)
 	if (reply->gift)
 		return give_again(receiver, call, reply->gift);
 	if (reply->errand)
-		return run_again(receiver, call, reply->errand);
+		return run_again(receiver, call, reply->errand, others_wait);
 	/* that the caller has gone is routine; any other error would be here again with the next one */
 	sd_answer_last(receiver, reply->value, reply->error, reply->proceed);
 	receiver->watch->refused += reply->refuses != 0;

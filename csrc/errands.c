@@ -16,20 +16,52 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINGER_US = 300 };
+enum {
+	LINGER_US = 300, /* while somebody else waits */
+	ALONE_US = 1000, /* while nobody does: a timer that goes off takes as long as a connect */
+};
 
 static int porter = -1;
 static struct sd_desk *desk; /* of that one */
 static uint32_t kept_tid;    /* whose table it can take descriptors from; 0: nobody's */
 static int kept_listener;
 /* Not the receiver's, which is set for as long as nobody calls: others wait meanwhile. */
-static struct sd_patience waiting = {.timer = -1};
+static struct sd_patience linger = {.timer = -1}, alone = {.timer = -1};
+/* The call that the porter was asked for last: it says that it answers before it does. */
+static struct {
+	uint64_t id;
+	int listener, on_error;
+} last;
+
+static void refuse_last(void)
+{
+	struct seccomp_notif_resp answer = {.id = last.id, .error = -last.on_error};
+	if (last.id)
+		sd_send_answer(last.listener, &answer); /* nobody gets it who has the porter's */
+	last.id = 0;
+}
+
+/* The porter has something to say, which is that it has not answered; or it has gone. */
+static void hear(void)
+{
+	struct sd_errand_done done;
+	if (recv(porter, &done, sizeof done, MSG_DONTWAIT) == (ssize_t)sizeof done)
+		return;
+	porter = -1;
+}
 
 void sd_errands_by(int sock, uint32_t number)
 {
+	struct pollfd end = {porter, POLLIN, 0};
+	if (porter >= 0) {
+		if (poll(&end, 1, 0) > 0)
+			refuse_last();
+		sd_desk_set(desk, SD_DESK_SESSIONS); /* it goes back to its socket */
+	}
 	desk = sd_desk(number);
 	porter = desk ? sock : -1;
 	kept_tid = 0;
+	last.id = 0;
 }
 
 int sd_errands_porter(void)
@@ -37,62 +69,97 @@ int sd_errands_porter(void)
 	return porter;
 }
 
-/* The porter has something to say, which is that it has not answered; or it has gone. */
-static void hear(void)
-{
-	struct sd_errand_done done;
-	if (recv(porter, &done, sizeof done, MSG_DONTWAIT) != (ssize_t)sizeof done)
-		porter = -1;
-}
-
+/* It is not done, or the porter was quicker. */
 static enum sd_errand_end give_up(void)
 {
-	return sd_desk_change(desk, SD_DESK_PORTERS, SD_DESK_SESSIONS) ? SD_ERRAND_BEGUN
-								     : SD_ERRAND_DONE;
+	sd_desk_change(desk, SD_DESK_PORTERS, SD_DESK_SESSIONS);
+	return sd_desk_is(desk, SD_DESK_ANSWERED) ? SD_ERRAND_DONE : SD_ERRAND_BEGUN;
 }
 
-static enum sd_errand_end wait_for_porter(int listener, int *there)
+static int begin_span(struct sd_patience *patience)
 {
-	struct pollfd polled[] = {{porter, POLLIN, 0}, {waiting.timer, POLLIN, 0}, {listener, POLLIN, 0}};
+	return sd_patience_arm(patience, patience == &linger ? LINGER_US : ALONE_US);
+}
+
+static enum sd_errand_end wait_for_porter(int listener, struct sd_patience *patience, int *there)
+{
+	struct pollfd polled[] = {{porter, POLLIN, 0}, {patience->timer, POLLIN, 0}, {listener, POLLIN, 0}};
 	nfds_t count = 3;
 	for (int spans = 0;;) {
-		if (!waiting.armed && (spans++ || sd_patience_arm(&waiting, LINGER_US)))
+		if (!patience->armed && (spans++ || begin_span(patience)))
 			return give_up();
 		if (poll(polled, count, -1) < 0 && errno != EINTR)
 			return give_up();
 		*there |= count == 3 && polled[2].revents == POLLIN;
-		if (sd_desk_is(desk, SD_DESK_ANSWERED))
-			return SD_ERRAND_DONE;
 		if (polled[0].revents) {
 			hear();
-			return give_up() == SD_ERRAND_DONE && sd_desk_is(desk, SD_DESK_ANSWERED)
-				       ? SD_ERRAND_DONE : SD_ERRAND_NOT;
+			return give_up() == SD_ERRAND_DONE ? SD_ERRAND_DONE : SD_ERRAND_NOT;
 		}
+		if (sd_desk_is(desk, SD_DESK_ANSWERED))
+			return SD_ERRAND_DONE;
 		if (polled[1].revents)
-			waiting.armed = 0;
-		if (polled[2].revents)
-			count = 2; /* the next call has to wait: this one is not done */
+			patience->armed = 0;
+		if (count == 3 && polled[2].revents) { /* the next call has to wait: this one is not done */
+			count = 2;
+			patience = &linger;
+			polled[1].fd = patience->timer;
+		}
 	}
 }
 
-enum sd_errand_end sd_errand_run(struct sd_socket *call, int *there)
+static int have_timers(void)
 {
-	if (porter < 0 || (waiting.timer < 0 && (waiting.timer = sd_deadline_timer()) < 0))
+	if (linger.timer < 0)
+		linger.timer = sd_deadline_timer();
+	if (alone.timer < 0)
+		alone.timer = sd_deadline_timer();
+	return linger.timer >= 0 && alone.timer >= 0;
+}
+
+static int ask(const struct sd_socket *call)
+{
+	int same = kept_tid == call->tid && kept_listener == call->listener;
+	kept_tid = 0;
+	if (same) {
+		sd_socket_ask_at(call, desk);
+		return 0;
+	}
+	sd_desk_set(desk, SD_DESK_PORTERS);
+	return sd_socket_ask(call, porter, call->by_thread ? SD_KEEP : SD_KEEP_NOT);
+}
+
+static void remember(const struct sd_socket *call)
+{
+	kept_tid = call->by_thread ? call->tid : 0;
+	kept_listener = call->listener;
+	last.id = call->id;
+	last.listener = call->listener;
+	last.on_error = call->on_error;
+}
+
+enum sd_errand_end sd_errand_run(struct sd_socket *call, int others_wait, int *there)
+{
+	if (porter < 0 || !have_timers())
 		return SD_ERRAND_NOT;
 	sd_desk_bind(desk, (uint32_t)sched_getcpu());
-	sd_desk_set(desk, SD_DESK_PORTERS);
-	int same = kept_tid == call->tid && kept_listener == call->listener;
-	enum sd_kept keep = !call->by_thread ? SD_KEEP_NOT : same ? SD_KEEP_USED : SD_KEEP;
-	int error = sd_socket_ask(call, porter, keep);
-	enum sd_errand_end end = error ? SD_ERRAND_NOT : wait_for_porter(call->listener, there);
-	kept_tid = end == SD_ERRAND_DONE && keep ? call->tid : 0;
-	kept_listener = call->listener;
+	int error = ask(call);
 	if (error) {
 		sd_desk_set(desk, SD_DESK_SESSIONS);
-		porter = error == -EPIPE ? -1 : porter;
-	} else if (end == SD_ERRAND_BEGUN) {
-		porter = -1; /* it is busy; who goes on with the call has it */
+		if (error == -EPIPE) {
+			refuse_last();
+			porter = -1;
+		}
+		return SD_ERRAND_NOT;
 	}
+	enum sd_errand_end end = wait_for_porter(call->listener, others_wait ? &linger : &alone, there);
+	if (porter < 0)
+		refuse_last();
+	if (end == SD_ERRAND_DONE)
+		remember(call);
+	if (porter < 0)
+		refuse_last();
+	if (end == SD_ERRAND_BEGUN)
+		porter = -1; /* it is busy; who goes on with the call has it */
 	return end;
 }
 

@@ -157,7 +157,7 @@ static int64_t fits(struct sd_errand *errand, struct sd_hold *hold, struct sd_er
 	if (errand->flags & SD_SOCKET_CUT && done->type != SOCK_STREAM)
 		return refuse(done, -EMSGSIZE, SD_SOCKET_LONG);
 	if (done->domain == AF_NETLINK &&
-	    !sd_netlink_only_asks(protocol, errand->more + errand->control_length,
+	    !sd_netlink_only_asks(protocol, hold->more + errand->control_length,
 				  (size_t)errand->payload_length))
 		/* as for everybody in a container, who then knows that nobody audits there */
 		return refuse(done, protocol == NETLINK_AUDIT ? -ECONNREFUSED : -EPERM,
@@ -227,7 +227,7 @@ static int64_t call(struct sd_errand *errand, struct sd_hold *hold, int path, st
 		return sd_connect(errand, sock, address, length);
 	if (errand->op == SD_SOCKET_BIND)
 		return bind(sock, address, length) ? -errno : 0;
-	struct iovec data = {errand->more + errand->control_length, (size_t)errand->payload_length};
+	struct iovec data = {hold->more + errand->control_length, (size_t)errand->payload_length};
 	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
 	if (!(errand->flags & SD_SOCKET_NO_ADDRESS)) {
 		message.msg_name = address;
@@ -236,7 +236,7 @@ static int64_t call(struct sd_errand *errand, struct sd_hold *hold, int path, st
 	if (done->domain == AF_UNIX)
 		return sd_send_unix(errand, &message, hold, done);
 	if (errand->control_length && done->domain != AF_NETLINK) {
-		message.msg_control = errand->more;
+		message.msg_control = hold->more;
 		message.msg_controllen = (size_t)errand->control_length;
 	}
 	ssize_t sent = sendmsg(sock, &message, errand->call_flags | MSG_NOSIGNAL);
@@ -248,13 +248,13 @@ static int is_whole(const struct sd_errand *errand, size_t size, size_t fds)
 {
 	size_t needed = 2 + (errand->flags & SD_SOCKET_AS_CALLER ? 1 : 0) + (errand->with_path ? 1 : 0) +
 			(errand->flags & SD_SOCKET_WATCHED ? 1 : 0);
-	return size >= offsetof(struct sd_errand, more) && fds == needed &&
+	return size >= sizeof *errand && fds == needed &&
 	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_ACCEPT &&
 	       (errand->op != SD_SOCKET_ACCEPT || errand->flags & SD_SOCKET_AS_CALLER) &&
 	       errand->set_count <= SD_MOST_SET && errand->control_length >= 0 && errand->control_length <= SD_CONTROL_MAX &&
 	       errand->payload_length >= 0 && errand->payload_length <= SD_PAYLOAD_MAX &&
 	       errand->address_length >= 0 && errand->address_length <= SD_ADDRESS_MAX &&
-	       size == offsetof(struct sd_errand, more) + (size_t)errand->control_length +
+	       size == sizeof *errand + (size_t)errand->control_length +
 			       (size_t)errand->payload_length;
 }
 
@@ -349,10 +349,13 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 	return call(errand, hold, -1, done);
 }
 
-int sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
-		struct sd_desk *desk, struct sd_errand_done *done)
+int sd_porter_call(struct sd_parcel *parcel, size_t size, const int *fds, size_t count,
+		   struct sd_desk *desk, struct sd_errand_done *done)
 {
-	struct sd_hold hold = {.sock = -1, .another = {.sock = -1, .net_ns = -1}};
+	struct sd_errand *errand = &parcel->errand;
+	struct sd_hold hold = {
+		.sock = -1, .more = parcel->more, .another = {.sock = -1, .net_ns = -1},
+	};
 	memset(done, 0, sizeof *done);
 	done->taken = -1;
 	if (!is_whole(errand, size, count)) {

@@ -21,10 +21,10 @@ int64_t sd_take_control(const struct sd_errand *errand, const int *fds, struct s
 	size_t at = 0, size = (size_t)errand->control_length;
 	while (size - at >= sizeof(struct cmsghdr)) {
 		struct cmsghdr head;
-		memcpy(&head, errand->more + at, sizeof head);
+		memcpy(&head, hold->more + at, sizeof head);
 		if (head.cmsg_len < sizeof head || head.cmsg_len > size - at)
 			return refuse(done, -EINVAL, SD_SOCKET_CONTROL);
-		const char *data = errand->more + at + CMSG_LEN(0);
+		const char *data = hold->more + at + CMSG_LEN(0);
 		size_t length = head.cmsg_len - CMSG_LEN(0);
 		if (head.cmsg_level == SOL_SOCKET && head.cmsg_type == SCM_RIGHTS) {
 			for (; length >= sizeof(int); length -= sizeof(int), data += sizeof(int)) {

@@ -10,6 +10,7 @@
 #include "receiver.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -34,10 +35,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- threads ---- */
 
-static ssize_t receive(int sock, struct sd_errand *errand, int *fds, size_t *count)
+static ssize_t receive(int sock, struct sd_parcel *parcel, int *fds, size_t *count)
 {
 	char control[CMSG_SPACE(sizeof(int) * SD_PORTER_FDS)];
-	struct iovec io = {errand, sizeof *errand};
+	struct iovec io = {parcel, sizeof *parcel};
 	struct msghdr message = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = control,
 				 .msg_controllen = sizeof control};
 	ssize_t got;
@@ -67,6 +68,24 @@ void sd_desk_bind(struct sd_desk *desk, uint32_t cpu)
 	CPU_SET(cpu, &only);
 	if (!sched_setaffinity((pid_t)desk->tid, sizeof only, &only))
 		desk->cpu = cpu + 1;
+}
+
+void sd_desk_set(struct sd_desk *desk, uint32_t state)
+{
+	uint32_t before = __atomic_exchange_n(&desk->state, state, __ATOMIC_ACQ_REL);
+	if (before == SD_DESK_ANSWERED)
+		syscall(SYS_futex, &desk->state, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+int sd_desk_wait(struct sd_desk *desk, struct sd_errand *errand)
+{
+	while (sd_desk_is(desk, SD_DESK_ANSWERED))
+		syscall(SYS_futex, &desk->state, FUTEX_WAIT, SD_DESK_ANSWERED, NULL, NULL, 0);
+	/* whoever answers: a session that has given up waiting has the result told */
+	if (!__atomic_exchange_n(&desk->told, 0, __ATOMIC_ACQUIRE))
+		return 0;
+	*errand = desk->errand;
+	return 1;
 }
 
 int sd_desk_answer(struct sd_desk *desk, uint64_t id, int listener, const struct sd_errand_done *done)
@@ -110,33 +129,40 @@ static void *serve(void *which)
 {
 	struct porter *porter = which;
 	struct sd_desk *desk = sd_desk((uint32_t)(porter - porters));
-	struct sd_errand *errand = malloc(sizeof *errand);
-	int fds[SD_PORTER_FDS], kept[2] = {-1, -1}, sock = porter->sock;
+	struct sd_parcel *parcel = malloc(sizeof *parcel);
+	int fds[SD_PORTER_FDS], kept[2] = {-1, -1}, sock = porter->sock, answered = 0;
 	size_t count;
-	ssize_t got;
 	int error;
-	desk->cpu = 0;
+	desk->cpu = desk->told = 0;
 	desk->tid = (uint32_t)syscall(SYS_gettid);
-	while (errand && (got = receive(sock, errand, fds, &count)) > 0) {
-		sd_desk_bind(desk, errand->cpu);
+	while (parcel) {
+		struct sd_errand *errand = &parcel->errand;
 		struct sd_errand_done done;
+		ssize_t got = sizeof *errand;
+		count = 0;
+		if (!answered || !sd_desk_wait(desk, errand))
+			got = receive(sock, parcel, fds, &count);
+		if (got <= 0)
+			break;
+		sd_desk_bind(desk, errand->cpu);
 		/* fewer came along where there was no room for them */
 		int keep = errand->kept == SD_KEEP && count == 2;
 		if (keep) {
 			close_all(kept, 2);
 			memcpy(kept, fds, sizeof kept);
 		} else if (errand->kept == SD_KEEP_USED) {
+			close_all(fds, count);
 			memcpy(fds, kept, sizeof kept);
 			count = 2;
 		}
-		int answered = sd_porter_call(errand, (size_t)got, fds, count, desk, &done);
+		answered = sd_porter_call(parcel, (size_t)got, fds, count, desk, &done);
 		if (!keep && errand->kept != SD_KEEP_USED)
 			close_all(fds, count);
 		if (!answered && (error = tell(sock, &done)) < 0 && error != -EINTR)
 			break;
 	}
 	close_all(kept, 2);
-	free(errand);
+	free(parcel);
 	pthread_mutex_lock(&lock);
 	close(sock);
 	porter->used = 0;

@@ -9,20 +9,6 @@
 
 enum { SD_PORTER_FDS = 5, SD_RIGHTS_MAX = 240 };
 
-/* What a porter and its session share besides their socket. */
-struct sd_desk {
-	uint32_t state; /* enum sd_desk_state */
-	uint32_t tid;   /* of the porter's thread */
-	uint32_t cpu;   /* where it runs, and nowhere else; + 1: 0 is anywhere */
-	uint32_t reserved[13]; /* a cache line each */
-};
-
-enum sd_desk_state { /* who answers the call that the porter makes */
-	SD_DESK_SESSIONS = 0, /* the session, once the porter has told it the result */
-	SD_DESK_PORTERS,      /* the porter, if it still is so when it has the result */
-	SD_DESK_ANSWERED,     /* the porter has; the session is told nothing */
-};
-
 struct sd_errand { /* [pidfd, listener], and where they come along: task, path, watch */
 	uint32_t op, cpu, flags, set_count;
 	int32_t number, call_flags, address_length;
@@ -33,13 +19,32 @@ struct sd_errand { /* [pidfd, listener], and where they come along: task, path, 
 	uint64_t id, mark, network;
 	struct sd_set_option set[SD_MOST_SET];
 	char address[SD_ADDRESS_MAX];
+};
+
+struct sd_parcel { /* what is sent to a porter */
+	struct sd_errand errand;
 	char more[SD_CONTROL_MAX + SD_PAYLOAD_MAX]; /* control messages, then the data */
+};
+
+/* What a porter and its session share besides their socket. */
+struct sd_desk {
+	_Alignas(64) uint32_t state; /* enum sd_desk_state; who has answered sleeps on it */
+	uint32_t tid;  /* of the porter's thread */
+	uint32_t cpu;  /* where it runs, and nowhere else; + 1: 0 is anywhere */
+	uint32_t told; /* what is next is `errand`; the porter sets it back when it takes that */
+	struct sd_errand errand;
+};
+
+enum sd_desk_state { /* who answers the call that the porter makes */
+	SD_DESK_SESSIONS = 0, /* the session, once the porter has told it the result */
+	SD_DESK_PORTERS,      /* the porter, if it still is so when it has the result */
+	SD_DESK_ANSWERED,     /* the porter has, or does so now; the session is told nothing */
 };
 
 enum sd_kept {
 	SD_KEEP_NOT = 0,
 	SD_KEEP,      /* they are for the next ones, too */
-	SD_KEEP_USED, /* those of an earlier one: none comes along */
+	SD_KEEP_USED, /* those of an earlier one: none comes along, and it lies at the desk */
 };
 
 struct sd_errand_done {
@@ -69,6 +74,9 @@ SD_HIDDEN struct sd_desk *sd_desk(uint32_t number);
 SD_HIDDEN void sd_desk_bind(struct sd_desk *desk, uint32_t cpu);
 
 struct sd_errand_done;
+/* Whether there is an errand at the desk, for a porter that has answered the last one: sleeps until the
+ * session wants something again. */
+SD_HIDDEN int sd_desk_wait(struct sd_desk *desk, struct sd_errand *errand);
 /* Whether a call has its answer: by the kernel's own result it is the porter's to give. All else is to be
  * looked at by the session, which then does so. */
 SD_HIDDEN int sd_desk_answer(struct sd_desk *desk, uint64_t id, int listener,
@@ -79,10 +87,8 @@ static inline int sd_desk_is(const struct sd_desk *desk, uint32_t state)
 	return __atomic_load_n(&desk->state, __ATOMIC_ACQUIRE) == state;
 }
 
-static inline void sd_desk_set(struct sd_desk *desk, uint32_t state)
-{
-	__atomic_store_n(&desk->state, state, __ATOMIC_RELEASE);
-}
+/* By the session, which wakes a porter that sleeps there. */
+SD_HIDDEN void sd_desk_set(struct sd_desk *desk, uint32_t state);
 
 /* Whether it was so, and is changed now. */
 static inline int sd_desk_change(struct sd_desk *desk, uint32_t from, uint32_t to)
@@ -95,6 +101,9 @@ static inline int sd_desk_change(struct sd_desk *desk, uint32_t from, uint32_t t
 
 /* Asks a porter for a call, and does not wait for what it comes to. 0 or -errno */
 SD_HIDDEN int sd_socket_ask(const struct sd_socket *call, int porter, enum sd_kept kept);
+/* The same at its desk, where it has answered the last one: by a word that wakes it, which is quicker than
+ * a message. No descriptors can come along. */
+SD_HIDDEN void sd_socket_ask_at(const struct sd_socket *call, struct sd_desk *desk);
 
 /* ---- porter_ids.c ---- */
 
@@ -119,9 +128,9 @@ SD_HIDDEN void sd_porter_come_back(void);
 
 /* ---- porter_calls.c ---- */
 
-/* Does an errand of `size` bytes with the `count` descriptors that came with it. Whether its call has the
- * answer, too. */
-SD_HIDDEN int sd_porter_call(struct sd_errand *errand, size_t size, const int *fds, size_t count,
+/* Does what a parcel of `size` bytes is about with the `count` descriptors that came with it. Whether its
+ * call has the answer, too. */
+SD_HIDDEN int sd_porter_call(struct sd_parcel *parcel, size_t size, const int *fds, size_t count,
 			     struct sd_desk *desk, struct sd_errand_done *done);
 
 /* ---- porter_connect.c ---- */
@@ -200,6 +209,7 @@ SD_HIDDEN int64_t sd_listen(int sock, int most, struct sd_errand_done *done);
 /* What one errand holds besides what came with it. */
 struct sd_hold {
 	int sock;
+	char *more; /* of the parcel: lent */
 	struct sd_another another; /* in the place of that one */
 	int rights[SD_RIGHTS_MAX];
 	size_t right_count;

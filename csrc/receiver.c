@@ -225,7 +225,7 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 		int found = receive(receiver, call, linger_us, also, also_count);
 		if (found <= 0 || found & SD_UNREAD)
 			return found;
-		if (sd_answer_again(receiver, call)) {
+		if (sd_answer_again(receiver, call, !linger_us)) {
 			if (call->begun)
 				return found;
 			call->settled++;

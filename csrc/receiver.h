@@ -87,8 +87,8 @@ struct sd_receiver {
 /* The caller has gone. A proxy's client waits for an answer all the same. */
 void sd_abandon(struct sd_receiver *receiver, uint64_t id, int slot);
 /* 1: the call received last is answered, as an equal one was, or `call` has begun; 0: none was settled, or
- * that takes more than a look */
-int sd_answer_again(struct sd_receiver *receiver, struct sd_call *call);
+ * that takes more than a look. `others_wait`, and not for a call of this listener: nobody is waited for long */
+int sd_answer_again(struct sd_receiver *receiver, struct sd_call *call, int others_wait);
 
 /* ---- errands.c ---- */
 
@@ -99,7 +99,7 @@ enum sd_errand_end {
 };
 
 /* `there` is set where the next call has been seen to wait. */
-enum sd_errand_end sd_errand_run(struct sd_socket *call, int *there);
+enum sd_errand_end sd_errand_run(struct sd_socket *call, int others_wait, int *there);
 
 /* ---- listener.c ---- */
 

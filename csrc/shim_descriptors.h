@@ -183,6 +183,7 @@ struct sd_socket { /* one call on a socket */
 	int32_t by_thread;    /* the kernel has pidfds of threads, and they are not hidden */
 	int32_t anew;         /* what is known of the caller's number is of somebody who has gone */
 	uint32_t op, flags;
+	int32_t on_error;     /* for who has a settled one's porter gone before its answer */
 	int32_t call_flags;   /* MSG_* */
 	int32_t address_length;
 	int32_t asked_family, asked_length; /* of the caller's own address */

@@ -97,7 +97,7 @@ int sd_signal_thread(uint32_t tgid, uint32_t tid, int number)
 int sd_porter_new(int porters, uint32_t number)
 {
 	struct sd_porters_order order = {SD_PORTER_NEW, number};
-	int pair[2], room = 2 * (int)sizeof(struct sd_errand);
+	int pair[2], room = 2 * (int)sizeof(struct sd_parcel);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
 	setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
@@ -115,45 +115,45 @@ int sd_porter_kick(int porters, uint32_t number)
 	return sent < 0 ? sent : 0;
 }
 
+static void write_errand(const struct sd_socket *call, enum sd_kept kept, struct sd_errand *errand)
+{
+	memset(errand, 0, offsetof(struct sd_errand, set));
+	errand->op = call->op;
+	errand->cpu = (uint32_t)sched_getcpu();
+	errand->flags = call->flags;
+	errand->number = call->number;
+	errand->call_flags = call->call_flags;
+	errand->address_length = call->address_length;
+	errand->control_length = call->control_length;
+	errand->payload_length = call->payload_length;
+	errand->with_path = call->path >= 0;
+	errand->asked_family = call->asked_family;
+	errand->asked_length = call->asked_length;
+	errand->wait_ms = call->wait_ms;
+	errand->kept = kept;
+	errand->tid = call->tid;
+	errand->id = call->id;
+	errand->mark = call->mark;
+	errand->network = call->network;
+	errand->set_count = call->set_count;
+	memcpy(errand->set, call->set, sizeof errand->set);
+	memcpy(errand->address, call->address, sizeof errand->address);
+}
+
 static int send_errand(const struct sd_socket *call, int porter, const int *fds, size_t count,
 		       enum sd_kept kept)
 {
 	struct sd_errand errand;
 	char control[CMSG_SPACE(sizeof(int) * SD_PORTER_FDS)];
 	size_t size = count * sizeof(int);
-	memset(&errand, 0, offsetof(struct sd_errand, set));
-	errand.op = call->op;
-	errand.cpu = (uint32_t)sched_getcpu();
-	errand.flags = call->flags;
-	errand.number = call->number;
-	errand.call_flags = call->call_flags;
-	errand.address_length = call->address_length;
-	errand.control_length = call->control_length;
-	errand.payload_length = call->payload_length;
-	errand.with_path = call->path >= 0;
-	errand.asked_family = call->asked_family;
-	errand.asked_length = call->asked_length;
-	errand.wait_ms = call->wait_ms;
-	errand.kept = kept;
-	errand.tid = call->tid;
-	errand.id = call->id;
-	errand.mark = call->mark;
-	errand.network = call->network;
-	errand.set_count = call->set_count;
-	memcpy(errand.set, call->set, sizeof errand.set);
-	memcpy(errand.address, call->address, sizeof errand.address);
+	write_errand(call, kept, &errand);
 	struct iovec parts[] = {
-		{&errand, offsetof(struct sd_errand, more)},
+		{&errand, sizeof errand},
 		{(void *)call->control, (size_t)call->control_length},
 		{(void *)call->payload, (size_t)call->payload_length},
 	};
 	struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3, .msg_control = control,
 				 .msg_controllen = CMSG_SPACE(size)};
-	if (!count) {
-		message.msg_control = NULL;
-		message.msg_controllen = 0;
-		return sendmsg(porter, &message, MSG_NOSIGNAL) < 0 ? -errno : 0;
-	}
 	memset(control, 0, sizeof control);
 	struct cmsghdr *head = CMSG_FIRSTHDR(&message);
 	head->cmsg_level = SOL_SOCKET;
@@ -171,8 +171,6 @@ int sd_socket_ask(const struct sd_socket *call, int porter, enum sd_kept kept)
 	    call->set_count > SD_MOST_SET || call->control_length > SD_CONTROL_MAX ||
 	    call->payload_length > SD_PAYLOAD_MAX)
 		return -EINVAL;
-	if (kept == SD_KEEP_USED)
-		return send_errand(call, porter, fds, 0, kept);
 	/* without pidfds of threads each call asks anew whether the thread shares its process's table */
 	fds[0] = known_owner(call, !call->by_thread || call->anew);
 	if (fds[0] < 0)
@@ -184,6 +182,13 @@ int sd_socket_ask(const struct sd_socket *call, int porter, enum sd_kept kept)
 	if (call->flags & SD_SOCKET_WATCHED)
 		fds[count++] = call->watch;
 	return send_errand(call, porter, fds, count, kept);
+}
+
+void sd_socket_ask_at(const struct sd_socket *call, struct sd_desk *desk)
+{
+	write_errand(call, SD_KEEP_USED, &desk->errand);
+	__atomic_store_n(&desk->told, 1, __ATOMIC_RELEASE);
+	sd_desk_set(desk, SD_DESK_PORTERS);
 }
 
 int sd_socket_call(struct sd_socket *call, int porter, int linger_us)

@@ -158,6 +158,7 @@ class Sockets:
                 self._ready[id(plan)] = job  # which keeps the plan, so that it stays the only one
             outcome = self._came(job, result)
             if plan.settings == _AS_ASKED and self._errands.ready():
+                job.call.on_error = self._on_error
                 outcome = outcome._replace(errand=job.call)
             return outcome
         except SocketError as error:
