@@ -131,12 +131,15 @@ static int carry_address(int from, int to, int family)
 
 /* ---- the network namespace ---- */
 
+/* 1: it is; 0: it is not; -errno: nobody knows. */
 static int same_network(int one, int other)
 {
-	uint64_t here = 0, there = 1;
+	uint64_t here, there;
 	socklen_t size = sizeof here;
-	return !getsockopt(one, SOL_SOCKET, SO_NETNS_COOKIE, &here, &size) &&
-	       !getsockopt(other, SOL_SOCKET, SO_NETNS_COOKIE, &there, &size) && here == there;
+	if (getsockopt(one, SOL_SOCKET, SO_NETNS_COOKIE, &here, &size) ||
+	    getsockopt(other, SOL_SOCKET, SO_NETNS_COOKIE, &there, &size))
+		return -errno;
+	return here == there;
 }
 
 struct making {
@@ -183,7 +186,7 @@ int sd_is_of_our_network(int sock)
 {
 	int own = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (own < 0)
-		return 1; /* what nobody knows is not given away */
+		return -errno;
 	int same = same_network(own, sock);
 	close(own);
 	return same;
@@ -206,7 +209,7 @@ static int in_its_network(const struct sd_another *another, struct making *makin
 	} else {
 		sock = in_a_thread(making);
 	}
-	if (sock < 0 || same_network(sock, another->old))
+	if (sock < 0 || same_network(sock, another->old) > 0)
 		return sock;
 	close(sock);
 	return -EPERM;

@@ -47,6 +47,8 @@ int64_t sd_which_network(struct sd_errand *errand, int task, struct sd_hold *hol
 	    !leads_somewhere(errand, hold->sock))
 		return 0;
 	int ours = sd_is_of_our_network(hold->sock);
+	if (ours < 0)
+		return refuse(done, -EPERM, SD_SOCKET_RIGHTS);
 	if (!hosts && !ours)
 		return 0;
 	if (task < 0)

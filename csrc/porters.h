@@ -172,7 +172,7 @@ struct sd_another {
 	int hosted; /* it is to be of ours, and not of that one */
 };
 
-/* Whether a socket, or a network namespace, is of our own network. */
+/* Whether a socket, or a network namespace, is of our own network; -errno of a socket: nobody knows. */
 SD_HIDDEN int sd_is_of_our_network(int sock);
 SD_HIDDEN int sd_is_our_network(int net_ns);
 /* Whether an IPv6 socket takes no IPv4 addresses. */

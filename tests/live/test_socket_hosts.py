@@ -168,6 +168,11 @@ udp = socket.socket(type=socket.SOCK_DGRAM)
 udp.sendto(b"x", (LOCAL, PORT))
 print(of_the_host(udp), code(udp.sendto, b"x", ("127.0.0.2", PORT)),
       code(udp.connect, (LOCAL, FREE)), code(udp.bind, ("0.0.0.0", 0)))
+# which IPv4 sockets take for AF_INET
+raw = struct.pack("=H", socket.AF_UNSPEC) + struct.pack("!H4s8x", PORT, bytes((127, 0, 0, 2)))
+print(libc.sendto(udp.fileno(), b"x", 1, 0, raw, 16), errno.errorcode[ctypes.get_errno()])
+raw = struct.pack("=H", socket.AF_UNSPEC) + struct.pack("!H12x", FREE)
+print(libc.bind(udp.fileno(), raw, 16), errno.errorcode[ctypes.get_errno()])
 later = socket.socket()
 later.setblocking(False)
 print(later.connect_ex((LOCAL, 1)) != 0)
@@ -183,7 +188,8 @@ print(of_the_host(own), code(own.listen))
 """
     assert run(person, place, script, rules, echo, free) == [
         "ECONNREFUSED", "EACCES False", "EPROTOTYPE", "True ENETUNREACH ENETUNREACH EADDRNOTAVAIL",
-        "True", "True", "True EACCES EADDRNOTAVAIL EADDRNOTAVAIL EACCES",
+        "-1 ENETUNREACH", "-1 EADDRNOTAVAIL", "True", "True",
+        "True EACCES EADDRNOTAVAIL EADDRNOTAVAIL EACCES",
         "ENETUNREACH", "False 0",
     ]  # fmt: skip
     assert echo.taken == before
