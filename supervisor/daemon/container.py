@@ -58,7 +58,8 @@ class Container:
     None says that no policy applies, and all is refused. `notified`: what its filter notifies, for
     good, as far as that was made for the policy that it began with; None: nobody knows. `born`:
     time.monotonic(). `on_end` is called once all is over. `kept`: see HandOver.
-    `given`: devices, by their paths.
+    `given`: devices, by their paths. `hosts`: it may have sockets of the host's network, also where
+    that was an earlier policy's.
     """
 
     subject: Subject
@@ -71,6 +72,7 @@ class Container:
     born: float = field(default_factory=time.monotonic)
     kept: bool = False
     given: dict[bytes, Given] = field(default_factory=dict)
+    hosts: bool = False
 
     @property
     def unnotified(self) -> list[str] | None:

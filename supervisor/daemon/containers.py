@@ -123,6 +123,7 @@ class Containers:
             key = _key(left.subject)
             container = self._new(key, left.subject, Slots(left.watch))
             container.real_nodes, container.kept, container.born = left.real_nodes, True, left.born
+            container.hosts = True  # nobody knows what policies it has had
             keeper = container.keeper
             keeper.sessions = left.sessions
             if left.target is not None:
@@ -221,6 +222,7 @@ class Containers:
         if entry.key not in self._told:
             self._told.add(entry.key)
             self._forks.policy(entry.key, entry.policy.to_json())
+        container.hosts = container.hosts or entry.policy.hosts
         config = SessionConfig(
             name=keeper.name,
             policy=entry.policy,
@@ -236,6 +238,7 @@ class Containers:
             foreign=True,
             real_nodes=container.real_nodes,
             groups=target.groups,
+            hosts=container.hosts,
             heard=sorted(container.notified.calls) if container.notified is not None else (),
         )
         limits = limits_of(entry.policy.limits, self._config.session)

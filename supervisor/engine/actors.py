@@ -20,11 +20,15 @@ from supervisor.policy.sockets import SocketRules
 class Actors:
     """A PlanActor (engine/crew.py) for plans of all kinds."""
 
-    def __init__(self, paths: Actor, policy: CompiledPolicy, limits: Limits, name: str) -> None:
-        """`name`: the session's."""
+    def __init__(
+        self, paths: Actor, policy: CompiledPolicy, limits: Limits, name: str, *,
+        hosts: bool = False,
+    ) -> None:
+        """`name`: the session's. `hosts`: callers may have sockets of the host's network."""
         self._paths = paths
         self._name = name
-        self._on_error, self._limits, self._hosts = policy.on_error, limits, policy.hosts
+        self._on_error, self._limits = policy.on_error, limits
+        self._hosts = hosts or policy.hosts
         self._network = 0
         # Where no policy of this session has been about sockets there is nobody for them.
         self._known_sockets: Sockets | None = None
@@ -47,7 +51,8 @@ class Actors:
     ) -> None:
         """Goes by another policy from now on; with other makers, where there are any."""
         self._paths.take(policy, maker_socks, limits)
-        self._on_error, self._limits, self._hosts = policy.on_error, limits, policy.hosts
+        self._on_error, self._limits = policy.on_error, limits
+        self._hosts = self._hosts or policy.hosts
         if self._known_sockets is not None:
             self._known_sockets.take(
                 policy.balances, on_error=policy.on_error, hosts=policy.hosts, limits=limits

@@ -21,7 +21,8 @@ class SessionConfig:
     `foreign`: the filter is a runtime's, and not the one that was compiled with the policy. Without
     `real_nodes` all that can be opened are mounted ones, which do not outlive the target. `groups`:
     of all callers, outside, where the target's user namespace lets nobody change them. `heard`: the
-    names of the calls that a foreign filter notifies, as far as somebody knows.
+    names of the calls that a foreign filter notifies, as far as somebody knows. `hosts`: callers
+    may have sockets of the host's network, by an earlier policy.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SessionConfig:
     real_nodes: bool = True
     groups: Sequence[int] = ()
     heard: Sequence[str] = ()
+    hosts: bool = False
 
     def inner_root(self) -> tuple[int, int]:
         """The ids to take inside the target's user namespace: 0 where it has one."""
@@ -61,6 +63,7 @@ class SessionConfig:
             "real_nodes": self.real_nodes,
             "groups": self.groups,
             "heard": self.heard,
+            "hosts": self.hosts,
         }
 
     @classmethod
@@ -84,6 +87,7 @@ class SessionConfig:
             real_nodes=data["real_nodes"],
             groups=data["groups"],
             heard=data["heard"],
+            hosts=data["hosts"],
         )
 
 

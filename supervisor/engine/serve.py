@@ -120,7 +120,7 @@ class _Container:
             report=None if self._audit is None else self._audit.event,
             real_nodes=config.real_nodes,
         )
-        self._actor = Actors(paths, policy, limits, config.name)
+        self._actor = Actors(paths, policy, limits, config.name, hosts=config.hosts)
         self._judge = Judge(
             policy, kernel_refuses=in_own_userns, foreign=config.foreign, limits=limits,
             heard=config.heard,

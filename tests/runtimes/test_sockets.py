@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import threading
 from collections.abc import Iterator
+from errno import ENETUNREACH
 from pathlib import Path
 
 import pytest
 
 from tests.support.bundles import Bundle, bundle
 from tests.support.daemon import Daemon, serving
+from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.scratch import a_place, compile_c
 from tests.support.sockets import LOCAL, Counter
@@ -78,6 +82,16 @@ syscalls:
     - {do: emulate}
 """
 
+WITHOUT_HOSTS = """
+version: 1
+match: {door: oci}
+syscalls:
+  connect:
+    - {do: emulate}
+  bind:
+    - {do: emulate}
+"""
+
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
 def test_the_hosts_network(root: Person, place: Path, runtime: str) -> None:
@@ -109,3 +123,35 @@ busybox nc -w 1 {LOCAL} {port + 1 if port < 65535 else 1} </dev/null; echo $?
             assert done.stdout.splitlines() == ["1"], done.stderr
         thread.join()
         assert heard == [b"hello\n"]
+
+
+def test_a_socket_of_the_hosts_is_one_after_a_reload(root: Person, place: Path) -> None:
+    """And after the end of the session that made it: what the rules that are left allow is meant
+    for the container's own network."""
+    folder = place / "reload"
+    folder.mkdir()
+    folder.chmod(0o755)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second,
+    ):
+        for one in (first, second):
+            one.bind((LOCAL, 0))
+        ports = [str(one.getsockname()[1]) for one in (first, second)]
+        with (
+            serving(root, folder, {"hosts": HOSTS % int(ports[0])}) as found,
+            bundle(folder, found.profile("hosts")) as box,
+        ):
+            shutil.copy(compile_c("host_socket", folder, "-static"), box.root / "bin")
+            name = box.start("/bin/host_socket", "/tmp", *ports)
+            said = box.root / "tmp/said"
+            wait_for(lambda: said.exists() and said.read_text(), lambda text: text == "0\n")
+            (folder / "policies" / "hosts.yaml").write_text(WITHOUT_HOSTS)
+            assert found.command("reload").returncode == 0
+            session = found.one("session")
+            os.kill(session, signal.SIGKILL)
+            wait_for(lambda: found.ours("session"), lambda pids: session not in pids)
+            (box.root / "tmp/go").write_text("\n")
+            lines = wait_for(lambda: said.read_text().split(), lambda lines: len(lines) == 2)
+            assert lines[1] == str(ENETUNREACH)
+            box.delete(name)
