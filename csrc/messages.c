@@ -57,12 +57,18 @@ int32_t sd_socketcall_number(const uint64_t *args)
 	return SD_SOCKETCALL | (int32_t)(uint32_t)args[0] << 16;
 }
 
+/* Whether that was done: its arguments lay in memory. */
+static int is_unwrapped(const struct sd_call *call)
+{
+	return call->arch == SD_ARCH_I386 && call->nr >> 16;
+}
+
 int sd_unwrap_socketcall(struct sd_call *call, uint64_t *args, int unread)
 {
-	/* how many the kernel reads: those of bind, connect, listen, accept, getpeername, sendto, sendmsg,
-	 * accept4, sendmmsg */
-	static const unsigned char count[] = {[2] = 3, [3] = 3, [4] = 2, [5] = 3, [7] = 3,
-					      [11] = 6, [16] = 3, [18] = 4, [20] = 4};
+	/* how many the kernel reads: those of bind, connect, listen, accept, getpeername, sendto, setsockopt,
+	 * getsockopt, sendmsg, accept4, sendmmsg */
+	static const unsigned char count[] = {[2] = 3,	[3] = 3,  [4] = 2,  [5] = 3,  [7] = 3, [11] = 6,
+					      [14] = 5, [15] = 5, [16] = 3, [18] = 4, [20] = 4};
 	uint32_t words[6] = {0}, which = (uint32_t)args[0];
 	if (which >= sizeof count || !count[which])
 		unread = 1;
@@ -178,6 +184,30 @@ static int read_control(struct sd_call *call, uint64_t address, uint64_t size)
 	return 0;
 }
 
+/* ---- options ---- */
+
+/* do_sock_setsockopt(); no option that is looked at is longer than SD_VALUE_MAX */
+static int read_value(const struct sd_call *call, int at, char *text)
+{
+	int32_t length = (int32_t)call->args[at + 1];
+	if (length < 0)
+		return -EINVAL;
+	if (length > SD_VALUE_MAX)
+		length = SD_VALUE_MAX;
+	int error = copy(call->tid, call->args[at], text, (size_t)length);
+	return error ? error : length;
+}
+
+static int read_room(const struct sd_call *call, int at, char *text)
+{
+	struct sd_room room = {.length_at = (uint32_t)call->args[at]};
+	int error = copy(call->tid, call->args[at], &room.length, sizeof room.length);
+	if (error)
+		return error;
+	memcpy(text, &room, sizeof room);
+	return (int)sizeof room;
+}
+
 /* ---- messages ---- */
 
 static int read_header(const struct sd_call *call, uint64_t address, struct msghdr *header)
@@ -234,6 +264,10 @@ int sd_read_of_socket(struct sd_call *call, int at, int kind, char *text)
 		return read_address(call, address, (int32_t)call->args[at + 1], text);
 	case SD_ADDRESS:
 		return read_address(call, address, (int32_t)call->args[at + 1], text);
+	case SD_VALUE:
+		return is_unwrapped(call) ? read_value(call, at, text) : SD_NULL;
+	case SD_ROOM:
+		return is_unwrapped(call) ? read_room(call, at, text) : SD_NULL;
 	case SD_MESSAGES:
 		if (!(uint32_t)call->args[at + 1]) { /* none at all */
 			memset(&call->message, 0, offsetof(struct sd_message, control));

@@ -249,8 +249,8 @@ static int is_whole(const struct sd_errand *errand, size_t size, size_t fds)
 	size_t needed = 2 + (errand->flags & SD_SOCKET_AS_CALLER ? 1 : 0) + (errand->with_path ? 1 : 0) +
 			(errand->flags & SD_SOCKET_WATCHED ? 1 : 0);
 	return size >= sizeof *errand && fds == needed &&
-	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_ACCEPT &&
-	       (errand->op != SD_SOCKET_ACCEPT || errand->flags & SD_SOCKET_AS_CALLER) &&
+	       errand->op >= SD_SOCKET_CONNECT && errand->op <= SD_SOCKET_GET_OPTION &&
+	       (errand->op < SD_SOCKET_ACCEPT || errand->flags & SD_SOCKET_AS_CALLER) &&
 	       errand->set_count <= SD_MOST_SET && errand->control_length >= 0 && errand->control_length <= SD_CONTROL_MAX &&
 	       errand->payload_length >= 0 && errand->payload_length <= SD_PAYLOAD_MAX &&
 	       errand->address_length >= 0 && errand->address_length <= SD_ADDRESS_MAX &&
@@ -335,6 +335,8 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 		return done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX
 			       ? refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN)
 			       : sd_accept(errand, fds, hold, done);
+	if (errand->op == SD_SOCKET_SET_OPTION || errand->op == SD_SOCKET_GET_OPTION)
+		return sd_call_option(errand, fds, hold, done);
 	int task = errand->flags & SD_SOCKET_AS_CALLER ? fds[2] : -1;
 	int64_t error = sd_which_network(errand, task, hold, done);
 	if (!error && errand->op != SD_SOCKET_LISTEN)

@@ -122,7 +122,8 @@ static int tell(int sock, struct sd_errand_done *done)
 		sent = sd_send_fds(sock, "", 1, &done->taken, 1);
 		close(done->taken);
 	}
-	return sent < 0 ? sent : sd_send_fds(sock, done, sizeof *done, NULL, 0);
+	size_t size = offsetof(struct sd_errand_done, value) + (size_t)done->value_length;
+	return sent < 0 ? sent : sd_send_fds(sock, done, size, NULL, 0);
 }
 
 static void *serve(void *which)

@@ -16,6 +16,7 @@ struct sd_errand { /* [pidfd, listener], and where they come along: task, path, 
 	uint32_t with_path, wait_ms;
 	uint32_t kept, tid; /* enum sd_kept: what becomes of [pidfd, listener]; the calling thread */
 	int32_t asked_family, asked_length;
+	int32_t level, option;
 	uint64_t id, mark, network;
 	struct sd_set_option set[SD_MOST_SET];
 	char address[SD_ADDRESS_MAX];
@@ -57,6 +58,8 @@ struct sd_errand_done {
 	uint32_t left_ms; /* of the time that the caller waits for one; 0: it waits for ever */
 	int32_t peer_length;
 	char peer[SD_ADDRESS_MAX];
+	int32_t value_length;
+	char value[SD_VALUE_MAX]; /* only so much is sent */
 };
 
 enum sd_porters_op { SD_PORTER_NEW = 1, SD_PORTER_KICK };
@@ -203,6 +206,12 @@ SD_HIDDEN void sd_keep_cookie(enum sd_cookies what, uint64_t cookie);
 SD_HIDDEN int sd_has_cookie(enum sd_cookies what, uint64_t cookie);
 /* listen(2); of the host's network (done->hosted) no socket that no rule has bound. 0 or -errno */
 SD_HIDDEN int64_t sd_listen(int sock, int most, struct sd_errand_done *done);
+
+/* ---- porter_options.c ---- */
+
+/* Sets an option of the caller's socket, or asks for one: as the caller, and as a 32-bit one. 0 or -errno */
+SD_HIDDEN int64_t sd_call_option(const struct sd_errand *errand, const int *fds, struct sd_hold *hold,
+				 struct sd_errand_done *done);
 
 /* ---- porter_unix.c ---- */
 

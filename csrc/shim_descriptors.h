@@ -117,13 +117,20 @@ int sd_porter_new(int porters, uint32_t number);
 int sd_porter_kick(int porters, uint32_t number);
 
 /* Options of sockets by name (socket_options.c). */
-enum sd_option_form { SD_OPTION_NUMBER = 1, SD_OPTION_TEXT, SD_OPTION_OTHER };
+enum sd_option_form {
+	SD_OPTION_NUMBER = 1, /* these two a rule can set */
+	SD_OPTION_TEXT,
+	SD_OPTION_PLAIN,      /* other bytes; as the former it means the same whoever passes it */
+	SD_OPTION_OTHER,      /* it has to do with memory, descriptors or processes of who calls */
+};
 struct sd_option {
 	const char *name;
 	int32_t level, number, form;
 };
 /* The `at`th of those that are known; NULL: there are no more */
 const struct sd_option *sd_option_known(uint32_t at);
+/* Whether it can be set or asked for by somebody else than who wants that. */
+int sd_option_is_plain(int32_t level, int32_t number);
 
 enum { SD_MOST_SET = 8, SD_SET_MAX = 16 };
 
@@ -140,6 +147,8 @@ enum sd_socket_op {
 	SD_SOCKET_PEER, /* the same, and whether it is connected */
 	SD_SOCKET_LISTEN, /* call_flags is how many may wait */
 	SD_SOCKET_ACCEPT, /* call_flags are SOCK_*; wait_ms is what is left of the caller's time, 0: all of it */
+	SD_SOCKET_SET_OPTION, /* of a 32-bit caller, AS_CALLER: the payload is its value */
+	SD_SOCKET_GET_OPTION, /* the same: call_flags is how long the value may be */
 };
 
 enum sd_socket_flag {
@@ -196,6 +205,7 @@ struct sd_socket { /* one call on a socket */
 	uint64_t mark;        /* ... and as what it is to know the socket */
 	uint64_t network;     /* the inode of the container's network namespace; 0: not known */
 	const char *control, *payload;
+	int32_t level, option; /* of SET_OPTION and GET_OPTION */
 	uint32_t set_count;   /* options that are set first */
 	struct sd_set_option set[SD_MOST_SET];
 	char address[SD_ADDRESS_MAX];
@@ -214,6 +224,8 @@ struct sd_socket { /* one call on a socket */
 	uint32_t left_ms;     /* of the time that its caller waits for one; 0: it waits for ever */
 	int32_t peer_length;
 	char peer[SD_ADDRESS_MAX];
+	int32_t value_length; /* of GET_OPTION */
+	char value[SD_VALUE_MAX];
 };
 
 /* Who has the caller's table of descriptors, as a pidfd. -ESRCH: it has gone; -EPERM: its table cannot

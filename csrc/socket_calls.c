@@ -129,6 +129,8 @@ static void write_errand(const struct sd_socket *call, enum sd_kept kept, struct
 	errand->with_path = call->path >= 0;
 	errand->asked_family = call->asked_family;
 	errand->asked_length = call->asked_length;
+	errand->level = call->level;
+	errand->option = call->option;
 	errand->wait_ms = call->wait_ms;
 	errand->kept = kept;
 	errand->tid = call->tid;
@@ -209,9 +211,11 @@ int sd_socket_answer(struct sd_socket *call, int porter, int linger_us)
 		got = sd_receive_fds(porter, &done, sizeof done, NULL, 0);
 	if (got == -EAGAIN || got == -EINTR)
 		return 0;
-	if (got != sizeof done && taken >= 0)
+	const int least = (int)offsetof(struct sd_errand_done, value);
+	int is_whole = got >= least && got == least + done.value_length;
+	if (!is_whole && taken >= 0)
 		close(taken);
-	if (got != sizeof done)
+	if (!is_whole)
 		return got < 0 ? got : -EPIPE;
 	call->taken = taken;
 	call->left_ms = done.left_ms;
@@ -229,5 +233,7 @@ int sd_socket_answer(struct sd_socket *call, int porter, int linger_us)
 	call->rtt_us = done.rtt_us;
 	call->pmtu = done.pmtu;
 	call->retransmits = done.retransmits;
+	call->value_length = done.value_length;
+	memcpy(call->value, done.value, (size_t)done.value_length);
 	return 1;
 }

@@ -279,8 +279,8 @@ class Outcome(NamedTuple):
     ("node", "bind", "resolver: deadline", ...); `path` is the resolved path where it is known.
     `facts` are those that the decision was taken again with. `value` is what the call returns, and
     `told` a number that is to be written to the caller's memory first, with where; `named` an
-    address, with where that and its length are written; `filled` bytes, with where. `give`: the
-    caller gets a descriptor. `tcp`: of a connection. `errand`: the struct sd_socket with which
+    address, with where that and its length are written; `filled` bytes, each with where. `give`:
+    the caller gets a descriptor. `tcp`: of a connection. `errand`: the struct sd_socket with which
     equal calls can be made again without a decision.
     """
 
@@ -296,4 +296,4 @@ class Outcome(NamedTuple):
     tcp: Tcp | None = None
     give: Given | None = None
     errand: Any = None
-    filled: tuple[int, bytes] | None = None
+    filled: tuple[tuple[int, bytes], ...] = ()

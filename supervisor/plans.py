@@ -104,14 +104,15 @@ class Remount:
 class SocketCall:
     """connect, bind, getpeername, and the calls that send, on the caller's descriptor `fd`.
 
-    `operation` is "connect", "bind", "send", "peer", "listen" (`flags` is how many may wait) or
-    "accept" (`flags` are SOCK_*).
+    `operation` is "connect", "bind", "send", "peer", "listen" (`flags` is how many may wait),
+    "accept" (`flags` are SOCK_*), "set-option" (`message` has the value) or "get-option" (`flags`
+    is how long it may be).
     `address` is a struct sockaddr in which nothing can be understood in two ways, None where the
     call has none; `path` what it names of the file system, as it was written; `length` how long the
     caller's own is. `flags` are MSG_*.
     `several`: the call wants to hear how many messages were sent, and is told how much of the
     first. `unspecified`: see Address. `shown_at`: where "peer" and "accept" write an address, and
-    its length.
+    its length, and "get-option" a value. `option`: its level and number.
     What is taken from `settings` is that of the decision taken again with Facts, wherever there
     is one.
     """
@@ -127,6 +128,7 @@ class SocketCall:
     settings: SocketSettings = _NOT_LED
     shown_at: tuple[int, int] = (0, 0)
     length: int = 0
+    option: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,15 @@ class LoopCall:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class AskCaller:
+    """A call that is let go on or refused by who calls. `call`: it is made by us, and never let go
+    on.
+    """
+
+    call: SocketCall | None = None
+
+
 Plan = (
     MakeNode
     | RemoveNode
@@ -174,4 +185,7 @@ Plan = (
     | SocketCall
     | Open
     | LoopCall
+    | AskCaller
 )
+# What is not done to a path alone, in one go.
+NoPathWork = Mount | Remount | SocketCall | Open | LoopCall | AskCaller

@@ -28,7 +28,7 @@ from supervisor.kernel.spawn import Helper
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.kernel.task import open_task
 from supervisor.model import Decision, Facts, Outcome, Settings, Snapshot, Verdict
-from supervisor.plans import LoopCall, MakeNode, Mount, Open, Plan, Remount, SocketCall, Unmount
+from supervisor.plans import LoopCall, MakeNode, Mount, NoPathWork, Open, Plan, Remount, Unmount
 
 LINGER_US: Final = 300
 _GRACE: Final = 0.5
@@ -341,7 +341,7 @@ class Actor:
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
             )
             return result
-        if isinstance(plan, Mount | Remount | SocketCall | Open | LoopCall):
+        if isinstance(plan, NoPathWork):
             raise TypeError("this is not path work")
         fill(work, plan)
         if isinstance(plan, Unmount):

@@ -205,7 +205,7 @@ class Loops:
                     ffi.buffer(status.info)[:], self._names.get(number, b""),
                     autoclear=number not in self._held,
                 )  # fmt: skip
-                return Outcome(0, filled=(loops.value_of(plan.data), info))
+                return Outcome(0, filled=((loops.value_of(plan.data), info),))
             case loops.SET_STATUS64:
                 return await self._change(plan.data, number)
             case loops.SET_CAPACITY:

@@ -65,6 +65,8 @@ _UNSEEN_TO: Final = 3
 _OURS: Final = frozenset((lib.SD_SOCKET_RIGHTS, lib.SD_SOCKET_NETWORK, lib.SD_SOCKET_SET))
 # A connection is there, or will be.
 _BEGUN: Final = frozenset((0, -EINPROGRESS, -EINTR))
+# They have no address, and whatever asks who calls has been asked.
+_AT_ONCE: Final = frozenset(("listen", "set-option", "get-option"))
 # Before the porter was asked anything.
 _UNASKED: Final = frozenset((-ESRCH, -EPERM, -EINVAL))
 
@@ -197,7 +199,7 @@ class Sockets:
         path = SocketPath(self._resolvers, self._limits, self._on_error, self.on_wait)
         decision: Decision | None = None
         try:
-            if plan.operation == "listen":
+            if plan.operation in _AT_ONCE:
                 return await self._carry_out(job, path, task, valid)
             on_unix = False
             if probe_only or plan.path is not None:
@@ -379,8 +381,8 @@ class Sockets:
         if value == -EPIPE and plan.operation == "send" and not why:
             job.break_pipe()
         if value < 0:
-            return Outcome(-value, WHY.get(why, job.how))
+            return Outcome(-value, WHY.get(why, job.how), tcp=job.tcp)
         if not plan.several or call.op == lib.SD_SOCKET_LOOK:
-            return Outcome(0, job.how, value=value, tcp=job.tcp)
+            return Outcome(0, job.how, value=value, tcp=job.tcp, filled=job.filled)
         at = plan.message.told_at if plan.message else 0
         return Outcome(0, job.how, value=1, told=(at, value))

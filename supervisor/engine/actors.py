@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EPERM
 from typing import Any
 
 from supervisor.engine.act import Actor
+from supervisor.engine.act_callers import ask_caller
 from supervisor.engine.act_sockets import Sockets
 from supervisor.engine.limits import Limits
 from supervisor.engine.socket_jobs import SocketJob
 from supervisor.engine.waiting import Waiting
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Snapshot
-from supervisor.plans import Plan, SocketCall
+from supervisor.plans import AskCaller, Plan, SocketCall
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.sockets import SocketRules
 
@@ -91,6 +93,8 @@ class Actors:
         """The short way, where there is one. None: `perform` it. A job: `finish` it."""
         if isinstance(plan, SocketCall):
             return self._sockets.at_once(plan, snapshot, decision)
+        if isinstance(plan, AskCaller):
+            return None if decision.needs_facts or plan.call else Outcome(EPERM)
         return self._paths.at_once(plan, snapshot, decision)
 
     async def finish(
@@ -119,6 +123,14 @@ class Actors:
             return await self._sockets.perform(
                 plan, snapshot, task, valid, redecide, probe_only=probe_only
             )
+        if isinstance(plan, AskCaller):
+            asked = Outcome(0)
+            if redecide is not None:
+                asked = ask_caller(task, valid, redecide, self._on_error)
+            if plan.call is None or asked.errno or asked.left_alone:
+                return asked
+            made = await self.perform(plan.call, snapshot, task, valid, None)
+            return made._replace(decision=asked.decision)
         self._paths.on_wait = self.on_wait
         return await self._paths.perform(
             plan, snapshot, task, valid, redecide, probe_only=probe_only

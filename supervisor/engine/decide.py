@@ -30,7 +30,9 @@ GIVES: Final = frozenset({OPEN, ACCEPT})
 # What a container does all the time, and is the kernel's where no rule is about it.
 _EVERYDAY: Final = ("node_files", "umounts", OPEN)
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
-_REFUSED_HERE = frozenset({_MOUNT, "connect", "bind", ACCEPT, OPEN})
+_REFUSED_HERE = frozenset(
+    {_MOUNT, "connect", "bind", ACCEPT, OPEN, "setsockopt", "getsockopt"}
+)
 _LENGTH: Final = 4  # bytes of a string's length in a key
 _LONG: Final = 1024  # bytes of a key of which nothing else is kept
 

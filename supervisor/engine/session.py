@@ -265,8 +265,9 @@ class Session:
         if outcome.named is not None:
             errno = receiver.name(id_, snapshot.tid, *outcome.named)
             outcome = once_named(outcome, errno, self._on_error)
-        if outcome.filled is not None:
-            errno = receiver.fill(id_, snapshot.tid, *outcome.filled)
+        if outcome.filled:
+            errors = (receiver.fill(id_, snapshot.tid, *one) for one in outcome.filled)
+            errno = next(filter(None, errors), 0)
             outcome = outcome._replace(errno=self._unreadable(errno) if errno else 0)
         decision = outcome.decision or ruling.decision
         reply = reply_of(decision, outcome)

@@ -38,6 +38,7 @@ _NUMBER = struct.Struct("=I")
 _READ = {
     Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA, Kind.HOW: lib.SD_HOW,
     Kind.LOOP: lib.SD_LOOP, Kind.ADDRESS: lib.SD_ADDRESS, Kind.DESTINATION: lib.SD_DESTINATION,
+    Kind.VALUE: lib.SD_VALUE, Kind.ROOM: lib.SD_ROOM,
     Kind.MESSAGE: lib.SD_MESSAGE, Kind.MESSAGES: lib.SD_MESSAGES, Kind.BUFFER: lib.SD_BUFFER,
 }  # fmt: skip
 _SENT = frozenset((Kind.MESSAGE, Kind.MESSAGES, Kind.BUFFER))

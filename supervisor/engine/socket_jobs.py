@@ -22,6 +22,7 @@ _OPERATIONS: Final = {
     "connect": lib.SD_SOCKET_CONNECT, "bind": lib.SD_SOCKET_BIND, "send": lib.SD_SOCKET_SEND,
     "peer": lib.SD_SOCKET_PEER, "listen": lib.SD_SOCKET_LISTEN,
     "accept": lib.SD_SOCKET_ACCEPT,
+    "set-option": lib.SD_SOCKET_SET_OPTION, "get-option": lib.SD_SOCKET_GET_OPTION,
 }  # fmt: skip
 _MSG_NOSIGNAL: Final = 0x4000
 _SOCK_STREAM: Final = 1
@@ -83,6 +84,7 @@ class SocketJob:
         call.number, call.by_thread = plan.fd, by_thread
         call.op, call.call_flags = _OPERATIONS[plan.operation], plan.flags
         call.task = call.path = call.watch = call.taken = -1
+        call.level, call.option = plan.option
         if plan.address is None:
             call.flags = lib.SD_SOCKET_NO_ADDRESS
         else:
@@ -143,6 +145,15 @@ class SocketJob:
         if not call.mss:
             return None
         return Tcp(int(call.mss), int(call.pmtu), int(call.rtt_us), int(call.retransmits))
+
+    @property
+    def filled(self) -> tuple[tuple[int, bytes], ...]:
+        """What the caller is told of an option, and where."""
+        if self.plan.operation != "get-option":
+            return ()
+        value, (where, length_at) = self.call.value, self.plan.shown_at
+        length = int(self.call.value_length)
+        return (where, ffi.buffer(value, length)[:]), (length_at, length.to_bytes(4, "little"))
 
     def as_caller(self, task: int) -> None:
         """With the rights of the caller whose /proc/TID `task` is."""

@@ -14,12 +14,13 @@ from supervisor.handlers.mounts import Mounts
 from supervisor.handlers.node_files import NodeFiles
 from supervisor.handlers.opens import Opens
 from supervisor.handlers.peer_names import PeerNames
+from supervisor.handlers.socket_options import GetOptions, SetOptions
 from supervisor.handlers.sockets import Binds, Connects
 from supervisor.handlers.umounts import Umounts
 
 FAMILIES: Final[Mapping[str, Family]] = {
     family.name: family for family in (
         DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(), Accepts(),
-        PeerNames(), Listens(), Opens(), Loops(),
+        PeerNames(), Listens(), Opens(), Loops(), SetOptions(), GetOptions(),
     )
 }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from typing import Final
 
 from supervisor.kernel.address_text import as_strace
 from supervisor.kernel.mounts import MS_MGC_MSK, MS_MGC_VAL, names_of, without_magic
 from supervisor.kernel.opening import FLAGS, O_ACCMODE, RESOLVE, unpack_how
 from supervisor.kernel.opening import names_of as open_names
-from supervisor.kernel.syscalls import AT_FDCWD, Kind
+from supervisor.kernel.socket_options import level_text, option_name, room_of
+from supervisor.kernel.syscalls import AT_FDCWD, Kind, Param
 from supervisor.kernel.text import errno_name, printable
 from supervisor.model import Arg
 
@@ -74,6 +76,10 @@ def argument(value: Arg, kind: Kind) -> str:
     if kind.is_address and value != 0:
         text = as_strace(value) if isinstance(value, bytes) else errno_name(-value)
         return _WRAPPED.get(kind, "{}").format(text)
+    if isinstance(value, bytes) and kind is Kind.ROOM:
+        return f"[{room_of(value)[1]}]"
+    if kind in (Kind.VALUE, Kind.ROOM) and (isinstance(value, bytes) or not value):
+        return "[...]"  # nobody has looked, or nobody is to see it: it may be a key (TCP_MD5SIG)
     if isinstance(value, bytes):
         quoted = printable(value).replace('"', '\\"')
         return f'"{quoted}"'
@@ -83,6 +89,8 @@ def argument(value: Arg, kind: Kind) -> str:
         return _mount_flags(value)
     if kind is Kind.OPEN_FLAGS:
         return _open_flags(value)
+    if kind is Kind.LEVEL:
+        return level_text(value)
     if kind is Kind.FD:
         return "AT_FDCWD" if value == AT_FDCWD else str(value)
     if kind is Kind.MODE:
@@ -92,3 +100,16 @@ def argument(value: Arg, kind: Kind) -> str:
     if kind in (Kind.FLAGS, Kind.POINTER, Kind.BUFFER):
         return f"{value:#x}" if value else "0"
     return str(value)
+
+
+def arguments(values: Sequence[Arg], params: Sequence[Param]) -> str:
+    """The arguments of a call as strace writes them."""
+    out, level = [], 0
+    for value, param in zip(values, params, strict=False):
+        name = ""
+        if isinstance(value, int) and param.kind is Kind.LEVEL:
+            level = value
+        elif isinstance(value, int) and param.kind is Kind.OPTION:
+            name = option_name(level, value)
+        out.append(name or argument(value, param.kind))
+    return ", ".join(out)

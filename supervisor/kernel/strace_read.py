@@ -19,6 +19,7 @@ from supervisor.kernel.mounts import (
     UMOUNT_NOFOLLOW,
 )
 from supervisor.kernel.opening import FLAGS, RESOLVE, pack_how
+from supervisor.kernel.socket_options import LEVELS, named
 from supervisor.kernel.strace import BITS, MOUNT_FLAGS, TYPES
 from supervisor.kernel.syscalls import AT_FDCWD, Kind
 from supervisor.model import Arg
@@ -39,6 +40,9 @@ _CONSTANTS: Final[Mapping[str, int]] = {
     "MNT_EXPIRE": MNT_EXPIRE,
     "UMOUNT_NOFOLLOW": UMOUNT_NOFOLLOW,
     "NULL": 0,
+    **LEVELS,
+    **{name: numbers[0][1] for name, numbers in named().items()},
+    **{f"{name}_OLD": old for name, ((_, old), *new) in named().items() if new},
     "O_RDONLY": 0,
     **FLAGS,
     **RESOLVE,
@@ -123,7 +127,9 @@ def read_argument(text: str, kind: Kind) -> Arg:
     if kind.is_address:
         address = from_strace(text)
         return 0 if address is None else address
-    if kind in (Kind.BUFFER, Kind.POINTER) and text.startswith(('"', "[", "{")):
+    if kind in (Kind.VALUE, Kind.ROOM) or (
+        kind in (Kind.BUFFER, Kind.POINTER) and text.startswith(('"', "[", "{"))
+    ):
         return 0  # no policy looks at what is there
     if text.startswith('"'):
         if not kind.is_string:

@@ -48,6 +48,10 @@ class Kind(StrEnum):
     POINTER = "pointer"
     ID = "id"
     SIZE = "size"
+    LEVEL = "level"
+    OPTION = "option"
+    VALUE = "value"
+    ROOM = "room"
     BUFFER = "buffer"
     ADDRESS = "address"
     DESTINATION = "destination"
@@ -68,16 +72,18 @@ class Kind(StrEnum):
     @property
     def is_string(self) -> bool:
         """Whether it points to something that is read and decided on: a string, an address,
-        struct open_how (HOW), or what an ioctl of a loop device takes (LOOP).
+        struct open_how (HOW), what an ioctl of a loop device takes (LOOP), the value of a socket's
+        option (VALUE), or how much may be told of one (ROOM).
 
-        All but PATH and ADDRESS may be NULL, or a message without an address, which is 0.
+        All but PATH and ADDRESS may be NULL, or a message without an address, which is 0. VALUE and
+        ROOM are 0 but by way of socketcall: nobody has looked.
         """
         return self.is_struct or self in (Kind.PATH, Kind.TEXT, Kind.DATA) or self.is_address
 
     @property
     def is_struct(self) -> bool:
         """Whether that is bytes, and no text."""
-        return self in (Kind.HOW, Kind.LOOP)
+        return self in (Kind.HOW, Kind.LOOP, Kind.VALUE, Kind.ROOM)
 
     @property
     def is_address(self) -> bool:
@@ -87,7 +93,7 @@ class Kind(StrEnum):
     @property
     def signed(self) -> bool:
         """Whether the kernel's type is signed."""
-        return self in (Kind.INT, Kind.FD)
+        return self in (Kind.INT, Kind.FD, Kind.LEVEL, Kind.OPTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +200,8 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "sendmsg": (46, 370, 211),
     "sendmmsg": (307, 345, 269),
     "getpeername": (52, 368, 205),
+    "setsockopt": (54, 366, 208),
+    "getsockopt": (55, 365, 209),
     "socketcall": (None, 102, None),
     "socket": (41, 359, 198),
 }
@@ -207,6 +215,8 @@ SOCKETCALLS: Final[Mapping[str, int]] = {
     "accept": 5,
     "getpeername": 7,
     "sendto": 11,
+    "setsockopt": 14,
+    "getsockopt": 15,
     "sendmsg": 16,
     "accept4": 18,
     "sendmmsg": 20,
@@ -228,6 +238,11 @@ def number(name: str, arch: int) -> int | None:
     KeyError for a name or an architecture that is not in the table: a mistake in this program.
     """
     return _TABLE[name][_COLUMN[arch]]
+
+
+def is_wrapped(nr: int) -> bool:
+    """Whether a call came by way of socketcall: what it passes lies in memory."""
+    return 0 <= nr < X32_BIT and nr >> _UNWRAPPED != 0
 
 
 def numbers(name: str, arch: int) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 from supervisor.kernel.address_text import written
 from supervisor.kernel.mounts import MS, names_of, without_magic
 from supervisor.kernel.opening import unpack_how
+from supervisor.kernel.socket_options import option_name, room_of
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind, as_filtered
 from supervisor.model import (
     Decision,
@@ -64,6 +65,10 @@ def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:
             found[param.name] = dict(
                 zip(("flags", "mode", "resolve"), unpack_how(value), strict=True)
             )
+        elif isinstance(value, bytes) and param.kind is Kind.ROOM:
+            found[param.name] = room_of(value)[1]
+        elif isinstance(value, bytes) and param.kind is Kind.VALUE:
+            found[param.name] = None  # it may be a key (TCP_MD5SIG)
         elif isinstance(value, bytes):
             found[param.name] = written(value) if param.kind.is_address else printable(value)
         elif param.kind.is_string:
@@ -71,6 +76,10 @@ def arguments(snapshot: Snapshot, spec: CallSpec | None) -> dict[str, Any]:
         elif param.kind is Kind.MOUNT_FLAGS:
             found[param.name] = value
             found["flags"] = names_of(without_magic(value))
+        elif param.kind is Kind.OPTION:
+            found[param.name] = value
+            if name := option_name(found["level"], value):
+                found["option"] = name
         else:
             found[param.name] = value
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from supervisor.kernel.address_text import written
-from supervisor.kernel.strace import argument
+from supervisor.kernel.strace import arguments
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe.text import errno_name
@@ -28,9 +28,7 @@ def line(
 ) -> str:
     """`mknod("dev/null", S_IFCHR|0666, makedev(1, 3)) = 0 [emulated: build.yaml:7]`."""
     params = spec.params if spec else ()
-    args = ", ".join(
-        argument(value, param.kind) for value, param in zip(snapshot.args, params, strict=False)
-    )
+    args = arguments(snapshot.args, params)
     if outcome.errno:
         result = f"-1 {errno_name(outcome.errno)} ({os.strerror(outcome.errno)})"
     elif outcome.left_alone:

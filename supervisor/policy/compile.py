@@ -31,8 +31,9 @@ from supervisor.policy.families import FamilySpec, Needs, NodeMatch
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.opens import OpenRules
+from supervisor.policy.options import OptionRules
 from supervisor.policy.rules import RuleSet
-from supervisor.policy.settle import settle_mounts, settle_nodes
+from supervisor.policy.settle import settle_mounts, settle_nodes, settle_options
 from supervisor.policy.sockets import AnyRules, SocketRules
 from supervisor.policy.source import place_of
 from supervisor.policy.traits import Traits
@@ -204,6 +205,12 @@ def filter_rules(
             new = settle_mounts(rules, [match for match in every if match not in again])
             out += [bpf.FilterRule(spec.name, action, match) for action, match in new]
             continue
+        if isinstance(rules, OptionRules):
+            for action, those in settle_options(rules).items():
+                out += [bpf.FilterRule(spec.name, action, _option(cube)) for cube in those]
+            if rules.watches:
+                out += _wrapped(spec)
+            continue
         if isinstance(rules, SocketRules):
             if rules.watches:
                 out += [
@@ -259,6 +266,13 @@ _SCTP: Final[tuple[Match, ...]] = (
     (Condition(2, 0xFF, _PROTO),),
     (Condition(0, 0x3F & ~(AF_INET ^ AF_INET6), AF_INET & AF_INET6), Condition(1, 0xF, _SEQPACKET)),
 )
+
+
+def _option(cube: Cube) -> Match:
+    """setsockopt and getsockopt: (socket, level, option, ...)."""
+    level, name = cube.mask >> 32, cube.mask & 0xFFFFFFFF
+    out = (Condition(1, level, cube.value >> 32),) if level else ()
+    return (*out, Condition(2, name, cube.value & 0xFFFFFFFF)) if name else out
 
 
 def _match(spec: CallSpec, nodes: NodeMatch, cube: Cube) -> Match:

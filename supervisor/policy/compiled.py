@@ -17,11 +17,12 @@ from supervisor.kernel.syscalls import NATIVE_ARCHES, X32_BIT, CallSpec, Kind, P
 from supervisor.model import Balance, Decision, Facts, Inject, MountCeiling, Snapshot, Verdict
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.opens import OpenRules
+from supervisor.policy.options import OptionRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.sockets import OPERATIONS, AnyRules, SocketRules
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 12
+FORMAT: Final = 13
 
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 # What a mknod makes that is no device (the filter lets those pass).
@@ -145,6 +146,8 @@ class CompiledPolicy:
                 return rules.decide(operation, peer or 0, facts)
             at = self._where[snapshot.arch, snapshot.nr][3] or 0
             return rules.decide(operation, snapshot.args[at], facts)
+        if isinstance(rules, OptionRules):
+            return rules.decide(snapshot, facts)
         if isinstance(rules, OpenRules):
             return rules.decide_open(snapshot.name, snapshot.args, facts)
         device = self._device(snapshot)
@@ -179,7 +182,7 @@ class CompiledPolicy:
             return _COMPANION
         if isinstance(rules, MountRules):
             raise TypeError("a mount is decided by more than one string")
-        if isinstance(rules, SocketRules):
+        if isinstance(rules, SocketRules | OptionRules):
             return rules.otherwise  # by no more than that all the same
         if isinstance(rules, OpenRules):
             return rules.narrowed_open(snapshot.name, snapshot.args)
@@ -255,7 +258,9 @@ class CompiledPolicy:
 
 
 def _kind_of(rows: Mapping[str, Any]) -> type[AnyRules]:
-    kinds = {"mounts": MountRules, "sockets": SocketRules, "opens": OpenRules}
+    kinds = {
+        "mounts": MountRules, "sockets": SocketRules, "opens": OpenRules, "options": OptionRules,
+    }  # fmt: skip
     return next((kind for name, kind in kinds.items() if name in rows), RuleSet)
 
 

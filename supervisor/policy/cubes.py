@@ -19,7 +19,9 @@ FILE_TYPES: Final = {"c": stat.S_IFCHR, "b": stat.S_IFBLK}
 
 
 class Cube(NamedTuple):
-    """Devices of one type ("c", "b") with (dev & mask) == value, dev as mknod(2) takes it."""
+    """Devices of one type ("c", "b") with (dev & mask) == value, dev as mknod(2) takes it; or
+    options of sockets (""), which have their level 32 bits above them.
+    """
 
     kind: str
     mask: int
@@ -31,6 +33,8 @@ WHITEOUT: Final = Cube("c", _ALL, 0)
 # The bits of `dev`, those of the major number first: what is cut out of a set is mostly the
 # devices of one major number, and should fall into one cube.
 _BITS: Final = (*range(19, 7, -1), *range(31, 19, -1), *range(7, -1, -1))
+# Those of an option of a socket, with its level above it.
+_LONG_BITS: Final = (*range(63, 31, -1), *_BITS)
 
 # Every device but the whiteout, which the kernel allows to anybody: "some bit is set" is one cube
 # for each bit that may be the first.
@@ -100,7 +104,7 @@ def subtract(those: Iterable[Cube], these: Iterable[Cube]) -> list[Cube]:
 
 def _split(cube: Cube, hole: Cube) -> Iterable[Cube]:
     mask, value = cube.mask, cube.value
-    for number in _BITS:
+    for number in _BITS if hole.mask <= _ALL else _LONG_BITS:
         bit = 1 << number
         if not hole.mask & ~cube.mask & bit:
             continue

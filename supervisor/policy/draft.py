@@ -19,6 +19,7 @@ from supervisor.policy.families import FamilySpec
 from supervisor.policy.includes import assemble
 from supervisor.policy.mount_compile import mount_rules
 from supervisor.policy.open_compile import open_rules
+from supervisor.policy.option_values import option_rules
 from supervisor.policy.races import report_races
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.socket_compile import socket_rules
@@ -111,6 +112,8 @@ def _rules_of(
         return mount_rules(source, family.name, section, otherwise, audit=audit)
     if keys.sockets(family):
         return socket_rules(source, family.name, section, otherwise, audit=audit)
+    if family.name in ("setsockopt", "getsockopt"):
+        return option_rules(source, family.name, section, otherwise, audit=audit)
     if family.name == "open":
         return open_rules(source, family.name, section, otherwise, audit=audit)
     return _node_rules(source, family.name, section, otherwise, audit=audit)

@@ -21,6 +21,7 @@ from supervisor.policy.devices import device_text
 from supervisor.policy.match import glob_matches, lexical, node_matches
 from supervisor.policy.mounts import MountRule, split_options
 from supervisor.policy.opens import OpenRule, how_of, may_match
+from supervisor.policy.options import OptionRule, option_of, text_of
 from supervisor.policy.rules import Rule
 from supervisor.policy.sockets import (
     ADDRESS_KEYS,
@@ -95,6 +96,8 @@ def _tried(rules: AnyRules, asked: Asked, facts: Facts | None) -> Iterator[Tried
             key, text = _of_open(rule, asked, facts)
         elif isinstance(rule, Rule):
             key, text = _of_node(rule, asked, facts)
+        elif isinstance(rule, OptionRule):
+            key, text = _of_option(rule, asked, facts)
         elif isinstance(rule, SocketRule):
             key, text = _of_socket(rule, asked, facts)
             key = ADDRESS_KEYS.get(asked.spec.family, key) if key == "to" else key
@@ -220,6 +223,15 @@ def _of_socket(rule: SocketRule, asked: Asked, facts: Facts | None) -> tuple[str
         return _first_look(rule, rule.globs, asked)
     key, text = _second_look(rule, rule.globs, facts.path)
     return (key, text) if key else _of_caller(rule, facts)
+
+
+def _of_option(rule: OptionRule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
+    option = option_of(asked.snapshot)
+    if not rule.about(*option):
+        key = "level" if all(name is None for _, name in rule.options or ()) else "optname"
+        shown = text_of((option[0], None) if key == "level" else option)
+        return key, f"{shown} is not {_or([text_of(one) for one in rule.options or ()])}"
+    return ("", "") if facts is None else _of_caller(rule, facts)
 
 
 def _of_mount(rule: MountRule, asked: Asked, facts: Facts | None) -> tuple[str, str]:

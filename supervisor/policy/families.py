@@ -110,6 +110,20 @@ class AccessMatch:
     doc: str
 
 
+@dataclass(frozen=True, slots=True)
+class LevelMatch:
+    """A rule's key for levels of socket options."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOptionMatch:
+    """A rule's key for socket options."""
+
+    doc: str
+
+
 KeyMatch = (
     NodeMatch
     | PathMatch
@@ -124,6 +138,8 @@ KeyMatch = (
     | PortMatch
     | NameMatch
     | AccessMatch
+    | LevelMatch
+    | SocketOptionMatch
 )
 
 # Who calls: the keys that the rules of every family have.

@@ -9,6 +9,7 @@ from supervisor.kernel.simulate import action_text, longest, run
 from supervisor.kernel.syscalls import NATIVE_ARCHES, X86_64, arch_name, number
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.doors import DOORS
+from supervisor.policy.options import OptionRules
 
 # getpid on x86_64 and on i386: calls that no policy will ever be about.
 _UNRELATED = (39, 20)
@@ -34,6 +35,11 @@ def named_paths(policy: CompiledPolicy) -> Iterator[tuple[str, int]]:
 # Calls that a filter answers for the sake of rules that are about other calls.
 _INSTEAD: Final = ("io_uring_setup", "fsopen")
 
+_BY_SOCKETCALL: Final = (
+    "of 32-bit programs by socketcall: what no rule refuses is made by seccompd for them; "
+    "options without a name here, and such as take pointers, descriptors or process numbers, are "
+    "refused (ENOPROTOOPT)"
+)
 _LEFT: Final = (
     "otherwise: kernel: what a runtime's own profile notifies, and no family of seccompd is about, "
     "goes on with the caller's own rights, whatever its arguments"
@@ -49,5 +55,8 @@ def answered_calls(policy: CompiledPolicy) -> Iterator[str]:
         answer = action_text(run(policy.filter, nr, X86_64).action)
         if answer != "allow":
             yield f"{name} is refused ({answer}): {DOORS[name].why}"
+    for name, rules in policy.families.items():
+        if isinstance(rules, OptionRules) and rules.restricts:
+            yield f"{name} {_BY_SOCKETCALL}"
     if policy.otherwise:
         yield _LEFT

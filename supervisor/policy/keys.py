@@ -16,7 +16,7 @@ from supervisor.kernel.capabilities import NAMES as CAPABILITIES
 from supervisor.kernel.filesystems import KNOWN
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.opening import ACCESS_WORDS
-from supervisor.kernel.socket_options import MOST_SET, options
+from supervisor.kernel.socket_options import LEVELS, MOST_SET, named, options
 from supervisor.model import Verdict
 from supervisor.policy.devices import NAMES, SERIES
 from supervisor.policy.families import (
@@ -27,12 +27,14 @@ from supervisor.policy.families import (
     FamilySpec,
     IdMatch,
     KeyMatch,
+    LevelMatch,
     NameMatch,
     NetworkMatch,
     NodeMatch,
     OptionMatch,
     PathMatch,
     PortMatch,
+    SocketOptionMatch,
     SourceMatch,
     TypeMatch,
 )
@@ -49,6 +51,8 @@ from supervisor.policy.mount_values import (
     parse_type,
 )
 from supervisor.policy.open_values import GRANTS, parse_access, parse_inject
+from supervisor.policy.option_values import parse_level, parse_option
+from supervisor.policy.options import Option
 from supervisor.policy.socket_values import (
     METHODS,
     MOST_BACKENDS,
@@ -155,6 +159,13 @@ PORTS = _many(
 )
 NAMES_OF_SOCKETS = _many(str, parse_text, {"type": "string"})
 ACCESS = _many(str, parse_access, {"enum": list(ACCESS_WORDS.values())})
+SOCKET_LEVELS = _many(
+    int, parse_level, {"enum": list(LEVELS)}, {"type": "integer", "minimum": 0}
+)
+SOCKET_OPTIONS = _many(
+    tuple[Option, ...], parse_option, {"enum": sorted(named())},
+    {"type": "string", "pattern": "^[0-9]+:[0-9]+$", "examples": ["17:5"]},
+)
 _WORD = _entry({"enum": list(FLAG_NAMES)}, {"type": "string"})
 OPTIONS = Annotated[
     Options,
@@ -192,6 +203,8 @@ _KINDS: Mapping[type, Any] = {
     PortMatch: PORTS,
     NameMatch: NAMES_OF_SOCKETS,
     AccessMatch: ACCESS,
+    LevelMatch: SOCKET_LEVELS,
+    SocketOptionMatch: SOCKET_OPTIONS,
 }
 
 

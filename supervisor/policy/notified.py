@@ -16,8 +16,9 @@ from supervisor.kernel.mounts import MS_REMOUNT
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.cubes import Cube, subtract
 from supervisor.policy.families import FamilySpec
+from supervisor.policy.options import OptionRules
 from supervisor.policy.rules import RuleSet
-from supervisor.policy.settle import settle_mounts, settle_nodes
+from supervisor.policy.settle import settle_mounts, settle_nodes, settle_options
 from supervisor.policy.sockets import AnyRules, SocketRules
 
 _ALL: Final = (Cube("", 0, 0),)
@@ -61,6 +62,8 @@ def beyond(new: Notified, old: Notified) -> tuple[str, ...]:
 def _cubes(rules: AnyRules, family: FamilySpec) -> Iterable[Cube]:
     if isinstance(rules, SocketRules):
         return _ALL if rules.watches else ()
+    if isinstance(rules, OptionRules):
+        return settle_options(rules)[bpf.RET_USER_NOTIF]
     if isinstance(rules, RuleSet):
         return settle_nodes(rules)[bpf.RET_USER_NOTIF]
     (spec,) = family.calls

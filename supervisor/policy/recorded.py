@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from supervisor.kernel.address_text import read
 from supervisor.kernel.opening import pack_how
-from supervisor.kernel.syscalls import ARCH_NAMES, WIDE, Kind, Param, cut
+from supervisor.kernel.syscalls import ARCH_NAMES, WIDE, Kind, Param, cut, number, numbers
 from supervisor.kernel.text import unprintable
 from supervisor.model import Arg, Decision, Facts, Source, Verdict
 from supervisor.policy.asked import Asked, asked_of, id_of, specs, whole_of
@@ -54,6 +54,8 @@ def recorded(families: Mapping[str, FamilySpec], record: Mapping[str, Any]) -> A
             _value(record["args"][param.name], param, wide=WIDE[arch]) for param in spec.params
         )
         asked = asked_of(spec, values, arch)
+        if record.get("nr") == number("socketcall", arch):  # which one it was says its name
+            asked = replace(asked, snapshot=asked.snapshot._replace(nr=numbers(name, arch)[-1]))
         caller: dict[str, Any] = {
             key: whole_of(record, key) for key in ("uid", "gid") if key in record
         }

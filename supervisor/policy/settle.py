@@ -15,13 +15,17 @@ from supervisor.kernel.syscalls import Condition, Match
 from supervisor.model import Decision, Verdict
 from supervisor.policy.cubes import UNIVERSE, Cube, common, cubes, overlap, subtract
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, MountRule, MountRules
+from supervisor.policy.options import OptionRule, OptionRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.sockets import AnyRule
 
 # Past so many tests the filter notifies more, and the session decides.
 _CUBES_MAX: Final = 128
 _SUM_MAX: Final = 4096
+# A list of options that are allowed takes more: all others are what differs in some bit.
+_OPTIONS_MAX: Final = 256
 _FLAGS: Final = (1 << 32) - 1
+_EVERY_OPTION: Final = (Cube("", 0, 0),)
 
 
 class Part(NamedTuple):
@@ -47,7 +51,9 @@ def action_of(rule: AnyRule | Decision) -> int:
     return bpf.ret_errno(rule.value if rule.verdict is Verdict.ERRNO else errno.EPERM)
 
 
-def settle(parts: Sequence[Part], universe: Sequence[Cube], last: int) -> dict[int, list[Cube]]:
+def settle(
+    parts: Sequence[Part], universe: Sequence[Cube], last: int, most: int = _CUBES_MAX
+) -> dict[int, list[Cube]]:
     """The calls of each action but "allow", as cubes; those of different actions do not overlap.
 
     `last` is the action for calls that no rule matches.
@@ -76,9 +82,26 @@ def settle(parts: Sequence[Part], universe: Sequence[Cube], last: int) -> dict[i
         if sum(map(len, out.values())) > _SUM_MAX:
             return {bpf.RET_USER_NOTIF: list(universe)}
     out.pop(bpf.RET_ALLOW, None)
-    if sum(map(len, out.values())) > _CUBES_MAX:
+    if sum(map(len, out.values())) > most:
         return {bpf.RET_USER_NOTIF: list(universe)}
     return out
+
+
+def settle_options(rules: OptionRules) -> dict[int, list[Cube]]:
+    """What the filter does with each option of a socket."""
+    parts = [
+        Part(_options(rule), action_of(rule), rule.needs_facts) for rule in rules.rules
+    ]
+    return settle(parts, _EVERY_OPTION, action_of(rules.otherwise), _OPTIONS_MAX)
+
+
+def _options(rule: OptionRule) -> Sequence[Cube]:
+    if rule.options is None:
+        return _EVERY_OPTION
+    return [
+        Cube("", _FLAGS << 32 | (0 if name is None else _FLAGS), level << 32 | (name or 0))
+        for level, name in rule.options
+    ]
 
 
 def settle_nodes(rules: RuleSet) -> dict[int, list[Cube]]:

@@ -21,6 +21,7 @@ from supervisor.policy.globs import includes, text_includes
 from supervisor.policy.match import NodeRange
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, MountRule
 from supervisor.policy.opens import OpenRule
+from supervisor.policy.options import Option, OptionRule, OptionRules
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.sockets import AnyRule, AnyRules, SocketRule
 from supervisor.policy.values import ID_MAX
@@ -30,6 +31,7 @@ _TESTS_MAX: Final = 32
 # So many ranges of devices of one rule a proof looks at one by one.
 NODES_MAX: Final = 4096
 _KINDS: Final = {"c": 0, "b": 1}
+_REGISTER: Final = (0, (1 << 32) - 1)
 _IDS: Final = (0, ID_MAX)
 _WHITEOUT: Final = ((0, 0), (0, 0), (0, 0))
 
@@ -277,6 +279,15 @@ def _nodes(ranges: tuple[NodeRange, ...] | None) -> tuple[tuple[Box, ...], bool]
     return (((min(kinds), max(kinds)), majors, minors),), False
 
 
+def _options(options: Sequence[Option] | None) -> tuple[Box, ...]:
+    """Boxes of (level, option)."""
+    if options is None:
+        return ((_REGISTER, _REGISTER),)
+    return tuple(
+        ((level, level), _REGISTER if name is None else (name, name)) for level, name in options
+    )
+
+
 def _texts(rule: AnyRule) -> tuple[Texts, ...]:
     if isinstance(rule, OpenRule):  # how openat2 opens lies in memory, too
         return (Globs("path", rule.globs), Globs("access", rule.access, _same))
@@ -290,6 +301,8 @@ def _texts(rule: AnyRule) -> tuple[Texts, ...]:
             Globs("path", rule.globs),
             Globs("abstract", rule.names, text_includes),
         )
+    if isinstance(rule, OptionRule):
+        return ()
     none = () if rule.verdict is Verdict.EMULATE else None
     return (
         Globs("fstype", rule.types, _same),
@@ -326,6 +339,8 @@ def shapes_of(rules: AnyRules, budget: Budget) -> list[Shape]:
         if nodes:
             start, whole = _nodes(rule.nodes if isinstance(rule, Rule) else None)
             exact = exact and whole
+        elif isinstance(rules, OptionRules):
+            start = _options(rule.options if isinstance(rule, OptionRule) else None)
         count = len(start)
         for number, one in enumerate(ranges):
             count *= len(one)

@@ -28,6 +28,7 @@ from supervisor.policy.mounts import (
     split_options,
 )
 from supervisor.policy.opens import OpenRules
+from supervisor.policy.options import OptionRules, option_of, text_of
 from supervisor.policy.socket_write import socket_rule
 from supervisor.policy.sockets import OPERATIONS as SOCKET_OPERATIONS
 from supervisor.policy.sockets import AnyRules, SocketRules
@@ -87,6 +88,12 @@ def open_rule(asked: Asked) -> str | None:
     return write.rule([("path", write.quoted(f"/dev/{name}")), ("do", what)])
 
 
+def option_rule(asked: Asked) -> str:
+    """A rule that lets this option be set, or asked for."""
+    name = write.quoted(text_of(option_of(asked.snapshot)))
+    return write.rule([("optname", name), ("do", "continue")])
+
+
 def _source(asked: Asked) -> Source | None:
     """What is mounted, as far as anybody has said; None for all calls but mount."""
     if asked.facts is not None or asked.spec.family != "mount":
@@ -125,6 +132,8 @@ def smallest(
         text = open_rule(asked)
     elif isinstance(rules, MountRules):
         text = mount_rule(asked, facts, nodes)
+    elif isinstance(rules, OptionRules):
+        text = option_rule(asked)
     elif isinstance(rules, SocketRules):
         text = socket_rule(asked)
     else:
@@ -160,6 +169,8 @@ def _allows(rules: AnyRules, asked: Asked, facts: Facts | None, place: str) -> b
             return rules.decide(asked.snapshot.args, known)
         if isinstance(rules, SocketRules):
             return rules.decide(SOCKET_OPERATIONS[asked.spec.name], asked.address_argument, known)
+        if isinstance(rules, OptionRules):
+            return rules.decide(asked.snapshot, known)
         if isinstance(rules, OpenRules):
             return rules.decide_open(asked.spec.name, asked.snapshot.args, known)
         path = asked.path
@@ -169,6 +180,8 @@ def _allows(rules: AnyRules, asked: Asked, facts: Facts | None, place: str) -> b
     if decision.needs_facts:
         decision = decide(facts or asked.facts or asked.known(decision))
     granted = decision.verdict in (Verdict.EMULATE, Verdict.INJECT)
+    if isinstance(rules, OptionRules):
+        granted = decision.verdict is Verdict.CONTINUE
     return bool(granted and decision.rule == place)
 
 

@@ -16,6 +16,7 @@ from supervisor.model import Arg, Balance, Decision, Facts, SocketSettings, Verd
 from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import glob_matches, lexical, text_matches
 from supervisor.policy.mounts import MountRule, MountRules
+from supervisor.policy.options import OptionRule, OptionRules
 from supervisor.policy.rules import (
     Rule,
     RuleSet,
@@ -297,8 +298,8 @@ class SocketRules:
         )
 
 
-AnyRule = Rule | MountRule | SocketRule
-AnyRules = RuleSet | MountRules | SocketRules
+AnyRule = Rule | MountRule | SocketRule | OptionRule
+AnyRules = RuleSet | MountRules | SocketRules | OptionRules
 
 
 def network_text(network: Network) -> str:

@@ -6,6 +6,10 @@
  *                                               getpeername, where a connect to A is led to B
  *     socket_calls socketcall-accept A B, socket_calls direct-accept A B
  *                                               accept (by socketcall) and accept4, of 127.0.0.1 and .2
+ *     socket_calls socketcall-option 0 0, socket_calls direct-option 0 0
+ *                                               options that are set, and asked for
+ *     socket_calls socketcall-options 0 0       many of them, and what came of each to the byte
+ *     socket_calls socketcall-flip 0 0          a thread makes a refused option of an allowed one
  *     socket_calls table ALLOWED REFUSED        a thread with a table of descriptors of its own
  *     socket_calls limit ALLOWED REFUSED        a table that is full
  *
@@ -14,6 +18,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
@@ -156,6 +161,149 @@ static void accept_as_32_bit(int wrapped)
 	}
 }
 
+static void options_as_32_bit(int wrapped)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0), kept = -1;
+	uint32_t f = (uint32_t)fd, value, length;
+	socklen_t size = sizeof kept;
+	low = mmap(NULL, sizeof *low, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1,
+		   0);
+	if (low == MAP_FAILED)
+		exit(3);
+	value = at(&low->vector[0]);
+	length = at(&low->vector[1]);
+	low->vector[0] = 1;
+	low->vector[1] = 4;
+	say("refused", call(wrapped, 14, 366, (uint32_t[6]){f, SOL_SOCKET, SO_KEEPALIVE, value, 4}));
+	say("allowed", call(wrapped, 14, 366, (uint32_t[6]){f, SOL_SOCKET, SO_REUSEADDR, value, 4}));
+	say("by-who-calls", call(wrapped, 14, 366, (uint32_t[6]){f, IPPROTO_TCP, TCP_NODELAY, value, 4}));
+	say("set", getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &kept, &size) ? -errno : kept);
+	say("type", call(wrapped, 15, 365, (uint32_t[6]){f, SOL_SOCKET, SO_TYPE, value, length}));
+	say("domain", call(wrapped, 15, 365, (uint32_t[6]){f, SOL_SOCKET, SO_DOMAIN, value, length}));
+	if (wrapped)
+		say("no-arguments", call32(102, 14, 16, 0, 0, 0, 0));
+}
+
+/* ---- many options, by socketcall ---- */
+
+struct one_option {
+	int level, name;
+	int length;
+	uint32_t value[4];
+};
+
+static const struct one_option several[] = {
+	{SOL_SOCKET, SO_REUSEADDR, 4, {1}},	   {SOL_SOCKET, SO_REUSEADDR, 2, {0}},
+	{SOL_SOCKET, SO_REUSEADDR, 16, {0}},	   {SOL_SOCKET, SO_REUSEADDR, -1, {1}},
+	{SOL_SOCKET, SO_RCVBUF, 4, {70000}},	   {SOL_SOCKET, SO_LINGER, 8, {1, 7}},
+	{SOL_SOCKET, SO_LINGER, 4, {1}},	   {SOL_SOCKET, SO_RCVTIMEO_OLD, 8, {3, 500000}},
+	{SOL_SOCKET, SO_SNDTIMEO_OLD, 8, {4, 0}},  {SOL_SOCKET, SO_SNDTIMEO_OLD, 4, {4, 0}},
+	{SOL_SOCKET, SO_RCVTIMEO_OLD, 8, {1, 1000000}}, {SOL_SOCKET, SO_RCVTIMEO_OLD, 8, {UINT32_MAX, 0}},
+	{SOL_SOCKET, SO_RCVTIMEO_NEW, 16, {9, 0, 1000, 0}}, {SOL_SOCKET, SO_MAX_PACING_RATE, 4, {100000}},
+	{SOL_SOCKET, SO_TYPE, 4, {1}},		   {SOL_SOCKET, SO_ERROR, 4, {1}},
+	{SOL_SOCKET, SO_ACCEPTCONN, 4, {1}},	   {SOL_SOCKET, SO_INCOMING_CPU, 4, {0}},
+	{SOL_SOCKET, SO_BINDTODEVICE, 16, {0}},	   {SOL_SOCKET, SO_PEERNAME, 16, {0}},
+	{IPPROTO_TCP, TCP_NODELAY, 4, {1}},	   {IPPROTO_TCP, TCP_KEEPIDLE, 4, {33}},
+	{IPPROTO_TCP, TCP_KEEPIDLE, 4, {0}},	   {IPPROTO_TCP, TCP_CONGESTION, 4, {0x6f6e6572}}, /* "reno" */
+	{IPPROTO_TCP, TCP_CONGESTION, 3, {0x6f6e}}, {IPPROTO_TCP, TCP_USER_TIMEOUT, 4, {5000}},
+	{IPPROTO_TCP, TCP_MAXSEG, 4, {1000}},	   {IPPROTO_IP, IP_TOS, 1, {16}},
+	{IPPROTO_IP, IP_TTL, 4, {77}},		   {IPPROTO_IP, IP_TTL, 4, {256}},
+	{IPPROTO_IP, IP_RECVERR, 4, {1}},	   {IPPROTO_IPV6, IPV6_V6ONLY, 4, {1}},
+	{IPPROTO_UDP, 1, 4, {1}}, /* UDP_CORK */   {IPPROTO_IP, IP_OPTIONS, 4, {0x01010101}},
+};
+
+/* The value and its length as they are in memory afterwards; 0xee is what nobody has written. */
+static void ask_for(uint32_t f, size_t number, const struct one_option *one, uint32_t room)
+{
+	unsigned char *value = (unsigned char *)low->several;
+	memset(value, 0xee, 20);
+	low->vector[1] = room;
+	long result = call(1, 15, 365,
+			   (uint32_t[6]){f, (uint32_t)one->level, (uint32_t)one->name, at(value),
+					 at(&low->vector[1])});
+	printf("get-%zu-%d:%d-%d %ld,%u,", number, one->level, one->name, (int)room, result, low->vector[1]);
+	for (int i = 0; i < 20; i++)
+		printf("%02x", value[i]);
+	printf("\n");
+}
+
+static void many_options(void)
+{
+	uint32_t f = (uint32_t)socket(AF_INET, SOCK_STREAM, 0);
+	for (size_t i = 0; i < sizeof several / sizeof *several; i++) {
+		const struct one_option *one = &several[i];
+		memcpy(low->several, one->value, sizeof one->value);
+		long result = call(1, 14, 366,
+				   (uint32_t[6]){f, (uint32_t)one->level, (uint32_t)one->name,
+						 at(low->several), (uint32_t)one->length});
+		printf("set-%zu-%d:%d %ld\n", i, one->level, one->name, result);
+		ask_for(f, i, one, 20);
+		ask_for(f, i, one, 2);
+		ask_for(f, i, one, 0);
+		ask_for(f, i, one, UINT32_MAX);
+	}
+	const uint32_t value = at(low->several), length = at(&low->vector[1]);
+	low->vector[1] = 4;
+	say("no-value", call(1, 14, 366, (uint32_t[6]){f, SOL_SOCKET, SO_REUSEADDR, 16, 4}));
+	say("no-place", call(1, 15, 365, (uint32_t[6]){f, SOL_SOCKET, SO_TYPE, 16, length}));
+	say("no-length", call(1, 15, 365, (uint32_t[6]){f, SOL_SOCKET, SO_TYPE, value, 16}));
+	say("no-socket", call(1, 14, 366, (uint32_t[6]){0, SOL_SOCKET, SO_REUSEADDR, value, 4}));
+	say("no-descriptor", call(1, 14, 366, (uint32_t[6]){99, SOL_SOCKET, SO_REUSEADDR, value, 4}));
+	say("no-arguments", call32(102, 14, 16, 0, 0, 0, 0));
+	say("no-arguments-to-get", call32(102, 15, 16, 0, 0, 0, 0));
+}
+
+/* ---- a thread that changes the words ---- */
+
+static volatile int over;
+
+static void *flip(void *unused)
+{
+	volatile uint32_t *name = &low->args[2];
+	while (!over) {
+		*name = SO_REUSEADDR;
+		*name = SO_KEEPALIVE;
+		*name = SO_TYPE;
+		*name = SO_DOMAIN;
+	}
+	return unused;
+}
+
+/* Both have to have been seen: what is allowed and what is refused; and nothing that is refused may have
+ * come to anything. */
+static void race(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0), kept = -1;
+	socklen_t size = sizeof kept;
+	long done[2] = {0}, not_done[2] = {0}, result, leaked = 0;
+	pthread_t thread;
+	low->args[0] = (uint32_t)fd;
+	low->args[1] = SOL_SOCKET;
+	low->args[3] = at(&low->vector[0]);
+	if (pthread_create(&thread, NULL, flip, NULL))
+		exit(3);
+	for (int i = 0; i < 50000 && (i < 600 || !done[0] || !done[1] || !not_done[0] || !not_done[1]); i++) {
+		low->vector[0] = 1;
+		low->args[4] = 4;
+		result = call32(102, 14, at(low->args), 0, 0, 0, 0);
+		done[0] += result == 0;
+		not_done[0] += result == -EXDEV;
+		low->vector[0] = 0;
+		low->vector[1] = 4;
+		low->args[4] = at(&low->vector[1]);
+		result = call32(102, 15, at(low->args), 0, 0, 0, 0);
+		done[1] += result == 0;
+		not_done[1] += result == -EACCES;
+		leaked += low->vector[0] == AF_INET;
+	}
+	over = 1;
+	pthread_join(thread, NULL);
+	say("done", done[0] && done[1]);
+	say("refused", not_done[0] && not_done[1]);
+	say("set", getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &kept, &size) ? -errno : kept);
+	say("leaked", leaked);
+}
+
 static void *own_table(void *inherited)
 {
 	int fd = *(int *)inherited;
@@ -185,6 +333,17 @@ int main(int argc, char **argv)
 		name_as_32_bit(!strcmp(argv[1], "socketcall-name"));
 	} else if (!strcmp(argv[1], "socketcall-accept") || !strcmp(argv[1], "direct-accept")) {
 		accept_as_32_bit(!strcmp(argv[1], "socketcall-accept"));
+	} else if (!strcmp(argv[1], "socketcall-option") || !strcmp(argv[1], "direct-option")) {
+		options_as_32_bit(!strcmp(argv[1], "socketcall-option"));
+	} else if (!strcmp(argv[1], "socketcall-options") || !strcmp(argv[1], "socketcall-flip")) {
+		low = mmap(NULL, sizeof *low, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+		if (low == MAP_FAILED)
+			return 3;
+		if (!strcmp(argv[1], "socketcall-flip"))
+			race();
+		else
+			many_options();
 	} else if (!strcmp(argv[1], "table")) {
 		struct sockaddr_in peer;
 		socklen_t size = sizeof peer;

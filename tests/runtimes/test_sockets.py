@@ -29,6 +29,12 @@ syscalls:
     - {to: "127.0.0.0/8", do: {errno: EHOSTUNREACH}}
   bind:
     - {do: emulate}
+  setsockopt:
+    - {optname: SO_KEEPALIVE, do: {errno: EXDEV}}
+    - {do: continue}
+  getsockopt:
+    - {optname: SO_DOMAIN, do: {errno: EACCES}}
+    - {do: continue}
 """
 
 place = a_place(0o755, scope="module")
@@ -69,6 +75,10 @@ def test_of_runc_and_crun(box: Bundle, ports: tuple[Counter, Counter], how: str)
     assert (found["connect"], found["sendmsg"], found["sent"]) == ("0", "5", "5")
     assert found["connect-refused"] == found["sendmsg-refused"] == "EHOSTUNREACH"
     assert (allowed.count(), refused.count()) == (4, 0)
+    done = box.run("", args=["/bin/socket_calls", f"{how}-option", "0", "0"])
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert (found["refused"], found["domain"]) == ("EXDEV", "EACCES")
+    assert (found["allowed"], found["set"], found["type"]) == ("0", "1", "0")
 
 
 HOSTS = """

@@ -28,6 +28,16 @@ CALLS = {
     ),
     "open": ('open("/dev/kvm", O_RDWR)', "path: /dev/kvm", "{inject: {device: kvm}}"),
 }  # fmt: skip
+# The same of those that nobody carries out.
+OPTIONS = {
+    "setsockopt": ("setsockopt(3, SOL_SOCKET, SO_MARK, [1], 4)", "optname: SO_MARK", "{return: 0}"),
+    "getsockopt": ("getsockopt(3, SOL_TCP, TCP_INFO, 0, 0)", "optname: TCP_INFO", "{return: 0}"),
+}
+EVERY = {**CALLS, **OPTIONS}
+# What a call comes to by the last of these, where that is not "emulate".
+GRANTED = {
+    "open": Verdict.INJECT, "setsockopt": Verdict.RETURN, "getsockopt": Verdict.RETURN,
+}  # fmt: skip
 IMAGE = {"source": "image /a.img"}
 # Who calls: the key, a value of it, a caller whom that matches, and one whom it does not.
 WHO: list[tuple[str, str, Any, Any]] = [
@@ -73,6 +83,14 @@ OTHERS = {
         "bind", 'path: "/run/*"', 'bind(3, {sa_family=AF_UNIX, sun_path="/run/a/b"}, 110)',
     ),
     "path of an open": ("open", 'path: "/dev/*"', 'open("/dev/net/tun", O_RDWR)'),
+    "optname": ("setsockopt", "optname: SO_MARK", "setsockopt(3, SOL_SOCKET, SO_DEBUG, [1], 4)"),
+    "an option by its number": (
+        "setsockopt", 'optname: "1:36"', "setsockopt(3, SOL_SOCKET, SO_DEBUG, [1], 4)",
+    ),
+    "the same number of another level": (
+        "setsockopt", "optname: SO_MARK", "setsockopt(3, SOL_TCP, 36, [1], 4)",
+    ),
+    "level": ("getsockopt", "level: SOL_TCP", "getsockopt(3, SOL_SOCKET, SO_ERROR, 0, 0)"),
     "access": ("open", "path: /dev/kvm, access: read-write", 'open("/dev/kvm", O_RDONLY)'),
 }  # fmt: skip
 
@@ -97,7 +115,7 @@ def test_who_calls_in_every_family(
 ) -> None:
     """Rules that grant and rules that refuse: the latter match as well where nobody knows."""
     text, where, do = CALLS[family]
-    granted = Verdict.INJECT if family == "open" else Verdict.EMULATE
+    granted = GRANTED.get(family, Verdict.EMULATE)
     grants = rules(family, f"{{{where}, {key}: {value}, do: {do}}}")
     assert verdict(grants, text, **{key: matching}) is granted
     assert verdict(grants, text, **{key: other}) is Verdict.CONTINUE
@@ -112,20 +130,36 @@ def test_who_calls_in_every_family(
         assert verdict(refuses, text) is Verdict.ERRNO
 
 
+@pytest.mark.parametrize("family", OPTIONS)
+@pytest.mark.parametrize(("key", "value", "matching", "other"), WHO, ids=lambda one: str(one)[:12])
+def test_who_calls_of_options(family: str, key: str, value: str, matching: Any, other: Any) -> None:
+    """They are let go on or refused, and never where nobody knows who calls."""
+    text, where, _ = OPTIONS[family]
+    found = rules(family, f"{{{where}, {key}: {value}, do: continue}}", "{do: refuse}")
+    assert verdict(found, text, **{key: matching}) is Verdict.CONTINUE
+    assert verdict(found, text, **{key: other}) is Verdict.REFUSE
+    refuses = rules(family, f"{{{where}, {key}: {value}, do: {{errno: EXDEV}}}}")
+    assert verdict(refuses, text, **{key: matching}) is Verdict.ERRNO
+    assert verdict(refuses, text, **{key: other}) is Verdict.CONTINUE
+    if key not in ("uid", "gid"):
+        assert verdict(found, text) is Verdict.REFUSE
+        assert verdict(refuses, text) is Verdict.ERRNO
+
+
 @pytest.mark.parametrize("what", OTHERS)
 def test_what_is_called(what: str) -> None:
     family, keys, other = OTHERS[what]
-    text, _, do = CALLS[family]
+    text, _, do = EVERY[family]
     if family == "mount":
         given = ('fstype: ext4', 'source: "/a.img"', "options: {allow: [ro, noload]}")
         keys = ", ".join([keys, *(one for one in given if one.split(":")[0] not in keys)])
     compiled = rules(family, f"{{{keys}, do: {do}}}")
-    granted = Verdict.INJECT if family == "open" else Verdict.EMULATE
+    granted = GRANTED.get(family, Verdict.EMULATE)
     assert verdict(compiled, text) is granted
     assert verdict(compiled, other) is Verdict.CONTINUE
 
 
-@pytest.mark.parametrize("family", CALLS)
+@pytest.mark.parametrize("family", EVERY)
 @pytest.mark.parametrize(
     ("do", "wanted"),
     [
@@ -136,7 +170,7 @@ def test_what_is_called(what: str) -> None:
 @pytest.mark.parametrize("mode", ["enforce", "audit"])
 def test_verdicts_in_every_family(family: str, do: str, wanted: Verdict, mode: str) -> None:
     """But one: what `return` says would be the number of a descriptor that an open has not made."""
-    text, where, _ = CALLS[family]
+    text, where, _ = EVERY[family]
     where = where if do != "continue" or family != "mount" else "fstype: ext4"
     rule = f"{{{where}, mode: {mode}, accept_race: true, do: {do}}}"
     last = "{do: continue, accept_race: true}"

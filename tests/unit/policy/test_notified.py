@@ -16,6 +16,7 @@ from tests.support.policies import BLOCK, CHAR, device, policy
 
 NODES = "version: 1\nsyscalls:\n  mknod:\n    otherwise: kernel\n    rules:\n"
 MOUNTS = "version: 1\nsyscalls:\n  mount:\n    otherwise: kernel\n    rules:\n"
+OPTIONS = "version: 1\nsyscalls:\n  setsockopt:\n    otherwise: kernel\n    rules:\n"
 POLICIES = {
     "null": NODES + '      - {devices: ["null"], do: emulate}\n',
     "memory": NODES + "      - {devices: ['char 1:0-15'], do: emulate}\n",
@@ -26,6 +27,10 @@ POLICIES = {
     "kernel": MOUNTS + "      - {fstype: ext4, source: '**', do: {emulate: {via: kernel}}}\n",
     "read-only": MOUNTS
     + "      - {options: {allow: [ro]}, fstype: ext4, do: {emulate: {via: fuse}}}\n",
+    "a mark": OPTIONS + "      - {optname: SO_MARK, do: refuse}\n",
+    "a level": OPTIONS + "      - {level: SOL_SOCKET, do: refuse}\n",
+    "one for some": OPTIONS + "      - {optname: TCP_REPAIR, uid: 0, do: refuse}\n",
+    "all options": "version: 1\nsyscalls:\n  setsockopt: []\n",
     "no mounts": "version: 1\nsyscalls:\n  mount: []\n",
     "nothing": "version: 1\nsyscalls: {}\n",
 }
@@ -47,6 +52,7 @@ def notified(found: CompiledPolicy) -> set[tuple[str, tuple[int, ...]]]:
     calls = [
         *(("mknod", (0, kind, dev)) for kind, dev in DEVICES),
         *(("mount", (0, 0, 0, flags, 0)) for flags in FLAGS),
+        *(("setsockopt", (3, *one, 0, 4)) for one in ((1, 36), (1, 2), (6, 19), (6, 36), (36, 1))),
         *((name, (0, 0, 0, 0, 0)) for name in ("umount2", "rename", "unlinkat")),
     ]
     out = set()

@@ -1,0 +1,94 @@
+/* setsockopt(2) and getsockopt(2) of 32-bit callers, whose arguments lay in memory, by socketcall(2): made
+ * from what was read of that, on the socket that was fetched, with the caller's rights. */
+#include "porters.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+struct narrow_time { /* struct timeval of a 32-bit caller */
+	int32_t seconds, microseconds;
+};
+
+struct wide_time { /* what the options with times beyond 2038 take of everybody */
+	int64_t seconds, microseconds;
+};
+
+/* The option that takes a struct wide_time where this one takes a struct timeval; 0: it takes none. */
+static int timeout_of(const struct sd_errand *errand)
+{
+	if (errand->level != SOL_SOCKET)
+		return 0;
+	return errand->option == SO_RCVTIMEO_OLD   ? SO_RCVTIMEO_NEW
+	       : errand->option == SO_SNDTIMEO_OLD ? SO_SNDTIMEO_NEW
+						   : 0;
+}
+
+static int64_t set_timeout(int sock, int option, const char *value, size_t length)
+{
+	struct narrow_time narrow;
+	if (length < sizeof narrow)
+		return -EINVAL;
+	memcpy(&narrow, value, sizeof narrow);
+	const struct wide_time wide = {narrow.seconds, narrow.microseconds};
+	return setsockopt(sock, SOL_SOCKET, option, &wide, sizeof wide) ? -errno : 0;
+}
+
+static int64_t get_timeout(int sock, int option, char *value, socklen_t *length)
+{
+	struct wide_time wide;
+	socklen_t size = sizeof wide;
+	if (getsockopt(sock, SOL_SOCKET, option, &wide, &size))
+		return -errno;
+	if ((int32_t)*length < 0)
+		return -EINVAL;
+	const struct narrow_time narrow = {(int32_t)wide.seconds, (int32_t)wide.microseconds};
+	if (*length > sizeof narrow)
+		*length = sizeof narrow;
+	memcpy(value, &narrow, *length);
+	return 0;
+}
+
+static int64_t set(const struct sd_errand *errand, const struct sd_hold *hold)
+{
+	int timeout = timeout_of(errand);
+	const char *value = hold->more + errand->control_length;
+	const socklen_t length = (socklen_t)errand->payload_length;
+	if (timeout)
+		return set_timeout(hold->sock, timeout, value, length);
+	return setsockopt(hold->sock, errand->level, errand->option, value, length) ? -errno : 0;
+}
+
+static int64_t get(const struct sd_errand *errand, int sock, struct sd_errand_done *done)
+{
+	int timeout = timeout_of(errand);
+	int32_t room = errand->call_flags < SD_VALUE_MAX ? errand->call_flags : SD_VALUE_MAX;
+	socklen_t length = (socklen_t)room; /* what is negative is the kernel's to refuse */
+	int64_t error = 0;
+	if (timeout)
+		error = get_timeout(sock, timeout, done->value, &length);
+	else if (getsockopt(sock, errand->level, errand->option, done->value, &length))
+		error = -errno;
+	if (!error)
+		done->value_length = (int32_t)(length < SD_VALUE_MAX ? length : SD_VALUE_MAX);
+	return error;
+}
+
+int64_t sd_call_option(const struct sd_errand *errand, const int *fds, struct sd_hold *hold,
+		       struct sd_errand_done *done)
+{
+	if (!(errand->flags & SD_SOCKET_AS_CALLER))
+		return -EINVAL;
+	/* else it would be about our memory, descriptors and processes */
+	if (!sd_option_is_plain(errand->level, errand->option))
+		return -ENOPROTOOPT;
+	int64_t result = sd_porter_become(errand->id, fds[1], fds[2], &hold->caller);
+	if (result)
+		done->why = result == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_RIGHTS;
+	else if (errand->op == SD_SOCKET_SET_OPTION)
+		result = set(errand, hold);
+	else
+		result = get(errand, hold->sock, done);
+	sd_porter_come_back();
+	return result;
+}
