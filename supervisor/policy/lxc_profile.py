@@ -15,7 +15,7 @@ from supervisor.errors import PolicyError
 from supervisor.kernel import bpf
 from supervisor.kernel.bpf import FilterRule
 from supervisor.kernel.syscalls import SOCKETCALLS, Condition, Match
-from supervisor.policy.profile import MASKED, by_name, left_over
+from supervisor.policy.profile import MASKED, OPTION_CALLS, ask_for_options, by_name, left_over
 
 _ALLOWLISTS: Final = ("allowlist", "whitelist")
 _REFUSED: Final = f"errno {errno.ENOSYS}"
@@ -34,6 +34,7 @@ def lxc(rules: Iterable[FilterRule], base: str | None) -> str:
     ours = by_name(rules)
     allows = lines[1].split()[:1] in ([word] for word in _ALLOWLISTS)
     closes = not allows and not SOCKETCALLS.keys().isdisjoint(ours)
+    ask_for_options(ours, _words(lines[2:], allows=allows, closes=closes))
     out = [lines[0], f"allowlist {_REFUSED}" if closes else lines[1], "[all]"]
     named = set()
 
@@ -65,6 +66,14 @@ def lxc(rules: Iterable[FilterRule], base: str | None) -> str:
         forced = any(line.split()[:1] == [_NO_FORCE] for line in lines)
         out += _all_others(ours, named, forced=forced)
     return "\n".join(out) + "\n"
+
+
+def _words(lines: Iterable[str], *, allows: bool, closes: bool) -> list[tuple[str, str]]:
+    """The calls that a base is about, with what becomes of them."""
+    entries = [words for line in lines if (words := line.partition("#")[0].split())]
+    said = [(name, (rest or ["allow" if allows else "kill"])[0]) for name, *rest in entries]
+    missing = set(OPTION_CALLS).difference(name for name, _ in said) if closes else ()
+    return said + [(name, "allow") for name in missing]
 
 
 def _check_whole(words: Sequence[str]) -> None:

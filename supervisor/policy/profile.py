@@ -57,6 +57,7 @@ def oci(
     if flags:
         out["flags"] = [*dict.fromkeys([*(out.get("flags") or []), *flags])]
     ours = by_name(rules)
+    ask_for_options(ours, _oci_words(out))
     entries = [
         {"names": [name], **_oci_action(rule.action), **_oci_args(rule.match)}
         for name, those in ours.items()
@@ -101,6 +102,30 @@ def by_name(rules: Iterable[FilterRule]) -> dict[str, list[FilterRule]]:
     return ours
 
 
+# Options of sockets are told apart by their arguments. For i386 libseccomp makes of a rule for one
+# of these calls another one for socketcall, whose arguments are none of theirs: what a base allows
+# would be allowed there, whatever our own rule for socketcall says.
+OPTION_CALLS: Final = ("setsockopt", "getsockopt")
+_REFUSING: Final = ("SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_TRAP", "errno", "kill", "trap")
+
+
+def ask_for_options(ours: dict[str, list[FilterRule]], base: Iterable[tuple[str, str]]) -> None:
+    """Notifies all calls of that kind which the base allows: sessions know what the filter would
+    have settled. `base`: names of calls, with its action."""
+    said = [(name, action.startswith(_REFUSING)) for name, action in base]
+    for name in OPTION_CALLS:
+        refuses = {refused for other, refused in said if other == name}
+        if name not in ours or not refuses:
+            continue
+        if len(refuses) > 1:
+            raise PolicyError(
+                f"the base allows {name} and refuses it, and the policy looks at its arguments",
+                hint="take one of these entries out of the base",
+            )
+        if refuses == {False}:
+            ours[name] = [FilterRule(name, bpf.RET_USER_NOTIF)]
+
+
 # -- what rules leave over
 
 
@@ -138,6 +163,18 @@ def _without(
 
 
 # -- OCI
+
+
+def _oci_words(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The calls that its entries are about, with what becomes of them."""
+    try:
+        return [
+            (name, entry["action"])
+            for entry in profile.get("syscalls") or []
+            for name in entry.get("names") or [entry["name"]]
+        ]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise PolicyError(f"the base is no seccomp profile: {error!r}") from None
 
 
 def _oci_action(action: int) -> dict[str, Any]:
