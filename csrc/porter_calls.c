@@ -368,7 +368,8 @@ int sd_porter_call(struct sd_parcel *parcel, size_t size, const int *fds, size_t
 	if (!result)
 		result = act(errand, fds, &hold, done);
 	int sock = done->replaced ? hold.another.sock : hold.sock;
-	if (errand->op == SD_SOCKET_CONNECT && !result && !errand->kept)
+	/* what is near is connected before a connect that does not block has come back */
+	if (errand->op == SD_SOCKET_CONNECT && (!result || result == -EINPROGRESS) && !errand->kept)
 		sd_tell_tcp(sock, done);
 	if (errand->op == SD_SOCKET_BIND && !result && done->hosted)
 		sd_keep_cookie(SD_BOUND, done->cookie);
