@@ -62,13 +62,16 @@ static int64_t set(const struct sd_errand *errand, const struct sd_hold *hold)
 static int64_t get(const struct sd_errand *errand, int sock, struct sd_errand_done *done)
 {
 	int timeout = timeout_of(errand);
-	int32_t room = errand->call_flags < SD_VALUE_MAX ? errand->call_flags : SD_VALUE_MAX;
+	const int32_t room = errand->call_flags < SD_VALUE_MAX ? errand->call_flags : SD_VALUE_MAX;
 	socklen_t length = (socklen_t)room; /* what is negative is the kernel's to refuse */
 	int64_t error = 0;
 	if (timeout)
 		error = get_timeout(sock, timeout, done->value, &length);
 	else if (getsockopt(sock, errand->level, errand->option, done->value, &length))
 		error = -errno;
+	/* of some options the kernel says how long the value is, and not how much of it there was room for */
+	if (!error && room >= 0 && length > (socklen_t)room)
+		length = (socklen_t)room;
 	if (!error)
 		done->value_length = (int32_t)(length < SD_VALUE_MAX ? length : SD_VALUE_MAX);
 	return error;

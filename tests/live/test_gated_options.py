@@ -46,6 +46,14 @@ syscalls:
     - {optname: SO_MARK, do: refuse}
     - {do: continue}
 """
+# None of what it refuses is asked for, nor takes a capability.
+RIGHTS = """version: 1
+name: rights
+syscalls:
+  setsockopt:
+    - {optname: SO_KEEPALIVE, do: refuse}
+    - {do: continue}
+"""
 HEAD = """
 import errno, os, socket
 S, T = socket.SOL_SOCKET, socket.IPPROTO_TCP
@@ -63,7 +71,7 @@ def put(level, name, value=1):
 def place() -> Iterator[Path]:
     with scratch(0o777) as folder:
         compile_c("socket_calls", folder, "-pthread")
-        for name, text in (("options", POLICY), ("mark", MARK)):
+        for name, text in (("options", POLICY), ("mark", MARK), ("rights", RIGHTS)):
             (folder / f"{name}.yaml").write_text(text)
             (folder / f"{name}.yaml").chmod(0o644)
         yield folder
@@ -174,6 +182,14 @@ def test_what_is_made_for_32_bit_callers_is_as_the_kernel_makes_it(
     )  # fmt: skip
     found = calls(person, place, "socketcall-options", "mark")
     assert found == dict(line.split() for line in alone.stdout.splitlines())
+
+
+def test_capabilities_that_options_take_are_the_callers_own(person: Person, place: Path) -> None:
+    """What seccompd sets for a 32-bit program is held against what the kernel lets it set."""
+    made = calls(person, place, "socketcall-rights", "rights", "--unshare", "net")
+    kernels = calls(person, place, "direct-rights", "rights", "--unshare", "net")
+    assert made == kernels
+    assert (kernels["own-0"], kernels["none-0"]) == ("0", "EPERM")
 
 
 def test_a_thread_that_changes_the_words_of_socketcall_loses(person: Person, place: Path) -> None:

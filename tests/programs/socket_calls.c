@@ -9,6 +9,8 @@
  *     socket_calls socketcall-option 0 0, socket_calls direct-option 0 0
  *                                               options that are set, and asked for
  *     socket_calls socketcall-options 0 0       many of them, and what came of each to the byte
+ *     socket_calls socketcall-rights 0 0, socket_calls direct-rights 0 0
+ *                                               options that take a capability, with and without
  *     socket_calls socketcall-flip 0 0          a thread makes a refused option of an allowed one
  *     socket_calls table ALLOWED REFUSED        a thread with a table of descriptors of its own
  *     socket_calls limit ALLOWED REFUSED        a table that is full
@@ -18,6 +20,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
@@ -28,6 +31,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct low { /* below 4 GiB */
@@ -184,6 +188,43 @@ static void options_as_32_bit(int wrapped)
 		say("no-arguments", call32(102, 14, 16, 0, 0, 0, 0));
 }
 
+static void ask_for_rights(const char *how, int wrapped)
+{
+	static const struct {
+		int level, name;
+		uint32_t value;
+	} options[] = {
+		{SOL_SOCKET, SO_MARK, 7},	     {SOL_SOCKET, SO_PRIORITY, 7},
+		{SOL_SOCKET, SO_SNDBUFFORCE, 1 << 20}, {SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20},
+		{SOL_SOCKET, SO_DEBUG, 1},	     {SOL_SOCKET, SO_BINDTOIFINDEX, 1},
+		{SOL_SOCKET, SO_BINDTOIFINDEX, 0},   {IPPROTO_IP, IP_TRANSPARENT, 1},
+		{IPPROTO_TCP, TCP_REPAIR, 1},
+	};
+	uint32_t f = (uint32_t)socket(AF_INET, SOCK_STREAM, 0);
+	for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+		char what[64];
+		low->vector[0] = options[i].value;
+		snprintf(what, sizeof what, "%s-%zu", how, i);
+		say(what, call(wrapped, 14, 366,
+			       (uint32_t[6]){f, (uint32_t)options[i].level, (uint32_t)options[i].name,
+					     at(&low->vector[0]), 4}));
+	}
+}
+
+static void rights_as_32_bit(int wrapped)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[2] = {0};
+	low = mmap(NULL, sizeof *low, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1,
+		   0);
+	if (low == MAP_FAILED)
+		exit(3);
+	ask_for_rights("own", wrapped);
+	if (syscall(SYS_capset, &head, none))
+		exit(4);
+	ask_for_rights("none", wrapped);
+}
+
 /* ---- many options, by socketcall ---- */
 
 struct one_option {
@@ -335,6 +376,8 @@ int main(int argc, char **argv)
 		accept_as_32_bit(!strcmp(argv[1], "socketcall-accept"));
 	} else if (!strcmp(argv[1], "socketcall-option") || !strcmp(argv[1], "direct-option")) {
 		options_as_32_bit(!strcmp(argv[1], "socketcall-option"));
+	} else if (!strcmp(argv[1], "socketcall-rights") || !strcmp(argv[1], "direct-rights")) {
+		rights_as_32_bit(!strcmp(argv[1], "socketcall-rights"));
 	} else if (!strcmp(argv[1], "socketcall-options") || !strcmp(argv[1], "socketcall-flip")) {
 		low = mmap(NULL, sizeof *low, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
