@@ -14,20 +14,15 @@ from tests.support.inside import wait_for
 from tests.support.people import Person, python
 from tests.support.program import Started
 from tests.support.scratch import a_place
-from tests.support.sockets import LOCAL, a_free_port, inside, policy
+from tests.support.sockets import CODE, LOCAL, a_free_port, inside, policy
 
 free = a_free_port()
 OWN = ["--unshare", "net"]
 HEAD = f'''
-import ctypes, errno, os, select, socket, struct, sys, threading, time
+import ctypes, os, select, socket, struct, sys, threading, time
 LOCAL = "{LOCAL}"
 libc = ctypes.CDLL(None, use_errno=True)
-def code(call, *args):
-    try:
-        call(*args)
-    except OSError as error:
-        return errno.errorcode[error.errno]
-    return "0"
+{CODE}
 def of_the_host(sock):
     cookies = [one.getsockopt(socket.SOL_SOCKET, 71, 8) for one in (sock, socket.socket())]
     return cookies[0] != cookies[1]
