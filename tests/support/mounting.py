@@ -204,9 +204,7 @@ def _serve(config: dict[str, Any]) -> None:
         ]  # fmt: skip
         fuse = [("c", 10, 10, 229, 229, False)]
         makers = [spawn_maker(fuse, MAP, MAP, rules, userns) for _ in range(2)]
-    check(lib.sd_join_user_namespace(userns, 0, 0), "join")
-    os.close(userns)
-
+    # before we are somebody who may not read what root can
     import trio
 
     from supervisor.engine.act import Actor as RealActor
@@ -215,6 +213,9 @@ def _serve(config: dict[str, Any]) -> None:
     from supervisor.kernel.fuse_programs import PROGRAMS
     from supervisor.model import Decision, Facts, MountSettings, Snapshot, Verdict
     from supervisor.plans import Mount, Place, Remount
+
+    check(lib.sd_join_user_namespace(userns, 0, 0), "join")
+    os.close(userns)
 
     class Said:
         nodes = "private"
