@@ -228,9 +228,9 @@ class Launcher:
         self, daemon: Daemon, person: Person, folder: Path, *more: str, fds: Sequence[int] = ()
     ) -> None:
         self.record = folder / "record"
+        text = (ROOT / "tests/programs/launcher.py").read_text()  # which others may not read
         self.process = subprocess.Popen(
-            person.argv([python(person), str(ROOT / "tests/programs/launcher.py"), door(daemon),
-                         str(self.record), *more]),
+            person.argv([python(person), "-c", text, door(daemon), str(self.record), *more]),
             env=person.environ(), cwd=folder, pass_fds=fds, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
