@@ -21,6 +21,7 @@ from supervisor.policy.compile import rules_of
 from supervisor.policy.lxc_profile import lxc
 from supervisor.policy.profile import WAIT_KILLABLE, oci
 from supervisor.policy.traits import Traits
+from tests.support.needs import need
 from tests.support.policies import policy
 
 POLICIES = {
@@ -126,7 +127,7 @@ def test_it_does_what_our_own_filter_does(arch: int, name: str, base: str) -> No
     }  # fmt: skip
     if base == "podman":
         if not PODMAN.exists():
-            pytest.skip("podman's profile is not here")
+            need(str(PODMAN))
         bases[base] = json.loads(PODMAN.read_text())
 
     def passes(call: str) -> int:
@@ -167,7 +168,7 @@ def test_options_of_sockets(arch: int, base: str) -> None:
     }  # fmt: skip
     if base == "podman":
         if not PODMAN.exists():
-            pytest.skip("podman's profile is not here")
+            need(str(PODMAN))
         bases[base] = json.loads(PODMAN.read_text())
     options = rules_of(Path("p.yaml"), OPTIONS.encode(), Traits("private"), FAMILIES)
     found = built(oci(options, bases[base], listener="/x", metadata=None), arch)
@@ -226,7 +227,7 @@ def test_all_architectures_in_one_filter(base: str) -> None:
     known = {"SCMP_ARCH_X86_64": X86_64, "SCMP_ARCH_X86": I386,
              "SCMP_ARCH_X32": pyseccomp.Arch.X32}  # fmt: skip
     if base == "podman" and not PODMAN.exists():
-        pytest.skip("podman's profile is not here")
+        need(str(PODMAN))
     mounts = rules_of(Path("p.yaml"), MOUNTS.encode(), Traits("private"), FAMILIES)
     parsed = json.loads(PODMAN.read_text()) if base == "podman" else None
     profile = oci(mounts, parsed, listener="/x", metadata=None)
@@ -342,7 +343,7 @@ def test_lxc_bases_that_will_not_do() -> None:
 
 def test_the_filter_of_podmans_profile_is_not_too_long() -> None:
     if not PODMAN.exists():
-        pytest.skip("podman's profile is not here")
+        need(str(PODMAN))
     base = json.loads(PODMAN.read_text())
     program = built(oci(rules("refuses"), base, listener="/x", metadata=None), X86_64)
     assert len(program) // struct.calcsize("HBBI") < bpf.INSTRUCTIONS_MAX // 2
