@@ -96,7 +96,7 @@ def test_command_ended_by_a_forwarded_signal(person: Person) -> None:
     assert started.process.stdout is not None
     started.process.stdout.readline()
     os.kill(started.process.pid, signal.SIGTERM)
-    assert started.finish(5).returncode == 128 + signal.SIGTERM
+    assert started.finish(20).returncode == 128 + signal.SIGTERM
     assert started.wait_gone() == []
 
 
@@ -106,7 +106,7 @@ def test_what_a_command_left_behind_can_be_ended(person: Person) -> None:
     started.process.stdout.readline()
     settle()
     os.kill(started.process.pid, signal.SIGINT)
-    assert started.finish(5).returncode == 128 + signal.SIGINT
+    assert started.finish(20).returncode == 128 + signal.SIGINT
     assert started.wait_gone() == []
 
 
@@ -167,7 +167,7 @@ def test_killed_init_is_an_error(person: Person) -> None:
         if Path(f"/proc/{pid}/comm").read_text() == "seccompd-init\n"
     ]  # fmt: skip
     os.kill(init, signal.SIGKILL)
-    done = started.finish(5)
+    done = started.finish(20)
     assert done.returncode == 137
     assert "init was killed" in done.stderr
     assert started.wait_gone() == []
@@ -362,7 +362,7 @@ def test_stopped_command_stops_the_front(person: Person) -> None:
     assert os.WIFSTOPPED(status)
     assert os.WSTOPSIG(status) == signal.SIGSTOP
     os.kill(started.process.pid, signal.SIGCONT)
-    assert started.finish(5).returncode == 8
+    assert started.finish(20).returncode == 8
 
 
 def test_closing_the_terminal_ends_all(person: Person) -> None:
@@ -371,7 +371,7 @@ def test_closing_the_terminal_ends_all(person: Person) -> None:
     shown.wait_for("ready")
     assert len(marked(mark)) >= 5
     shown.close()
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while (left := marked(mark)) and time.monotonic() < end:
         time.sleep(0.05)
     assert left == []

@@ -130,8 +130,9 @@ def wait(sock):
     return errno.errorcode[ctypes.get_errno()] if libc.connect(sock.fileno(), data, 16) else "0"
 for turn in range(3):
     with socket.socket() as own, put(own) as sock:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
         print(wait(sock))
+        signal.setitimer(signal.ITIMER_REAL, 0)
     with socket.socket() as own, put(own) as sock:
         timeout = (200000).to_bytes(8, "little")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bytes(8) + timeout)
@@ -147,7 +148,8 @@ print([connect(first) for _ in range(50)] == ["0 True"] * 50, flush=True)
 os._exit(0)
 """
     found = both(person, place, script)
-    assert found.count("EINTR") == found.count("alarm") == 3
+    assert found.count("EINTR") == 3
+    assert found.count("alarm") >= 3
     assert found.count("EINPROGRESS") == 3
     assert found[-1] == "True"
 

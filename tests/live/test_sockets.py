@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.inside import wait_for
 from tests.support.people import Person, python
 from tests.support.program import Started, run
 from tests.support.scratch import compile_c, scratch
@@ -291,11 +292,10 @@ def some():
             break
     if 0 in children:
         socket.socket().connect(("127.0.0.1", {full}))
-    time.sleep(1)
+    time.sleep(0.5)
     for child in children:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    time.sleep(2)
 for line in sys.stdin:
     some()
     print("done", flush=True)
@@ -303,6 +303,18 @@ for line in sys.stdin:
     words = ["run", *options, "--", python(person), "-c", script]
     started = Started(person, words, stdin=subprocess.PIPE)
     try:
+
+        def held() -> dict[tuple[str, str], int]:
+            return {
+                (Path(f"/proc/{pid}/comm").read_text().strip(), kind):
+                    len(os.listdir(f"/proc/{pid}/{kind}"))
+                for pid in started.processes() for kind in ("task", "fd")
+                if Path(f"/proc/{pid}/comm").read_text().startswith("seccompd")
+            }  # fmt: skip
+
+        def few(now: dict[tuple[str, str], int]) -> bool:
+            return now[("seccompd-port", "task")] <= 4 and now[("seccompd-port", "fd")] <= 6
+
         counts = []
         for _ in range(2):
             assert started.process.stdin is not None
@@ -310,15 +322,9 @@ for line in sys.stdin:
             started.process.stdin.write(b"\n")
             started.process.stdin.flush()
             assert started.process.stdout.readline() == b"done\n"
-            counts.append({
-                (Path(f"/proc/{pid}/comm").read_text().strip(), kind):
-                    len(os.listdir(f"/proc/{pid}/{kind}"))
-                for pid in started.processes() for kind in ("task", "fd")
-                if Path(f"/proc/{pid}/comm").read_text().startswith("seccompd")
-            })  # fmt: skip
-        assert counts[1][("seccompd-port", "task")] <= 4
-        assert counts[1][("seccompd-port", "fd")] <= 6
-        assert counts[1] == counts[0]
+            counts.append(wait_for(held, few))
+        first, _ = counts
+        wait_for(held, lambda now: all(count <= first[what] for what, count in now.items()))
     finally:
         started.kill()
 

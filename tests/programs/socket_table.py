@@ -6,6 +6,7 @@ Ports that the kernel chose are left out. Runs in an empty working directory of 
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import errno
 import os
@@ -114,12 +115,21 @@ def waits() -> None:
         # with it the call begins anew after the handler, and waits for the listener
         signal.siginterrupt(signal.SIGALRM, not restarts)
         waiting = socket.socket()
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
         if restarts:
-            threading.Timer(0.7, lambda: [full.accept() for _ in range(2)]).start()
+            threading.Timer(0.7, take_all, [full]).start()
         name = "restarted" if restarts else "interrupted"
         number = waiting.fileno()
         say(name, partial(raw, "connect", number, inet("127.0.0.1", port)))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    full.shutdown(socket.SHUT_RDWR)
+
+
+def take_all(server: socket.socket) -> None:
+    """Takes every connection, until the listener is shut down."""
+    with contextlib.suppress(OSError):
+        while True:
+            server.accept()
 
 
 def binds() -> None:
@@ -188,7 +198,7 @@ def fill(family: int, address: Any) -> str:
 def sends() -> None:
     server = socket.socket(INET, DGRAM)
     server.bind(("127.0.0.1", 0))
-    server.settimeout(5)
+    server.settimeout(20)
     to = server.getsockname()
     client = socket.socket(INET, DGRAM)
     say("sendto", lambda: (client.sendto(b"one", to), server.recv(9)))
@@ -211,7 +221,7 @@ def sends() -> None:
     six = socket.socket(INET6, DGRAM)
     taker = socket.socket(INET, DGRAM)
     taker.bind(("127.0.0.1", 0))
-    taker.settimeout(5)
+    taker.settimeout(20)
     say("mapped", lambda: six.sendto(b"m", ("::ffff:127.0.0.1", taker.getsockname()[1])))
     say("got", lambda: taker.recv(9))
     say("unspec-6", lambda: send_raw(six, bytes(28)))

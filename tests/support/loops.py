@@ -42,7 +42,7 @@ def attached() -> list[int]:
 
 def none_is_left() -> None:
     """Waits until nothing is attached to any."""
-    wait_for(attached, lambda found: not found, seconds=5)
+    wait_for(attached, lambda found: not found)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def names(look: Callable[[], list[int]]) -> dict[int, str]:
     """The names of seccompd's own among the processes that `look` gives. Who has just been forked
     has its parent's name for as long as it takes to change it: that is waited for.
     """
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while True:
         found: dict[int, str] = {}
         parents: dict[int, int] = {}
