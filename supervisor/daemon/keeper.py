@@ -305,11 +305,15 @@ class Keeper:
         self._complain(f"a session {how}; {refused} calls refused, another one is started")
 
     def look(self) -> None:
-        """Ends a session that has left a call unreceived since the last time that we looked."""
-        if self._session is not None and self.slots.hang():
+        """Ends a session that stands still since the last time that we looked, though calls wait."""
+        if self._session is not None and self.slots.hang(self._ask):
             self._kill()
             self._forget_session()
             self._lost("hangs, and is ended")
+
+    def _ask(self, slot: int) -> None:
+        """Has the session show that it lives."""
+        self.tell({"turn": slot})
 
     def _again(self) -> None:
         if not self._lasting or any(self.slots.watch(slot).carried for slot, _ in self.slots):

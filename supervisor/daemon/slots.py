@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import ENOBUFS
 from typing import Any
 
@@ -104,14 +104,22 @@ class Slots:
         self._spent.clear()
         self._released.clear()
 
-    def hang(self) -> bool:
-        """Whether a call that waits has been left unreceived since the last time that we looked."""
+    def hang(self, ask: Callable[[int], None]) -> bool:
+        """Whether the session stands still since the last time that we looked, and a call waits.
+
+        Who has calls to receive shows that it lives as it looks for them. `ask`: has it show that
+        for a slot whose calls it has received and not answered, which may take long.
+        """
         found = False
         for slot, served in self:
             before, served.turns = served.turns, None
-            if served.state() == 1:
-                served.turns = self.watch(slot).turns
+            watch = self.watch(slot)
+            waits = served.state() == 1
+            if waits or watch.carried or any(watch.pending):
+                served.turns = watch.turns
                 found = found or served.turns == before
+                if not waits:
+                    ask(slot)
         return found
 
     def refuse_pending(self, errno: int) -> int:

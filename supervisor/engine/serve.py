@@ -10,6 +10,7 @@ executed in it later. They come through the channel, as all orders: JSON objects
   memfd, with its Limits, and, where `makers` says so, the sockets of makers with its ceiling.
 - `{"look_on": NUMBER, "syscalls": [...] or null, "verdicts": [...] or null}`, with a socket for
   the records of such calls, from now on; `{"forget": NUMBER}` ends that.
+- `{"turn": SLOT}`: whether it lives; its watch shows that (`turns`).
 
 It says `{"released": SLOT}` of a listener whose callers have gone. Where the other side has closed
 the channel, the session ends with its last caller.
@@ -158,6 +159,8 @@ class _Container:
             self._look_on(order, fds)
         elif "forget" in order:
             self._records.forget(order["forget"])
+        elif "turn" in order:
+            self._watches[order["turn"]].turns += 1
         else:
             raise RuntimeError(f"an order that nobody knows: {order!r}")
 

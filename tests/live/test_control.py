@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from errno import ENODEV, ENOMEDIUM, ENXIO, EPERM
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -22,6 +23,19 @@ from tests.support.people import Person
 from tests.support.program import seccompd
 from tests.support.scratch import a_place, scratch
 
+# What a call has come to that waits for as long as nobody connects.
+ACCEPTS = POLICY.replace("mknod:", "accept: [{from: 127.0.0.1, do: emulate}]\n  mknod:")
+ACCEPT = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+while True:
+    try:
+        with server.accept()[0] as taken:
+            said = taken.recv(9).decode()
+    except OSError as error:
+        said = error.errno
+    print(said, file=open(sys.argv[1], "a"), flush=True)
+"""
 OTHER = POLICY.replace("ENODEV", "ENXIO")
 # From four threads, as fast as it goes; now and then it says what its calls get.
 BUSY = """
@@ -264,6 +278,27 @@ def test_a_session_that_hangs(daemon: Daemon, caller: Caller) -> None:
     wait_for(lambda: daemon.ours("session"), lambda found: found not in ([], [session]))
     caller.gets(ENODEV)
     assert set(caller.errnos()) <= {str(ENODEV), str(ENOMEDIUM)}
+
+
+def test_a_session_that_hangs_with_a_call(root: Person) -> None:
+    """It has received what it will not answer; one that lives may have it for as long as it takes.
+    """
+    with scratch(0o755) as place, serving(
+        root, place, {"host": ACCEPTS}, limits={"hang": 1}
+    ) as daemon:
+        caller = Caller(place, ACCEPT, ACCEPTS)
+        try:
+            hand_over(daemon, caller, "one")
+            session = daemon.one("session")
+            wait_for(lambda: daemon.container("one")["calls"], bool)
+            sleep(3.5)  # longer than a session that hangs is left alone
+            assert daemon.one("session") == session
+            assert caller.errnos() == []
+            os.kill(session, signal.SIGSTOP)
+            wait_for(caller.errnos, lambda said: said[:1] == [str(ENOMEDIUM)])
+            daemon.said("a session hangs, and is ended; 1 calls refused")
+        finally:
+            caller.close()
 
 
 def test_a_zygote_that_dies(daemon: Daemon, caller: Caller, place: Path) -> None:

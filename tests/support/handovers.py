@@ -43,10 +43,11 @@ ENODEV = "19"
 class Caller:
     """A process below a filter, whose listener nobody serves yet."""
 
-    def __init__(self, place: Path, code: str = CALLER) -> None:
+    def __init__(self, place: Path, code: str = CALLER, text: str = POLICY) -> None:
+        """`text`: the policy whose filter it is below."""
         self.said, stop = place / f"said-{time.monotonic_ns()}", place / "stop"
         words = [sys.executable, "-c", code, str(self.said), str(stop)]
-        self._listened = Listened(policy(POLICY, "none"), words)
+        self._listened = Listened(policy(text, "none"), words)
         self.listener = self._listened.listener
 
     def let_go(self) -> None:
