@@ -305,7 +305,7 @@ class Keeper:
         self._complain(f"a session {how}; {refused} calls refused, another one is started")
 
     def look(self) -> None:
-        """Ends a session that stands still since the last time that we looked, though calls wait."""
+        """Ends a session that stands still since the last time that we looked, and a call waits."""
         if self._session is not None and self.slots.hang(self._ask):
             self._kill()
             self._forget_session()

@@ -61,6 +61,22 @@ def in_a_call(asker: Asker) -> bool:
     return False
 
 
+def sleeps(pid: int) -> int:
+    """How often the process has gone to sleep."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+def in_flight(asker: Asker) -> None:
+    """Has a call made, and waits until the session has received it and waits for others itself."""
+    session = asker.session()
+    before = -1
+    while before != (before := sleeps(session)):
+        time.sleep(0.2)
+    asker.ask(1)
+    wait_for(lambda: sleeps(session), lambda now: now > before)
+
+
 def idles(pid: int) -> None:
     """Fails where the process spins: within a second it would use one of processor time."""
     before = cpu_seconds(pid)
@@ -91,9 +107,7 @@ def test_a_call_in_flight_gets_the_errno_of_on_error(asker: Asker) -> None:
     helpers = ours.get("path", []) + ours.get("make", [])
     assert helpers
     signalled(helpers, signal.SIGSTOP)
-    asker.ask(1)
-    wait_for(lambda: in_a_call(asker), bool)
-    time.sleep(0.3)
+    in_flight(asker)
     kill_session(asker)
     assert asker.told() == ["ENOMEDIUM"]
     assert asker.make(3) == ["OK"] * 3
@@ -158,9 +172,7 @@ def test_the_zygote_dies(asker: Asker) -> None:
 def test_the_zygote_dies_with_a_call_in_flight(asker: Asker) -> None:
     ours = asker.ours()
     signalled(ours.get("path", []) + ours.get("make", []), signal.SIGSTOP)
-    asker.ask(1)
-    wait_for(lambda: in_a_call(asker), bool)
-    time.sleep(0.3)
+    in_flight(asker)
     signalled(ours["zygote"], signal.SIGKILL)
     assert asker.told() == ["ENOMEDIUM"]
     assert asker.end().returncode == 0
@@ -184,7 +196,7 @@ def test_seccompd_dies_without_a_namespace(root: Person, place: Path, waiting: b
         os.kill(asker.front, signal.SIGKILL)
         if waiting:
             assert asker.told() == ["ENOSYS"]
-        wait_for(lambda: [kind for kind in asker.ours() if kind != "front"], lambda x: x == [], 1)
+        wait_for(lambda: [kind for kind in asker.ours() if kind != "front"], lambda x: x == [])
         assert asker.make(2) == ["ENOSYS", "ENOSYS"]
         stdin = asker.started.process.stdin
         assert stdin is not None
