@@ -123,7 +123,9 @@ def test_ten_thousand(person: Person, programs: Path, where: str) -> None:
         try:
             container.make(ROUND, 1)
             before = container.held()
-            container.make(MANY, PROCESSES)
+            # an ordinary user's nodes are bind mounts on either: once is enough
+            again = person.name is not None and where == "tmpfs"
+            container.make(ROUND if again else MANY, PROCESSES)
             container.rested(before)
             # of four at once: resolvers that are forked for a burst say nothing about leaks
             sizes = []
