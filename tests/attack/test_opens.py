@@ -74,27 +74,34 @@ def test_a_path_that_turns(
 ) -> None:
     """Between what is granted and a file of its own, or one of the host's root's."""
     names = f"{place}/allowed", f"{place}/{other}"
-    word, *found = says(person, place, how, str(seconds), *names, timeout=seconds * 2 + 60)
-    granted, own, refused, wrong = map(int, found)
-    assert word == "done"
-    assert wrong == 0
-    assert granted > 5
-    assert own + refused > 5
-    assert own == 0 or other == "mine000"
+    total = [0, 0, 0]
+    for turn in range(1, 6):  # a busy machine does not always let each side win in a second
+        length = turn * seconds
+        word, *found = says(person, place, how, str(length), *names, timeout=length * 2 + 60)
+        *some, wrong = map(int, found)
+        assert (word, wrong) == ("done", 0)
+        total = [sum(pair) for pair in zip(total, some, strict=True)]
+        granted, own, refused = total
+        assert own == 0 or other == "mine000"
+        if granted > 5 < own + refused:
+            break
+    assert granted > 5 < own + refused
 
 
 @pytest.mark.timeout(200)
 def test_the_race_is_one(person: Person, place: Path) -> None:
     """Rule 13: a refusal beside opens that go on is got past; it does not load as it is."""
     names = f"{place}/plain00", f"{place}/mine000"
+    others = refused = 0
     for _ in range(30):
         word, *found = says(person, place, "flip", "1.5", *names, rules="racy.yaml")
-        others, got_past, refused, wrong = map(int, found)
+        *some, wrong = map(int, found)
         assert (word, wrong) == ("done", 0)
-        assert min(others, refused) > 5
-        if got_past:
+        others, refused = others + some[0], refused + some[2]
+        if some[1]:
             break
-    assert got_past > 0
+    assert some[1] > 0, "nothing got past"
+    assert min(others, refused) > 5
     with pytest.raises(PolicyFindings, match="beside a refusal by path is a race"):
         policy((RACY % place).replace(", accept_race: true", ""))
 

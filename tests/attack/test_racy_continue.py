@@ -121,11 +121,13 @@ def source_race(
     person: Person, programs: Path, place: Path, text: str, seconds: float
 ) -> list[int]:
     """Mounts of a.img, of b.img, and calls that failed."""
-    script = f"{programs}/mount_race {seconds} source {place}/a.img {place}/b.img squashfs"
+    script = f"{programs}/mount_race %s source {place}/a.img {place}/b.img squashfs"
     text = text.replace("PLACE", str(place))
     found = [0, 0, 0]
-    for _ in range(10):  # a busy machine does not always get so far in a second
-        *some, turns = race_numbers(person, place, text, script, seconds)
+    for turn in range(1, 9):  # a busy machine does not always get so far in a second
+        *some, turns = race_numbers(
+            person, place, text, script % (turn * seconds), turn * seconds
+        )
         assert turns > 50
         found = [sum(pair) for pair in zip(found, some, strict=True)]
         if found[0] > 0 < found[2]:
@@ -240,9 +242,9 @@ def test_a_thread_loses_against_the_shipped_policy_for_images(
     """
     text = (store.shipped() / "loop-images.yaml").read_text()
     mounted = failed = 0
-    for _ in range(10):  # a busy machine does not always get so far in a second
+    for turn in range(1, 9):  # a busy machine does not always get so far in a second
         if not mounted > 0 < failed:
-            some = mount_race(person, programs, place, text, seconds, types)
+            some = mount_race(person, programs, place, text, turn * seconds, types)
             assert some[1] == 0
             mounted, failed = mounted + some[0], failed + some[2]
     assert mounted > 0 < failed

@@ -60,10 +60,14 @@ def test_nothing_comes_to_a_port_that_is_refused(
     person: Person, programs: Path, ports: tuple[Counter, Counter], how: str, seconds: float
 ) -> None:
     """Rule 12: decided and carried out from one reading, on one socket."""
-    granted, denied, arrived = race(
-        person, programs, ports, how, seconds, 'to: "127.0.0.1", port: %d, do: emulate'
-    )
-    assert arrived == 0
+    rule = 'to: "127.0.0.1", port: %d, do: emulate'
+    granted = denied = 0
+    for turn in range(1, 6):  # a busy machine does not always let each side win in a second
+        *some, arrived = race(person, programs, ports, how, turn * seconds, rule)
+        assert arrived == 0
+        granted, denied = granted + some[0], denied + some[1]
+        if min(granted, denied) > 5:
+            break
     assert min(granted, denied) > 5, "one side always won"
     assert ports[0].count() > 5
 
