@@ -35,8 +35,7 @@ int sd_try_node(int parent, const char *name, uint32_t mode, uint64_t device)
 	return syscall(SYS_mknodat, parent, name, mode, packed) ? -errno : 0;
 }
 
-/* The path of `parent` below the caller's root directory, and the name. */
-static int resolved(int parent, const char *name, struct sd_told *told)
+int sd_resolved(int parent, const char *name, struct sd_told *told)
 {
 	char *path = told->path;
 	if (fchdir(parent) || syscall(SYS_getcwd, path, SD_PATH_MAX) < 0 || path[0] != '/')
@@ -104,7 +103,7 @@ void sd_do_resolve(struct sd_caller *caller, struct sd_home *home,
 	if (ask->flags & SD_WORK_WANT_PATH) {
 		told->error = sd_be_there(home, caller);
 		if (!told->error)
-			told->error = resolved(parent, name, told);
+			told->error = sd_resolved(parent, name, told);
 		if (told->error) {
 			close(parent);
 			return;

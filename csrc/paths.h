@@ -29,6 +29,7 @@ enum sd_ask_op {
 	SD_ASK_HOME,        /* [task] -> [home]: where nodes that cannot be opened are */
 	SD_ASK_UMOUNT,
 	SD_ASK_OPEN,        /* [task] or [task, what is given] -> [it, opened] */
+	SD_ASK_DIRECTORY,   /* [task] or [task, parent] -> [parent], or nothing once it is made */
 };
 
 enum { SD_NO_TEXT = 0xffff };
@@ -238,6 +239,8 @@ SD_HIDDEN void sd_do_bind(struct sd_caller *caller, struct sd_home *home,
 			  const struct sd_ask *ask, struct sd_told *told, int parent);
 SD_HIDDEN void sd_do_place(struct sd_caller *caller, struct sd_home *home,
 			   const struct sd_ask *ask, struct sd_told *told, int parent, int *give);
+/* The path of `parent` below the root directory that we have now, and the name. 0 or -errno. */
+SD_HIDDEN int sd_resolved(int parent, const char *name, struct sd_told *told);
 /* A node that was made for a caller which has gone. */
 SD_HIDDEN void sd_drop_node(struct sd_home *home, const struct sd_ask *ask, struct sd_told *told,
 			    int tree);
@@ -275,6 +278,13 @@ SD_HIDDEN void sd_do_umount(struct sd_caller *caller, struct sd_home *home,
 			    const struct sd_ask *ask, struct sd_told *told);
 SD_HIDDEN void sd_do_companion(struct sd_caller *caller, struct sd_home *home,
 			       const struct sd_ask *ask, struct sd_told *told);
+
+/* ---- directories.c ---- */
+
+/* WANT_PATH: where it would be, and nothing more; PROBE: what mkdir(2) would answer who may not write
+ * there; else it is made, in `given` where that is known already. */
+SD_HIDDEN void sd_do_directory(struct sd_caller *caller, struct sd_home *home,
+			       const struct sd_ask *ask, struct sd_told *told, int given, int *give);
 
 /* ---- opens.c ---- */
 

@@ -1,5 +1,6 @@
 /* The resolver: one question at a time, asked by the session it was forked from. It becomes the
- * caller, does the path work, and comes back; see identity.c, walk.c, nodes.c and companions.c. */
+ * caller, does the path work, and comes back; see identity.c, walk.c, nodes.c, directories.c and
+ * companions.c. */
 #include "mounts.h"
 
 #include <errno.h>
@@ -64,6 +65,9 @@ static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd
 			break;
 		case SD_ASK_ATTACH:
 			sd_do_attach(&caller, home, ask, told, held);
+			break;
+		case SD_ASK_DIRECTORY:
+			sd_do_directory(&caller, home, ask, told, held[1], give);
 			break;
 		case SD_ASK_OPEN:
 			sd_do_open(&caller, home, ask, told, held, give);

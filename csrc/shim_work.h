@@ -81,6 +81,7 @@ enum sd_work_op {
 	/* The second path is a list of struct sd_mounted_device. `resolved`: the device and inode of
 	 * each node that has gone; `fs_dev`: which of the list was unmounted. */
 	SD_WORK_UMOUNT = 6,
+	SD_WORK_DIRECTORY = 7,
 };
 
 enum sd_work_flag {
@@ -91,6 +92,7 @@ enum sd_work_flag {
 	SD_WORK_CLOSED = 16,   /* one that cannot be opened; with BIND, and by a maker */
 	/* with WANT_PATH: granted where the path has no symlink, and need not be decided again there */
 	SD_WORK_AS_WRITTEN = 32,
+	SD_WORK_ELSEWHERE = 64, /* of a directory that was decided on: the path is another one now */
 };
 
 enum sd_work_result {

@@ -27,6 +27,15 @@ static int make(struct sd_work *work)
 	return bind ? place(work) : sd_ask_maker(work, SD_MAKE_NODE);
 }
 
+/* What comes after it was decided on. */
+static int make_directory(struct sd_work *work)
+{
+	if (!(work->flags & SD_WORK_ELSEWHERE))
+		return sd_ask_resolver(work, SD_ASK_DIRECTORY, LAST, &work->parent, 1);
+	sd_drop(&work->parent);
+	return sd_ask_resolver(work, SD_ASK_DIRECTORY, LAST, NULL, 0);
+}
+
 static int undo(struct sd_work *work, int error)
 {
 	int fds[2] = {work->parent, work->placeholder};
@@ -196,7 +205,7 @@ int sd_work_start(struct sd_work *work, int linger_us)
 	static const uint32_t ASKS[] = {
 		[SD_WORK_REMOVE] = SD_ASK_REMOVE, [SD_WORK_RENAME] = SD_ASK_RENAME,
 		[SD_WORK_LINK] = SD_ASK_LINK, [SD_WORK_CHANGE] = SD_ASK_CHANGE,
-		[SD_WORK_UMOUNT] = SD_ASK_UMOUNT,
+		[SD_WORK_UMOUNT] = SD_ASK_UMOUNT, [SD_WORK_DIRECTORY] = SD_ASK_DIRECTORY,
 	};
 	uint32_t op = SD_ASK_RESOLVE;
 	enum sd_stage stage = RESOLVING;
@@ -211,7 +220,8 @@ int sd_work_start(struct sd_work *work, int linger_us)
 		return sd_done(work, 0, SD_WAS_LEFT_ALONE);
 	if (work->op != SD_WORK_MAKE) {
 		op = ASKS[work->op];
-		stage = LAST;
+		if (work->op != SD_WORK_DIRECTORY || !(work->flags & SD_WORK_WANT_PATH))
+			stage = LAST;
 	} else if (work->maker < 0 && !(work->flags & (SD_WORK_PROBE | SD_WORK_WANT_PATH))) {
 		op = SD_ASK_BIND; /* the whole of it in one question */
 		stage = LAST;
@@ -245,7 +255,7 @@ int sd_work_go(struct sd_work *work, int linger_us)
 	if (work->stage == GUESSING)
 		work->flags |= SD_WORK_WANT_PATH;
 	if (work->stage == DECIDING)
-		result = make(work);
+		result = work->op == SD_WORK_DIRECTORY ? make_directory(work) : make(work);
 	else if (work->stage == GUESSING)
 		result = work->flags & SD_WORK_BIND ? resolve(work) : sd_ask_maker(work, SD_MAKE_AT);
 	else if (work->stage == QUEUED)

@@ -198,6 +198,15 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectorySettings:
+    """How a rule wants a directory made: as `redirect`, a path below the caller's root, in the
+    place of the one that was asked for; b"": where it was asked for.
+    """
+
+    redirect: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Inject:
     """What an `inject` rule gives: a device (type, major, minor), a file or a directory of the
     host's, a file with this content, or loop devices with numbers from the first to the last of
@@ -240,7 +249,9 @@ class Decision:
     rule: str
     reason: str = ""
     value: int = 0
-    settings: Settings | MountSettings | SocketSettings | Inject = Settings()
+    settings: (
+        Settings | MountSettings | SocketSettings | DirectorySettings | Inject
+    ) = Settings()
     needs_facts: bool = False
     silent: bool = False
     audit: bool = False

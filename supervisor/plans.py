@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from errno import EPERM
 from typing import Final
 
-from supervisor.model import Inject, Message, MountSettings, Settings, SocketSettings
+from supervisor.model import (
+    DirectorySettings,
+    Inject,
+    Message,
+    MountSettings,
+    Settings,
+    SocketSettings,
+)
 
 _NOT_LED: Final = SocketSettings()
 
@@ -32,6 +39,17 @@ class MakeNode:
     mode: int
     device: tuple[int, int]
     settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectory:
+    """mkdir, mkdirat. `mode` is before the umask. What is taken from `settings` is that of the
+    decision taken again with Facts, wherever there is one.
+    """
+
+    place: Place
+    mode: int
+    settings: DirectorySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +193,7 @@ class AskCaller:
 
 Plan = (
     MakeNode
+    | MakeDirectory
     | RemoveNode
     | RenameNode
     | LinkNode

@@ -14,7 +14,8 @@ from typing import Final
 
 import trio
 
-from supervisor.engine.act_rare import RareActors
+from supervisor.engine import act_directories
+from supervisor.engine.act_rare import RareActors, RarePlan
 from supervisor.engine.fuse_servers import UMOUNT_DEADLINE
 from supervisor.engine.helpers import HelperError, Maker, Makers, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
@@ -28,7 +29,7 @@ from supervisor.kernel.spawn import Helper
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.kernel.task import open_task
 from supervisor.model import Decision, Facts, Outcome, Settings, Snapshot, Verdict
-from supervisor.plans import LoopCall, MakeNode, Mount, NoPathWork, Open, Plan, Remount, Unmount
+from supervisor.plans import MakeDirectory, MakeNode, NoPathWork, Open, Plan, Unmount
 
 LINGER_US: Final = 300
 _GRACE: Final = 0.5
@@ -42,6 +43,7 @@ _LONG: Final[int] = lib.SD_WORK_LONG
 _AS_WRITTEN: Final[int] = lib.SD_WORK_WANT_PATH | lib.SD_WORK_AS_WRITTEN
 _WAS_NODE: Final[int] = lib.SD_WAS_NODE
 _make: Final = lib.sd_work_make
+_DONE_AS: Final[dict[type, str]] = {Unmount: "unmounted", MakeDirectory: "directory"}
 
 
 class Actor:
@@ -135,20 +137,20 @@ class Actor:
         With `redecide` the path is resolved first, and the call granted only if that grants it.
         `probe_only`: nothing is made; the answer is what the caller's own mknod would come to.
         """
-        if isinstance(plan, Mount | Remount):
-            self.rare.mounter.on_wait = self.on_wait
-            try:
-                return await self.rare.mounter.perform(
-                    plan, task, snapshot, valid, redecide, probe_only=probe_only
-                )
-            except HelperError as error:
-                return Outcome(self._on_error, str(error))
-        if isinstance(plan, Open | LoopCall):
-            opener = self.rare.opener
-            opener.calls.on_wait = self.on_wait
-            if isinstance(plan, LoopCall):
-                return await opener.loops.perform(plan, snapshot, task, valid)
-            return await opener.perform(plan, snapshot, task, valid, redecide)
+        if isinstance(plan, RarePlan):
+            return await self.rare.perform(
+                plan, snapshot, task, valid, redecide, self.on_wait, probe_only=probe_only
+            )
+        if not isinstance(plan, MakeDirectory) and (done := await self._names_first(plan, task)):
+            return done
+        job = self._new_job(plan, snapshot)
+        job.work.task = task
+        job.ask(valid, redecide)
+        job.probe_only = probe_only
+        return await self._carry_out(job)
+
+    async def _names_first(self, plan: Plan, task: int) -> Outcome | None:
+        """What comes before work on names of nodes of ours; an outcome where that is all."""
         if isinstance(plan, Unmount):
             await self.rare.umounts.prepare(self.on_wait)
         ours = isinstance(plan, Unmount) and self.rare.umounts.concerned(plan)
@@ -159,11 +161,7 @@ class Actor:
         self.names.expect(plan)
         if self._realiser.host and not isinstance(plan, Unmount):
             self.names.bound()  # all that an ordinary user makes are bind mounts
-        job = self._new_job(plan, snapshot)
-        job.work.task = task
-        job.ask(valid, redecide)
-        job.probe_only = probe_only
-        return await self._carry_out(job)
+        return None
 
     def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
         """The short way of a node that is granted, which takes a maker alone: what it came to.
@@ -324,12 +322,10 @@ class Actor:
         self._makers.lose(maker)
         job.maker = None
         lend(job.work, None)
-        result: int = lib.sd_work_undo(job.work, -self._on_error, LINGER_US)
-        return result
+        return int(lib.sd_work_undo(job.work, -self._on_error, LINGER_US))
 
     def _start(self, job: Job) -> int:
         work, plan = job.work, job.plan
-        result: int
         if isinstance(plan, MakeNode):
             flags = self._flags(job, plan, plan.settings)
             if job.wanted and not job.probe_only:
@@ -337,13 +333,15 @@ class Actor:
                 flags = (flags & ~PROBE) | job.wanted
             place = plan.place
             path = place.path or b""
-            result = _make(
+            return int(_make(
                 work, flags, plan.mode, *plan.device, place.dirfd, path, len(path), LINGER_US
-            )
-            return result
-        if isinstance(plan, NoPathWork):
+            ))  # fmt: skip
+        if isinstance(plan, MakeDirectory):
+            act_directories.fill(job, plan)
+        elif isinstance(plan, NoPathWork):
             raise TypeError("this is not path work")
-        fill(work, plan)
+        else:
+            fill(work, plan)
         if isinstance(plan, Unmount):
             self.rare.umounts.fill(work, plan)
         return int(lib.sd_work_start(work, LINGER_US))
@@ -354,6 +352,8 @@ class Actor:
     def _second_look(self, job: Job) -> Outcome | None:
         """Why a call that was granted for what the caller wrote is refused after all; or None."""
         work, plan = job.work, job.plan
+        if isinstance(plan, MakeDirectory):
+            return act_directories.second_look(job, self._on_error)
         path = path_of(work)
         if not isinstance(plan, MakeNode) or job.redecide is None:
             raise TypeError("nothing to decide")
@@ -396,5 +396,5 @@ class Actor:
             return Outcome(error, how, path, decision=job.decision)
         if outcome & lib.SD_WAS_BOUND:
             self.names.bound()
-        how = "unmounted" if isinstance(job.plan, Unmount) else "bind"
+        how = _DONE_AS.get(type(job.plan), "bind")
         return Outcome(0, how, path, decision=job.decision)

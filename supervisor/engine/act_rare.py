@@ -13,10 +13,14 @@ from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.act_opens import Opener
 from supervisor.engine.act_umounts import Umounts
 from supervisor.engine.fuse_servers import FuseServers
-from supervisor.engine.helpers import Makers, Resolvers
+from supervisor.engine.helpers import HelperError, Makers, Resolvers
 from supervisor.engine.limits import Limits
 from supervisor.engine.said import Policy
+from supervisor.engine.waiting import Waiting
+from supervisor.model import Decision, Facts, Outcome, Snapshot
+from supervisor.plans import LoopCall, Mount, Open, Remount
 
+RarePlan = Mount | Remount | Open | LoopCall
 _Ids = Sequence[tuple[int, int, int]] | None
 
 
@@ -76,6 +80,25 @@ class RareActors:
             self.mounter.take(on_error=on_error, most=policy.max_mounts, limits=limits)
         if self._has("opener"):
             self.opener.take(policy, limits)
+
+    async def perform(
+        self, plan: RarePlan, snapshot: Snapshot, task: int,
+        valid: Waiting, redecide: Callable[[Facts], Decision] | None,
+        on_wait: Callable[[], None], *, probe_only: bool,
+    ) -> Outcome:
+        """As that of Actor, for these plans."""
+        if isinstance(plan, Mount | Remount):
+            self.mounter.on_wait = on_wait
+            try:
+                return await self.mounter.perform(
+                    plan, task, snapshot, valid, redecide, probe_only=probe_only
+                )
+            except HelperError as error:
+                return Outcome(self._policy.on_error, str(error))
+        self.opener.calls.on_wait = on_wait
+        if isinstance(plan, LoopCall):
+            return await self.opener.loops.perform(plan, snapshot, task, valid)
+        return await self.opener.perform(plan, snapshot, task, valid, redecide)
 
     def close(self) -> None:
         """Ends what they have begun."""

@@ -23,15 +23,16 @@ from supervisor.policy.compiled import CompiledPolicy
 
 COMPANIONS = frozenset({"node_files", "umounts", "peer_names", "loops"})
 _MOUNT = "mount"
+_MKDIR: Final = "mkdir"
 OPEN: Final = "open"
 ACCEPT: Final = "accept"
 # A caller is given what it has once its call is answered: answer and descriptor are one.
 GIVES: Final = frozenset({OPEN, ACCEPT})
 # What a container does all the time, and is the kernel's where no rule is about it.
-_EVERYDAY: Final = ("node_files", "umounts", OPEN)
+_EVERYDAY: Final = ("node_files", "umounts", OPEN, _MKDIR)
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
 _REFUSED_HERE = frozenset(
-    {_MOUNT, "connect", "bind", ACCEPT, OPEN, "setsockopt", "getsockopt"}
+    {_MOUNT, "connect", "bind", ACCEPT, OPEN, _MKDIR, "setsockopt", "getsockopt"}
 )
 _LENGTH: Final = 4  # bytes of a string's length in a key
 _LONG: Final = 1024  # bytes of a key of which nothing else is kept

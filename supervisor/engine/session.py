@@ -32,7 +32,7 @@ from supervisor.kernel.task import open_task, signals
 from supervisor.model import Decision, Outcome, Snapshot, Verdict
 from supervisor.observe.complaint import complain
 from supervisor.observe.records import Records
-from supervisor.plans import MakeNode
+from supervisor.plans import MakeDirectory, MakeNode
 from supervisor.policy.compiled import CompiledPolicy
 
 _BACK_OFF = 0.01
@@ -365,7 +365,7 @@ class Session:
             self._callers, waiting, self._on_error,
         )  # fmt: skip
         # A record of what was made says where.
-        granted = isinstance(plan, MakeNode) and decision.verdict is Verdict.EMULATE
+        granted = isinstance(plan, MakeNode | MakeDirectory) and decision.verdict is Verdict.EMULATE
         again = look if decision.needs_facts or (granted and self._records.wanted) else None
         if begun is not None:
             outcome = await self._actor.finish(begun, waiting, again)

@@ -8,6 +8,7 @@ from typing import Final
 from supervisor.handlers.accepts import Accepts
 from supervisor.handlers.base import Family
 from supervisor.handlers.device_nodes import DeviceNodes
+from supervisor.handlers.directories import Directories
 from supervisor.handlers.listens import Listens
 from supervisor.handlers.loops import Loops
 from supervisor.handlers.mounts import Mounts
@@ -21,6 +22,6 @@ from supervisor.handlers.umounts import Umounts
 FAMILIES: Final[Mapping[str, Family]] = {
     family.name: family for family in (
         DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(), Accepts(),
-        PeerNames(), Listens(), Opens(), Loops(), SetOptions(), GetOptions(),
+        Directories(), PeerNames(), Listens(), Opens(), Loops(), SetOptions(), GetOptions(),
     )
 }

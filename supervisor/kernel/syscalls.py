@@ -150,6 +150,8 @@ def cut(value: int, kind: Kind, *, wide: bool = True) -> int:
 _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "mknod": (133, 14, None),
     "mknodat": (259, 297, 33),
+    "mkdir": (83, 39, None),
+    "mkdirat": (258, 296, 34),
     "unlink": (87, 10, None),
     "unlinkat": (263, 301, 35),
     "rename": (82, 38, None),

@@ -20,6 +20,7 @@ from supervisor.kernel.socket_options import option_name, room_of
 from supervisor.kernel.syscalls import ARCH_NAMES, CallSpec, Kind, as_filtered
 from supervisor.model import (
     Decision,
+    DirectorySettings,
     Facts,
     Inject,
     Outcome,
@@ -116,6 +117,8 @@ def settings_of(decision: Decision) -> dict[str, Any]:
         return _led(how)
     if isinstance(how, Inject):
         return _given(how)
+    if isinstance(how, DirectorySettings):
+        return {"redirect": printable(how.redirect)} if how.redirect else {}
     forced = how.force & ~MS["nodev"]
     said = {
         "via": how.via,

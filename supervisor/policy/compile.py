@@ -26,6 +26,7 @@ from supervisor.model import Verdict
 from supervisor.policy import store
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.cubes import FILE_TYPES, S_IFMT, Cube
+from supervisor.policy.directories import DirectoryRules
 from supervisor.policy.draft import Draft, Sets, read_draft
 from supervisor.policy.families import FamilySpec, Needs, NodeMatch
 from supervisor.policy.match import NodeRange
@@ -120,7 +121,10 @@ def rules_of(
 
 
 def _node_sets(sets: Sets) -> dict[str, RuleSet]:
-    return {name: rules for name, rules in sets.items() if isinstance(rules, RuleSet)}
+    return {
+        name: rules for name, rules in sets.items()
+        if isinstance(rules, RuleSet) and not isinstance(rules, DirectoryRules)
+    }  # fmt: skip
 
 
 def _served(
@@ -194,7 +198,7 @@ def filter_rules(
             out += _wrapped(spec)
             continue
         rules = sets[spec.family]
-        if isinstance(rules, OpenRules):
+        if isinstance(rules, OpenRules | DirectoryRules):
             every = family.always(spec, rules)
             out += [bpf.FilterRule(spec.name, bpf.RET_USER_NOTIF, match) for match in every]
             continue

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from supervisor.kernel.device_numbers import split_device
-from supervisor.kernel.syscalls import NATIVE_ARCHES, X32_BIT, CallSpec, Kind, Param, known
+from supervisor.kernel.syscalls import NATIVE_ARCHES, X32_BIT, CallSpec, Kind, Param, known, numbers
 from supervisor.model import Balance, Decision, Facts, Inject, MountCeiling, Snapshot, Verdict
+from supervisor.policy.directories import DirectoryRules
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.opens import OpenRules
 from supervisor.policy.options import OptionRules
@@ -24,6 +25,9 @@ from supervisor.policy.sockets import OPERATIONS, AnyRules, SocketRules
 # The layout of to_json(); another number is another cache entry.
 FORMAT: Final = 13
 
+# Calls of a family that no other family's rules rest on: where there are no rules about them, they
+# are as those are that no family is about.
+_ALONE: Final = ("mkdir", "mkdirat")
 _COMPANION: Final = Decision(Verdict.EMULATE, "companion")
 # What a mknod makes that is no device (the filter lets those pass).
 _NO_DEVICE: Final = ("", 0, 0)
@@ -159,9 +163,10 @@ class CompiledPolicy:
     def unnamed(self, arch: int, nr: int) -> Decision:
         """The decision on a call that no rule can be about, and that another filter than this
         policy's own has notified. One that seccompd knows is never left to the kernel: some policy
-        refuses it, or closes it as a way around its rules.
+        refuses it, or closes it as a way around its rules. But for those of _ALONE.
         """
-        if self.otherwise and arch in NATIVE_ARCHES and 0 <= nr < X32_BIT and not known(nr, arch):
+        ours = known(nr, arch) and not any(nr in numbers(name, arch) for name in _ALONE)
+        if self.otherwise and arch in NATIVE_ARCHES and 0 <= nr < X32_BIT and not ours:
             return Decision(Verdict.CONTINUE, self.otherwise, "no family is about it")
         reason = "the filter notified a call that no rule is about"
         return Decision(Verdict.ERRNO, self.source, reason, self.on_error)
@@ -260,6 +265,7 @@ class CompiledPolicy:
 def _kind_of(rows: Mapping[str, Any]) -> type[AnyRules]:
     kinds = {
         "mounts": MountRules, "sockets": SocketRules, "opens": OpenRules, "options": OptionRules,
+        "directories": DirectoryRules,
     }  # fmt: skip
     return next((kind for name, kind in kinds.items() if name in rows), RuleSet)
 

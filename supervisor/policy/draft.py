@@ -15,6 +15,7 @@ from supervisor.model import Decision, Verdict
 from supervisor.policy import keys, schema
 from supervisor.policy.callers import caller_match
 from supervisor.policy.compiled import Included
+from supervisor.policy.directory_compile import directory_rules
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.includes import assemble
 from supervisor.policy.mount_compile import mount_rules
@@ -114,6 +115,8 @@ def _rules_of(
         return socket_rules(source, family.name, section, otherwise, audit=audit)
     if family.name in ("setsockopt", "getsockopt"):
         return option_rules(source, family.name, section, otherwise, audit=audit)
+    if family.name == "mkdir":
+        return directory_rules(source, family.name, section, otherwise, audit=audit)
     if family.name == "open":
         return open_rules(source, family.name, section, otherwise, audit=audit)
     return _node_rules(source, family.name, section, otherwise, audit=audit)

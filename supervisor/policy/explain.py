@@ -18,6 +18,7 @@ from supervisor.model import Decision, Facts, Verdict
 from supervisor.policy.asked import Asked
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import device_text
+from supervisor.policy.directories import DirectoryRule
 from supervisor.policy.match import glob_matches, lexical, node_matches
 from supervisor.policy.mounts import MountRule, split_options
 from supervisor.policy.opens import OpenRule, how_of, may_match
@@ -94,6 +95,8 @@ def _tried(rules: AnyRules, asked: Asked, facts: Facts | None) -> Iterator[Tried
     for rule in rules.rules:
         if isinstance(rule, OpenRule):
             key, text = _of_open(rule, asked, facts)
+        elif isinstance(rule, DirectoryRule):
+            key, text = _of_place(rule, asked, facts)
         elif isinstance(rule, Rule):
             key, text = _of_node(rule, asked, facts)
         elif isinstance(rule, OptionRule):
@@ -134,6 +137,13 @@ def _of_node(rule: Rule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
     ):
         device = device_text((kind, major, major, minor, minor))
         return "devices", f"{device} is not {_or([device_text(nodes) for nodes in rule.nodes])}"
+    return _of_place(rule, asked, facts)
+
+
+def _of_place(
+    rule: Rule | SocketRule, asked: Asked, facts: Facts | None
+) -> tuple[str, str]:
+    """What a rule asks of a path, and of who calls."""
     if facts is None:
         return _first_look(rule, rule.globs, asked)
     key, text = _second_look(rule, rule.globs, facts.path)
@@ -219,10 +229,7 @@ def _of_socket(rule: SocketRule, asked: Asked, facts: Facts | None) -> tuple[str
         }
         shown = address.family if key == "family" else address_text(address)
         return key, f"{shown} is not {_or(wanted[key])}"
-    if facts is None:
-        return _first_look(rule, rule.globs, asked)
-    key, text = _second_look(rule, rule.globs, facts.path)
-    return (key, text) if key else _of_caller(rule, facts)
+    return _of_place(rule, asked, facts)
 
 
 def _of_option(rule: OptionRule, asked: Asked, facts: Facts | None) -> tuple[str, str]:

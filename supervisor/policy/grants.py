@@ -17,6 +17,7 @@ from supervisor.policy.devices import (
     device_text,
     parse_device,
 )
+from supervisor.policy.directories import DirectoryRules
 from supervisor.policy.draft import Draft
 from supervisor.policy.globs import includes
 from supervisor.policy.match import NodeRange, text_matches
@@ -41,7 +42,7 @@ _ALIKE: Final = 0.8
 
 def warn(draft: Draft, rules: AnyRules, family: str) -> None:
     """Adds warnings about what the rules of one family grant."""
-    if isinstance(rules, RuleSet):
+    if isinstance(rules, RuleSet) and not isinstance(rules, DirectoryRules):
         _nodes(draft, family, rules)
     elif isinstance(rules, MountRules):
         for index, rule in enumerate(rules.rules):

@@ -18,6 +18,7 @@ from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.opening import ACCESS_WORDS
 from supervisor.kernel.socket_options import LEVELS, MOST_SET, named, options
 from supervisor.model import Verdict
+from supervisor.policy import directory_compile
 from supervisor.policy.devices import NAMES, SERIES
 from supervisor.policy.families import (
     AccessMatch,
@@ -344,7 +345,9 @@ _LEADS: Final[Mapping[str, tuple[Callable[[object], Any], Schema]]] = {
 
 
 def _leads(family: FamilySpec) -> Mapping[str, tuple[Callable[[object], Any], Schema]]:
-    return _LEADS if family.redirects else {}
+    if not family.redirects:
+        return {}
+    return _LEADS if sockets(family) else directory_compile.LEADS
 
 
 def do_schema(family: FamilySpec) -> Schema:
@@ -388,5 +391,7 @@ def action_of(family: FamilySpec) -> Callable[[object], Any]:
         settings = parse_emulate
     elif sockets(family):
         settings = parse_socket_emulate if family.settles else parse_nothing
+    elif family.name == "mkdir":
+        settings = directory_compile.parse_emulate
     leads = {name: parse for name, (parse, _) in _leads(family).items()}
     return action_parser(family.verdicts, settings, leads)

@@ -1,10 +1,11 @@
-"""Where a rule leads a call on a socket to."""
+"""Where a rule leads a call to: another address, another directory."""
 
 from __future__ import annotations
 
 from supervisor.kernel.address_text import written
 from supervisor.kernel.addresses import address_of, embedded, inet6, port_of, with_port
-from supervisor.model import Arg, Balance, Decision, SocketSettings
+from supervisor.kernel.text import printable
+from supervisor.model import Arg, Balance, Decision, DirectorySettings, SocketSettings
 
 
 def backends(balance: Balance, asked: bytes) -> tuple[bytes, ...]:
@@ -32,9 +33,11 @@ def led_to(settings: object, asked: bytes) -> bytes:
 
 def leads_to(decision: Decision, asked: Arg) -> str:
     """The same for a person; "" where it is led nowhere else."""
+    settings = decision.settings
+    if isinstance(settings, DirectorySettings):
+        return printable(settings.redirect)
     if not isinstance(asked, bytes):
         return ""
-    settings = decision.settings
     if isinstance(settings, SocketSettings) and settings.balance is not None:
         several = backends(settings.balance, asked)
         return f"one of {', '.join(map(written, several))} ({settings.balance.by})"

@@ -34,6 +34,7 @@ from supervisor.policy.match import glob_matches
 from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
 from supervisor.policy.opens import how_of
+from supervisor.policy.recorded import redirect_of
 from supervisor.policy.socket_write import beside, socket_rules
 from supervisor.policy.traits import Traits
 from supervisor.policy.write import NewRule
@@ -171,8 +172,24 @@ def _given(said: Mapping[str, Any]) -> str:
     return write.rule(pairs)
 
 
+def directory_rules(calls: Sequence[Asked], pick: _Pick) -> list[NewRule]:
+    """Rules for directories: one for all that were made where they were asked for, and one for each
+    that others were made as.
+    """
+    groups: dict[str, list[Asked]] = {}
+    for asked in calls:
+        groups.setdefault(redirect_of(settings(asked)), []).append(asked)
+    out = []
+    for redirect, some in groups.items():
+        do = f"{{redirect: {write.quoted(redirect)}}}" if redirect else "emulate"
+        paths = pick([path for asked in some for path in asked.places()])
+        out.append(NewRule([("path", paths), ("do", do)], _made_of(some)))
+    return out
+
+
 _RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[NewRule]]]] = {
     "mknod": node_rules,
+    "mkdir": directory_rules,
     "mount": mount_rules,
     "connect": socket_rules,
     "bind": socket_rules,

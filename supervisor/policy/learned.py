@@ -26,7 +26,7 @@ _CALLS_MAX: Final = 100_000
 _UNDER_WAY: Final = frozenset(("EINPROGRESS", "EALREADY", "EAGAIN", "EINTR"))
 _SOCKETS: Final = ("connect", "bind", "accept")
 # The families that rules are made for.
-LEARNED: Final = frozenset(("mknod", "mount", "connect", "bind", "accept", "open"))
+LEARNED: Final = frozenset(("mknod", "mkdir", "mount", "connect", "bind", "accept", "open"))
 Counted = dict[str, tuple[Asked, int]]
 
 

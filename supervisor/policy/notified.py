@@ -15,6 +15,7 @@ from supervisor.kernel import bpf
 from supervisor.kernel.mounts import MS_REMOUNT
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.cubes import Cube, subtract
+from supervisor.policy.directories import DirectoryRules
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.options import OptionRules
 from supervisor.policy.rules import RuleSet
@@ -60,7 +61,7 @@ def beyond(new: Notified, old: Notified) -> tuple[str, ...]:
 
 
 def _cubes(rules: AnyRules, family: FamilySpec) -> Iterable[Cube]:
-    if isinstance(rules, SocketRules):
+    if isinstance(rules, SocketRules | DirectoryRules):
         return _ALL if rules.watches else ()
     if isinstance(rules, OptionRules):
         return settle_options(rules)[bpf.RET_USER_NOTIF]

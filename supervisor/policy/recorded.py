@@ -15,6 +15,7 @@ from supervisor.kernel.text import unprintable
 from supervisor.model import Arg, Decision, Facts, Source, Verdict
 from supervisor.policy.asked import Asked, asked_of, id_of, specs, whole_of
 from supervisor.policy.callers import KEYS
+from supervisor.policy.directory_compile import parse_redirect as parse_directory
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.mount_values import parse_emulate, parse_type
 from supervisor.policy.open_values import parse_inject
@@ -143,10 +144,18 @@ def _check(record: Mapping[str, Any], asked: Asked) -> None:
         fstype = asked.snapshot.args[2]
         if record.get("verdict") == "emulate":
             parse_type(fstype.decode() if isinstance(fstype, bytes) else "")
+    elif asked.spec.family == "mkdir":
+        if redirect := redirect_of(said):
+            parse_directory(redirect)
     elif not _is_settings(said):
         raise ValueError(f"no settings of emulate: {said!r}")
     elif asked.spec.family == "mknod" and not _is_device(asked):
         raise ValueError("no device")
+
+
+def redirect_of(said: Mapping[str, Any]) -> str:
+    """The directory that was made instead, as a policy has it; "" where it was none."""
+    return _text(said.get("redirect", ""))
 
 
 def _is_settings(said: Any) -> bool:

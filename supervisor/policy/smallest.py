@@ -13,6 +13,7 @@ from supervisor.model import Decision, Facts, MountSettings, Source, Verdict
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
 from supervisor.policy.devices import NAMES, device_text, protected
+from supervisor.policy.directories import DirectoryRules
 from supervisor.policy.draft import Draft, read_draft
 from supervisor.policy.explain import device_of
 from supervisor.policy.families import FamilySpec
@@ -48,6 +49,12 @@ def node_rule(asked: Asked) -> str:
     if paths:
         pairs.append(("path", write.one_or_list(paths)))
     return write.rule([*pairs, ("do", "emulate")])
+
+
+def directory_rule(asked: Asked) -> str | None:
+    """A rule for a directory at one place."""
+    paths = [write.glob_of(path) for path in asked.places()] or _by_name(asked)
+    return write.rule([("path", write.one_or_list(paths)), ("do", "emulate")]) if paths else None
 
 
 def _by_name(asked: Asked) -> list[str]:
@@ -130,6 +137,8 @@ def smallest(
     text: str | None
     if isinstance(rules, OpenRules):
         text = open_rule(asked)
+    elif isinstance(rules, DirectoryRules):
+        text = directory_rule(asked)
     elif isinstance(rules, MountRules):
         text = mount_rule(asked, facts, nodes)
     elif isinstance(rules, OptionRules):
@@ -174,7 +183,8 @@ def _allows(rules: AnyRules, asked: Asked, facts: Facts | None, place: str) -> b
         if isinstance(rules, OpenRules):
             return rules.decide_open(asked.spec.name, asked.snapshot.args, known)
         path = asked.path
-        return rules.decide(device_of(asked), -1 if path is None else path, known)
+        device = None if isinstance(rules, DirectoryRules) else device_of(asked)
+        return rules.decide(device, -1 if path is None else path, known)
 
     decision = decide(None)
     if decision.needs_facts:

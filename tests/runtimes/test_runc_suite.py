@@ -1,5 +1,4 @@
-"""What runc's own integration suite asks of an agent (tests/integration/seccomp-notify.bats there),
-as far as a policy can say it: no family makes directories, so that one is the kernel's or refused.
+"""What runc's own integration suite asks of an agent (tests/integration/seccomp-notify.bats there).
 """
 
 from __future__ import annotations
@@ -22,6 +21,15 @@ match: {door: oci, metadata: bar}
 syscalls:
   mknod:
     - {devices: ["null"], do: emulate}
+  mkdir:
+    - {path: /tmp/run, do: {redirect: /tmp/run-bar}}
+    - {path: /tmp/exec, do: {redirect: /tmp/exec-bar}}
+"""
+NOTHING = """
+version: 1
+on_error: ENOMEDIUM
+match: {door: oci, metadata: nothing}
+syscalls: {}
 """
 # With calls that a runtime makes itself, below the filter.
 LETS_GO = """
@@ -33,6 +41,7 @@ syscalls:
 """
 READ, CLOSE, EXECVE, MKDIR = 0, 3, 59, 83
 IMPORTANT = ["execve", "openat", "open", "read", "close"]
+NOTIFY_MKDIR = [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]
 CHMOD = [{"names": ["chmod", "fchmod", "fchmodat"], "action": "SCMP_ACT_NOTIFY"}]
 
 place = a_place(0o755, scope="module")
@@ -40,7 +49,7 @@ place = a_place(0o755, scope="module")
 
 @pytest.fixture(scope="module")
 def daemon(root: Person, place: Path) -> Iterator[Daemon]:
-    with serving(root, place, {"bar": POLICY, "lets-go": LETS_GO}) as found:
+    with serving(root, place, {"bar": POLICY, "nothing": NOTHING, "lets-go": LETS_GO}) as found:
         yield found
 
 
@@ -66,6 +75,23 @@ def test_it_does_the_callers_work(
         name = box.start()
         done = box.exec(name, "mknod /dev/b c 1 3 && echo x >/dev/b && echo made")
         assert done.stdout == "made\n", done.stderr
+
+
+def test_it_makes_the_directory_that_its_metadata_names(
+    daemon: Daemon, place: Path, runtime: str, no_new_privileges: bool
+) -> None:
+    """PATH-METADATA in the place of PATH, and the caller hears 0: in run and in exec. The runtime's
+    own directories are made as ever."""
+    with bundle(place, profile(daemon.socket, NOTIFY_MKDIR), runtime=runtime) as box:
+        box.config["process"]["noNewPrivileges"] = no_new_privileges
+        done = box.run("umask 027 && mkdir /tmp/run && ls -dln /tmp/*")
+        assert done.returncode == 0, f"{done} {daemon.log()}"
+        mode, _, uid, gid, *_, name = done.stdout.split()
+        assert (mode, uid, gid, name) == ("drwxr-x---", "0", "0", "/tmp/run-bar")
+        running = box.start()
+        done = box.exec(running, "mkdir /tmp/exec && ls -d /tmp/*; mkdir /tmp/other; ls /tmp")
+        assert done.stdout == "/tmp/exec-bar\n/tmp/run-bar\nexec-bar\nrun-bar\n", done.stderr
+        assert "can't create directory '/tmp/other': Permission denied" in done.stderr
 
 
 def test_it_lets_calls_go_on(
@@ -96,7 +122,7 @@ def test_it_lets_calls_go_on(
 def test_it_refuses_what_no_policy_lets_go(daemon: Daemon, place: Path, runtime: str) -> None:
     names = ["readlink", "readlinkat", "mkdir", "mkdirat"]
     notify = [{"names": names, "action": "SCMP_ACT_NOTIFY"}]
-    with bundle(place, profile(daemon.socket, notify), runtime=runtime) as box:
+    with bundle(place, profile(daemon.socket, notify, "nothing"), runtime=runtime) as box:
         done = box.run("readlink -v /bin/sh; ls -l /bin/sh; mkdir /tmp/d; ls -d /tmp/d")
         assert "No medium found" in done.stderr
         assert "can't create directory '/tmp/d': No medium found" in done.stderr

@@ -13,6 +13,7 @@ from tests.support.policies import policy
 
 LEFT = "version: 1\non_error: EBUSY\notherwise: kernel\nsyscalls: {}\n"
 X32 = 0x40000000
+BY_THEMSELVES = {"mkdir", "mkdirat"}
 
 
 # From <asm/unistd_64.h> and <asm/unistd_32.h>.
@@ -33,13 +34,23 @@ def test_it_is_refused_where_nothing_is_said() -> None:
     assert (said.verdict, said.value) == (Verdict.ERRNO, EPERM)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", sorted({*names()} - BY_THEMSELVES))
 def test_what_seccompd_knows_is_refused(name: str) -> None:
     """Calls of families that the policy does not have, and those that lead around rules."""
     left = policy(LEFT)
     for arch in NATIVE_ARCHES:
         for nr in numbers(name, arch):
             assert left.unnamed(arch, nr).verdict is Verdict.ERRNO
+
+
+@pytest.mark.parametrize("name", sorted(BY_THEMSELVES))
+def test_directories_are_as_calls_of_none_where_no_rule_is_about_them(name: str) -> None:
+    """No rule of another family rests on who makes which directory."""
+    left, refused = policy(LEFT), policy(LEFT.replace("kernel", "refuse"))
+    for arch in NATIVE_ARCHES:
+        for nr in numbers(name, arch):
+            assert left.unnamed(arch, nr).verdict is Verdict.CONTINUE
+            assert refused.unnamed(arch, nr).verdict is Verdict.ERRNO
 
 
 @pytest.mark.parametrize(

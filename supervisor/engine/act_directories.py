@@ -1,0 +1,55 @@
+"""Directories that are made for a caller: what its path work is told, and the second decision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from supervisor.engine.works import Job, put
+from supervisor.kernel.shim import ffi, lib
+from supervisor.kernel.syscalls import AT_FDCWD
+from supervisor.model import DirectorySettings, Facts, Outcome, Verdict
+from supervisor.plans import MakeDirectory, Place
+
+
+def fill(job: Job, plan: MakeDirectory) -> None:
+    """All that the work is told. Where there is no decision to be taken again it is done in one go.
+    """
+    work = job.work
+    work.op = lib.SD_WORK_DIRECTORY
+    work.mode = plan.mode
+    work.length[1] = -1
+    work.call_flags = 0
+    work.host_node[0] = b"\0"
+    work.flags = job.wanted or (lib.SD_WORK_PROBE if job.probe_only else 0)
+    put(work, 0, plan.place)
+    if not work.flags:
+        _lead(work, plan.settings)
+
+
+def second_look(job: Job, on_error: int) -> Outcome | None:
+    """Decides again on where the path was found to lead; None: the work goes on.
+
+    What is refused is not made, and gets the errno that the kernel has for who may not make it.
+    """
+    work = job.work
+    assert job.redecide is not None
+    path = ffi.buffer(work.resolved, work.resolved_length)[:]
+    decision = job.decision = job.redecide(Facts(path, work.fsuid, work.fsgid))
+    if decision.verdict not in (Verdict.EMULATE, Verdict.REFUSE):
+        return Outcome(0, path=path, decision=decision)  # which says what becomes of it
+    if not job.valid():
+        return Outcome(on_error, "the caller has gone", decision=decision)
+    work.flags = 0
+    if decision.verdict is Verdict.REFUSE:
+        work.flags = lib.SD_WORK_PROBE
+    elif isinstance(decision.settings, DirectorySettings):
+        _lead(work, decision.settings)
+    return None
+
+
+def _lead(work: Any, settings: DirectorySettings) -> None:
+    """Another directory is to be made, where a rule says so: its path begins at the caller's root.
+    """
+    if settings.redirect:
+        work.flags |= lib.SD_WORK_ELSEWHERE
+        put(work, 0, Place(AT_FDCWD, settings.redirect))
