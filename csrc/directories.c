@@ -20,7 +20,7 @@ static int trim(const char *last, char name[256])
 		return -ENAMETOOLONG;
 	memcpy(name, last, length);
 	name[length] = 0;
-	return strcmp(name, ".") && strcmp(name, "..") ? 0 : -EEXIST;
+	return length && strcmp(name, ".") && strcmp(name, "..") ? 0 : -EEXIST;
 }
 
 /* What the caller would hear if it might not write to the directory. The kernel says so of a device
@@ -33,13 +33,15 @@ static int refusal(const struct sd_home *home, int parent, const char *name)
 	return error && error != -EPERM ? error : -EACCES;
 }
 
+/* Where it would be. A directory that was removed, or is out of the caller's root, has no name: rules
+ * that ask for one do not match then. */
 static int look(struct sd_caller *caller, struct sd_home *home, int parent, struct sd_told *told)
 {
 	int error = sd_be_there(home, caller);
 	if (error)
 		return error;
-	if (sd_resolved(parent, told->name, told)) /* in one that was removed the kernel makes nothing */
-		return refusal(home, parent, told->name);
+	if (sd_resolved(parent, told->name, told))
+		told->path_length = -1;
 	told->flags = SD_TOLD_PASSED;
 	return 0;
 }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from supervisor.engine.works import Job, put
-from supervisor.kernel.shim import ffi, lib
+from supervisor.engine.works import Job, path_of, put
+from supervisor.kernel.shim import lib
 from supervisor.kernel.syscalls import AT_FDCWD
 from supervisor.model import DirectorySettings, Facts, Outcome, Verdict
 from supervisor.plans import MakeDirectory, Place
@@ -33,7 +33,7 @@ def second_look(job: Job, on_error: int) -> Outcome | None:
     """
     work = job.work
     assert job.redecide is not None
-    path = ffi.buffer(work.resolved, work.resolved_length)[:]
+    path = path_of(work)
     decision = job.decision = job.redecide(Facts(path, work.fsuid, work.fsgid))
     if decision.verdict not in (Verdict.EMULATE, Verdict.REFUSE):
         return Outcome(0, path=path, decision=decision)  # which says what becomes of it

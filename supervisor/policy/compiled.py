@@ -165,8 +165,8 @@ class CompiledPolicy:
         policy's own has notified. One that seccompd knows is never left to the kernel: some policy
         refuses it, or closes it as a way around its rules. But for those of _ALONE.
         """
-        ours = known(nr, arch) and not any(nr in numbers(name, arch) for name in _ALONE)
-        if self.otherwise and arch in NATIVE_ARCHES and 0 <= nr < X32_BIT and not ours:
+        native = arch in NATIVE_ARCHES and 0 <= nr < X32_BIT
+        if self.otherwise and native and not _is_ours(nr, arch):
             return Decision(Verdict.CONTINUE, self.otherwise, "no family is about it")
         reason = "the filter notified a call that no rule is about"
         return Decision(Verdict.ERRNO, self.source, reason, self.on_error)
@@ -260,6 +260,10 @@ class CompiledPolicy:
             otherwise=data["otherwise"],
             included=tuple(Included(*row) for row in data["included"]),
         )
+
+
+def _is_ours(nr: int, arch: int) -> bool:
+    return known(nr, arch) and not any(nr in numbers(name, arch) for name in _ALONE)
 
 
 def _kind_of(rows: Mapping[str, Any]) -> type[AnyRules]:
