@@ -155,7 +155,7 @@ def _check(record: Mapping[str, Any], asked: Asked) -> None:
 
 def redirect_of(said: Mapping[str, Any]) -> str:
     """The directory that was made instead, as a policy has it; "" where it was none."""
-    return _text(said.get("redirect", ""))
+    return _text(str(said.get("redirect", "")))
 
 
 def _is_settings(said: Any) -> bool:

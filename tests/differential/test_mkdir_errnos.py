@@ -1,4 +1,4 @@
-"""mkdir and mkdirat in every way: the kernel's answer is ours, row by row, and so is what was made."""
+"""mkdir and mkdirat in every way: the kernel's answer is ours, row by row, and so is what is made."""
 
 from __future__ import annotations
 

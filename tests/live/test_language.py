@@ -15,6 +15,7 @@ from tests.support.scratch import scratch
 # Of each family: the keys of a rule about call number N, and the call.
 FAMILIES = {
     "mknod": ('devices: "char 200:{n}"', 'libc.mknod(b"x", 0o20666, os.makedev(200, {n}))'),
+    "mkdir": ("path: /var/tmp/made{n}", 'libc.mkdir(b"/var/tmp/made{n}", 0o755)'),
     "mount": ("fstype: type{n}", 'libc.mount(b"a", b"/mnt", b"type{n}", 0, None)'),
     "connect": ('to: "127.0.0.1", port: {n}', "to(libc.connect, {n})"),
     "bind": ('address: "127.0.0.1", port: {n}', "to(libc.bind, {n})"),
@@ -103,7 +104,7 @@ def test_who_calls_is_found_out_in_every_family(person: Person, place: Path) -> 
 def test_every_verdict_in_every_family(person: Person, place: Path) -> None:
     verdicts = {"{errno: EXDEV}": "EXDEV", "{return: 7}": "7", "kill": "SIGKILL"}
     refused = {"mknod": "EPERM", "mount": "EPERM", "connect": "EACCES", "bind": "EACCES",
-               "open": "EACCES"}  # fmt: skip
+               "open": "EACCES", "mkdir": "EACCES"}  # fmt: skip
     rules: dict[str, list[str]] = {}
     calls, wanted = [], {}
     for family, (where, call) in FAMILIES.items():

@@ -15,6 +15,7 @@ from tests.support.policies import policy
 # Of each family: a call, the keys of a rule about it, and a rule by which it is carried out.
 CALLS = {
     "mknod": ('mknod("/a", S_IFCHR|0666, makedev(1, 5))', "devices: zero", "emulate"),
+    "mkdir": ('mkdir("/a", 0755)', "path: /a", "emulate"),
     "mount": (
         'mount("/a.img", "/m", "ext4", MS_RDONLY, "noload")',
         'fstype: ext4, source: "/a.img", options: {allow: [ro, noload]}', "{emulate: {via: fuse}}",
@@ -53,6 +54,7 @@ WHO: list[tuple[str, str, Any, Any]] = [
 OTHERS = {
     "devices": ("mknod", "devices: zero", 'mknod("/a", S_IFBLK|0666, makedev(1, 5))'),
     "path of a node": ("mknod", 'path: "/a"', 'mknod("/b", S_IFCHR|0666, makedev(1, 5))'),
+    "path of a directory": ("mkdir", "path: /a", 'mkdirat(AT_FDCWD, "/a/b", 0755)'),
     "fstype": ("mount", "fstype: ext4", 'mount("/a.img", "/m", "ext3", MS_RDONLY, "noload")'),
     "target": ("mount", 'target: "/m"', 'mount("/a.img", "/n", "ext4", MS_RDONLY, "noload")'),
     "flags": (

@@ -337,6 +337,9 @@ syscalls:
   mknod:
     - {devices: [zero], uid: 0, host_uid: ["1000-1999", 5], capability: mknod, do: emulate}
     - {devices: ["null"], cgroup: "/a/**", executable: "/bin/*", do: emulate}
+  mkdir:
+    - {path: "/srv/*", host_uid: 5, do: emulate}
+    - {path: /a, do: {redirect: "/b c/é"}}
   mount:
     - {fstype: xfs, source: "/i/*", host_gid: 7, do: {emulate: {devices: true}}}
   connect:
@@ -363,6 +366,9 @@ FACTS = Facts(
 ASKED = [
     'mknod("/t/zero", S_IFCHR|0666, makedev(1, 5))',
     'mknod("/t/null", S_IFCHR|0666, makedev(1, 3))',
+    'mkdir("/srv/one", 0755)',
+    'mkdirat(AT_FDCWD, "/srv/two", 0700)',
+    'mkdir("/a", 0755)',
     'mount("/i/x", "/m", "xfs", MS_RDONLY, NULL)',
     'connect(3, {sa_family=AF_INET, sin_port=htons(443), sin_addr=inet_addr("10.0.0.1")}, 16)',
     'connect(3, {sa_family=AF_INET, sin_port=htons(443), sin_addr=inet_addr("192.0.2.1")}, 16)',

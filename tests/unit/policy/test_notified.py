@@ -32,6 +32,8 @@ POLICIES = {
     "one for some": OPTIONS + "      - {optname: TCP_REPAIR, uid: 0, do: refuse}\n",
     "all options": "version: 1\nsyscalls:\n  setsockopt: []\n",
     "no mounts": "version: 1\nsyscalls:\n  mount: []\n",
+    "a directory": "version: 1\nsyscalls:\n  mkdir:\n    - {path: /a, do: emulate}\n",
+    "directories left": "version: 1\nsyscalls: {mkdir: {otherwise: kernel}}\n",
     "nothing": "version: 1\nsyscalls: {}\n",
 }
 DEVICES = [
@@ -53,7 +55,7 @@ def notified(found: CompiledPolicy) -> set[tuple[str, tuple[int, ...]]]:
         *(("mknod", (0, kind, dev)) for kind, dev in DEVICES),
         *(("mount", (0, 0, 0, flags, 0)) for flags in FLAGS),
         *(("setsockopt", (3, *one, 0, 4)) for one in ((1, 36), (1, 2), (6, 19), (6, 36), (36, 1))),
-        *((name, (0, 0, 0, 0, 0)) for name in ("umount2", "rename", "unlinkat")),
+        *((name, (0, 0, 0, 0, 0)) for name in ("umount2", "rename", "unlinkat", "mkdirat")),
     ]
     out = set()
     for name, args in calls:
