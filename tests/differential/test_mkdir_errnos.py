@@ -1,4 +1,4 @@
-"""mkdir and mkdirat in every way: the kernel's answer is ours, row by row, and so is what is made."""
+"""mkdir and mkdirat in every way: what the kernel answers and makes is what we do, row by row."""
 
 from __future__ import annotations
 

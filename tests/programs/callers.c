@@ -57,6 +57,19 @@ static void i386(void)
 	tell("i386-block", int80(14, (long)low, S_IFBLK | 0666, 0x800, 0));
 }
 
+static void i386_directories(void)
+{
+	char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	strcpy(low, "i386-mkdir");
+	tell("i386-mkdir", int80(39, (long)low, 0750, 0, 0));
+	tell("i386-again", int80(39, (long)low, 0750, 0, 0));
+	strcpy(low, "i386-mkdirat");
+	tell("i386-mkdirat", int80(296, AT_FDCWD, (long)low, 0750, 0));
+	strcpy(low, "/etc/i386");
+	tell("i386-refused", int80(39, (long)low, 0750, 0, 0));
+}
+
 static void x32(void)
 {
 	tell("x32-mknod", syscall(0x40000000 + SYS_mknod, "x32", S_IFCHR | 0666, NULL_DEVICE));
@@ -202,6 +215,8 @@ int main(int argc, char **argv)
 #ifdef __x86_64__
 		else if (!strcmp(what, "i386"))
 			i386();
+		else if (!strcmp(what, "i386-directories"))
+			i386_directories();
 		else if (!strcmp(what, "x32"))
 			x32();
 #endif

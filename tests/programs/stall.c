@@ -1,11 +1,12 @@
 /* A hostile caller: stalls whoever reads its memory or walks its paths, and tells what it got.
  *
- * stall userfault|page|lookup|overlay DIR ROUNDS
+ * stall userfault|page|lookup|overlay|directory DIR ROUNDS
  *
  *   userfault  the path lies in a page that a userfaultfd never fills
  *   page       the path lies in a mapped page of a FUSE file that is never read
  *   lookup     the path leads through a FUSE directory whose lookups are never answered
  *   overlay    the name is in an overlay whose lower layer is such a directory
+ *   directory  what is made is a directory, right in such a one
  *
  * Beside it runs a bystander, a process of the same container that makes nodes in DIR all the time.
  * Prints, a line each: "attacker ERRNO MS" for each round, "bystander CALLS FAILED WORST_MS".
@@ -222,6 +223,8 @@ int main(int argc, char **argv)
 		server = fuse_mount(where);
 		snprintf(file, sizeof file, "%s/%s", where, !strcmp(how, "page") ? "page" : "hang/node");
 		path = file;
+		if (!strcmp(how, "directory"))
+			snprintf(file, sizeof file, "%s/hang", where);
 		if (!strcmp(how, "overlay")) {
 			overlay_mount(directory, where);
 			snprintf(file, sizeof file, "%s/overlay/hang", directory);
@@ -244,7 +247,8 @@ int main(int argc, char **argv)
 	await_bystander(10);
 	for (int i = 0; i < rounds; i++) {
 		double start = ms();
-		int result = mknod(path, S_IFCHR | 0666, makedev(1, 3));
+		int result = !strcmp(how, "directory") ? mkdir(path, 0755)
+						       : mknod(path, S_IFCHR | 0666, makedev(1, 3));
 		printf("attacker %s %.1f\n", result ? strerrorname_np(errno) : "0", ms() - start);
 	}
 	await_bystander(11);
