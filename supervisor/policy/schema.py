@@ -226,7 +226,7 @@ def cases_schema(calls: Sequence[str]) -> dict[str, Any]:
         "errno": {"enum": list(ERRNOS), "description": "the errno that it gets"},
         "return": {"type": "integer", "description": "the number that it returns"},
         "audit": {"type": "boolean", "description": "true: it is only recorded"},
-        "leads_to": text | {"description": "the address that a call on a socket is led to"},
+        "leads_to": text | {"description": "the address, or directory, that a call is led to"},
     }
     return {
         "$schema": _DIALECT,

@@ -1,4 +1,4 @@
-"""Directories that a policy has made, elsewhere or not at all: by a program inside of a container."""
+"""Directories that a policy has made, elsewhere or not at all: a program inside of a container."""
 
 from __future__ import annotations
 

@@ -8,9 +8,10 @@ The same paths, callers and scenes: the kernel looks at no type of a file and at
 from __future__ import annotations
 
 import ctypes
+import importlib
+from typing import Any
 
-import mknod_table as table
-
+table: Any = importlib.import_module("mknod_table")
 MKDIR, MKDIRAT = 83, 258
 
 
@@ -26,14 +27,15 @@ def directory(
         table.raw(MKDIR, text, mode) if dirfd is None else table.raw(MKDIRAT, dirfd, text, mode)
     )
     if error:
-        return table.name_of(error)
+        return str(table.name_of(error))
     where = look if look is not None else written
     assert not isinstance(where, int)
-    return table.seen(where, None if look is not None or dirfd is None or dirfd < 0 else dirfd)
+    relative = look is None and dirfd is not None and dirfd >= 0
+    return str(table.seen(where, dirfd if relative else None))
 
 
 def main() -> None:
-    setattr(table, "node", directory)  # noqa: B010
+    table.node = directory
     for mode in (0, 0o7777, 0o40755, 0o1777, 0o2755):
         table.simple(f"mode {mode:o}", f"mode{mode:o}", mode)
         table.simple(f"mode {mode:o}, default acl", f"acl/mode{mode:o}", mode)

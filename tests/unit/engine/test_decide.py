@@ -132,7 +132,7 @@ def test_the_memory_is_bounded() -> None:
 def test_what_an_earlier_policy_was_to_hear(arch: int) -> None:
     """What a container cannot do without goes on; what policies name is refused, as ever."""
     nothing = policy("version: 1\nsyscalls: {}\n")
-    heard = ["unlink", "rename", "umount2", "openat", "mknod", "mount", "connect", "ioctl"]
+    heard = ["unlink", "rename", "umount2", "openat", "mkdir", "mknod", "mount", "connect", "ioctl"]
     calls = {name: nr for name in [*heard, "chmod", "link"] for nr in numbers(name, arch)}
     for kernel_refuses in (True, False):
         asked = Judge(nothing, kernel_refuses=kernel_refuses, foreign=True, heard=heard)
@@ -141,5 +141,6 @@ def test_what_an_earlier_policy_was_to_hear(arch: int) -> None:
             for name, nr in calls.items()
         }
         goes_on = {name for name, reply in replies.items() if reply == PROCEED}
-        assert goes_on == ({"unlink", "rename", "umount2", "openat"} if kernel_refuses else set())
+        everyday = {"unlink", "rename", "umount2", "openat", "mkdir"}
+        assert goes_on == (everyday if kernel_refuses else set())
         assert set(replies.values()) <= {PROCEED, (0, -EPERM, 0)}
