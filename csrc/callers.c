@@ -86,9 +86,11 @@ static int read_status(struct sd_caller *caller)
 	caller->umask = (uint32_t)strtoul(mask, NULL, 8);
 	caller->uid = number(uid, 1);
 	caller->euid = number(uid, 2);
+	caller->suid = number(uid, 3);
 	caller->fsuid = number(uid, 4);
 	caller->gid = number(gid, 1);
 	caller->egid = number(gid, 2);
+	caller->sgid = number(gid, 3);
 	caller->fsgid = number(gid, 4);
 	caller->caps = strtoull(caps, NULL, 16);
 	caller->pid = pid ? last_number(pid) : -1;

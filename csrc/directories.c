@@ -6,10 +6,11 @@
 #include <linux/capability.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { NULL_DEVICE = 0x103 };
+enum { NULL_DEVICE = 0x103, FUSE_MAGIC = 0x65735546 };
 
 /* The last name of a path, without the slashes behind it, which mean nothing to mkdir(2). What is no
  * name is there already. */
@@ -31,6 +32,13 @@ static int refusal(const struct sd_home *home, int parent, const char *name)
 		return -EACCES; /* it would be made */
 	int error = sd_try_node(parent, name, S_IFCHR, NULL_DEVICE);
 	return error && error != -EPERM ? error : -EACCES;
+}
+
+/* Whether it may be a FUSE program's, which can be for its mounter alone. */
+static int is_fuse(int directory)
+{
+	struct statfs fs;
+	return fstatfs(directory, &fs) || fs.f_type == FUSE_MAGIC;
 }
 
 /* Where it would be. A directory that was removed, or is out of the caller's root, has no name: rules
@@ -56,6 +64,8 @@ void sd_do_directory(struct sd_caller *caller, struct sd_home *home, const struc
 		return;
 	}
 	told->error = trim(last, told->name);
+	if (!told->error && is_fuse(parent))
+		told->error = sd_take_all_ids(home, caller);
 	if (told->error)
 		;
 	else if (ask->flags & SD_WORK_WANT_PATH)

@@ -144,6 +144,15 @@ static int take_groups(struct sd_home *home, const struct sd_caller *caller)
 	return 0;
 }
 
+static int take_fs_ids(const struct sd_caller *caller)
+{
+	setfsgid(caller->fsgid);
+	setfsuid(caller->fsuid);
+	/* -1 is no id: a call that changes nothing and says what is */
+	return (uint32_t)setfsuid((uid_t)-1) == caller->fsuid &&
+	       (uint32_t)setfsgid((gid_t)-1) == caller->fsgid ? 0 : -EPERM;
+}
+
 static int take_ids(struct sd_home *home, struct sd_caller *caller)
 {
 	int result = take_groups(home, caller);
@@ -155,17 +164,56 @@ static int take_ids(struct sd_home *home, struct sd_caller *caller)
 	result = sd_act_as_self(home);
 	if (result)
 		return result;
-	setfsgid(caller->fsgid);
-	setfsuid(caller->fsuid);
-	/* -1 is no id: a call that changes nothing and says what is */
-	if ((uint32_t)setfsuid((uid_t)-1) != caller->fsuid ||
-	    (uint32_t)setfsgid((gid_t)-1) != caller->fsgid)
+	if (take_fs_ids(caller))
 		return -EPERM;
 	sd_harden();
 	home->fsuid = caller->fsuid;
 	home->fsgid = caller->fsgid;
 	home->ids_known = 1;
 	return 0;
+}
+
+/* glibc's functions would look for other threads of ours. */
+static int set_all_ids(const uid_t uids[3], const gid_t gids[3])
+{
+	return syscall(SYS_setresgid, gids[0], gids[1], gids[2]) ||
+	       syscall(SYS_setresuid, uids[0], uids[1], uids[2]) ? -EPERM : 0;
+}
+
+int sd_take_all_ids(struct sd_home *home, struct sd_caller *caller)
+{
+	const uid_t uids[3] = {caller->uid, caller->euid, caller->suid};
+	const gid_t gids[3] = {caller->gid, caller->egid, caller->sgid};
+	uid_t own[3] = {0};
+	gid_t groups[3] = {0};
+	if (home->plain || getresuid(&own[0], &own[1], &own[2]) ||
+	    getresgid(&groups[0], &groups[1], &groups[2]))
+		return home->plain ? 0 : -errno;
+	if (!memcmp(uids, own, sizeof own) && !memcmp(gids, groups, sizeof groups))
+		return 0;
+	int error = sd_act_as_self(home);
+	if (error)
+		return error;
+	memcpy(home->own_uids, own, sizeof own);
+	memcpy(home->own_gids, groups, sizeof groups);
+	home->all_ids = 1;
+	home->ids_known = 0; /* the file system ids have changed with the effective ones */
+	error = set_all_ids(uids, gids);
+	if (!error)
+		error = take_fs_ids(caller);
+	sd_harden();
+	return error ? error : sd_act_as_caller(home, caller);
+}
+
+static void leave_all_ids(struct sd_home *home)
+{
+	if (!home->all_ids)
+		return;
+	/* one that stays somebody else is of no use */
+	if (sd_act_as_self(home) || set_all_ids(home->own_uids, home->own_gids))
+		_exit(1);
+	sd_harden();
+	home->all_ids = 0;
 }
 
 static int same_file(int fd, const char *path)
@@ -317,6 +365,7 @@ void sd_leave(struct sd_home *home, struct sd_caller *caller)
 	for (size_t i = 0; i < sizeof held / sizeof *held; i++)
 		if (held[i] >= 0)
 			close(held[i]);
+	leave_all_ids(home);
 	/* one that cannot come home is of no use, and would hold what it stands on */
 	if (home->plain ? chdir("/") : sd_go_home(home, caller))
 		_exit(1);

@@ -161,7 +161,7 @@ struct sd_caller {
 	int away;    /* in the caller's mount namespace */
 	int there;   /* and in its root directory */
 	uint32_t fsuid, fsgid, umask;
-	uint32_t uid, gid, euid, egid;
+	uint32_t uid, gid, euid, egid, suid, sgid;
 	uint64_t caps;     /* effective, of the caller, in its own user namespace */
 	int same_userns;
 	uint32_t group_count;
@@ -181,6 +181,8 @@ struct sd_home {
 	char userns[64];
 	uint32_t first_count, now_count;
 	int groups_changed;
+	int all_ids; /* those of a caller: our own are `own_uids` and `own_gids` */
+	uint32_t own_uids[3], own_gids[3];
 	int ids_known;
 	uint32_t fsuid, fsgid; /* ours now */
 	uint32_t first_groups[SD_GROUPS], now_groups[SD_GROUPS];
@@ -198,6 +200,10 @@ SD_HIDDEN int sd_open_base(const struct sd_caller *caller, const char *path, int
  * behind the same /proc/TID. Nothing of the caller is read after that. 0, -errno, SD_TOLD_RETIRE. */
 SD_HIDDEN int sd_enter(struct sd_home *home, struct sd_caller *caller, const struct sd_ask *ask,
 		       int need_base, int listener);
+/* Its real, effective and saved ids as well, until sd_leave: a FUSE file system that is its mounter's
+ * alone goes by these. For no longer than it takes: where processes of that user see this one, they
+ * may send it signals meanwhile. 0 or -errno. */
+SD_HIDDEN int sd_take_all_ids(struct sd_home *home, struct sd_caller *caller);
 /* Its mount namespace and root directory, for whatever cannot do without. */
 SD_HIDDEN int sd_be_there(struct sd_home *home, struct sd_caller *caller);
 /* Its mount namespace alone, with our own capabilities. */

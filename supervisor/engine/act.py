@@ -43,7 +43,6 @@ _LONG: Final[int] = lib.SD_WORK_LONG
 _AS_WRITTEN: Final[int] = lib.SD_WORK_WANT_PATH | lib.SD_WORK_AS_WRITTEN
 _WAS_NODE: Final[int] = lib.SD_WAS_NODE
 _make: Final = lib.sd_work_make
-_DONE_AS: Final[dict[type, str]] = {Unmount: "unmounted", MakeDirectory: "directory"}
 
 
 class Actor:
@@ -396,5 +395,5 @@ class Actor:
             return Outcome(error, how, path, decision=job.decision)
         if outcome & lib.SD_WAS_BOUND:
             self.names.bound()
-        how = _DONE_AS.get(type(job.plan), "bind")
+        how = job.made or ("unmounted" if isinstance(job.plan, Unmount) else "bind")
         return Outcome(0, how, path, decision=job.decision)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from errno import EPERM
 
 from supervisor.engine.works import Job, path_of, put
 from supervisor.kernel.shim import lib
 from supervisor.kernel.syscalls import AT_FDCWD
+from supervisor.kernel.text import printable
 from supervisor.model import DirectorySettings, Facts, Outcome, Verdict
 from supervisor.plans import MakeDirectory, Place
 
@@ -22,8 +23,9 @@ def fill(job: Job, plan: MakeDirectory) -> None:
     work.host_node[0] = b"\0"
     work.flags = job.wanted or (lib.SD_WORK_PROBE if job.probe_only else 0)
     put(work, 0, plan.place)
+    job.made = "directory"
     if not work.flags:
-        _lead(work, plan.settings)
+        _lead(job, plan.settings)
 
 
 def second_look(job: Job, on_error: int) -> Outcome | None:
@@ -36,20 +38,21 @@ def second_look(job: Job, on_error: int) -> Outcome | None:
     path = path_of(work)
     decision = job.decision = job.redecide(Facts(path, work.fsuid, work.fsgid))
     if decision.verdict not in (Verdict.EMULATE, Verdict.REFUSE):
-        return Outcome(0, path=path, decision=decision)  # which says what becomes of it
+        return Outcome(EPERM, path=path, decision=decision)  # or what that says
     if not job.valid():
         return Outcome(on_error, "the caller has gone", decision=decision)
     work.flags = 0
     if decision.verdict is Verdict.REFUSE:
         work.flags = lib.SD_WORK_PROBE
     elif isinstance(decision.settings, DirectorySettings):
-        _lead(work, decision.settings)
+        _lead(job, decision.settings)
     return None
 
 
-def _lead(work: Any, settings: DirectorySettings) -> None:
+def _lead(job: Job, settings: DirectorySettings) -> None:
     """Another directory is to be made, where a rule says so: its path begins at the caller's root.
     """
     if settings.redirect:
-        work.flags |= lib.SD_WORK_ELSEWHERE
-        put(work, 0, Place(AT_FDCWD, settings.redirect))
+        job.work.flags |= lib.SD_WORK_ELSEWHERE
+        job.made = f"directory {printable(settings.redirect)}"
+        put(job.work, 0, Place(AT_FDCWD, settings.redirect))

@@ -22,12 +22,12 @@ class Job:
     """One call on its way; when it has come to its end, another one.
 
     `wanted`: what SD_WORK_* flags say of a decision that is to be taken again. `result`: how far
-    the work is, enum sd_work_result.
+    the work is, enum sd_work_result. `made`: what a record says of it, where that is known before.
     """
 
     __slots__ = (
-        "decision", "lack", "maker", "plan", "probe_only", "redecide", "result", "valid", "wanted",
-        "work",
+        "decision", "lack", "made", "maker", "plan", "probe_only", "redecide", "result", "valid",
+        "wanted", "work",
     )  # fmt: skip
 
     plan: Plan
@@ -44,6 +44,7 @@ class Job:
         self.decision: Decision | None = None
         self.probe_only = False
         self.lack = ""  # why nothing can be made
+        self.made = ""
         self.wanted = 0
         self.result = NOT_BEGUN
         # Whoever reads the caller asks the listener afterwards whether this call still waits.

@@ -14,7 +14,7 @@ from supervisor.kernel.simulate import run
 from supervisor.kernel.syscalls import I386, NATIVE_ARCHES, X86_64, number
 from supervisor.model import DirectorySettings, Facts, Snapshot, Verdict
 from supervisor.plans import MakeDirectory, Place
-from supervisor.policy import smallest
+from supervisor.policy import selftest, smallest
 from supervisor.policy.asked import Asked
 from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
@@ -185,6 +185,19 @@ def test_the_smallest_rule(text: str, caller: dict[str, str], rule: str | None) 
         assert [one.partition(":")[0] for one in careful] == (
             ["where b leads is not known"] if "**" in rule else []
         )
+
+
+def test_cases(tmp_path: Path) -> None:
+    text = text_of("{path: /a, do: {redirect: /b}}", '{path: "/srv/*", do: emulate}')
+    (tmp_path / "p.yaml").write_text(text)
+    (tmp_path / "p.test.yaml").write_text("""cases:
+  - {call: mkdir, args: {pathname: /a, mode: 0o755}, verdict: emulate, rule: 6, leads_to: /b}
+  - {call: 'mkdirat(3, "b", 0700)', caller: {cwd: /srv}, verdict: emulate, rule: 7}
+  - {call: mkdirat, args: {pathname: b}, caller: {cwd: /}, verdict: refuse, arch: i386}
+""")
+    report = selftest.run(tmp_path / "p.yaml", FAMILIES)
+    assert [failure.text() for failure in report.failures] == []
+    assert report.untried == ()
 
 
 def test_a_path_that_could_not_be_read_is_no_grant_by_path() -> None:
