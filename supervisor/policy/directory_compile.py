@@ -49,20 +49,21 @@ LEADS: Final[Mapping[str, tuple[Callable[[object], DirectorySettings], dict[str,
 def directory_rules(
     source: Source, family: str, section: Any, otherwise: Decision, *, audit: bool
 ) -> DirectoryRules:
-    """The rules of the section `family`."""
-    rules = [
-        DirectoryRule(
-            place=place_of(rule_node(source, family, index)),
-            verdict=raw.do.verdict,
-            value=raw.do.value,
-            silent=raw.silent,
-            globs=None if raw.path is None else tuple(raw.path),
-            caller=caller_match(raw),
-            audit=audit or raw.mode == "audit",
-            redirect=_redirect(raw.do.how),
-        )
-        for index, raw in enumerate(section.rules)
-    ]
+    """The rules of the section `family`, with findings where they mean nothing."""
+    rules = []
+    for index, raw in enumerate(section.rules):
+        node = rule_node(source, family, index)
+        redirect = _redirect(raw.do.how)
+        if redirect and raw.path is None:
+            text = "redirect needs a path: it would be in place of every directory"
+            source.at(node.at(("do",)), text)
+        rules.append(
+            DirectoryRule(
+                place=place_of(node), verdict=raw.do.verdict, value=raw.do.value,
+                silent=raw.silent, globs=None if raw.path is None else tuple(raw.path),
+                caller=caller_match(raw), audit=audit or raw.mode == "audit", redirect=redirect,
+            )
+        )  # fmt: skip
     return DirectoryRules(tuple(rules), otherwise)
 
 

@@ -100,6 +100,11 @@ def test_what_do_cannot_be(do: str, said: str) -> None:
         rules(f"{{path: /a, do: {do}}}")
 
 
+def test_a_redirect_is_in_the_place_of_something() -> None:
+    with pytest.raises(Exception, match=r"p\.yaml:6:.*redirect needs a path"):
+        rules("{uid: 0, do: {redirect: /b}}")
+
+
 @pytest.mark.parametrize(
     ("some", "otherwise", "watched", "closed"),
     [
