@@ -36,6 +36,11 @@ static int for_everybody(int dir)
 	       at.stx_mode & S_IXOTH;
 }
 
+int sd_plain_next(int dir, const char *name, int directory)
+{
+	return for_everybody(dir) ? next_name(dir, name, directory ? O_DIRECTORY : 0) : -EACCES;
+}
+
 int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length)
 {
 	char rest[SD_PATH_MAX], link[32];
@@ -52,7 +57,7 @@ int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *pa
 		char *end = strchr(name, '/');
 		if (end)
 			*end = 0;
-		int next = for_everybody(fd) ? next_name(fd, name, end ? O_DIRECTORY : 0) : -EACCES;
+		int next = sd_plain_next(fd, name, end != NULL);
 		if (next == -ENOENT || (next >= 0 && !end))
 			plain = 1; /* what is missing cannot be a link, nor what would be behind it */
 		else if (next < 0)

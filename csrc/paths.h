@@ -226,6 +226,12 @@ SD_HIDDEN int sd_walk(struct sd_home *home, struct sd_caller *caller, int which,
 SD_HIDDEN int sd_walk_parent(struct sd_home *home, struct sd_caller *caller, int which,
 			     const char *path, const char **last);
 
+/* ---- opening.c: the session's ---- */
+
+/* What the next name of a plain path leads to (O_PATH), through nothing but what is in the kernel's
+ * caches, and from a directory that is open to everybody; or -errno. */
+SD_HIDDEN int sd_plain_next(int dir, const char *name, int directory);
+
 /* ---- local.c ---- */
 
 /* Whether this kind of file system (statfs(2)) is nobody's to serve. */

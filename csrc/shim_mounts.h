@@ -56,6 +56,11 @@ struct sd_waiting {
 int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_t flags,
 		  const char *target, size_t target_length, const char *source,
 		  size_t source_length);
+/* The same without a resolver, where no right of the caller's matters, and nobody can make us wait: 1, and
+ * `seen` and `fds` as of sd_mount_seen; else 0. `seen` was all zero. For a device alone. */
+int sd_mount_glance(const struct sd_waiting *call, uint32_t tid, const char *target,
+		    size_t target_length, const char *source, size_t source_length,
+		    struct sd_seen *seen, int *fds);
 /* Has the file looked at that the caller's descriptor `number` is of. Where it is on `device` (0: none) it is
  * opened anew, with the caller's rights, and comes first among the fds. */
 int sd_look_at_image(int resolver, const struct sd_waiting *call, int task, int number, int writes,

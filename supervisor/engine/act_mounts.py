@@ -147,9 +147,11 @@ class Mounter:
             helper = self._resolvers.idle() or await self._resolvers.take(self.on_wait)
             call.use(helper)
             try:
-                call.ask(plan)
+                look = call.glance(plan)
+                if look is None:
+                    call.ask(plan)
                 new = self._prepared_early(plan)
-                look = await call.look()
+                look = look or await call.look()
                 if look is None:
                     continue
                 try:

@@ -160,6 +160,20 @@ class MountCall:
             if signals(self._tid)[0]:
                 raise MountError(EINTR, "mount: a signal for the caller")
 
+    def glance(self, plan: Mount | Remount) -> Look | None:
+        """What can be seen without a resolver; None: ask one."""
+        if not isinstance(plan, Mount) or plan.settings.text or plan.settings.via != "kernel":
+            return None
+        target, source = plan.target.path or b"", plan.source or b""
+        seen = ffi.new("struct sd_seen *")
+        fds = ffi.new("int[4]")
+        if not lib.sd_mount_glance(
+            self._waiting, self._tid, target, len(target), source, len(source), seen, fds
+        ):
+            return None
+        self.path = target
+        return Look(seen, list(fds))
+
     def ask(self, plan: Mount | Remount) -> None:
         """Has the resolver look at the target, and at the source where that is a path."""
         flags, source = 0, b""

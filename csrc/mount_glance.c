@@ -1,0 +1,142 @@
+/* The short look at a mount: by the session itself, where nothing about it depends on who asks. For
+ * that both paths have to be plain, their directories open to everybody and in the kernel's caches, and
+ * the source a device. All else, and every error, is for a resolver, which has the exact errno. */
+#include "mounts.h"
+#include "work.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#ifndef STATX_ATTR_MOUNT_ROOT
+#define STATX_ATTR_MOUNT_ROOT 0x00002000
+#endif
+
+struct glance {
+	int root, target, source;
+	int mount_ns;
+};
+
+/* Whether these bytes are a name that means itself. */
+static int is_name(const char *name, size_t length)
+{
+	return length && length <= 255 && !(name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')));
+}
+
+/* Where a path leads that is its own name: a descriptor or -errno. */
+static int walk(int root, const char *path, size_t length)
+{
+	char name[256];
+	const char *end = path + length;
+	int at = -EINVAL;
+	while (path < end && *path == '/') {
+		const char *start = path + 1;
+		for (path = start; path < end && *path != '/'; path++)
+			;
+		size_t size = (size_t)(path - start);
+		int next = -EINVAL;
+		if (is_name(start, size)) {
+			memcpy(name, start, size);
+			name[size] = 0;
+			next = sd_plain_next(at < 0 ? root : at, name, path < end);
+		}
+		if (at >= 0)
+			close(at);
+		if (next < 0)
+			return next;
+		at = next;
+	}
+	return at;
+}
+
+/* A device that may be mounted from where it lies. Only the host's own file systems are asked about
+ * themselves: they answer. */
+static int see_device(int fd, struct sd_seen *seen)
+{
+	struct statx found;
+	struct statfs fs;
+	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &found) ||
+	    !S_ISBLK(found.stx_mode) ||
+	    !sd_is_on_host(makedev(found.stx_dev_major, found.stx_dev_minor)) || fstatfs(fd, &fs) ||
+	    fs.f_flags & ST_NODEV)
+		return 0;
+	seen->flags |= SD_SEEN_DEVICE;
+	seen->major = found.stx_rdev_major;
+	seen->minor = found.stx_rdev_minor;
+	seen->source_ino = makedev(seen->major, seen->minor);
+	return 1;
+}
+
+static int see_target(int fd, struct sd_seen *seen)
+{
+	struct statx found;
+	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &found))
+		return 0;
+	seen->target_major = found.stx_dev_major;
+	seen->target_minor = found.stx_dev_minor;
+	if (found.stx_attributes & STATX_ATTR_MOUNT_ROOT)
+		seen->flags |= SD_SEEN_ROOT;
+	return 1;
+}
+
+/* Who calls, and what belongs to it: read first, and the caller's only if the call still waits then. */
+static int look_at(const struct sd_waiting *call, uint32_t tid, struct sd_seen *seen,
+		   struct glance *glance)
+{
+	static char userns[64];
+	struct sd_caller caller;
+	if (!userns[0] && readlink("/proc/thread-self/ns/user", userns, sizeof userns - 1) < 0)
+		return 0;
+	if (sd_look_at_known(&caller, tid, userns) || !caller.same_userns ||
+	    !(caller.caps & 1ULL << CAP_SYS_ADMIN))
+		return 0;
+	glance->root = openat(caller.task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	glance->mount_ns = openat(caller.task, "ns/mnt", O_RDONLY | O_CLOEXEC);
+	seen->fsuid = caller.fsuid;
+	seen->fsgid = caller.fsgid;
+	seen->caps = caller.caps;
+	return glance->root >= 0 && glance->mount_ns >= 0 && !sd_id_valid(call->listener, call->id);
+}
+
+static void drop(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+int sd_mount_glance(const struct sd_waiting *call, uint32_t tid, const char *target,
+		    size_t target_length, const char *source, size_t source_length,
+		    struct sd_seen *seen, int *fds)
+{
+	struct glance glance = {-1, -1, -1, -1};
+	if (target_length >= SD_PATH_MAX || source_length >= SD_PATH_MAX)
+		return 0;
+	int all = look_at(call, tid, seen, &glance);
+	if (all) {
+		glance.target = walk(glance.root, target, target_length);
+		glance.source = walk(glance.root, source, source_length);
+		all = glance.target >= 0 && glance.source >= 0 && see_target(glance.target, seen) &&
+		      see_device(glance.source, seen);
+	}
+	drop(glance.root);
+	drop(glance.source);
+	if (!all) {
+		drop(glance.target);
+		drop(glance.mount_ns);
+		return 0;
+	}
+	seen->target_length = (int32_t)target_length;
+	memcpy(seen->target, target, target_length);
+	seen->source_length = -1; /* of a device it is not asked for */
+	fds[0] = glance.target;
+	fds[1] = glance.mount_ns;
+	fds[2] = fds[3] = -1;
+	return 1;
+}
