@@ -8,19 +8,30 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/securebits.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 enum { MOST_GIVEN = 2 };
 
+/* Until the session has let go of the channel: its caller has been answered then, or never will be. To
+ * tidy up earlier would take the processor from those who bring the mount to its place. */
+static void wait_for_session(int channel)
+{
+	struct pollfd other_end = {.fd = channel};
+	while (poll(&other_end, 1, -1) < 0 && errno == EINTR)
+		;
+}
+
 /* With the capabilities of root that mounting takes, while it takes them. The mount goes to the
- * resolver behind `channel`, which brings it to its place once that channel ends: our answer is there
- * by then, and nobody is woken for it. After the answer comes a single byte, once we have tidied up and
- * hold nothing of it any more; but for AGAIN. 0, or -errno where the session has gone. */
+ * resolver behind `channel`, which brings it to its place once nothing more can come there: our answer
+ * is there by then, and nobody is woken for it. After the answer comes a single byte, once we have
+ * tidied up and hold nothing of it any more; but for AGAIN. 0, or -errno where the session has gone. */
 static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 {
 	struct sd_mounted mounted = {0};
@@ -39,8 +50,11 @@ static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 			close(fds[i]);
 	mounted.error = tree;
 	int sent = sd_send_fds(0, &mounted, sizeof mounted, NULL, 0);
-	if (channel >= 0)
+	if (channel >= 0) {
+		shutdown(channel, SHUT_WR);
+		wait_for_session(channel);
 		close(channel);
+	}
 	sd_mounting_clear(&maker->mounting);
 	sd_set_caps(0, maker->permitted);
 	if (sent >= 0 && !again)

@@ -1,6 +1,6 @@
-/* The short look at a mount: by the session itself, where nothing about it depends on who asks. For
- * that both paths have to be plain, their directories open to everybody and in the kernel's caches, and
- * the source a device. All else, and every error, is for a resolver, which has the exact errno. */
+/* The short look at a mount: by the session itself, where the caller is one who may what the session may,
+ * as the root of a container is. For that both paths have to be plain and in the kernel's caches, and the
+ * source a device. All else, and every error, is for a resolver, which has the exact errno. */
 #include "mounts.h"
 #include "work.h"
 
@@ -24,36 +24,36 @@ struct glance {
 	int mount_ns;
 };
 
-/* Whether these bytes are a name that means itself. */
-static int is_name(const char *name, size_t length)
+/* Whether the caller may search the directories that we may search, and no others: then the kernel finds
+ * for us what it would find for it. Its groups can take a right away, too. */
+static int is_like_us(const struct sd_caller *caller)
 {
-	return length && length <= 255 && !(name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')));
+	const uint64_t searches = 1ULL << CAP_DAC_OVERRIDE | 1ULL << CAP_DAC_READ_SEARCH;
+	if (caller->fsuid != geteuid() || caller->fsgid != getegid() || caller->groups_cut ||
+	    !(caller->caps & searches) || getgroups(0, NULL))
+		return 0;
+	for (uint32_t i = 0; i < caller->group_count; i++)
+		if (caller->groups[i] != caller->fsgid)
+			return 0;
+	return 1;
 }
 
-/* Where a path leads that is its own name: a descriptor or -errno. */
+/* Whether an absolute path is its own name, where there is no link in it. */
+static int is_clean(const char *path, size_t length)
+{
+	if (length < 2 || path[0] != '/' || path[length - 1] == '/')
+		return 0;
+	for (const char *name = path + 1; name; name = strchr(name, '/') ? strchr(name, '/') + 1 : NULL) {
+		size_t dots = strspn(name, ".");
+		if (*name == '/' || (dots && dots <= 2 && (!name[dots] || name[dots] == '/')))
+			return 0;
+	}
+	return 1;
+}
+
 static int walk(int root, const char *path, size_t length)
 {
-	char name[256];
-	const char *end = path + length;
-	int at = -EINVAL;
-	while (path < end && *path == '/') {
-		const char *start = path + 1;
-		for (path = start; path < end && *path != '/'; path++)
-			;
-		size_t size = (size_t)(path - start);
-		int next = -EINVAL;
-		if (is_name(start, size)) {
-			memcpy(name, start, size);
-			name[size] = 0;
-			next = sd_plain_next(at < 0 ? root : at, name, path < end);
-		}
-		if (at >= 0)
-			close(at);
-		if (next < 0)
-			return next;
-		at = next;
-	}
-	return at;
+	return is_clean(path, length) ? sd_open_cached(root, path + 1, 0) : -EINVAL;
 }
 
 /* A device that may be mounted from where it lies. Only the host's own file systems are asked about
@@ -95,7 +95,7 @@ static int look_at(const struct sd_waiting *call, uint32_t tid, struct sd_seen *
 	if (!userns[0] && readlink("/proc/thread-self/ns/user", userns, sizeof userns - 1) < 0)
 		return 0;
 	if (sd_look_at_known(&caller, tid, userns) || !caller.same_userns ||
-	    !(caller.caps & 1ULL << CAP_SYS_ADMIN))
+	    !(caller.caps & 1ULL << CAP_SYS_ADMIN) || !is_like_us(&caller))
 		return 0;
 	glance->root = openat(caller.task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	glance->mount_ns = openat(caller.task, "ns/mnt", O_RDONLY | O_CLOEXEC);

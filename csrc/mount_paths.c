@@ -245,12 +245,12 @@ static int attach(int mount_ns, int target, int tree)
 	return sd_move_tree(tree, target);
 }
 
-/* The mount that a maker sends, or -ECANCELED where it sends none. The maker holds nothing of it once the
- * channel has ended, and that alone wakes us. */
+/* The mount that a maker sends, or -ECANCELED where it sends none. Once nothing more can come from it, it
+ * has answered and holds only what is on its stage; that alone wakes us. */
 static int receive(int channel)
 {
 	struct pollfd both[] = {
-		{.fd = channel},
+		{.fd = channel, .events = POLLRDHUP},
 		{.fd = 0, .events = POLLIN}, /* the session does not ask twice: it has gone */
 	};
 	char word;
@@ -277,9 +277,11 @@ static int before_swap(const struct sd_ask *ask, const int *held)
 	return ask->op == SD_ASK_MOUNT_MARK ? sd_swap_mark(held[1], held[2]) : sd_swap_idle();
 }
 
-static int attach_sent(const struct sd_ask *ask, const int *held, int listener)
+static int attach_sent(const struct sd_ask *ask, int *held, int listener)
 {
 	int tree = receive(held[1]);
+	close(held[1]); /* whatever we wait for now, the maker is not to wait for us */
+	held[1] = -1;
 	if (tree < 0)
 		return tree;
 	int error = sd_id_valid(listener, ask->id) ? -ESRCH
@@ -344,7 +346,7 @@ static int change(const struct sd_ask *ask, const int *held)
 	return error;
 }
 
-static int carry_out(struct sd_home *home, const struct sd_ask *ask, const int *held, int listener,
+static int carry_out(struct sd_home *home, const struct sd_ask *ask, int *held, int listener,
 		     struct sd_attached *attached)
 {
 	switch (ask->op) {

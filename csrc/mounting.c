@@ -190,6 +190,8 @@ int sd_mount_begin(int maker, struct sd_new_mount *new, int image, int resolver,
 	/* where the first failed, the second one ends by itself */
 	int fds[] = {mount_ns, pair[1], target};
 	int asked = ask(resolver, call, &attach, 1, fds, target < 0 ? 2 : 3);
+	if (!error && !asked)
+		return pair[1];
 	close(pair[1]);
 	return error ? error : asked;
 }

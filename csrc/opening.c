@@ -16,15 +16,14 @@
 #define RESOLVE_CACHED 0x20
 #endif
 
-/* The next name of a path, from what the kernel has in its caches: so nobody can make us wait. */
-static int next_name(int dir, const char *name, uint64_t flags)
+int sd_open_cached(int dir, const char *path, uint64_t flags)
 {
 	struct open_how how = {
 		.flags = O_PATH | O_CLOEXEC | flags,
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
 			   RESOLVE_CACHED,
 	};
-	int fd = (int)syscall(SYS_openat2, dir, name, &how, sizeof how);
+	int fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -34,11 +33,6 @@ static int for_everybody(int dir)
 	struct statx at;
 	return !syscall(SYS_statx, dir, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MODE, &at) &&
 	       at.stx_mode & S_IXOTH;
-}
-
-int sd_plain_next(int dir, const char *name, int directory)
-{
-	return for_everybody(dir) ? next_name(dir, name, directory ? O_DIRECTORY : 0) : -EACCES;
 }
 
 int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length)
@@ -57,7 +51,7 @@ int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *pa
 		char *end = strchr(name, '/');
 		if (end)
 			*end = 0;
-		int next = sd_plain_next(fd, name, end != NULL);
+		int next = for_everybody(fd) ? sd_open_cached(fd, name, end ? O_DIRECTORY : 0) : -EACCES;
 		if (next == -ENOENT || (next >= 0 && !end))
 			plain = 1; /* what is missing cannot be a link, nor what would be behind it */
 		else if (next < 0)

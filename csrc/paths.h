@@ -228,9 +228,9 @@ SD_HIDDEN int sd_walk_parent(struct sd_home *home, struct sd_caller *caller, int
 
 /* ---- opening.c: the session's ---- */
 
-/* What the next name of a plain path leads to (O_PATH), through nothing but what is in the kernel's
- * caches, and from a directory that is open to everybody; or -errno. */
-SD_HIDDEN int sd_plain_next(int dir, const char *name, int directory);
+/* O_PATH, through no link, and from what the kernel has in its caches: so nobody can make us wait. A
+ * descriptor or -errno. */
+SD_HIDDEN int sd_open_cached(int dir, const char *path, uint64_t flags);
 
 /* ---- local.c ---- */
 

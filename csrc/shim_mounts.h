@@ -56,8 +56,9 @@ struct sd_waiting {
 int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_t flags,
 		  const char *target, size_t target_length, const char *source,
 		  size_t source_length);
-/* The same without a resolver, where no right of the caller's matters, and nobody can make us wait: 1, and
- * `seen` and `fds` as of sd_mount_seen; else 0. `seen` was all zero. For a device alone. */
+/* The same without a resolver, where the caller may what we may, and nobody can make us wait: 1, and `seen`
+ * and `fds` as of sd_mount_seen; else 0. The paths end with a zero byte; `seen` was all zero. For a device
+ * alone. */
 int sd_mount_glance(const struct sd_waiting *call, uint32_t tid, const char *target,
 		    size_t target_length, const char *source, size_t source_length,
 		    struct sd_seen *seen, int *fds);
@@ -139,7 +140,8 @@ struct sd_mounted {
 
 /* Asks the maker for a mount (of an image: its descriptor), and the resolver to bring it to its
  * place as soon as the maker has it. Both answer, the maker first: sd_mount_made, sd_mount_answer.
- * `target` -1: it takes the place of the mount that was marked. */
+ * `target` -1: it takes the place of the mount that was marked. A descriptor, to be closed once the caller
+ * has its answer: the maker tidies up then. */
 int sd_mount_begin(int maker, struct sd_new_mount *make, int image, int resolver,
 		   const struct sd_waiting *call, int mount_ns, int target);
 /* AGAIN, of the mount at `target`; the maker alone answers */

@@ -127,6 +127,7 @@ class Mounter:
             return Outcome(error.errno, error.how, call.path, decision=call.decision)
         finally:
             self._calls -= 1
+            call.let_go()
 
     async def _turn(self, call: MountCall) -> None:
         """Waits: so many others are under way that the path work of other calls would wait."""

@@ -77,8 +77,8 @@ class MountCall:
     """
 
     __slots__ = (
-        "_alone", "_attached", "_listener", "_on_error", "_owes", "_sock", "_tid", "_waiting",
-        "deadline", "decision", "on_wait", "path", "path_deadline", "task", "valid",
+        "_alone", "_attached", "_channel", "_listener", "_on_error", "_owes", "_sock", "_tid",
+        "_waiting", "deadline", "decision", "on_wait", "path", "path_deadline", "task", "valid",
     )  # fmt: skip
 
     def __init__(
@@ -106,7 +106,7 @@ class MountCall:
         self._alone = alone
         self._on_error = on_error
         self._attached: Any = ffi.new("struct sd_attached *")
-        self._sock = -1
+        self._sock = self._channel = -1
         self._owes = False
 
     def use(self, helper: Helper) -> None:
@@ -222,12 +222,18 @@ class MountCall:
         what the maker sends it.
         """
         self._owes = True
-        sent = lib.sd_mount_begin(
+        self._channel = lib.sd_mount_begin(
             maker.sock, new, look.source if new.kind == lib.SD_NEW_IMAGE else -1,
             self._sock, self._waiting, look.mount_ns, look.target,
         )  # fmt: skip
-        if sent < 0:
+        if self._channel < 0:
             raise self.failed("mount: a helper has gone")
+
+    def let_go(self) -> None:
+        """Has the maker tidy up, now that the caller is answered, or has nothing to wait for."""
+        if self._channel >= 0:
+            os.close(self._channel)
+            self._channel = -1
 
     def attached(self) -> Awaitable[int]:
         """Waits until it is there: 0 or an errno; ECANCELED where the maker sent nothing."""

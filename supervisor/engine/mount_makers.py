@@ -88,7 +88,9 @@ async def mounted(makers: Makers, call: MountCall, look: Look, new: Any) -> tupl
             look.close()
             error = await call.attached()
         sock = maker.sock
-        if not call.soon(sock) and not await call.later(sock, call.deadline):
+        # what is in its place was answered before the resolver had it
+        there = not (again or error) or call.soon(sock)
+        if not there and not await call.later(sock, call.deadline):
             raise call.failed("maker: deadline")
         if lib.sd_mount_made(sock, answer) < 0:
             raise call.failed("maker: lost")
