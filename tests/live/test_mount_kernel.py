@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from errno import EBUSY, EINVAL, ENOENT, ENOSPC, ENOTBLK, ENOTDIR, EPERM
+from errno import EACCES, EBUSY, EINVAL, ENOENT, ENOSPC, ENOTBLK, ENOTDIR, EPERM
 from pathlib import Path
 
 import pytest
@@ -284,6 +284,53 @@ def test_a_block_device_by_the_kernels_name(place: Path) -> None:
             target.run("mkdir -p /tmp/x && mount -t tmpfs x /tmp/x && touch /tmp/x/sda")
             assert target.run(f"mount --bind {loop} /tmp/x/sda")[0] == 0
             assert mount(actor, place, source="/tmp/x/sda")[0] == EPERM
+    finally:
+        subprocess.run(["losetup", "-d", loop], check=True)
+
+
+def test_a_device_is_found_as_its_caller_finds_it(place: Path) -> None:
+    """Whether the session looks by itself, or has a resolver look."""
+    loop = subprocess.run(
+        ["losetup", "-f", "--show", place / "image"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    try:
+        for folder, mode in ((place, 0o755), (place / "closed", 0o700)):
+            folder.mkdir(mode, exist_ok=True)
+            os.mknod(folder / "node", 0o060666, os.stat(loop).st_rdev)
+            os.chown(folder, START, START)
+        (place / "link").symlink_to("node")
+        rules = [{"fstype": "ext4", "names": [loop], "images": False, "force": FORCE}]
+        with mounting(ceiling=rules) as (target, actor):
+            for name, at in (
+                ("node", "mp"), ("/node", "/mp"), ("./node", "./mp"), ("link", "mp/"),
+                (f"../{place.name}/node", "mp/."), ("closed/node", "mp"),
+            ):  # fmt: skip
+                paths = {"source": f"{place}/{name}", "target": f"{place}/{at}"}
+                assert mount(actor, place, **paths) == (0, "kernel, idmapped"), paths
+                assert actor.last["target"] == f"{place}/mp"
+                assert target.run(f"umount {place}/mp") == (0, "")
+            for name, errno in (("image", EPERM), ("none", ENOENT), ("mp", ENOTBLK)):
+                assert mount(actor, place, source=f"{place}/{name}")[0] == errno
+            assert mount(actor, place, source=f"{place}/node", target=f"{place}/no")[0] == ENOENT
+
+            nobody = "setpriv --reuid 7 --regid 7 --clear-groups"
+            pid = target.start(f"{nobody} --inh-caps +sys_admin --ambient-caps +sys_admin sleep 60")
+            assert mount(actor, place, source=f"{place}/closed/node", tid=pid)[0] == EACCES
+            assert mount(actor, place, source=f"{place}/node", tid=pid)[0] == 0
+            target.run(f"umount {place}/mp; kill {pid}; wait")
+
+            target.run(f"mkdir {place}/root && mount --rbind / {place}/root")
+            target.run(f"mount -t tmpfs x {place}/root/mnt && mkdir {place}/root/mnt/mp")
+            pid = target.start(f"chroot {place}/root sleep 60")
+            paths = {"source": f"{place}/node", "target": "/mnt/mp"}
+            assert mount(actor, place, **paths, tid=pid)[0] == 0
+            assert actor.last["target"] == "/mnt/mp"
+            assert target.run(f"ls {place}/root/mnt/mp/file")[0] == 0
+            target.run(f"umount {place}/root/mnt/mp; kill {pid}; wait")
+
+            target.run(f"mkdir {place}/no && mount --bind {place} {place}/no")
+            target.run(f"mount -o remount,bind,nodev {place}/no")
+            assert mount(actor, place, source=f"{place}/no/node")[0] == EACCES
     finally:
         subprocess.run(["losetup", "-d", loop], check=True)
 

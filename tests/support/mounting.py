@@ -290,6 +290,7 @@ def _serve(config: dict[str, Any]) -> None:
             "ms": (time.monotonic() - start) * 1e3,
         }), flush=True)  # fmt: skip
         await actor.do_more()
+        actor.rest()  # as a session does where nobody calls
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
