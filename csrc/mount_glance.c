@@ -1,6 +1,7 @@
 /* The short look at a mount: by the session itself, where the caller is one who may what the session may,
  * as the root of a container is. For that both paths have to be plain and in the kernel's caches, and the
- * source a device. All else, and every error, is for a resolver, which has the exact errno. */
+ * source on a file system of the host's. All else, and every error, is for a resolver, which has the exact
+ * errno. */
 #include "mounts.h"
 #include "work.h"
 
@@ -21,16 +22,16 @@
 
 struct glance {
 	int root, target, source;
+	int image; /* the source, opened */
 	int mount_ns;
 };
 
-/* Whether the caller may search the directories that we may search, and no others: then the kernel finds
- * for us what it would find for it. Its groups can take a right away, too. */
+/* Whether the caller may search and open what we may, and nothing else: then the kernel finds for us what
+ * it would find for it. Its groups can take a right away, too. */
 static int is_like_us(const struct sd_caller *caller)
 {
-	const uint64_t searches = 1ULL << CAP_DAC_OVERRIDE | 1ULL << CAP_DAC_READ_SEARCH;
 	if (caller->fsuid != geteuid() || caller->fsgid != getegid() || caller->groups_cut ||
-	    !(caller->caps & searches) || getgroups(0, NULL))
+	    !(caller->caps & 1ULL << CAP_DAC_OVERRIDE) || getgroups(0, NULL))
 		return 0;
 	for (uint32_t i = 0; i < caller->group_count; i++)
 		if (caller->groups[i] != caller->fsgid)
@@ -56,22 +57,33 @@ static int walk(int root, const char *path, size_t length)
 	return is_clean(path, length) ? sd_open_cached(root, path + 1, 0) : -EINVAL;
 }
 
-/* A device that may be mounted from where it lies. Only the host's own file systems are asked about
- * themselves: they answer. */
-static int see_device(int fd, struct sd_seen *seen)
+/* A device that may be mounted from where it lies, or an image, which is opened. Only the host's own
+ * file systems are asked for anything: they answer. */
+static int see_source(struct glance *glance, int writes, struct sd_seen *seen)
 {
 	struct statx found;
 	struct statfs fs;
-	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &found) ||
-	    !S_ISBLK(found.stx_mode) ||
-	    !sd_is_on_host(makedev(found.stx_dev_major, found.stx_dev_minor)) || fstatfs(fd, &fs) ||
-	    fs.f_flags & ST_NODEV)
+	int fd = glance->source;
+	if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &found))
 		return 0;
-	seen->flags |= SD_SEEN_DEVICE;
-	seen->major = found.stx_rdev_major;
-	seen->minor = found.stx_rdev_minor;
-	seen->source_ino = makedev(seen->major, seen->minor);
-	return 1;
+	uint64_t device = makedev(found.stx_dev_major, found.stx_dev_minor);
+	if (!sd_is_on_host(device) || fstatfs(fd, &fs))
+		return 0;
+	if (S_ISBLK(found.stx_mode)) {
+		seen->flags |= SD_SEEN_DEVICE;
+		seen->major = found.stx_rdev_major;
+		seen->minor = found.stx_rdev_minor;
+		seen->source_ino = makedev(seen->major, seen->minor);
+		return !(fs.f_flags & ST_NODEV);
+	}
+	/* what is on an overlay can have the device of a layer */
+	if (!S_ISREG(found.stx_mode) || !sd_is_local((uint64_t)fs.f_type))
+		return 0;
+	seen->flags |= SD_SEEN_IMAGE;
+	seen->source_dev = device;
+	seen->source_ino = found.stx_ino;
+	glance->image = sd_open_again(fd, (writes ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return glance->image >= 0;
 }
 
 static int see_target(int fd, struct sd_seen *seen)
@@ -111,11 +123,11 @@ static void drop(int fd)
 		close(fd);
 }
 
-int sd_mount_glance(const struct sd_waiting *call, uint32_t tid, const char *target,
+int sd_mount_glance(const struct sd_waiting *call, uint32_t tid, int writes, const char *target,
 		    size_t target_length, const char *source, size_t source_length,
 		    struct sd_seen *seen, int *fds)
 {
-	struct glance glance = {-1, -1, -1, -1};
+	struct glance glance = {-1, -1, -1, -1, -1};
 	if (target_length >= SD_PATH_MAX || source_length >= SD_PATH_MAX)
 		return 0;
 	int all = look_at(call, tid, seen, &glance);
@@ -123,20 +135,23 @@ int sd_mount_glance(const struct sd_waiting *call, uint32_t tid, const char *tar
 		glance.target = walk(glance.root, target, target_length);
 		glance.source = walk(glance.root, source, source_length);
 		all = glance.target >= 0 && glance.source >= 0 && see_target(glance.target, seen) &&
-		      see_device(glance.source, seen);
+		      see_source(&glance, writes, seen);
 	}
 	drop(glance.root);
 	drop(glance.source);
 	if (!all) {
 		drop(glance.target);
+		drop(glance.image);
 		drop(glance.mount_ns);
 		return 0;
 	}
 	seen->target_length = (int32_t)target_length;
 	memcpy(seen->target, target, target_length);
-	seen->source_length = -1; /* of a device it is not asked for */
+	seen->source_length = (int32_t)source_length;
+	memcpy(seen->source, source, source_length);
 	fds[0] = glance.target;
 	fds[1] = glance.mount_ns;
-	fds[2] = fds[3] = -1;
+	fds[2] = glance.image;
+	fds[3] = -1;
 	return 1;
 }

@@ -57,9 +57,9 @@ int sd_mount_look(int resolver, const struct sd_waiting *call, int task, uint32_
 		  const char *target, size_t target_length, const char *source,
 		  size_t source_length);
 /* The same without a resolver, where the caller may what we may, and nobody can make us wait: 1, and `seen`
- * and `fds` as of sd_mount_seen; else 0. The paths end with a zero byte; `seen` was all zero. For a device
- * alone. */
-int sd_mount_glance(const struct sd_waiting *call, uint32_t tid, const char *target,
+ * and `fds` as of sd_mount_seen; else 0. The paths end with a zero byte; `seen` was all zero. `writes`: an
+ * image is opened for writing too. */
+int sd_mount_glance(const struct sd_waiting *call, uint32_t tid, int writes, const char *target,
 		    size_t target_length, const char *source, size_t source_length,
 		    struct sd_seen *seen, int *fds);
 /* Has the file looked at that the caller's descriptor `number` is of. Where it is on `device` (0: none) it is

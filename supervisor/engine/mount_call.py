@@ -165,10 +165,11 @@ class MountCall:
         if not isinstance(plan, Mount) or plan.settings.text or plan.settings.via != "kernel":
             return None
         target, source = plan.target.path or b"", plan.source or b""
+        writes = not (plan.flags | plan.settings.force) & MS_RDONLY
         seen = ffi.new("struct sd_seen *")
         fds = ffi.new("int[4]")
         if not lib.sd_mount_glance(
-            self._waiting, self._tid, target, len(target), source, len(source), seen, fds
+            self._waiting, self._tid, writes, target, len(target), source, len(source), seen, fds
         ):
             return None
         self.path = target

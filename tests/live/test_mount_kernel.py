@@ -288,7 +288,7 @@ def test_a_block_device_by_the_kernels_name(place: Path) -> None:
         subprocess.run(["losetup", "-d", loop], check=True)
 
 
-def test_a_device_is_found_as_its_caller_finds_it(place: Path) -> None:
+def test_a_source_is_found_as_its_caller_finds_it(place: Path) -> None:
     """Whether the session looks by itself, or has a resolver look."""
     loop = subprocess.run(
         ["losetup", "-f", "--show", place / "image"], capture_output=True, text=True, check=True
@@ -318,6 +318,13 @@ def test_a_device_is_found_as_its_caller_finds_it(place: Path) -> None:
             assert mount(actor, place, source=f"{place}/closed/node", tid=pid)[0] == EACCES
             assert mount(actor, place, source=f"{place}/node", tid=pid)[0] == 0
             target.run(f"umount {place}/mp; kill {pid}; wait")
+
+            (place / "image").chmod(0)
+            assert mount(actor, place)[0] == EPERM
+            less = "setpriv --bounding-set -dac_override --inh-caps -dac_override"
+            pid = target.start(f"{less} sleep 60")
+            assert mount(actor, place, tid=pid)[0] == EACCES
+            target.run(f"kill {pid}; wait")
 
             target.run(f"mkdir {place}/root && mount --rbind / {place}/root")
             target.run(f"mount -t tmpfs x {place}/root/mnt && mkdir {place}/root/mnt/mp")
