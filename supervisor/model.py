@@ -240,6 +240,7 @@ class Decision:
     `needs_facts` says that the decision holds only if it is taken again with Facts, and comes
     out as a grant there too. `as_written`: it would come out the same for the very path that the
     caller wrote, so it need not be taken again where that path leads through no symbolic link.
+    `asks_caller`: of accept, who calls may settle it before there is a connection.
     `silent` refusals are not recorded. `audit`: the decision is recorded and nothing comes of it;
     the call goes the way that it would have gone without seccompd. `caller` is what the rule asks
     of the caller: the entries of each of its keys, as a policy has them.
@@ -256,6 +257,7 @@ class Decision:
     silent: bool = False
     audit: bool = False
     as_written: bool = False
+    asks_caller: bool = False
     caller: tuple[tuple[str, tuple[int | str, ...]], ...] = ()
 
 

@@ -184,8 +184,8 @@ class LoopCall:
 
 @dataclass(frozen=True, slots=True)
 class AskCaller:
-    """A call that is let go on or refused by who calls. `call`: it is made by us, and never let go
-    on.
+    """A call that is let go on or refused by who calls. `call`: what neither becomes of is made by
+    us; an accept with another look, once it is known who connects.
     """
 
     call: SocketCall | None = None

@@ -1,7 +1,8 @@
 """accept and accept4: a porter takes a connection, the rules look at its peer, the caller gets it.
 
-What the rules refuse is closed, and the caller goes on waiting as if nobody had connected. A
-connection that was taken and cannot be handed over is closed, too: it cannot be put back.
+What the rules refuse is closed, and the caller goes on waiting as if nobody had connected. What
+they give another answer to is closed, too, and the caller gets that; so is a connection that was
+taken and cannot be handed over, for it cannot be put back: what they leave to the kernel is given.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _MOST_WAITING: Final = MOST_PORTERS * 5 // 6
 _MOST_AT_ONCE: Final = 32
 # A signal that nobody has seen to for so many seconds is this thread's, for all that can be known.
 _UNSEEN: Final = 0.3
+_GIVEN: Final = frozenset((Verdict.EMULATE, Verdict.CONTINUE))
 
 
 class Accepts:
@@ -134,8 +136,8 @@ def _decide(
     try:
         peer = bytes(ffi.buffer(job.call.peer, job.call.peer_length))
         decision = redecide(who_calls(task)._replace(peer=peer))
-        # One that is only recorded is given, too: it cannot be put back.
-        given = decision.verdict.grants
+        # One that is only recorded is given, too.
+        given = decision.verdict in _GIVEN and not decision.needs_facts
     finally:
         if not given:
             lib.sd_socket_refuse(taken)
@@ -146,8 +148,10 @@ def _decide(
             0, refused.how, decision=decision, give=Given(taken, flags),
             named=(*at, peer) if at[0] else None,
         )  # fmt: skip
-    if decision.verdict is not Verdict.REFUSE:
+    if decision.needs_facts or decision.verdict in _GIVEN:
         return Outcome(on_error, decision.reason)
+    if decision.verdict is not Verdict.REFUSE:
+        return Outcome(on_error, refused.how, decision=decision)  # the answer is the decision's
     refused.count, refused.last, refused.left = refused.count + 1, peer, int(job.call.left_ms)
     refused.decision = decision
     if not job.call.patient and refused.count >= _MOST_AT_ONCE:

@@ -129,8 +129,9 @@ class Actors:
                 asked = ask_caller(task, valid, redecide, self._on_error)
             if plan.call is None or asked.errno or asked.left_alone:
                 return asked
-            made = await self.perform(plan.call, snapshot, task, valid, None)
-            return made._replace(decision=asked.decision)
+            again = redecide if plan.call.operation == "accept" else None
+            made = await self.perform(plan.call, snapshot, task, valid, again)
+            return made._replace(decision=made.decision or asked.decision)
         self._paths.on_wait = self.on_wait
         return await self._paths.perform(
             plan, snapshot, task, valid, redecide, probe_only=probe_only

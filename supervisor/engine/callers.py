@@ -128,7 +128,10 @@ class SecondLook:
                 gone = "the caller has gone"
                 return Decision(Verdict.ERRNO, "on_error", gone, value=self._on_error)
         self.facts = facts
-        self.found = self._decide(facts)
+        found = self._decide(facts)
+        if found.needs_facts:
+            return found  # of an accept: nobody has connected yet
+        self.found = found
         return replace(self.found, verdict=Verdict.CONTINUE) if self.found.audit else self.found
 
     def outcome(self, first: Decision, outcome: Outcome, *, in_force: bool) -> Outcome:

@@ -388,10 +388,13 @@ class Session:
         final = outcome.decision
         if final is None or final.audit or final.verdict in (Verdict.EMULATE, Verdict.INJECT):
             return outcome
+        if outcome.give is not None:
+            return outcome  # a connection that was taken cannot be left to the kernel any more
         if final.verdict is Verdict.KILL:
             killed = kill(snapshot, self._receiver.valid, self._on_error)
             return outcome._replace(errno=killed.errno, how=killed.how)
         if final.verdict is Verdict.REFUSE and not self._judge.leaves_refusals(spec):
             return outcome
         _, error, proceed = reply_to(final)
-        return outcome._replace(errno=-error, how="", left_alone=bool(proceed))
+        how = outcome.how if spec.family in GIVES else ""  # whom an accept has closed before
+        return outcome._replace(errno=-error, how=how, left_alone=bool(proceed))

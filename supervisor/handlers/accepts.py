@@ -1,7 +1,8 @@
 """accept and accept4: which peers a listener of the container's takes connections of.
 
-Who connects is known once there is a connection, and what was taken cannot be put back. So each is
-accepted by seccompd, decided on, and handed over, or closed.
+Who connects is known once there is a connection, and what was taken cannot be put back. So where a
+rule looks at that each is accepted by seccompd, decided on, and handed over, or closed. What rules
+before it settle, which look at no more than who calls, is settled before anybody is accepted.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from supervisor.handlers.base import (
     call,
     number,
 )
-from supervisor.model import Decision, Snapshot, Verdict
-from supervisor.plans import SocketCall
+from supervisor.model import Decision, Snapshot
+from supervisor.plans import AskCaller, SocketCall
 
 
 class Accepts(Family):
@@ -32,9 +33,6 @@ class Accepts(Family):
     name: ClassVar[str] = "accept"
     doc: ClassVar[str] = "whose connections listeners take"
     io_uring: ClassVar[bool] = True
-    # Once there is a peer to look at, the connection is ours: nothing can go on.
-    verdicts: ClassVar[frozenset[Verdict]] = frozenset((Verdict.EMULATE, Verdict.REFUSE))
-    otherwise: ClassVar[tuple[str, ...]] = ("refuse",)
     settles: ClassVar[bool] = False
     calls: ClassVar[tuple[CallSpec, ...]] = (
         call(
@@ -54,10 +52,11 @@ class Accepts(Family):
         **CALLER_KEYS,
     }
 
-    def plan(self, snapshot: Snapshot, decision: Decision) -> SocketCall:  # noqa: ARG002
+    def plan(self, snapshot: Snapshot, decision: Decision) -> SocketCall | AskCaller:
         """Which listener it is, and where the peer's address is to be written."""
         spec = next(spec for spec in self.calls if spec.name == snapshot.name)
         args = Named(spec, snapshot.args)
         flags = number(args, "flags") if "flags" in args else 0
         at = number(args, "addr"), number(args, "addrlen")
-        return SocketCall("accept", number(args, "sockfd"), None, flags=flags, shown_at=at)
+        made = SocketCall("accept", number(args, "sockfd"), None, flags=flags, shown_at=at)
+        return AskCaller(made) if decision.asks_caller else made

@@ -104,7 +104,7 @@ class Asked:
         """The argument that is an address, 0 where the call has none; of accept that of its peer.
         """
         if OPERATIONS.get(self.spec.name) == "accept":
-            return self.peer or 0
+            return 0 if self.peer is None else self.peer
         args = zip(self.spec.params, self.snapshot.args, strict=True)
         return next((arg for param, arg in args if param.kind.is_address), 0)
 
@@ -117,8 +117,10 @@ class Asked:
 
     @property
     def is_for_nobody(self) -> bool:
-        """Whether it is about a connection that nobody has made: no rule was asked."""
-        return OPERATIONS.get(self.spec.name) == "accept" and self.peer is None
+        """Whether it is about a connection that nobody has made, and no rule has settled it before.
+        """
+        settled = (self.recorded or {}).get("verdict", Verdict.EMULATE) != Verdict.EMULATE
+        return OPERATIONS.get(self.spec.name) == "accept" and self.peer is None and not settled
 
     def told(self, caller: Mapping[str, Any]) -> Asked:
         """The same, with more said of its caller: that beats what a record says. ValueError where
@@ -145,12 +147,17 @@ class Asked:
         return run_filter(program, self.snapshot.nr, self.snapshot.arch, registers)
 
     def decided(self, policy: CompiledPolicy) -> tuple[Decision, Facts | None]:
-        """The policy's decision, and the facts that it took; None where it took one look alone."""
+        """The policy's decision, and the facts that it took; None where it took one look alone. Of
+        an accept that nobody has said a peer of it may be a refusal, for nobody knows.
+        """
         first = policy.decide(self.spec.family, self.snapshot)
         if not first.needs_facts:
             return first, None
         facts = self.facts or self.known(first)
-        return policy.decide(self.spec.family, self.snapshot, facts), facts
+        decision = policy.decide(self.spec.family, self.snapshot, facts)
+        if decision.needs_facts:
+            decision = replace(decision, verdict=Verdict.REFUSE, needs_facts=False)
+        return decision, facts
 
     def granted(self, policy: CompiledPolicy) -> bool:
         """Whether the policy has the call carried out."""

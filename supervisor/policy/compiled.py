@@ -147,7 +147,7 @@ class CompiledPolicy:
             operation = OPERATIONS[snapshot.name]
             if operation == "accept":
                 peer = facts.peer if facts is not None else None
-                return rules.decide(operation, peer or 0, facts)
+                return rules.decide(operation, 0 if peer is None else peer, facts)
             at = self._where[snapshot.arch, snapshot.nr][3] or 0
             return rules.decide(operation, snapshot.args[at], facts)
         if isinstance(rules, OptionRules):

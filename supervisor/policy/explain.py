@@ -216,6 +216,10 @@ def _of_caller(rule: AnyRule, facts: Facts) -> tuple[str, str]:
 
 def _of_socket(rule: SocketRule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
     address = asked.address
+    if asked.spec.family == "accept" and asked.peer is None:
+        if rule.by_address:
+            return "to", "nobody has said who connects"
+        return _first_look(rule, None, asked) if facts is None else _of_caller(rule, facts)
     if address is None:
         return "to", "there is no address that is known here"
     key = rule.objection(address)

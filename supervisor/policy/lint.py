@@ -18,7 +18,7 @@ from supervisor.policy.draft import Draft
 from supervisor.policy.grants import entries
 from supervisor.policy.mounts import TEXT_TYPES, MountRule
 from supervisor.policy.opens import OpenRules
-from supervisor.policy.races import place_against, races
+from supervisor.policy.races import can_race, place_against, races
 from supervisor.policy.rules import Rule
 from supervisor.policy.shadows import TooMany, shadows
 from supervisor.policy.sockets import AnyRule, AnyRules
@@ -84,7 +84,7 @@ def _unreachable(draft: Draft, family: str, rules: AnyRules) -> None:
 
 def _accepted_races(draft: Draft, family: str, rules: AnyRules) -> None:
     try:
-        found = {race.index: race for race in races(rules)}
+        found = {race.index: race for race in races(rules) if can_race(family)}
     except TooMany:
         return  # that is an error already
     section = getattr(draft.document.syscalls, family)

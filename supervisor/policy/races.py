@@ -119,10 +119,15 @@ def _reached(shapes: list[Shape], free: Index, box: Box, number: int, budget: Bu
     return bool(without([box], holes, budget))
 
 
+def can_race(family: str) -> bool:
+    """Whether what its rules look at lies in the caller's memory: who has connected does not."""
+    return family != "accept"
+
+
 def report_races(source: Source, family: str, section: Any, rules: AnyRules) -> None:
     """Makes errors of the races that no rule accepts."""
-    if family == "accept":
-        return  # what a peer is lies in no memory of the caller's
+    if not can_race(family):
+        return
     try:
         _report(source, family, section, rules)
     except TooMany:

@@ -41,6 +41,8 @@ OPERATIONS: Final = {
 ADDRESS_KEYS: Final = {"bind": "address", "accept": "from"}
 _AS_ASKED: Final = SocketSettings()
 _UNSEEN: Final = "who connects is known once there is a connection"
+# What of accept comes to its end with a connection, whoever it is of.
+_TAKEN: Final = (Verdict.EMULATE, Verdict.REFUSE)
 _CONNECTED: Final = "without an address it goes where the socket is connected to"
 _VERSIONS: Final = {"inet": 4, "inet6": 6}
 
@@ -70,6 +72,12 @@ class SocketRule:
     def needs_facts(self) -> bool:
         """Whether it looks at what only path work knows."""
         return self.globs is not None or self.caller is not None
+
+    @property
+    def by_address(self) -> bool:
+        """Whether it looks at an address."""
+        asked = (self.families, self.networks, self.ports, self.globs, self.names)
+        return any(one is not None for one in asked)
 
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
@@ -126,6 +134,10 @@ class SocketRule:
         """The second look."""
         if self.objection(address) or not self.matches_path(facts.path):
             return False
+        return self.matches_caller(facts)
+
+    def matches_caller(self, facts: Facts) -> bool:
+        """Whether the caller is one that the rule asks for."""
         return self.caller is None or self.caller.matches(facts, unknown=not self.verdict.grants)
 
     def to_json(self) -> list[Any]:
@@ -187,7 +199,7 @@ class SocketRules:
     _decisions: list[tuple[Decision, Decision]] = field(
         default_factory=list, compare=False, repr=False
     )
-    _ours: dict[tuple[Verdict, int, str], Decision] = field(
+    _ours: dict[tuple[Verdict, int, str, bool], Decision] = field(
         default_factory=dict, compare=False, repr=False
     )
 
@@ -225,12 +237,11 @@ class SocketRules:
         return frozenset(rule.settings.balance for rule in self.rules if rule.settings.balance)
 
     def decide(self, operation: str, address: Arg, facts: Facts | None) -> Decision:
-        """The decision on a call with this struct sockaddr; 0 is none."""
-        if operation == "accept":
-            if facts is None:
-                return self._of_ours(Verdict.EMULATE, 0, _UNSEEN, needs_facts=True)
-            if not isinstance(address, bytes):
-                return self._of_ours(Verdict.REFUSE, 0, "nobody knows who connects")
+        """The decision on a call with this struct sockaddr; 0 is none. That of accept is who
+        connects: 0 is nobody yet, and until then most decisions `needs_facts`, Facts or not.
+        """
+        if operation == "accept" and (facts is None or isinstance(address, int)):
+            return self._before_peer(facts)
         if isinstance(address, int):
             if not address:
                 verdict = Verdict.EMULATE if self.restricts else Verdict.CONTINUE
@@ -251,6 +262,28 @@ class SocketRules:
             return self._decisions[-1][0]
         return self._first(known)
 
+    def _before_peer(self, facts: Facts | None) -> Decision:
+        """On an accept, before anybody was taken: what rules that look at no peer make of it. Who
+        is granted or refused is taken first, so that a record can say who it was.
+        """
+        asking: list[Decision] = []  # of rules that may match, by who calls
+        found: Decision | None = self._decisions[-1][0]
+        for number, rule in enumerate(self.rules):
+            decision = self._decisions[number][0]
+            if rule.by_address:
+                found = None
+                break
+            if rule.caller is not None and facts is None:
+                asking.append(decision)
+            elif facts is None or rule.matches_caller(facts):
+                found = decision
+                break
+        settles = [one for one in (*asking, found) if one and one.verdict not in _TAKEN]
+        if found is not None and settles and not asking:
+            return found
+        asks = bool(settles and asking)
+        return self._of_ours(Verdict.EMULATE, 0, _UNSEEN, needs_facts=True, asks_caller=asks)
+
     def _first(self, address: Address) -> Decision:
         asks = behind = False
         for number, rule in enumerate(self.rules):
@@ -270,14 +303,16 @@ class SocketRules:
         return again if behind and spares(plain, self.otherwise) else plain
 
     def _of_ours(
-        self, verdict: Verdict, value: int, reason: str, *, needs_facts: bool = False
+        self, verdict: Verdict, value: int, reason: str, *, needs_facts: bool = False,
+        asks_caller: bool = False,
     ) -> Decision:
         """What no rule decides, but the call's own arguments do."""
-        key = verdict, value, reason
+        key = verdict, value, reason, asks_caller
         if key not in self._ours:
             where, audit = self.otherwise.rule, self.otherwise.audit
             self._ours[key] = Decision(
-                verdict, where, reason, value=value, audit=audit, needs_facts=needs_facts
+                verdict, where, reason, value=value, audit=audit, needs_facts=needs_facts,
+                asks_caller=asks_caller,
             )
         return self._ours[key]
 

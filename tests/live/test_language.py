@@ -19,6 +19,9 @@ FAMILIES = {
     "mount": ("fstype: type{n}", 'libc.mount(b"a", b"/mnt", b"type{n}", 0, None)'),
     "connect": ('to: "127.0.0.1", port: {n}', "to(libc.connect, {n})"),
     "bind": ('address: "127.0.0.1", port: {n}', "to(libc.bind, {n})"),
+    "accept": ('from: "127.0.0.{n}"', 'accepted("127.0.0.{n}")'),
+    "setsockopt": ('optname: "1:{n}000"', "libc.setsockopt(sock.fileno(), 1, {n}000, None, 0)"),
+    "getsockopt": ('optname: "1:{n}000"', "libc.getsockopt(sock.fileno(), 1, {n}000, None, None)"),
     "open": ("path: /etc/given{n}", 'libc.open(b"/etc/given{n}", os.O_RDONLY)'),
 }
 SEVEN, ELSE = "{return: 7}", "{errno: EXDEV}"
@@ -29,6 +32,11 @@ sock = socket.socket()
 def to(call, port):
     address = socket.AF_INET.to_bytes(2, "little") + port.to_bytes(2, "big") + bytes((127, 0, 0, 1))
     return call(sock.fileno(), address + bytes(8), 16)
+def accepted(peer):
+    server, client = socket.socket(), socket.socket()
+    server.bind(("127.0.0.1", 0)); server.listen(); server.setblocking(False)
+    client.bind((peer, 0)); client.connect(server.getsockname())
+    return libc.accept(server.fileno(), None, None)
 def outcome(call):
     pid = os.fork()
     if not pid:
@@ -104,7 +112,8 @@ def test_who_calls_is_found_out_in_every_family(person: Person, place: Path) -> 
 def test_every_verdict_in_every_family(person: Person, place: Path) -> None:
     verdicts = {"{errno: EXDEV}": "EXDEV", "{return: 7}": "7", "kill": "SIGKILL"}
     refused = {"mknod": "EPERM", "mount": "EPERM", "connect": "EACCES", "bind": "EACCES",
-               "open": "EACCES", "mkdir": "EACCES"}  # fmt: skip
+               "open": "EACCES", "mkdir": "EACCES", "setsockopt": "EPERM",
+               "getsockopt": "EPERM", "accept": "EAGAIN"}  # fmt: skip
     rules: dict[str, list[str]] = {}
     calls, wanted = [], {}
     for family, (where, call) in FAMILIES.items():

@@ -346,6 +346,84 @@ conn, _ = server.accept(); conn.sendall(b"alive"); print(last.recv(9))
     ]  # fmt: skip
 
 
+VERDICTS = """version: 1
+syscalls:
+  accept:
+    otherwise: kernel
+    rules:
+      - {uid: 5, do: {errno: EXDEV}}
+      - {uid: 6, do: {return: 99}}
+      - {uid: 7, do: kill}
+      - {uid: 8, do: continue}
+      - {uid: 9, mode: audit, do: kill}
+      - {from: "127.0.0.2", do: {errno: EXDEV}}
+      - {from: "127.0.0.3", do: {return: 99}}
+      - {from: "127.0.0.4", do: kill}
+      - {from: "127.0.0.5", mode: audit, do: kill}
+      - {from: "127.0.0.6", do: continue}
+      - {from: "127.0.0.7", do: refuse}
+"""
+
+
+def test_every_verdict(root: Person, place: Path) -> None:
+    """By who calls, before anybody is taken; and by who connects, whose connection is closed or
+    handed over: that of who is only recorded, or left to the kernel, is handed over."""
+    script = '''
+def outcome(server, uid):
+    """What an accept comes to for somebody with that uid, and who it has taken."""
+    told = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.setresuid(uid, uid, uid)
+        found = accept4(server.fileno())
+        if isinstance(found, int) and found != 99:
+            found = socket.socket(fileno=found).getpeername()[0]
+        os.write(told[1], str(found).encode()); os._exit(0)
+    os.close(told[1])
+    with open(told[0]) as said: found = said.read()
+    status = os.waitpid(pid, 0)[1]
+    return found or f"signal {os.WTERMSIG(status)}"
+server = listener()
+server.setblocking(False)
+for uid in (5, 6, 7):
+    one = client(server)
+    print(outcome(server, uid), ended(accept4(server.fileno())))
+for uid in (8, 9):
+    one = client(server, "127.0.0.2")
+    print(outcome(server, uid), end(one))
+for peer in range(2, 9):
+    one = client(server, f"127.0.0.{peer}")
+    print(outcome(server, 0), end(one))
+'''
+    log = place / "verdicts.json"
+    options = [*rules(place, VERDICTS), "--audit", str(log)]
+    assert inside(root, place, script, options, HEAD) == [
+        "EXDEV taken", "99 taken", "signal 9 taken", "127.0.0.2 end", "127.0.0.2 end",
+        "EXDEV ECONNRESET", "99 ECONNRESET", "signal 9 ECONNRESET", "127.0.0.5 end",
+        "127.0.0.6 end", "EAGAIN ECONNRESET", "127.0.0.8 end",
+    ]  # fmt: skip
+    records = [one for one in map(json.loads, log.read_text().splitlines()) if "syscall" in one]
+    found = [
+        (
+            one["verdict"], one.get("mode"), one["facts"].get("peer", "").partition(":")[0],
+            one.get("errno", one.get("result")), one["rule"].rpartition(":")[2],
+        )
+        for one in records if one["syscall"] == "accept4"
+    ]  # fmt: skip
+    others = [one for one in found if one[2] != LOCAL]
+    assert others == [
+        ("errno", None, "", "EXDEV", "6"), ("return", None, "", 99, "7"),
+        ("kill", None, "", "EPERM", "8"), ("continue", None, "", None, "9"),
+        ("kill", "audit", "", None, "10"), ("errno", None, "127.0.0.2", "EXDEV", "11"),
+        ("return", None, "127.0.0.3", 99, "12"), ("kill", None, "127.0.0.4", "EPERM", "13"),
+        ("kill", "audit", "127.0.0.5", others[8][3], "14"),
+        ("continue", None, "127.0.0.6", others[9][3], "15"),
+        ("refuse", None, "127.0.0.7", "EAGAIN", "16"),
+        ("continue", None, "127.0.0.8", others[11][3], "4"),
+    ]  # fmt: skip
+    assert all(isinstance(others[at][3], int) for at in (8, 9, 11))
+
+
 def test_what_is_written_down(person: Person, place: Path) -> None:
     """Who was taken, and who was not; under mode: audit everybody is."""
     script = '''

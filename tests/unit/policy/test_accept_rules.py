@@ -14,11 +14,13 @@ from supervisor.kernel.bpf import RET_ALLOW, RET_ERRNO, RET_USER_NOTIF
 from supervisor.kernel.simulate import run as run_filter
 from supervisor.kernel.syscalls import I386, X86_64, as_filtered, number, numbers
 from supervisor.model import Decision, Facts, Snapshot, Verdict
-from supervisor.plans import SocketCall
+from supervisor.plans import AskCaller, SocketCall
 from supervisor.policy.call_text import parse
 from supervisor.policy.compile import rules_of
 from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.draft import read_draft
 from supervisor.policy.explain import explain
+from supervisor.policy.lint import lint
 from supervisor.policy.lxc_profile import lxc
 from supervisor.policy.recorded import recorded
 from supervisor.policy.smallest import smallest
@@ -77,19 +79,92 @@ def test_nothing_is_decided_before_there_is_a_peer() -> None:
     compiled = policy(RULES)
     first = decide(compiled, None)
     assert (first.verdict, first.needs_facts) == (Verdict.EMULATE, True)
-    assert decide(compiled, NOBODY).verdict is Verdict.REFUSE
     everybody = policy("version: 1\nsyscalls:\n  accept:\n    - {do: emulate}\n")
-    assert decide(everybody, None).needs_facts
-    assert decide(everybody, NOBODY).verdict is Verdict.REFUSE  # nobody knows who
+    for one in (compiled, everybody):
+        assert decide(one, None).needs_facts
+        assert not decide(one, None).asks_caller
+        assert decide(one, NOBODY).needs_facts
+        # nor is one that the kernel says nothing of
+        assert decide(one, NOBODY._replace(peer=b"")).verdict is Verdict.ERRNO
+        asked = parse(FAMILIES, "accept(3, NULL, NULL)")
+        assert asked.decided(one)[0].verdict is Verdict.REFUSE  # nobody knows who
+
+
+SETTLED = {
+    "{do: continue}": Verdict.CONTINUE, "{do: {errno: EXDEV}}": Verdict.ERRNO,
+    "{do: {return: 7}}": Verdict.RETURN, "{do: kill}": Verdict.KILL,
+    "{mode: audit, do: kill}": Verdict.KILL,
+}  # fmt: skip
+
+
+def accepts(*some: str, otherwise: str = "refuse") -> CompiledPolicy:
+    lines = "".join(f"\n      - {rule}" for rule in some) or " []"
+    return policy(
+        f"version: 1\nsyscalls:\n  accept:\n    otherwise: {otherwise}\n    rules:{lines}\n"
+    )
+
+
+@pytest.mark.parametrize("rule", SETTLED)
+def test_what_no_peer_has_a_say_in_is_settled_at_once(rule: str) -> None:
+    for behind in ((), ('{from: "10.0.0.1", do: refuse}',), ("{uid: 0, do: emulate}",)):
+        found = decide(accepts(rule, *behind), None)
+        assert (found.verdict, found.needs_facts) == (SETTLED[rule], False)
+    behind_a_peer = accepts('{from: "10.0.0.1", do: refuse}', rule)
+    for facts in (None, NOBODY):
+        found = decide(behind_a_peer, facts)
+        assert (found.verdict, found.needs_facts) == (Verdict.EMULATE, True)
+        assert not found.asks_caller
+    with_peer = NOBODY._replace(peer=read("10.0.0.2:1"))
+    assert decide(behind_a_peer, with_peer).verdict is SETTLED[rule]
+
+
+@pytest.mark.parametrize("rule", SETTLED)
+def test_who_calls_is_asked_before_anybody_is_taken(rule: str) -> None:
+    compiled = accepts(rule.replace("{", "{uid: 5, ", 1), '{from: "10.0.0.1", do: emulate}')
+    first = decide(compiled, None)
+    assert (first.verdict, first.needs_facts, first.asks_caller) == (Verdict.EMULATE, True, True)
+    snapshot = Snapshot(1, 1, X86_64, 43, 0, "accept", (3, 0, 0))
+    made = FAMILIES["accept"].plan(snapshot, first)
+    assert made == AskCaller(SocketCall("accept", 3, None))
+    mine = decide(compiled, NOBODY._replace(uid=5))
+    assert (mine.verdict, mine.needs_facts) == (SETTLED[rule], False)
+    other = decide(compiled, NOBODY)
+    assert (other.verdict, other.needs_facts) == (Verdict.EMULATE, True)
+    # whoever has become somebody else meanwhile
+    found = decide(compiled, NOBODY._replace(uid=5, peer=read("10.0.0.9:1")))
+    assert found.verdict is SETTLED[rule]
+
+
+def test_who_calls_is_not_asked_before_where_it_makes_no_difference() -> None:
+    for some in (("{uid: 0, do: emulate}", "{do: emulate}"), ("{uid: 0, do: refuse}",)):
+        first = decide(accepts(*some), None)
+        assert (first.verdict, first.needs_facts, first.asks_caller) == (
+            Verdict.EMULATE, True, False,
+        )
+    # a rule that takes some callers' connections stands before one that does not
+    first = decide(accepts("{uid: 0, do: emulate}", "{do: {errno: EXDEV}}"), None)
+    assert (first.verdict, first.asks_caller) == (Verdict.EMULATE, True)
+
+
+def test_what_is_left_to_the_kernel_is_not_asked_for() -> None:
+    left = accepts('{from: "10.0.0.1", do: refuse}', otherwise="kernel")
+    assert decide(left, None).needs_facts
+    assert decide(left, NOBODY._replace(peer=read("10.0.0.2:1"))).verdict is Verdict.CONTINUE
+    nobody_asks = accepts("{uid: 0, do: continue}", otherwise="kernel")
+    assert run_filter(nobody_asks.filter, 288, X86_64, [3, 0, 0, 0, 0, 0]).action == RET_ALLOW
+    # of a call that only some callers are refused the rest goes on
+    some = accepts("{uid: 5, do: {errno: EXDEV}}", otherwise="kernel")
+    assert decide(some, None).asks_caller
+    assert decide(some, NOBODY).verdict is Verdict.CONTINUE
 
 
 @pytest.mark.parametrize(
     "section",
     [
-        "[{do: continue}]", "[{do: kill}]", "[{do: {errno: EPERM}}]", "[{do: {return: 0}}]",
-        "[{do: {redirect: '127.0.0.1:1'}}]", "[{do: {emulate: {set: {SO_MARK: 1}}}}]",
+        "[{do: {inject: {content: x}}}]", "[{do: {redirect: '127.0.0.1:1'}}]",
+        "[{do: {emulate: {set: {SO_MARK: 1}}}}]",
         "[{do: {emulate: {network: host}}}]", "[{do: {emulate: {realise: bind}}}]",
-        "{otherwise: kernel, rules: []}", "[{to: '10.0.0.1', do: emulate}]",
+        "[{to: '10.0.0.1', do: emulate}]",
         "[{path: /run/x, do: emulate}]", "[{from: '10.0.0.1', family: unix, do: emulate}]",
         "[{port: 1, family: unix, do: emulate}]",
     ],
@@ -99,12 +174,34 @@ def test_what_no_rule_can_say(section: str) -> None:
         policy(f"version: 1\nsyscalls:\n  accept: {section}\n")
 
 
-def test_a_rule_that_is_only_recorded_races_with_nothing() -> None:
-    """The connection is taken by then, and given to the caller: nothing goes on."""
-    policy(
-        "version: 1\nsyscalls:\n  accept:\n    - {from: '10.0.0.1', mode: audit, do: refuse}\n"
-        "    - {from: '10.0.0.2', do: refuse}\n    - {do: emulate}\n"
+@pytest.mark.parametrize("rule", ["mode: audit, do: refuse", "do: continue"])
+def test_what_is_let_go_races_with_nothing(rule: str) -> None:
+    """Who has connected lies in no memory of the caller's."""
+    text = (
+        f"version: 1\nsyscalls:\n  accept:\n    - {{from: '10.0.0.1', {rule}, ACCEPT}}\n"
+        "    - {from: '10.0.0.2', do: {errno: EXDEV}}\n    - {do: emulate}\n"
     )
+    policy(text.replace(", ACCEPT", ""))
+    accepted = text.replace("ACCEPT", "accept_race: true")
+    draft = read_draft(Path("x.yaml"), accepted.encode(), FAMILIES)
+    lint(draft)
+    assert [one.message for one in draft.source.everything()] == [
+        "accept_race says nothing here: no pointer leads from this to a refusal"
+    ]
+
+
+def test_explain_says_what_is_settled_before_anybody_connects() -> None:
+    compiled = accepts("{uid: 5, do: {errno: EXDEV}}", '{from: "10.0.0.1", do: emulate}')
+    asked = parse(FAMILIES, "accept4(3, NULL, NULL, 0)")
+    found = explain(compiled, asked.told({"uid": 5}))
+    assert [(one.key, one.look) for one in found.tried] == [("", 2)]
+    assert found.decision is not None
+    assert found.decision.verdict is Verdict.ERRNO
+    found = explain(compiled, asked.told({"uid": 6}))
+    assert [one.key for one in found.tried] == ["uid", "from"]
+    assert found.tried[1].objection == "nobody has said who connects"
+    at_once = explain(accepts("{do: kill}"), asked)
+    assert [(one.key, one.look) for one in at_once.tried] == [("", 1)]
 
 
 def test_the_filter_notifies_all_of_them() -> None:
@@ -205,6 +302,16 @@ def test_replay_decides_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     )
     (flip,) = json.loads(capsys.readouterr().out)["flips"]
     assert (flip["before"], flip["after"], flip["sure"]) == ("emulate", "refuse", True)
+
+
+def test_replay_decides_what_was_settled_without_a_peer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settled = record("", verdict="errno", errno="EXDEV", facts={"uid": 5, "gid": 0})
+    rule = "  accept: [{uid: 5, do: {errno: EACCES}}]\n"
+    replay(tmp_path, rule, settled, output="json")
+    (flip,) = json.loads(capsys.readouterr().out)["flips"]
+    assert (flip["before"], flip["after"]) == ("errno EXDEV", "errno EACCES")
 
 
 def test_profiles_of_lxc(tmp_path: Path) -> None:

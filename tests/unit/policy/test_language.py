@@ -27,6 +27,10 @@ CALLS = {
     "bind": (
         'bind(3, {sa_family=AF_UNIX, sun_path="/run/a"}, 110)', 'path: "/run/a"', "emulate",
     ),
+    "accept": (
+        'accept(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("10.0.0.1")}, [16])',
+        'from: "10.0.0.1"', "emulate",
+    ),
     "open": ('open("/dev/kvm", O_RDWR)', "path: /dev/kvm", "{inject: {device: kvm}}"),
 }  # fmt: skip
 # The same of those that nobody carries out.
@@ -84,6 +88,15 @@ OTHERS = {
     "path of a socket": (
         "bind", 'path: "/run/*"', 'bind(3, {sa_family=AF_UNIX, sun_path="/run/a/b"}, 110)',
     ),
+    "from": (
+        "accept", 'from: "10.0.0.0/31"',
+        'accept(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("10.0.0.2")}, [16])',
+    ),
+    "port of a peer": (
+        "accept", 'port: "1-80"',
+        'accept(3, {sa_family=AF_INET, sin_port=htons(81), sin_addr=inet_addr("10.0.0.1")}, [16])',
+    ),
+    "family of a peer": ("accept", "family: inet", "accept(3, {sa_family=AF_UNIX}, [110 => 2])"),
     "path of an open": ("open", 'path: "/dev/*"', 'open("/dev/net/tun", O_RDWR)'),
     "optname": ("setsockopt", "optname: SO_MARK", "setsockopt(3, SOL_SOCKET, SO_DEBUG, [1], 4)"),
     "an option by its number": (
