@@ -56,9 +56,7 @@ class Opens(Family):
         "access": AccessMatch("how it is opened: read-only, write-only, read-write"),
         **CALLER_KEYS,
     }
-    verdicts: ClassVar[frozenset[Verdict]] = frozenset(
-        {Verdict.INJECT, Verdict.CONTINUE, Verdict.REFUSE, Verdict.KILL, Verdict.ERRNO}
-    )
+    verdicts: ClassVar[frozenset[Verdict]] = frozenset(Verdict) - {Verdict.EMULATE}
     # Whatever no rule is about is the kernel's: a list of all that may be opened would be a race.
     otherwise: ClassVar[tuple[str, ...]] = ("kernel",)
 

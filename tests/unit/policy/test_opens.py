@@ -195,13 +195,23 @@ def test_there_and_back() -> None:
     )  # fmt: skip
 
 
+def test_a_return_is_looked_at_where_the_path_leads() -> None:
+    rules = opens("{path: /dev/kvm, do: {return: 7}}", "{do: continue, accept_race: true}")
+    for text in ('openat(5, "kvm", O_RDWR)', 'open("/dev/kvm", O_RDWR)'):
+        assert rules.decide("open", asked(text).snapshot).needs_facts
+        for path, verdict in ((b"/dev/kvm", Verdict.RETURN), (b"/kvm", Verdict.CONTINUE)):
+            found = rules.decide("open", asked(text).snapshot, Facts(path, 0, 0))
+            assert (found.verdict, found.value) == (verdict, 7 if verdict is Verdict.RETURN else 0)
+
+
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
         ("{do: {inject: {device: kvm}}}", "inject needs a path"),
         ("{path: /a, do: inject}", "unknown action 'inject'"),
         ("{path: /a, do: emulate}", "unknown action 'emulate'"),
-        ("{path: /a, do: {return: 3}}", "unknown action 'return'"),
+        ("{path: /a, do: {return: 3}}", "is a race"),
+        ("{path: /a, do: {return: -1}}", "return takes 0 to"),
         ("{path: /a, do: {inject: {}}}", "inject gives one thing"),
         ("{path: /a, do: {inject: {device: kvm, file: /x}}}", "inject gives one thing"),
         ('{path: /a, do: {inject: {device: "block 7:*"}}}', "not a range"),
