@@ -57,12 +57,6 @@ int32_t sd_socketcall_number(const uint64_t *args)
 	return SD_SOCKETCALL | (int32_t)(uint32_t)args[0] << 16;
 }
 
-/* Whether that was done: its arguments lay in memory. */
-static int is_unwrapped(const struct sd_call *call)
-{
-	return call->arch == SD_ARCH_I386 && call->nr >> 16;
-}
-
 int sd_unwrap_socketcall(struct sd_call *call, uint64_t *args, int unread)
 {
 	/* how many the kernel reads: those of bind, connect, listen, accept, getpeername, sendto, setsockopt,
@@ -186,21 +180,26 @@ static int read_control(struct sd_call *call, uint64_t address, uint64_t size)
 
 /* ---- options ---- */
 
-/* do_sock_setsockopt(); no option that is looked at is longer than SD_VALUE_MAX */
+/* do_sock_setsockopt(). As much as there is, for an option may need less than the caller says: who sets it
+ * says what that comes to. Where nothing can be read, that is so many bytes, too. */
 static int read_value(const struct sd_call *call, int at, char *text)
 {
 	int32_t length = (int32_t)call->args[at + 1];
-	if (length < 0)
-		return -EINVAL;
 	if (length > SD_VALUE_MAX)
 		length = SD_VALUE_MAX;
-	int error = copy(call->tid, call->args[at], text, (size_t)length);
-	return error ? error : length;
+	if (length <= 0)
+		return 0;
+	struct iovec local = {text, (size_t)length};
+	struct iovec remote = {(void *)(uintptr_t)call->args[at], (size_t)length};
+	ssize_t got = process_vm_readv((pid_t)call->tid, &local, 1, &remote, 1, 0);
+	if (got < 0)
+		return errno == EFAULT ? 0 : -errno;
+	return (int)got;
 }
 
 static int read_room(const struct sd_call *call, int at, char *text)
 {
-	struct sd_room room = {.length_at = (uint32_t)call->args[at]};
+	struct sd_room room = {.length_at = call->args[at]};
 	int error = copy(call->tid, call->args[at], &room.length, sizeof room.length);
 	if (error)
 		return error;
@@ -265,9 +264,9 @@ int sd_read_of_socket(struct sd_call *call, int at, int kind, char *text)
 	case SD_ADDRESS:
 		return read_address(call, address, (int32_t)call->args[at + 1], text);
 	case SD_VALUE:
-		return is_unwrapped(call) ? read_value(call, at, text) : SD_NULL;
+		return read_value(call, at, text);
 	case SD_ROOM:
-		return is_unwrapped(call) ? read_room(call, at, text) : SD_NULL;
+		return read_room(call, at, text);
 	case SD_MESSAGES:
 		if (!(uint32_t)call->args[at + 1]) { /* none at all */
 			memset(&call->message, 0, offsetof(struct sd_message, control));

@@ -1,10 +1,12 @@
-/* setsockopt(2) and getsockopt(2) of 32-bit callers, whose arguments lay in memory, by socketcall(2): made
- * from what was read of that, on the socket that was fetched, with the caller's rights. */
+/* setsockopt(2) and getsockopt(2): made from what was read of the caller's arguments, on the socket that
+ * was fetched, with the caller's rights. */
 #include "porters.h"
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 struct narrow_time { /* struct timeval of a 32-bit caller */
 	int32_t seconds, microseconds;
@@ -14,21 +16,23 @@ struct wide_time { /* what the options with times beyond 2038 take of everybody 
 	int64_t seconds, microseconds;
 };
 
-/* The option that takes a struct wide_time where this one takes a struct timeval; 0: it takes none. */
+/* The option that takes a struct wide_time where this one takes a struct timeval of a 32-bit caller; 0: it
+ * takes none. */
 static int timeout_of(const struct sd_errand *errand)
 {
-	if (errand->level != SOL_SOCKET)
+	if (errand->level != SOL_SOCKET || !(errand->flags & SD_SOCKET_NARROW))
 		return 0;
 	return errand->option == SO_RCVTIMEO_OLD   ? SO_RCVTIMEO_NEW
 	       : errand->option == SO_SNDTIMEO_OLD ? SO_SNDTIMEO_NEW
 						   : 0;
 }
 
-static int64_t set_timeout(int sock, int option, const char *value, size_t length)
+/* `said`: how long the caller says it is; `length`: what could be read of that. */
+static int64_t set_timeout(int sock, int option, const char *value, size_t length, size_t said)
 {
 	struct narrow_time narrow;
 	if (length < sizeof narrow)
-		return -EINVAL;
+		return said < sizeof narrow ? -EINVAL : -EFAULT;
 	memcpy(&narrow, value, sizeof narrow);
 	const struct wide_time wide = {narrow.seconds, narrow.microseconds};
 	return setsockopt(sock, SOL_SOCKET, option, &wide, sizeof wide) ? -errno : 0;
@@ -49,14 +53,35 @@ static int64_t get_timeout(int sock, int option, char *value, socklen_t *length)
 	return 0;
 }
 
+/* With nothing behind what was read: where an option needs more, the kernel says so of that memory as it
+ * would of the caller's. */
+static int64_t set_at_edge(int sock, int level, int option, const char *value, size_t length, socklen_t said)
+{
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *room = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (room == MAP_FAILED)
+		return -ENOMEM;
+	char *at = memcpy(room + page - length, value, length);
+	int64_t result = 0;
+	if (mprotect(room + page, page, PROT_NONE) || setsockopt(sock, level, option, at, said))
+		result = -errno;
+	munmap(room, 2 * page);
+	return result;
+}
+
 static int64_t set(const struct sd_errand *errand, const struct sd_hold *hold)
 {
 	int timeout = timeout_of(errand);
 	const char *value = hold->more + errand->control_length;
-	const socklen_t length = (socklen_t)errand->payload_length;
+	const size_t length = (size_t)errand->payload_length;
+	const socklen_t said = (socklen_t)errand->call_flags;
+	if (length > SD_VALUE_MAX || errand->call_flags < errand->payload_length) /* it may be negative */
+		return -EINVAL;
 	if (timeout)
-		return set_timeout(hold->sock, timeout, value, length);
-	return setsockopt(hold->sock, errand->level, errand->option, value, length) ? -errno : 0;
+		return set_timeout(hold->sock, timeout, value, length, said);
+	if (said > length)
+		return set_at_edge(hold->sock, errand->level, errand->option, value, length, said);
+	return setsockopt(hold->sock, errand->level, errand->option, value, said) ? -errno : 0;
 }
 
 static int64_t get(const struct sd_errand *errand, int sock, struct sd_errand_done *done)
@@ -72,8 +97,11 @@ static int64_t get(const struct sd_errand *errand, int sock, struct sd_errand_do
 	/* of some options the kernel says how long the value is, and not how much of it there was room for */
 	if (!error && room >= 0 && length > (socklen_t)room)
 		length = (socklen_t)room;
+	/* more than was asked for, which the caller would have had */
+	if (!error && length >= SD_VALUE_MAX && errand->call_flags > SD_VALUE_MAX)
+		error = -ENOPROTOOPT;
 	if (!error)
-		done->value_length = (int32_t)(length < SD_VALUE_MAX ? length : SD_VALUE_MAX);
+		done->value_length = (int32_t)length;
 	return error;
 }
 

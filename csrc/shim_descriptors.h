@@ -147,7 +147,8 @@ enum sd_socket_op {
 	SD_SOCKET_PEER, /* the same, and whether it is connected */
 	SD_SOCKET_LISTEN, /* call_flags is how many may wait */
 	SD_SOCKET_ACCEPT, /* call_flags are SOCK_*; wait_ms is what is left of the caller's time, 0: all of it */
-	SD_SOCKET_SET_OPTION, /* of a 32-bit caller, AS_CALLER: the payload is its value */
+	SD_SOCKET_SET_OPTION, /* AS_CALLER: the payload is what was read of its value, and call_flags how long
+			       * the caller says that is */
 	SD_SOCKET_GET_OPTION, /* the same: call_flags is how long the value may be */
 };
 
@@ -163,6 +164,7 @@ enum sd_socket_flag {
 				    * the container's, not in another one that they have made */
 	SD_SOCKET_GUARDED = 128,   /* callers may have such sockets: only HOST is made with one, of who is in
 				    * another network */
+	SD_SOCKET_NARROW = 256,    /* of SET_OPTION and GET_OPTION: the caller is a 32-bit one */
 };
 
 enum sd_socket_why { /* what an errno is about that the kernel has not said */

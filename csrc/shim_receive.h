@@ -28,8 +28,8 @@ enum sd_kind {
 	SD_BUFFER = 11,     /* data, its length is the next argument: no part of the key */
 	SD_HOW = 12,        /* struct open_how of openat2(2), whose size is the next argument */
 	SD_LOOP = 13,       /* what an ioctl of a loop device takes, by the argument before: a struct, or the register */
-	/* of options of sockets; both are SD_NULL but by way of socketcall(2) */
-	SD_VALUE = 14,      /* what is set: its length is the next argument */
+	/* of options of sockets */
+	SD_VALUE = 14,      /* what is set, as much of it as can be read: its length is the next argument */
 	SD_ROOM = 15,       /* how much may be told: struct sd_room */
 };
 
@@ -47,15 +47,16 @@ enum {
 	SD_ADDRESS_MAX = 128,      /* sizeof(struct sockaddr_storage) */
 	SD_CONTROL_MAX = 4096,     /* most bytes of control messages */
 	SD_PAYLOAD_MAX = 1 << 17,  /* most data that is sent with one call */
-	SD_VALUE_MAX = 512,        /* most bytes of an option of a socket that is no table of rules */
+	SD_VALUE_MAX = 512,        /* most bytes of an option of a socket that is set or told */
 	/* What socketcall(2) is about lies in memory: its calls are known by a number of their own, that
 	 * of socketcall and, 16 bits higher, the one that it takes. */
 	SD_SOCKETCALL = 102,
 };
 
 struct sd_room { /* the last argument of getsockopt(2), and what it points to */
-	uint32_t length_at;
+	uint64_t length_at;
 	int32_t length;
+	int32_t reserved;
 };
 
 struct sd_message { /* what a call sends, beside its address; in the caller's memory */

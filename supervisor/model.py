@@ -165,6 +165,15 @@ class SocketSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OptionSettings:
+    """How a rule wants an option of a socket set, or told: as this `value`, whatever was asked for;
+    None: as it was asked for, or as it is.
+    """
+
+    value: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MountCeiling:
     """All that a maker can be asked to mount with one rule of `via: kernel`: one fstype, what it
     may be mounted from, the MS_* flags that it always gets (`force`) and those that may be asked
@@ -251,7 +260,7 @@ class Decision:
     reason: str = ""
     value: int = 0
     settings: (
-        Settings | MountSettings | SocketSettings | DirectorySettings | Inject
+        Settings | MountSettings | SocketSettings | OptionSettings | DirectorySettings | Inject
     ) = Settings()
     needs_facts: bool = False
     silent: bool = False

@@ -123,14 +123,15 @@ class SocketCall:
     """connect, bind, getpeername, and the calls that send, on the caller's descriptor `fd`.
 
     `operation` is "connect", "bind", "send", "peer", "listen" (`flags` is how many may wait),
-    "accept" (`flags` are SOCK_*), "set-option" (`message` has the value) or "get-option" (`flags`
-    is how long it may be).
+    "accept" (`flags` are SOCK_*), "set-option" (`message` has what was read of the value, and
+    `length` is how long that is said to be) or "get-option" (`length` is how long it may be).
     `address` is a struct sockaddr in which nothing can be understood in two ways, None where the
     call has none; `path` what it names of the file system, as it was written; `length` how long the
     caller's own is. `flags` are MSG_*.
     `several`: the call wants to hear how many messages were sent, and is told how much of the
     first. `unspecified`: see Address. `shown_at`: where "peer" and "accept" write an address, and
-    its length, and "get-option" a value. `option`: its level and number.
+    its length, and "get-option" a value. `option`: its level and number. `value`: what it is set
+    to, or told as, whatever was asked for.
     What is taken from `settings` is that of the decision taken again with Facts, wherever there
     is one.
     """
@@ -147,6 +148,7 @@ class SocketCall:
     shown_at: tuple[int, int] = (0, 0)
     length: int = 0
     option: tuple[int, int] = (0, 0)
+    value: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +187,12 @@ class LoopCall:
 @dataclass(frozen=True, slots=True)
 class AskCaller:
     """A call that is let go on or refused by who calls. `call`: what neither becomes of is made by
-    us; an accept with another look, once it is known who connects.
+    us; an accept with another look, once it is known who connects. `errno`: what it comes to
+    instead, for not all of it could be read.
     """
 
     call: SocketCall | None = None
+    errno: int = 0
 
 
 Plan = (

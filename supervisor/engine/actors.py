@@ -12,6 +12,7 @@ from supervisor.engine.act_sockets import Sockets
 from supervisor.engine.limits import Limits
 from supervisor.engine.socket_jobs import SocketJob
 from supervisor.engine.waiting import Waiting
+from supervisor.handlers.socket_options import with_value
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Snapshot
 from supervisor.plans import AskCaller, Plan, SocketCall
@@ -127,10 +128,13 @@ class Actors:
             asked = Outcome(0)
             if redecide is not None:
                 asked = ask_caller(task, valid, redecide, self._on_error)
-            if plan.call is None or asked.errno or asked.left_alone:
+            if asked.errno or asked.left_alone:
                 return asked
+            if plan.call is None:
+                return asked._replace(errno=plan.errno or EPERM)
             again = redecide if plan.call.operation == "accept" else None
-            made = await self.perform(plan.call, snapshot, task, valid, again)
+            call = plan.call if asked.decision is None else with_value(plan.call, asked.decision)
+            made = await self.perform(call, snapshot, task, valid, again)
             return made._replace(decision=made.decision or asked.decision)
         self._paths.on_wait = self.on_wait
         return await self._paths.perform(

@@ -13,6 +13,7 @@ from supervisor.kernel.addresses import address_of, family_of
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.socket_options import options as known_options
 from supervisor.kernel.socket_options import packed
+from supervisor.kernel.syscalls import X86_64
 from supervisor.kernel.task import thread_group
 from supervisor.model import Snapshot, Tcp
 from supervisor.plans import SocketCall
@@ -24,6 +25,7 @@ _OPERATIONS: Final = {
     "accept": lib.SD_SOCKET_ACCEPT,
     "set-option": lib.SD_SOCKET_SET_OPTION, "get-option": lib.SD_SOCKET_GET_OPTION,
 }  # fmt: skip
+_OF_OPTIONS: Final = frozenset(("set-option", "get-option"))
 _MSG_NOSIGNAL: Final = 0x4000
 _SOCK_STREAM: Final = 1
 # The kernel's own, for a call that is to begin anew once the signal has been seen to: it knows
@@ -83,6 +85,8 @@ class SocketJob:
         call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
         call.number, call.by_thread = plan.fd, by_thread
         call.op, call.call_flags = _OPERATIONS[plan.operation], plan.flags
+        if plan.operation in _OF_OPTIONS:
+            call.call_flags = plan.length
         call.task = call.path = call.watch = call.taken = -1
         call.level, call.option = plan.option
         if plan.address is None:
@@ -96,6 +100,8 @@ class SocketJob:
             call.flags |= lib.SD_SOCKET_HOST
         if plan.unspecified:
             call.flags |= lib.SD_SOCKET_UNSPECIFIED
+        if snapshot.arch != X86_64:
+            call.flags |= lib.SD_SOCKET_NARROW
         if target is None:
             target = led_to(plan.settings, plan.address) if plan.address else b""
         self.target = target
@@ -151,9 +157,11 @@ class SocketJob:
         """What the caller is told of an option, and where."""
         if self.plan.operation != "get-option":
             return ()
-        value, (where, length_at) = self.call.value, self.plan.shown_at
-        length = int(self.call.value_length)
-        return (where, ffi.buffer(value, length)[:]), (length_at, length.to_bytes(4, "little"))
+        where, length_at = self.plan.shown_at
+        value = ffi.buffer(self.call.value, self.call.value_length)[:]
+        if self.plan.value is not None:
+            value = self.plan.value[: self.plan.length]
+        return (where, value), (length_at, len(value).to_bytes(4, "little"))
 
     def as_caller(self, task: int) -> None:
         """With the rights of the caller whose /proc/TID `task` is."""
@@ -185,6 +193,10 @@ class SocketJob:
             raise SocketError(EOPNOTSUPP, "socket: MSG_ZEROCOPY")
         if message.cut:
             call.flags |= lib.SD_SOCKET_CUT
-        self._kept = [ffi.from_buffer(message.payload), ffi.from_buffer(message.control)]
+        payload = message.payload
+        if self.plan.value is not None:
+            payload = self.plan.value
+            call.call_flags = min(self.plan.length, 0) or len(payload)
+        self._kept = [ffi.from_buffer(payload), ffi.from_buffer(message.control)]
         call.payload, call.control = self._kept
-        call.payload_length, call.control_length = len(message.payload), len(message.control)
+        call.payload_length, call.control_length = len(payload), len(message.control)

@@ -1,13 +1,14 @@
 """setsockopt and getsockopt: which options of sockets programs may set and ask for.
 
-Level and option are registers: what rules say of those the filter does by itself, and nobody looks
-at the value. By way of socketcall all of it lies in memory: what is let go on is made for the
-caller, of what was read.
+Level and option are registers: what rules say of those the filter does by itself. What is carried
+out is made for the caller, of the value that was read. By way of socketcall all of it lies in
+memory: what is let go on is made there as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Final
 
 from supervisor.handlers.base import (
@@ -23,9 +24,9 @@ from supervisor.handlers.base import (
     call,
     number,
 )
-from supervisor.kernel.socket_options import room_of
+from supervisor.kernel.socket_options import packed, room_of
 from supervisor.kernel.syscalls import is_wrapped
-from supervisor.model import Arg, Decision, Message, Snapshot, Verdict
+from supervisor.model import Arg, Decision, Message, OptionSettings, Snapshot, Verdict
 from supervisor.plans import AskCaller, SocketCall
 from supervisor.policy.options import option_of
 
@@ -40,16 +41,20 @@ class _Options(Family):
     """What both families have in common."""
 
     keys: ClassVar[Mapping[str, KeyMatch] | None] = _KEYS
-    verdicts: ClassVar[frozenset[Verdict]] = (
-        frozenset(Verdict) - {Verdict.EMULATE, Verdict.INJECT}
-    )
     # SOCKET_URING_OP_SETSOCKOPT, since Linux 6.7
     io_uring: ClassVar[bool] = True
 
     def plan(self, snapshot: Snapshot, decision: Decision) -> AskCaller:
-        """Who calls is asked, and by way of socketcall the call is made."""
-        carried_out = is_wrapped(snapshot.nr) and decision.verdict is Verdict.EMULATE
-        return AskCaller(self._made(snapshot) if carried_out else None)
+        """Who calls is asked, and what is carried out is made."""
+        if decision.verdict is not Verdict.EMULATE:
+            return AskCaller()
+        try:
+            made = self._made(snapshot)
+        except UnreadableArgument as error:
+            if decision.needs_facts and not is_wrapped(snapshot.nr):
+                return AskCaller(errno=error.errno)  # it may be decided otherwise
+            raise
+        return AskCaller(with_value(made, decision))
 
     def _made(self, snapshot: Snapshot) -> SocketCall:
         raise NotImplementedError
@@ -72,7 +77,7 @@ class SetOptions(_Options):
         args = Named(self.calls[0], snapshot.args)
         return SocketCall(
             "set-option", number(args, "sockfd"), None, option=option_of(snapshot),
-            message=Message(b"", _read(args["optval"])),
+            length=number(args, "optlen"), message=Message(b"", _read(args["optval"])),
         )
 
 
@@ -93,8 +98,8 @@ class GetOptions(_Options):
         args = Named(self.calls[0], snapshot.args)
         length_at, length = room_of(_read(args["optlen"]))
         return SocketCall(
-            "get-option", number(args, "sockfd"), None, option=option_of(snapshot), flags=length,
-            shown_at=(number(args, "optval"), length_at),
+            "get-option", number(args, "sockfd"), None, option=option_of(snapshot),
+            length=length, shown_at=(number(args, "optval"), length_at),
         )
 
 
@@ -102,3 +107,10 @@ def _read(argument: Arg) -> bytes:
     if isinstance(argument, int):
         raise UnreadableArgument(-argument)
     return argument
+
+
+def with_value(made: SocketCall, decision: Decision) -> SocketCall:
+    """The call with the value that the rule says, where it says one."""
+    how = decision.settings
+    value = how.value if isinstance(how, OptionSettings) else None
+    return replace(made, value=None if value is None else packed(value))

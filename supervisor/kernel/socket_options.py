@@ -16,7 +16,7 @@ TEXT_MAX: Final = lib.SD_SET_MAX - 1
 _NUMBER = struct.Struct("=i")
 _UNSIGNED = struct.Struct("=I")
 # struct sd_room
-_ROOM = struct.Struct("=Ii")
+_ROOM = struct.Struct("=Qi4x")
 
 
 _MANUALS: Final = {
@@ -67,8 +67,8 @@ def is_plain(level: int, number: int) -> bool:
 
 
 def room_of(read: bytes) -> tuple[int, int]:
-    """The last argument of getsockopt(2) of a 32-bit caller, and what it points to, as the session
-    has read them: where the length is, and how long the value may be."""
+    """The last argument of getsockopt(2) and what it points to, as the session has read them: where
+    the length is, and how long the value may be."""
     where, length = _ROOM.unpack(read)
     return where, length
 
@@ -83,6 +83,12 @@ def named() -> Mapping[str, tuple[tuple[int, int], ...]]:
         name = ffi.string(one.name).decode()
         found[name] = (*found.get(name, ()), (one.level, one.number))
     return found
+
+
+@cache
+def settable() -> Mapping[tuple[int, int], bool]:
+    """Of the options that a rule can set, by level and number, whether the value is a text."""
+    return {(one.level, one.number): one.text for one in options().values()}
 
 
 @cache

@@ -75,8 +75,8 @@ class Kind(StrEnum):
         struct open_how (HOW), what an ioctl of a loop device takes (LOOP), the value of a socket's
         option (VALUE), or how much may be told of one (ROOM).
 
-        All but PATH and ADDRESS may be NULL, or a message without an address, which is 0. VALUE and
-        ROOM are 0 but by way of socketcall: nobody has looked.
+        All but PATH and ADDRESS may be NULL, or a message without an address, which is 0. Of VALUE
+        it is as much as could be read, and no more than SD_VALUE_MAX bytes.
         """
         return self.is_struct or self in (Kind.PATH, Kind.TEXT, Kind.DATA) or self.is_address
 

@@ -23,6 +23,7 @@ from supervisor.model import (
     DirectorySettings,
     Facts,
     Inject,
+    OptionSettings,
     Outcome,
     Settings,
     Snapshot,
@@ -119,6 +120,8 @@ def settings_of(decision: Decision) -> dict[str, Any]:
         return _given(how)
     if isinstance(how, DirectorySettings):
         return {"redirect": printable(how.redirect)} if how.redirect else {}
+    if isinstance(how, OptionSettings):
+        return {} if how.value is None else {"value": how.value}
     forced = how.force & ~MS["nodev"]
     said = {
         "via": how.via,

@@ -23,7 +23,7 @@ from supervisor.policy.rules import RuleSet
 from supervisor.policy.sockets import OPERATIONS, AnyRules, SocketRules
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 13
+FORMAT: Final = 14
 
 # Calls of a family that no other family's rules rest on: where there are no rules about them, they
 # are as those are that no family is about.

@@ -113,7 +113,7 @@ def _rules_of(
         return mount_rules(source, family.name, section, otherwise, audit=audit)
     if keys.sockets(family):
         return socket_rules(source, family.name, section, otherwise, audit=audit)
-    if family.name in ("setsockopt", "getsockopt"):
+    if keys.options_of_sockets(family):
         return option_rules(source, family.name, section, otherwise, audit=audit)
     if family.name == "mkdir":
         return directory_rules(source, family.name, section, otherwise, audit=audit)

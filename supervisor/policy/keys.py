@@ -52,7 +52,8 @@ from supervisor.policy.mount_values import (
     parse_type,
 )
 from supervisor.policy.open_values import GRANTS, parse_access, parse_inject
-from supervisor.policy.option_values import parse_level, parse_option
+from supervisor.policy.option_values import VALUE, parse_level, parse_option
+from supervisor.policy.option_values import parse_emulate as parse_option_emulate
 from supervisor.policy.options import Option
 from supervisor.policy.socket_values import (
     METHODS,
@@ -224,11 +225,15 @@ def sockets(family: FamilySpec) -> bool:
     return any(isinstance(key, NetworkMatch) for key in (family.keys or {}).values())
 
 
+def options_of_sockets(family: FamilySpec) -> bool:
+    """Whether it is about options of sockets."""
+    return any(isinstance(key, SocketOptionMatch) for key in (family.keys or {}).values())
+
+
 def _emulate_schema(family: FamilySpec) -> Schema:
     nodes = {"realise": {"enum": list(REALISE), "description": (
         "auto: a real node, else a bind mount; closed: one that nobody can open"
     )}}
-    socket = _on_sockets()
     mount = {
         "via": {"enum": list(VIAS), "description": "a driver of the kernel, or a FUSE program"},
         "shift": {"enum": [*SHIFTS, True, False], "description": (
@@ -249,7 +254,8 @@ def _emulate_schema(family: FamilySpec) -> Schema:
     return {
         "type": "object",
         "properties": {} if not family.settles else
-        mount if mounts(family) else socket if sockets(family) else nodes,
+        mount if mounts(family) else _on_sockets() if sockets(family) else
+        VALUE if options_of_sockets(family) else nodes,
         "additionalProperties": False,
     }
 
@@ -389,6 +395,8 @@ def action_of(family: FamilySpec) -> Callable[[object], Any]:
         settings = parse_inject
     elif mounts(family):
         settings = parse_emulate
+    elif options_of_sockets(family):
+        settings = parse_option_emulate
     elif sockets(family):
         settings = parse_socket_emulate if family.settles else parse_nothing
     elif family.name == "mkdir":

@@ -3,7 +3,7 @@
 Level and option are registers, which no caller can change any more: one look is enough, but where a
 rule asks who calls. By way of socketcall(2) of i386 they lie in memory, and another thread can make
 an option of them that is refused: what would go on is carried out there, unless nothing is ever
-refused.
+refused. The value of one that is carried out was read once, and is what is set.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from supervisor.kernel.socket_options import is_plain, level_text, option_text
 from supervisor.kernel.syscalls import is_wrapped
-from supervisor.model import Decision, Facts, Snapshot, Verdict
+from supervisor.model import Decision, Facts, OptionSettings, Snapshot, Verdict
 from supervisor.policy.callers import CallerMatch
 from supervisor.policy.rules import otherwise_from_json, otherwise_to_json, to_be_seen
 
@@ -24,7 +24,8 @@ Option = tuple[int, int | None]
 
 _IN_MEMORY: Final = "by socketcall: made by seccompd, since its arguments lie in memory"
 _UNREADABLE: Final = "by socketcall: its arguments cannot be read"
-_NOT_PLAIN: Final = "by socketcall: an option that nobody else can set or ask for"
+_NOT_PLAIN: Final = "an option that nobody else can set or ask for"
+_AS_ASKED: Final = OptionSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class OptionRule:
     options: tuple[Option, ...] | None = None
     caller: CallerMatch | None = None
     audit: bool = False
+    settings: OptionSettings = _AS_ASKED
 
     @property
     def needs_facts(self) -> bool:
@@ -47,7 +49,8 @@ class OptionRule:
     def decision(self) -> Decision:
         """What a call gets that this rule decides."""
         return Decision(
-            self.verdict, self.place, value=self.value, silent=self.silent, audit=self.audit,
+            self.verdict, self.place, value=self.value, settings=self.settings,
+            silent=self.silent, audit=self.audit,
             caller=self.caller.said() if self.caller else (),
         )  # fmt: skip
 
@@ -62,16 +65,17 @@ class OptionRule:
         return [
             self.place, self.verdict.value, self.value, self.silent, self.options,
             None if self.caller is None else self.caller.to_json(), self.audit,
+            self.settings.value,
         ]  # fmt: skip
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> OptionRule:
         """The rule that to_json() wrote."""
-        place, verdict, value, silent, options, caller, audit = data
+        place, verdict, value, silent, options, caller, audit, said = data
         return cls(
             place, Verdict(verdict), value, silent,
             None if options is None else tuple((level, name) for level, name in options),
-            None if caller is None else CallerMatch.from_json(caller), audit,
+            None if caller is None else CallerMatch.from_json(caller), audit, OptionSettings(said),
         )  # fmt: skip
 
 
@@ -136,9 +140,10 @@ class OptionRules:
         said = self._said[at]
         if facts is None and at < len(self.rules) and self.rules[at].caller is not None:
             return said.asks
-        if not in_memory or not said.goes_on:
-            return said.decision
-        return said.carried_out if is_plain(level, name) else said.not_plain
+        made = in_memory if said.goes_on else said.decision.verdict is Verdict.EMULATE
+        if made and not is_plain(level, name):
+            return said.not_plain
+        return said.carried_out if made and said.goes_on else said.decision
 
     def _first(self, level: int, name: int, facts: Facts | None) -> int:
         for at, rule in enumerate(self.rules):

@@ -93,13 +93,13 @@ def parse_options(value: object) -> tuple[tuple[str, int | str], ...]:
         if name not in options():
             text = f"no option that can be set: {name!r}" + near(str(name), list(options()))
             mistakes.add(text, str(name))
-        elif why := _objection(one, text=options()[name].text):
+        elif why := objection(one, text=options()[name].text):
             mistakes.add(f"{name} takes {why}", str(name))
     mistakes.end()
     return tuple((str(name), int(x) if isinstance(x, bool) else x) for name, x in value.items())
 
 
-def _objection(value: object, *, text: bool) -> str:
+def objection(value: object, *, text: bool) -> str:
     """What an option takes that cannot have this value; "": it can."""
     if text:
         fine = isinstance(value, str) and value.isascii() and value.isprintable()

@@ -8,7 +8,8 @@
  *                                               accept (by socketcall) and accept4, of 127.0.0.1 and .2
  *     socket_calls socketcall-option 0 0, socket_calls direct-option 0 0
  *                                               options that are set, and asked for
- *     socket_calls socketcall-options 0 0       many of them, and what came of each to the byte
+ *     socket_calls socketcall-options 0 0, socket_calls direct-options 0 0
+ *                                               many of them, and what came of each to the byte
  *     socket_calls socketcall-rights 0 0, socket_calls direct-rights 0 0
  *                                               options that take a capability, with and without
  *     socket_calls socketcall-flip 0 0          a thread makes a refused option of an allowed one
@@ -254,12 +255,12 @@ static const struct one_option several[] = {
 };
 
 /* The value and its length as they are in memory afterwards; 0xee is what nobody has written. */
-static void ask_for(uint32_t f, size_t number, const struct one_option *one, uint32_t room)
+static void ask_for(int wrapped, uint32_t f, size_t number, const struct one_option *one, uint32_t room)
 {
 	unsigned char *value = (unsigned char *)low->several;
 	memset(value, 0xee, 20);
 	low->vector[1] = room;
-	long result = call(1, 15, 365,
+	long result = call(wrapped, 15, 365,
 			   (uint32_t[6]){f, (uint32_t)one->level, (uint32_t)one->name, at(value),
 					 at(&low->vector[1])});
 	printf("get-%zu-%d:%d-%d %ld,%u,", number, one->level, one->name, (int)room, result, low->vector[1]);
@@ -268,28 +269,61 @@ static void ask_for(uint32_t f, size_t number, const struct one_option *one, uin
 	printf("\n");
 }
 
-static void many_options(void)
+/* So much of a value is there, of how much is said to be; behind it there is nothing. */
+static const struct {
+	struct one_option one;
+	uint32_t there;
+} at_edge[] = {
+	{{SOL_SOCKET, SO_REUSEADDR, 16, {1}}, 4},      {{SOL_SOCKET, SO_REUSEADDR, 4, {1}}, 2},
+	{{SOL_SOCKET, SO_REUSEADDR, 100000, {0}}, 4},  {{SOL_SOCKET, SO_REUSEADDR, 4, {0}}, 0},
+	{{SOL_SOCKET, SO_LINGER, 8, {1, 7}}, 4},       {{SOL_SOCKET, SO_LINGER, 600, {1, 7}}, 8},
+	{{SOL_SOCKET, SO_RCVTIMEO_OLD, 8, {3, 0}}, 4}, {{SOL_SOCKET, SO_RCVTIMEO_OLD, 400, {3, 0}}, 8},
+	{{SOL_SOCKET, SO_RCVTIMEO_OLD, 7, {3, 0}}, 4}, {{SOL_SOCKET, SO_BINDTODEVICE, 16, {0}}, 1},
+	{{IPPROTO_TCP, TCP_CONGESTION, 16, {0x6f6e6572, 0}}, 5}, /* "reno" */
+	{{IPPROTO_TCP, TCP_CONGESTION, 16, {0x6f6e6572}}, 4},
+	{{IPPROTO_IP, IP_TTL, 4, {7}}, 1},	       {{IPPROTO_IP, IP_TTL, 1, {7}}, 1},
+	{{IPPROTO_IP, IP_OPTIONS, 44, {0}}, 4},	       {{IPPROTO_TCP, 99, 8, {0}}, 4},
+};
+
+static void options_at_edge(int wrapped, uint32_t f)
+{
+	char *end = (char *)low + 4096;
+	for (size_t i = 0; i < sizeof at_edge / sizeof *at_edge; i++) {
+		const struct one_option *one = &at_edge[i].one;
+		memcpy(end - at_edge[i].there, one->value, at_edge[i].there);
+		long result = call(wrapped, 14, 366,
+				   (uint32_t[6]){f, (uint32_t)one->level, (uint32_t)one->name,
+						 at(end) - at_edge[i].there, (uint32_t)one->length});
+		printf("edge-%zu-%d:%d %ld\n", i, one->level, one->name, result);
+		ask_for(wrapped, f, i, one, 20);
+	}
+}
+
+static void many_options(int wrapped)
 {
 	uint32_t f = (uint32_t)socket(AF_INET, SOCK_STREAM, 0);
+	options_at_edge(wrapped, f);
 	for (size_t i = 0; i < sizeof several / sizeof *several; i++) {
 		const struct one_option *one = &several[i];
 		memcpy(low->several, one->value, sizeof one->value);
-		long result = call(1, 14, 366,
+		long result = call(wrapped, 14, 366,
 				   (uint32_t[6]){f, (uint32_t)one->level, (uint32_t)one->name,
 						 at(low->several), (uint32_t)one->length});
 		printf("set-%zu-%d:%d %ld\n", i, one->level, one->name, result);
-		ask_for(f, i, one, 20);
-		ask_for(f, i, one, 2);
-		ask_for(f, i, one, 0);
-		ask_for(f, i, one, UINT32_MAX);
+		ask_for(wrapped, f, i, one, 20);
+		ask_for(wrapped, f, i, one, 2);
+		ask_for(wrapped, f, i, one, 0);
+		ask_for(wrapped, f, i, one, UINT32_MAX);
 	}
 	const uint32_t value = at(low->several), length = at(&low->vector[1]);
 	low->vector[1] = 4;
-	say("no-value", call(1, 14, 366, (uint32_t[6]){f, SOL_SOCKET, SO_REUSEADDR, 16, 4}));
-	say("no-place", call(1, 15, 365, (uint32_t[6]){f, SOL_SOCKET, SO_TYPE, 16, length}));
-	say("no-length", call(1, 15, 365, (uint32_t[6]){f, SOL_SOCKET, SO_TYPE, value, 16}));
-	say("no-socket", call(1, 14, 366, (uint32_t[6]){0, SOL_SOCKET, SO_REUSEADDR, value, 4}));
-	say("no-descriptor", call(1, 14, 366, (uint32_t[6]){99, SOL_SOCKET, SO_REUSEADDR, value, 4}));
+	say("no-value", call(wrapped, 14, 366, (uint32_t[6]){f, SOL_SOCKET, SO_REUSEADDR, 16, 4}));
+	say("no-place", call(wrapped, 15, 365, (uint32_t[6]){f, SOL_SOCKET, SO_TYPE, 16, length}));
+	say("no-length", call(wrapped, 15, 365, (uint32_t[6]){f, SOL_SOCKET, SO_TYPE, value, 16}));
+	say("no-socket", call(wrapped, 14, 366, (uint32_t[6]){0, SOL_SOCKET, SO_REUSEADDR, value, 4}));
+	say("no-descriptor", call(wrapped, 14, 366, (uint32_t[6]){99, SOL_SOCKET, SO_REUSEADDR, value, 4}));
+	if (!wrapped)
+		return;
 	say("no-arguments", call32(102, 14, 16, 0, 0, 0, 0));
 	say("no-arguments-to-get", call32(102, 15, 16, 0, 0, 0, 0));
 }
@@ -378,15 +412,16 @@ int main(int argc, char **argv)
 		options_as_32_bit(!strcmp(argv[1], "socketcall-option"));
 	} else if (!strcmp(argv[1], "socketcall-rights") || !strcmp(argv[1], "direct-rights")) {
 		rights_as_32_bit(!strcmp(argv[1], "socketcall-rights"));
-	} else if (!strcmp(argv[1], "socketcall-options") || !strcmp(argv[1], "socketcall-flip")) {
-		low = mmap(NULL, sizeof *low, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
-		if (low == MAP_FAILED)
+	} else if (!strcmp(argv[1], "socketcall-options") || !strcmp(argv[1], "direct-options") ||
+		   !strcmp(argv[1], "socketcall-flip")) {
+		low = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1,
+			   0);
+		if (low == MAP_FAILED || mprotect((char *)low + 4096, 4096, PROT_NONE))
 			return 3;
 		if (!strcmp(argv[1], "socketcall-flip"))
 			race();
 		else
-			many_options();
+			many_options(!strcmp(argv[1], "socketcall-options"));
 	} else if (!strcmp(argv[1], "table")) {
 		struct sockaddr_in peer;
 		socklen_t size = sizeof peer;

@@ -31,18 +31,14 @@ CALLS = {
         'accept(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("10.0.0.1")}, [16])',
         'from: "10.0.0.1"', "emulate",
     ),
+    "setsockopt": (
+        "setsockopt(3, SOL_SOCKET, SO_MARK, [1], 4)", "optname: SO_MARK", "{emulate: {value: 1}}",
+    ),
+    "getsockopt": ("getsockopt(3, SOL_TCP, TCP_INFO, 0, 0)", "optname: TCP_INFO", "emulate"),
     "open": ('open("/dev/kvm", O_RDWR)', "path: /dev/kvm", "{inject: {device: kvm}}"),
 }  # fmt: skip
-# The same of those that nobody carries out.
-OPTIONS = {
-    "setsockopt": ("setsockopt(3, SOL_SOCKET, SO_MARK, [1], 4)", "optname: SO_MARK", "{return: 0}"),
-    "getsockopt": ("getsockopt(3, SOL_TCP, TCP_INFO, 0, 0)", "optname: TCP_INFO", "{return: 0}"),
-}
-EVERY = {**CALLS, **OPTIONS}
 # What a call comes to by the last of these, where that is not "emulate".
-GRANTED = {
-    "open": Verdict.INJECT, "setsockopt": Verdict.RETURN, "getsockopt": Verdict.RETURN,
-}  # fmt: skip
+GRANTED = {"open": Verdict.INJECT}
 IMAGE = {"source": "image /a.img"}
 # Who calls: the key, a value of it, a caller whom that matches, and one whom it does not.
 WHO: list[tuple[str, str, Any, Any]] = [
@@ -145,26 +141,10 @@ def test_who_calls_in_every_family(
         assert verdict(refuses, text) is Verdict.ERRNO
 
 
-@pytest.mark.parametrize("family", OPTIONS)
-@pytest.mark.parametrize(("key", "value", "matching", "other"), WHO, ids=lambda one: str(one)[:12])
-def test_who_calls_of_options(family: str, key: str, value: str, matching: Any, other: Any) -> None:
-    """They are let go on or refused, and never where nobody knows who calls."""
-    text, where, _ = OPTIONS[family]
-    found = rules(family, f"{{{where}, {key}: {value}, do: continue}}", "{do: refuse}")
-    assert verdict(found, text, **{key: matching}) is Verdict.CONTINUE
-    assert verdict(found, text, **{key: other}) is Verdict.REFUSE
-    refuses = rules(family, f"{{{where}, {key}: {value}, do: {{errno: EXDEV}}}}")
-    assert verdict(refuses, text, **{key: matching}) is Verdict.ERRNO
-    assert verdict(refuses, text, **{key: other}) is Verdict.CONTINUE
-    if key not in ("uid", "gid"):
-        assert verdict(found, text) is Verdict.REFUSE
-        assert verdict(refuses, text) is Verdict.ERRNO
-
-
 @pytest.mark.parametrize("what", OTHERS)
 def test_what_is_called(what: str) -> None:
     family, keys, other = OTHERS[what]
-    text, _, do = EVERY[family]
+    text, _, do = CALLS[family]
     if family == "mount":
         given = ('fstype: ext4', 'source: "/a.img"', "options: {allow: [ro, noload]}")
         keys = ", ".join([keys, *(one for one in given if one.split(":")[0] not in keys)])
@@ -174,7 +154,7 @@ def test_what_is_called(what: str) -> None:
     assert verdict(compiled, other) is Verdict.CONTINUE
 
 
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("family", CALLS)
 @pytest.mark.parametrize(
     ("do", "wanted"),
     [
@@ -184,13 +164,17 @@ def test_what_is_called(what: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("mode", ["enforce", "audit"])
 def test_verdicts_in_every_family(family: str, do: str, wanted: Verdict, mode: str) -> None:
-    text, where, _ = EVERY[family]
+    text, where, _ = CALLS[family]
     where = where if do != "continue" or family != "mount" else "fstype: ext4"
     rule = f"{{{where}, mode: {mode}, accept_race: true, do: {do}}}"
     last = "{do: continue, accept_race: true}"
     decision = parse(FAMILIES, text).told(IMAGE).decided(rules(family, rule, last))[0]
     assert (decision.verdict, decision.audit) == (wanted, mode == "audit")
     assert decision.value == {Verdict.ERRNO: 18, Verdict.RETURN: 7}.get(wanted, 0)
+
+
+def test_no_family_is_missing() -> None:
+    assert set(CALLS) == {name for name, family in FAMILIES.items() if family.keys is not None}
 
 
 def test_a_race_names_the_key_of_its_family() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+from dataclasses import replace
 from errno import EACCES, EFAULT, ENODEV, ENOPROTOOPT, ENOSYS, EPERM
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from supervisor.kernel.bpf import RET_ALLOW, RET_KILL_PROCESS, RET_USER_NOTIF, r
 from supervisor.kernel.simulate import run
 from supervisor.kernel.socket_options import named
 from supervisor.kernel.syscalls import I386, X86_64, number, numbers
-from supervisor.model import Decision, Facts, Snapshot, Verdict
+from supervisor.model import Decision, Facts, Message, OptionSettings, Snapshot, Verdict
+from supervisor.plans import AskCaller, SocketCall
 from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.draft import read_draft
@@ -60,8 +62,10 @@ def some_rule(rnd: random.Random) -> str:
         keys.append(f"level: [{', '.join(rnd.sample(LEVELS, rnd.randrange(1, 3)))}]")
     if rnd.random() < 0.2:
         keys.append("uid: 0")
-    do = rnd.choice(("continue", "refuse", "{errno: ENODEV}", "kill", "{return: 5}"))
-    if rnd.random() < 0.5 and do not in ("continue", "{return: 5}"):
+    do = rnd.choice(("continue", "refuse", "{errno: ENODEV}", "kill", "{return: 5}", "emulate"))
+    if do == "emulate" and any("17:5" in key for key in keys):
+        do = "refuse"  # what has no name here is set for nobody
+    if rnd.random() < 0.5 and do not in ("continue", "{return: 5}", "emulate"):
         keys.append("silent: true")
     elif rnd.random() < 0.1:
         keys.append("mode: audit")
@@ -158,6 +162,42 @@ def test_by_socketcall_nothing_goes_on_beside_a_refusal(
     assert run(compiled.filter, 102, I386, (15, 0)).action == RET_ALLOW
 
 
+def test_what_is_carried_out_says_how() -> None:
+    compiled = rules("optname: SO_MARK, uid: 7, do: {emulate: {value: 5}}",
+                     "optname: TCP_CONGESTION, do: {emulate: {value: reno}}",
+                     "level: SOL_SOCKET, do: emulate", otherwise="kernel")  # fmt: skip
+    assert decide(compiled, 1, 36).needs_facts
+    mine, other = decide(compiled, 1, 36, SOMEBODY), decide(compiled, 1, 36, ROOT)
+    assert (mine.verdict, mine.settings) == (Verdict.EMULATE, OptionSettings(5))
+    assert (other.verdict, other.settings) == (Verdict.EMULATE, OptionSettings())
+    reno = decide(compiled, 6, 13)
+    assert reno.settings == OptionSettings("reno")
+    # what nobody else can set is not set, nor is it let go on
+    for name in (26, 9999):
+        found = decide(compiled, 1, name)
+        assert (found.verdict, found.value) == (Verdict.ERRNO, ENOPROTOOPT)
+    assert decide(compiled, 6, 1).verdict is Verdict.CONTINUE
+    family = FAMILIES["setsockopt"]
+    snapshot = Snapshot(0, 0, X86_64, 54, 0, "setsockopt", (3, 6, 13, b"cubic", 5))
+    made = SocketCall(
+        "set-option", 3, None, option=(6, 13), length=5, message=Message(b"", b"cubic"),
+        value=b"reno\0",
+    )  # fmt: skip
+    assert family.plan(snapshot, reno) == AskCaller(made)
+    assert family.plan(snapshot, other) == AskCaller(replace(made, value=None))
+    again = CompiledPolicy.from_json(compiled.to_json())
+    assert again == compiled
+
+
+def test_what_cannot_be_read_may_be_decided_otherwise() -> None:
+    compiled = rules("optname: SO_MARK, uid: 0, do: {errno: EACCES}", "do: emulate",
+                     family="getsockopt")  # fmt: skip
+    snapshot = Snapshot(0, 0, X86_64, 55, 0, "getsockopt", (3, 1, 36, 64, -EFAULT))
+    first = compiled.decide("getsockopt", snapshot, None)
+    assert FAMILIES["getsockopt"].plan(snapshot, first) == AskCaller(errno=EFAULT)
+    assert compiled.decide("getsockopt", snapshot, ROOT).value == EACCES
+
+
 @pytest.mark.parametrize("name", [
     "SO_ATTACH_FILTER", "SO_ATTACH_BPF", "SO_PEERCRED", "SO_PEERPIDFD", "TCP_ZEROCOPY_RECEIVE",
     "MCAST_JOIN_GROUP", "IPT_SO_SET_REPLACE", "PACKET_RX_RING",
@@ -241,7 +281,18 @@ def test_it_comes_back_from_the_cache() -> None:
     ('optname: "1:4294967296", do: refuse', "unknown option"),
     ("level: SOL_SOCK, do: refuse", "unknown level 'SOL_SOCK'"),
     ("level: -1, do: refuse", "unknown level -1"),
-    ("optname: SO_MARK, do: emulate", "unknown action 'emulate'"),
+    ("optname: SO_MARK, do: {inject: {content: x}}", "unknown action 'inject'"),
+    ('optname: "17:5", do: emulate', "cannot emulate 17:5, which has no name here"),
+    ("optname: SO_PEERCRED, do: emulate", "cannot emulate SO_PEERCRED, which has to do with mem"),
+    ("do: {emulate: {value: 1}}", "value is for options that are named"),
+    ("level: SOL_TCP, do: {emulate: {value: 1}}", "value is for options that are named"),
+    ("optname: SO_LINGER, do: {emulate: {value: 1}}", "SO_LINGER is no number and no text"),
+    ("optname: SO_MARK, do: {emulate: {value: reno}}", "SO_MARK takes a number of 32 bits"),
+    ("optname: TCP_CONGESTION, do: {emulate: {value: 1}}", "TCP_CONGESTION takes a name of 15"),
+    ("optname: SO_MARK, do: {emulate: {value: 4294967296}}", "value is a number of 32 bits"),
+    ("optname: SO_MARK, do: {emulate: {value: }}", "value is a number of 32 bits"),
+    ("optname: SO_MARK, do: {emulate: {valeu: 1}}", "did you mean value"),
+    ("optname: SO_MARK, do: {emulate: 1}", "takes settings, such as emulate: {value: 1}"),
 ])  # fmt: skip
 def test_mistakes(rule: str, said: str) -> None:
     with pytest.raises(Exception, match=said):
