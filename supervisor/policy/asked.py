@@ -14,7 +14,7 @@ from typing import Any, Final
 from supervisor.kernel.address_text import read
 from supervisor.kernel.address_text import written as address_text
 from supervisor.kernel.addresses import Address, AddressError, address_of
-from supervisor.kernel.bpf import RET_USER_NOTIF
+from supervisor.kernel.bpf import RET_ALLOW, RET_USER_NOTIF
 from supervisor.kernel.capabilities import NUMBERS
 from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.mounts import MS
@@ -29,6 +29,7 @@ from supervisor.kernel.syscalls import (
     CallSpec,
     Kind,
     Param,
+    as_filtered,
     cut,
     number,
 )
@@ -39,6 +40,7 @@ from supervisor.policy.doors import DOORS
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match import lexical
 from supervisor.policy.open_values import parse_how
+from supervisor.policy.options import OptionRules
 from supervisor.policy.sockets import OPERATIONS
 from supervisor.policy.values import slip
 
@@ -144,7 +146,8 @@ class Asked:
         """What the filter does with the call."""
         # The filter sees an address where the call has a string; no rule of it looks at that.
         registers = [arg if isinstance(arg, int) else 1 for arg in self.snapshot.args]
-        return run_filter(program, self.snapshot.nr, self.snapshot.arch, registers)
+        nr, seen = as_filtered(self.snapshot.nr, registers)
+        return run_filter(program, nr, self.snapshot.arch, seen)
 
     def decided(self, policy: CompiledPolicy) -> tuple[Decision, Facts | None]:
         """The policy's decision, and the facts that it took; None where it took one look alone. Of
@@ -160,13 +163,17 @@ class Asked:
         return decision, facts
 
     def granted(self, policy: CompiledPolicy) -> bool:
-        """Whether the policy has the call carried out."""
+        """Whether the policy has the call carried out; an option of a socket it may let be set."""
         if self.spec.family not in policy.families:
             return False
-        if self.filtered(policy.filter).action != RET_USER_NOTIF:
-            return False
+        options = isinstance(policy.families[self.spec.family], OptionRules)
+        action = self.filtered(policy.filter).action
+        if action != RET_USER_NOTIF:
+            return options and action == RET_ALLOW
         decision, _ = self.decided(policy)
-        return decision.verdict in (Verdict.EMULATE, Verdict.INJECT) and not decision.audit
+        goes_on = options and decision.verdict is Verdict.CONTINUE
+        made = decision.verdict in (Verdict.EMULATE, Verdict.INJECT)
+        return (goes_on or made) and not decision.audit
 
     def known(self, first: Decision) -> Facts:
         """What path work would have found out, as far as the caller's description says."""

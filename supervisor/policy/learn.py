@@ -34,6 +34,7 @@ from supervisor.policy.match import glob_matches
 from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
 from supervisor.policy.opens import how_of
+from supervisor.policy.options import Option, option_of, text_of
 from supervisor.policy.recorded import redirect_of
 from supervisor.policy.socket_write import beside, socket_rules
 from supervisor.policy.traits import Traits
@@ -161,6 +162,22 @@ def open_rules(calls: Sequence[Asked], pick: _Pick) -> list[NewRule]:
     return out
 
 
+def option_rules(calls: Sequence[Asked], pick: _Pick) -> list[NewRule]:  # noqa: ARG001
+    """Rules for options of sockets: one for all that were as they were asked for, and one for each
+    value that a rule said. The kernel sets, or tells, the former for everybody alike.
+    """
+    groups: dict[str, dict[Option, None]] = {}
+    for asked in calls:
+        said = settings(asked).get("value")
+        value = write.quoted(said) if isinstance(said, str) else said
+        do = "continue" if said is None else f"{{emulate: {{value: {value}}}}}"
+        groups.setdefault(do, {})[option_of(asked.snapshot)] = None
+    return [
+        NewRule([("optname", list(dict.fromkeys(map(text_of, sorted(some))))), ("do", do)])
+        for do, some in sorted(groups.items(), key=lambda pair: pair[0] == "continue")
+    ]
+
+
 def _given(said: Mapping[str, Any]) -> str:
     """What `inject` gives, as a policy says it; what goes without saying is left out."""
     pairs = [(key, write.quoted(str(value))) for key, value in said.items() if key != "access"]
@@ -194,6 +211,8 @@ _RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[NewRule]]]] =
     "connect": socket_rules,
     "bind": socket_rules,
     "accept": socket_rules,
+    "setsockopt": option_rules,
+    "getsockopt": option_rules,
     "open": open_rules,
 }
 

@@ -25,8 +25,10 @@ _CALLS_MAX: Final = 100_000
 # A connect or a send that comes to one of these has not failed: it is under way, or was too early.
 _UNDER_WAY: Final = frozenset(("EINPROGRESS", "EALREADY", "EAGAIN", "EINTR"))
 _SOCKETS: Final = ("connect", "bind", "accept")
+# Where a rule lets a call go on, that is a grant: no pointer makes another call of it.
+_OPTIONS: Final = ("setsockopt", "getsockopt")
 # The families that rules are made for.
-LEARNED: Final = frozenset(("mknod", "mkdir", "mount", "connect", "bind", "accept", "open"))
+LEARNED: Final = frozenset(("mknod", "mkdir", "mount", "open", *_SOCKETS, *_OPTIONS))
 Counted = dict[str, tuple[Asked, int]]
 
 
@@ -135,7 +137,8 @@ class Learned:
         record = asked.recorded or {}
         verdict = record.get("verdict")
         if verdict == "continue":
-            return self.left
+            let_go = asked.spec.family in _OPTIONS and record.get("mode") != "audit"
+            return None if let_go else self.left
         if verdict not in ("emulate", "inject") or record.get("mode") == "audit" or protects(asked):
             return self.refused
         if "errno" in record and not _is_under_way(asked):
@@ -144,7 +147,7 @@ class Learned:
         if asked.spec.family not in LEARNED or not known:
             return self.unknown
         # A rule about a socket without a path has none either; all others are of one place.
-        somewhere = asked.path is not None or asked.spec.family not in _SOCKETS
+        somewhere = asked.path is not None or asked.spec.family not in (*_SOCKETS, *_OPTIONS)
         return self.unknown if somewhere and not asked.places() else None
 
     def missing(self, policy: CompiledPolicy) -> dict[str, Asked]:
