@@ -46,7 +46,8 @@ class Result:
     """What became of one case; `place` is its FILE:LINE, `call` the call as strace writes it.
 
     `wrong` has a line for each thing that came out otherwise, `tried` the rules that were tried;
-    both are empty where the case passed. `rule` is what decided, "" for the filter.
+    both are empty where the case passed. `rule` is what decided, also by the filter; "" where none
+    did.
     """
 
     place: str
@@ -162,7 +163,10 @@ def _case(
     found_all = explain(policy, asked)
     if found_all.decision is None:
         verdict, _, errno = found_all.filtered.partition(" ")
-        found, rule = {"verdict": verdict} | ({"errno": errno} if errno else {}), ""
+        found = {"verdict": verdict} | ({"errno": errno} if errno else {})
+        # the rule by which the filter answers it, where a rule is about it
+        known = asked.spec.family in policy.families
+        rule = asked.decided(policy)[0].rule if known else ""
     else:
         found, rule = _found(found_all.decision, expected), found_all.decision.rule
         if leads := leads_to(found_all.decision, asked.address_argument):

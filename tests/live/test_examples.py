@@ -72,6 +72,14 @@ def test_reach_servers(person: Person) -> None:
 
 
 @pytest.mark.slow
+def test_serve_neighbours(person: Person) -> None:
+    done = example(person, "serve-neighbours.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All as it should be." in done.stdout
+    assert done.stdout.count("reset by peer") == 1
+
+
+@pytest.mark.slow
 def test_mount_squashfs(person: Person) -> None:
     need("squashfuse", "mksquashfs")
     with fuse_for_everybody():

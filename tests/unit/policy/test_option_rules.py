@@ -18,6 +18,7 @@ from supervisor.kernel.socket_options import named
 from supervisor.kernel.syscalls import I386, X86_64, number, numbers
 from supervisor.model import Decision, Facts, Message, OptionSettings, Snapshot, Verdict
 from supervisor.plans import AskCaller, SocketCall
+from supervisor.policy import selftest
 from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.draft import read_draft
@@ -309,6 +310,21 @@ def test_rules_that_never_decide_are_found() -> None:
     lint(draft)
     found = [(one.mark.line, one.message) for one in draft.source.everything()]
     assert found == [(5, "this rule is never reached: x.yaml:4 decides all that it matches")]
+
+
+def test_a_rule_that_the_filter_carries_out_has_had_its_case(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(HEAD + (
+        "    - {optname: SO_MARK, do: refuse, silent: true}\n"
+        "    - {optname: SO_DEBUG, do: continue}\n    - {optname: TCP_ULP, do: continue}\n"
+    ))
+    (tmp_path / "p.test.yaml").write_text(
+        "cases:\n  - {call: setsockopt, args: {level: 1, optname: 36}, verdict: errno EPERM}\n"
+        "  - {call: setsockopt, args: {level: 1, optname: 1}, verdict: allow}\n"
+    )
+    report = selftest.run(file, FAMILIES)
+    assert report.failures == ()
+    assert report.untried == ("p.yaml:6",)
 
 
 def test_calls_as_strace_writes_them() -> None:

@@ -18,7 +18,7 @@ SHIPPED = sorted(store.available([store.shipped()]).values())
 def test_they_are_there() -> None:
     assert {file.stem for file in SHIPPED} == {
         "build", "default", "deny-all", "docker", "egress", "fitted", "fuse", "ipv6-only", "learn",
-        "loop-images",
+        "loop-images", "neighbours",
     }  # fmt: skip
     assert [selftest.test_file(file).exists() for file in SHIPPED] == [True] * len(SHIPPED)
 
