@@ -56,17 +56,19 @@ def place() -> Iterator[Path]:
 
 
 def outcomes(
-    person: Person, place: Path, rules: dict[str, list[str]], calls: list[str]
+    person: Person, place: Path, rules: dict[str, list[str]], calls: list[str], head: str = ""
 ) -> list[str]:
     """What each call comes to in a container under rules by family; its root has no sys_time."""
     file, script = place / "p.yaml", place / "script.py"
-    lines = ["version: 1", "syscalls:"]
+    lines = ["version: 1", head, "syscalls:" if rules else "syscalls: {}"]
     for family, some in rules.items():
         lines += [f"  {family}:", "    otherwise: kernel", "    rules:"]
         lines += [f"      - {rule}" for rule in some]
     file.write_text("\n".join(lines) + "\n")
     own = place / f"of-{person.uid}"
     own.mkdir(exist_ok=True)
+    (own / "a").touch()  # what is mounted: a path that leads nowhere is refused by seccompd
+    (own / "a").chmod(0o666)
     there = f"os.chdir({str(person.given(own))!r})\n"
     script.write_text(HEAD + there + "".join(f"outcome(lambda: {call})\n" for call in calls))
     done = run(
@@ -107,6 +109,38 @@ def test_who_calls_is_found_out_in_every_family(person: Person, place: Path) -> 
         (family, key): descriptor if family == "open" else "7"
         for family, key in itertools.product(FAMILIES, who)
     }
+
+
+def test_what_is_only_recorded_goes_as_without_seccompd_in_every_family(
+    root: Person, place: Path
+) -> None:
+    """By rules that are only recorded, by a policy that is, and by one that has no rules."""
+    verdicts = ["{errno: EXDEV}", SEVEN, "kill", "refuse", "{EMULATE}"]
+    emulated = {
+        "mount": '{emulate: {via: fuse, program: [/bin/false, "{source}", "{target}"]}}',
+        "open": "{inject: {content: x}}",
+    }  # fmt: skip
+    rules: dict[str, list[str]] = {}
+    calls = []
+    for family, (where, call) in FAMILIES.items():
+        for number, do in enumerate(verdicts, start=1):
+            does = emulated.get(family, "emulate") if do == "{EMULATE}" else do
+            # an option that has no name is emulated for nobody: of its level all are
+            whole = do == "{EMULATE}" and "optname" in where
+            at = "level: SOL_SOCKET" if whole else where.format(n=number)
+            rules.setdefault(family, []).append(
+                f"{{{at}, mode: audit, accept_race: true, do: {does}}}"
+            )
+            calls.append(call.format(n=number))
+        # where all of a family is only recorded nobody would have to look at the others
+        rules[family] += [
+            f"{{{where.format(n=9)}, do: refuse}}", "{do: continue, accept_race: true}",
+        ]  # fmt: skip
+    alone = outcomes(root, place, {}, calls)
+    assert len(alone) == len(FAMILIES) * len(verdicts)
+    assert not {"EXDEV", "7", "SIGKILL"} & set(alone)
+    assert outcomes(root, place, rules, calls) == alone
+    assert outcomes(root, place, rules, calls, "mode: audit") == alone
 
 
 def test_every_verdict_in_every_family(person: Person, place: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.daemon import config
+from supervisor.handlers.base import CALLER_KEYS
 from supervisor.handlers.registry import FAMILIES
 from supervisor.intake import attach
 from supervisor.intake.doors import DOORS
@@ -112,6 +113,25 @@ def test_the_page_on_policies_has_every_key() -> None:
     assert not missing
 
 
+def test_the_page_on_policies_has_each_family_with_what_it_has() -> None:
+    page = (TOP / "docs/policies.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z]+)` \| (.*) \|$", page.partition("\n## Families")[2], re.M))
+    assert set(rows) == {name for name, family in FAMILIES.items() if family.keys is not None}
+    alike = {"continue", "refuse", "errno", "return", "kill"}
+    for name, row in rows.items():
+        family = FAMILIES[name]
+        said = json_schema(FAMILIES)["$defs"][f"{name}_rule"]["properties"]["do"]["anyOf"]
+        do = [word for one in said for word in (*one.get("enum", ()), *one.get("properties", ()))]
+        assert alike <= set(do)
+        calls, *words = row.split(" | ")
+        assert calls.split(", ") == [spec.name for spec in family.calls]
+        assert [re.findall(r"`([a-z]+)`", cell) for cell in words] == [
+            [key for key in family.keys or () if key not in CALLER_KEYS],
+            [word for word in dict.fromkeys(do) if word not in alike],
+            list(family.otherwise),
+        ]
+
+
 def test_the_page_on_sockets_has_every_key() -> None:
     page = (TOP / "docs/sockets.md").read_text()
     schema = json_schema(FAMILIES)
@@ -126,7 +146,7 @@ def test_the_page_on_sockets_has_every_key() -> None:
 @pytest.mark.parametrize(
     ("family", "page"),
     [("mount", "mounts"), ("connect", "sockets"), ("bind", "sockets"), ("accept", "sockets"),
-     ("open", "opens")],
+     ("open", "opens"), ("setsockopt", "sockets"), ("getsockopt", "sockets")],
 )
 def test_every_key_of_a_family_stands_in_an_example(family: str, page: str) -> None:
     keys = json_schema(FAMILIES)["$defs"][f"{family}_rule"]["properties"]
