@@ -151,7 +151,8 @@ def _decide(
     if decision.needs_facts or decision.verdict in _GIVEN:
         return Outcome(on_error, decision.reason)
     if decision.verdict is not Verdict.REFUSE:
-        return Outcome(on_error, refused.how, decision=decision)  # the answer is the decision's
+        # the answer is the decision's; that the caller has gone has a reason, and no rule
+        return Outcome(on_error, refused.how or decision.reason, decision=decision)
     refused.count, refused.last, refused.left = refused.count + 1, peer, int(job.call.left_ms)
     refused.decision = decision
     if not job.call.patient and refused.count >= _MOST_AT_ONCE:

@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 
 from supervisor.handlers.base import (
     CALLER_KEYS,
+    UNREADABLE,
     CallSpec,
     Family,
     KeyMatch,
@@ -51,7 +52,8 @@ class _Options(Family):
         try:
             made = self._made(snapshot)
         except UnreadableArgument as error:
-            if decision.needs_facts and not is_wrapped(snapshot.nr):
+            asks = decision.needs_facts and not is_wrapped(snapshot.nr)
+            if asks and error.errno in UNREADABLE:
                 return AskCaller(errno=error.errno)  # it may be decided otherwise
             raise
         return AskCaller(with_value(made, decision))
