@@ -8,7 +8,8 @@
  *     same      mknod(PATH, S_IFCHR | 0666, makedev(1, 3)), the same path each time
  *     new       the same for PATH and a running number: another path each time
  *     open      openat(PATH, O_RDONLY), and close
- *     opens     the same for PATH and 0 to 199, one after the other
+ *     openrw    the same for reading and writing
+ *     opens     open for PATH and 0 to 199, one after the other
  *     fifo      mknod(PATH, S_IFIFO | 0666, 0), in batches
  *     getppid   getppid(), in batches
  *     connect   connect() of a TCP socket to a listener of the caller's own, on the loopback
@@ -104,7 +105,8 @@ static void run(const char *what, long count, long interval_us, const char *path
 	const mode_t mode = (!strcmp(what, "fifo") ? S_IFIFO : S_IFCHR) | 0666;
 	const unsigned long device = mode & S_IFCHR ? makedev(1, 3) : 0;
 	const int numbered = !strcmp(what, "new"), many = !strcmp(what, "opens");
-	const int opens = many || !strcmp(what, "open");
+	const int writes = !strcmp(what, "openrw");
+	const int opens = many || writes || !strcmp(what, "open");
 	const struct timespec pause = {interval_us / 1000000, interval_us % 1000000 * 1000};
 	char name[4200];
 
@@ -128,7 +130,7 @@ static void run(const char *what, long count, long interval_us, const char *path
 		for (int k = batched ? BATCH : 1; k > 0 && !opens; k--)
 			r = syscall(call, name, mode, device);
 		if (opens) {
-			r = syscall(SYS_openat, AT_FDCWD, name, O_RDONLY);
+			r = syscall(SYS_openat, AT_FDCWD, name, writes ? O_RDWR : O_RDONLY);
 			if (r >= 0)
 				close((int)r);
 		}

@@ -11,6 +11,8 @@
  *     bare       make the node in the caller's cwd with our own rights: wrong, and the fastest there is
  *     connect    fetch the caller's socket (pidfd_getfd), and connect that to the address that was read
  *     open       of opens instead: give a descriptor of /dev/zero for GRANTED, continue all others
+ *     open:PATH  the same with what PATH is, opened as the caller asks
+ *     tun:PATH   the same in the caller's network namespace, which is one of its own; we go there once
  *     filter     no supervisor: the filter itself answers EPERM; what it lets pass is what is measured
  *
  * The listener is used as seccompd uses it: WAIT_KILLABLE_RECV and SYNC_WAKE_UP. As an ordinary user
@@ -53,9 +55,10 @@
 enum { PATH_SIZE = 4096 };
 #define GRANTED "/granted"
 
-enum mode { REFUSE, CONTINUE, EMULATE, BARE, CONNECT, OPEN, FILTER };
-static const char *const mode_names[] = {"refuse", "continue", "emulate",
-					 "bare", "connect", "open", "filter"};
+enum mode { REFUSE, CONTINUE, EMULATE, BARE, CONNECT, OPEN, TUN, FILTER };
+static const char *const mode_names[] = {"refuse", "continue", "emulate", "bare",
+					 "connect", "open", "tun", "filter"};
+static const char *thing = "/dev/zero";
 
 _Noreturn void die(const char *what)
 {
@@ -124,10 +127,10 @@ static int install_for_opens(unsigned long flags)
 /* ---- what is decided and done ---- */
 
 /* 0, or -errno where somebody has to answer still. */
-static int give(int listener, uint64_t id)
+static int give(int listener, uint64_t id, int flags)
 {
 	struct seccomp_notif_addfd add = {.id = id, .flags = SECCOMP_ADDFD_FLAG_SEND};
-	int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	int fd = open(thing, (flags & O_ACCMODE) | O_CLOEXEC);
 
 	if (fd < 0)
 		return -errno;
@@ -135,6 +138,23 @@ static int give(int listener, uint64_t id)
 	int result = ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0 ? -errno : 0;
 	close(fd);
 	return result;
+}
+
+/* The caller's network namespace; nobody else is served, so we need not come back. */
+static void go_to_network(pid_t tid)
+{
+	static struct stat here;
+	struct stat there;
+	char name[64];
+
+	snprintf(name, sizeof name, "/proc/%d/ns/net", tid);
+	if (stat(name, &there) || (there.st_ino == here.st_ino && there.st_dev == here.st_dev))
+		return;
+	int fd = open(name, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || setns(fd, CLONE_NEWNET))
+		die(name);
+	close(fd);
+	here = there;
 }
 
 /* The caller's path, read once. Returns its length or -errno; the memory may end after the NUL. */
@@ -181,18 +201,21 @@ static void serve(int listener, enum mode mode)
 				die("SECCOMP_IOCTL_NOTIF_SEND");
 			continue;
 		}
-		const int at = request.data.nr == SYS_mknodat || mode == OPEN;
+		const int opens = mode == OPEN || mode == TUN;
+		const int at = request.data.nr == SYS_mknodat || opens;
 		ssize_t length = read_path((pid_t)request.pid, request.data.args[at], path);
+		if (mode == TUN && length >= 0 && !strcmp(path, GRANTED))
+			go_to_network((pid_t)request.pid);
 		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &request.id))
 			continue;
 		response.id = request.id;
 		if (length < 0)
 			response.error = (int)length;
-		else if (mode == OPEN && !strcmp(path, GRANTED)) {
-			response.error = give(listener, request.id);
+		else if (opens && !strcmp(path, GRANTED)) {
+			response.error = give(listener, request.id, (int)request.data.args[2]);
 			if (!response.error || response.error == -ENOENT)
 				continue;
-		} else if (mode == CONTINUE || mode == OPEN)
+		} else if (mode == CONTINUE || opens)
 			response.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
 		else if (mode == REFUSE)
 			response.error = -EPERM;
@@ -240,7 +263,7 @@ static _Noreturn void launch(int socket, enum mode mode, char **command)
 {
 	char byte = 0;
 
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID))
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | (mode == TUN ? CLONE_NEWNET : 0)))
 		die("unshare");
 	if (write(socket, &byte, 1) != 1 || read(socket, &byte, 1) != 1)
 		die("id map");
@@ -267,8 +290,9 @@ static _Noreturn void launch(int socket, enum mode mode, char **command)
 		const unsigned long flags = SECCOMP_FILTER_FLAG_NEW_LISTENER |
 					    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
 		int fd = mode == CONNECT ? install_connect(flags)
-			 : mode == OPEN	 ? install_for_opens(flags)
-					 : install(SECCOMP_RET_USER_NOTIF, flags);
+			 : mode == OPEN || mode == TUN
+				 ? install_for_opens(flags)
+				 : install(SECCOMP_RET_USER_NOTIF, flags);
 		if (fd < 0)
 			die("seccomp");
 		send_listener(socket, fd);
@@ -313,13 +337,18 @@ int main(int argc, char **argv)
 	int mode = -1, at = 2, status, sockets[2];
 	char byte = 0;
 
+	char *colon = argc > 2 ? strchr(argv[1], ':') : NULL;
+	if (colon) {
+		*colon = 0;
+		thing = colon + 1;
+	}
 	for (int i = 0; argc > 2 && i <= FILTER; i++)
 		if (!strcmp(argv[1], mode_names[i]))
 			mode = i;
 	if (mode >= 0 && sscanf(argv[2], "%u:%u:%u", &inside, &outside, &count) == 3)
 		at = 3;
 	if (mode < 0 || at >= argc) {
-		fputs("usage: floor refuse|continue|emulate|bare|connect|open|filter [INSIDE:OUTSIDE:COUNT] CMD ...\n", stderr);
+		fputs("usage: floor refuse|continue|emulate|bare|connect|open[:PATH]|tun:PATH|filter [INSIDE:OUTSIDE:COUNT] CMD ...\n", stderr);
 		return 125;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))

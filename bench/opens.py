@@ -9,6 +9,7 @@ leaves the processors to the kernel.
 
 from __future__ import annotations
 
+import fcntl
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from bench.compare import Bench, Item, Row, quartiles
 GRANTED: Final = "/granted"
 _FILES: Final = 200
 _OPENS: Final = 100_000
+_LOOP_CTL_GET_FREE: Final = 0x4C82
 _THINGS: Final = {
     "a device": "device: zero, access: read-only",
     "content": 'content: "0"',
@@ -27,12 +29,12 @@ _THINGS: Final = {
 }
 
 
-def _policy(bench: Bench, name: str, rules: Sequence[str]) -> list[str]:
+def _policy(bench: Bench, name: str, rules: Sequence[str], *options: str) -> list[str]:
     """The prefix of a caller below a policy with these rules for opens."""
     lines = "".join(f"\n    - {rule}" for rule in rules) or " []"
     file = bench.place / f"{name}.yaml"
     file.write_text(f"version: 1\nname: {name}\nsyscalls:\n  open:{lines}\n")
-    return peers.seccompd(bench.command, file)
+    return peers.seccompd(bench.command, file, *options)
 
 
 def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
@@ -64,6 +66,27 @@ def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
     )
     yield partial(bench.compare, item)
     yield partial(_build, bench, _policy(bench, "open-none", []), ours, f"{plain}/")
+
+
+def as_root(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
+    """The same of what takes rights, or waiting, that a session does not have: each against a
+    supervisor in C, as real root, that opens that very thing."""
+    file = bench.place / "roots"
+    file.write_text("0")
+    file.chmod(0o600)
+    with open("/dev/loop-control", "rb") as control:
+        loop = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+    one = peers.one_processor()
+    for what, inject, floor, kind, options in (
+        ("a block device", f"device: 'block 7:{loop}'", f"open:/dev/loop{loop}", "open", ()),
+        ("a file to write", f"file: {file}, access: read-write", f"open:{file}", "openrw", ()),
+        ("tun", "device: tun", "tun:/dev/net/tun", "openrw", ("--unshare", "net")),
+    ):  # fmt: skip
+        rule = f"{{path: {GRANTED}, do: {{inject: {{{inject}}}}}}}"
+        ours = _policy(bench, f"open-{what.split()[-1]}", [rule], *options)
+        both = [*one, *peers.floor(floor)], [*one, *ours]
+        request = f"{kind} 1000 0 1 {GRANTED}"
+        yield partial(bench.compare, Item(f"open given: {what}", both, request, 2.0, expect=0))
 
 
 def _build(bench: Bench, without: list[str], with_rule: list[str], path: str) -> list[Row]:

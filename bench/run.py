@@ -100,6 +100,9 @@ def main() -> int:
         if wanted("opens"):
             for one in opens.measure(bench):
                 attempt(one)
+        if wanted("opens as root") and bench.root:
+            for one in opens.as_root(bench):
+                attempt(one)
         if wanted("sockets"):
             for one in sockets.measure(bench):
                 attempt(one)

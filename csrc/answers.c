@@ -1,5 +1,6 @@
 /* Answers calls: by numbers, by descriptors, and where an equal one was settled before by the same again. */
 #include "compat.h"
+#include "openers.h"
 #include "proxy.h"
 #include "receiver.h"
 
@@ -75,13 +76,30 @@ int sd_give(struct sd_receiver *receiver, uint64_t id, int slot, int fd, uint32_
 	return told ? told : error ? error : number;
 }
 
+/* What became of a call that somebody else is asked for; 0: nothing. */
+static int came_to(struct sd_receiver *receiver, struct sd_call *call, enum sd_errand_end end)
+{
+	call->begun = end == SD_ERRAND_BEGUN;
+	if (end == SD_ERRAND_DONE) {
+		receiver->outstanding = 0;
+		forget(receiver, call->slot);
+	}
+	return end != SD_ERRAND_NOT;
+}
+
 /* 0: that takes more than a look. */
-static int give_again(struct sd_receiver *receiver, const struct sd_call *call,
-		      const struct sd_gift *gift)
+static int give_again(struct sd_receiver *receiver, struct sd_call *call, const struct sd_gift *gift,
+		      int others_wait)
 {
 	const struct sd_waiting waiting = {receiver->listener, call->id};
+	/* before it is asked whether the caller still waits, which says whose network that was */
+	if (gift->by && (receiver->proxy >= 0 || !sd_opener_is_there(gift->by, call->tid)))
+		return 0;
 	if (sd_open_is_plain(&waiting, call->tid, gift->path, gift->length) != 1)
 		return 0;
+	if (gift->by)
+		return came_to(receiver, call, sd_opener_run(gift, &waiting, others_wait,
+							     &receiver->patience.there));
 	int fd = sd_open_again(gift->node->fd, gift->flags);
 	if (fd < 0)
 		return 0;
@@ -99,13 +117,7 @@ static int run_again(struct sd_receiver *receiver, struct sd_call *call, struct 
 	errand->listener = receiver->listener;
 	errand->id = call->id;
 	errand->tid = call->tid;
-	enum sd_errand_end end = sd_errand_run(errand, others_wait, &receiver->patience.there);
-	call->begun = end == SD_ERRAND_BEGUN;
-	if (end == SD_ERRAND_DONE) {
-		receiver->outstanding = 0;
-		forget(receiver, call->slot);
-	}
-	return end != SD_ERRAND_NOT;
+	return came_to(receiver, call, sd_errand_run(errand, others_wait, &receiver->patience.there));
 }
 
 /* Whether what was read was its caller's, the answer says itself: nobody gets it where that one has gone. */
@@ -116,7 +128,7 @@ int sd_answer_again(struct sd_receiver *receiver, struct sd_call *call, int othe
 	if (!reply)
 		return 0;
 	if (reply->gift)
-		return give_again(receiver, call, reply->gift);
+		return give_again(receiver, call, reply->gift, others_wait);
 	if (reply->errand)
 		return run_again(receiver, call, reply->errand, others_wait);
 	/* that the caller has gone is routine; any other error would be here again with the next one */
@@ -133,13 +145,15 @@ void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t
 }
 
 void sd_settle_gift(struct sd_receiver *receiver, const struct sd_call *call,
-		    struct sd_node *node, uint32_t flags, const char *path, size_t length)
+		    const struct sd_gift_from *from, uint32_t flags, const char *path, size_t length)
 {
 	struct sd_gift *gift = malloc(sizeof *gift + length);
 	if (!gift)
 		return;
-	*gift = (struct sd_gift){.node = node, .flags = flags, .length = length};
-	node->holders++;
+	*gift = (struct sd_gift){.node = from->node, .by = from->by, .index = from->index,
+				 .flags = flags, .length = length};
+	if (gift->node)
+		gift->node->holders++;
 	memcpy(gift->path, path, length);
 	const struct sd_reply reply = {.gift = gift};
 	sd_settled_add(&receiver->settled, call->key, (size_t)call->key_length, &reply);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -197,6 +198,31 @@ static int look_at(struct known *one, void *result, const void *userns)
 int sd_look_at_known(struct sd_caller *caller, uint32_t tid, const char *userns)
 {
 	return with_known(tid, look_at, caller, userns);
+}
+
+static int open_root(struct known *one, void *result, const void *nothing)
+{
+	(void)nothing;
+	int fd = openat(one->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	*(int *)result = fd;
+	return fd < 0 ? -errno : 0;
+}
+
+int sd_root_of_known(uint32_t tid)
+{
+	int root, error = with_known(tid, open_root, &root, NULL);
+	return error ? error : root;
+}
+
+static int stat_network(struct known *one, void *result, const void *nothing)
+{
+	(void)nothing;
+	return fstatat(one->task, "ns/net", result, 0) ? -errno : 0;
+}
+
+int sd_network_of_known(uint32_t tid, struct stat *network)
+{
+	return with_known(tid, stat_network, network, NULL);
 }
 
 static int read_ids(struct known *one, struct sd_identity *who)

@@ -10,6 +10,7 @@
  * nowhere from its root then; and nobody can move it into a namespace, copy it or change its flags, as
  * whoever is root of a container could with one that only was not attached yet. */
 #include "mounts.h"
+#include "openers.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -96,14 +97,6 @@ void sd_lend_prepare(const struct sd_ceiling *ceiling, int userns)
 	}
 }
 
-int sd_lends_files(const struct sd_ceiling *ceiling)
-{
-	for (uint32_t i = 0; i < ceiling->lent_count; i++)
-		if (ceiling->lent[i].path)
-			return 1;
-	return 0;
-}
-
 static void name_of(char name[16], uint32_t index)
 {
 	snprintf(name, 16, "lent.%u", index);
@@ -163,6 +156,24 @@ int sd_open_unblocking(int dir, const char *path, int flags)
 	return fd;
 }
 
+int sd_lend_is_file(uint64_t index)
+{
+	return index < lending.ceiling->lent_count && lending.ceiling->lent[index].path;
+}
+
+int sd_lend_open(uint64_t index, int flags)
+{
+	char name[16];
+	if (index >= lending.ceiling->lent_count)
+		return -EPERM;
+	if (lending.state[index])
+		return lending.state[index];
+	if (lending.ceiling->lent[index].directory)
+		return sd_open_unblocking(lending.root[index], ".", (flags & O_NONBLOCK) | O_DIRECTORY);
+	name_of(name, (uint32_t)index);
+	return sd_open_unblocking(AT_FDCWD, name, flags & ~(O_CREAT | O_EXCL | O_PATH));
+}
+
 int sd_lend(const struct sd_make *make, uint64_t permitted, int *give)
 {
 	const struct sd_ceiling *ceiling = lending.ceiling;
@@ -182,11 +193,8 @@ int sd_lend(const struct sd_make *make, uint64_t permitted, int *give)
 	if (make->flags & O_PATH)
 		*give = lent->directory ? openat(lending.root[index], ".", O_PATH | O_CLOEXEC)
 					: open(name, O_PATH | O_CLOEXEC);
-	else if (lent->directory)
-		*give = sd_open_unblocking(lending.root[index], ".",
-					   ((int)make->flags & O_NONBLOCK) | O_DIRECTORY);
 	else if (lent->path)
-		*give = sd_open_unblocking(AT_FDCWD, name, (int)make->flags & ~(O_CREAT | O_EXCL));
+		*give = sd_lend_open(index, (int)make->flags);
 	else
 		*give = sd_open_tree(AT_FDCWD, name);
 	return *give < 0 ? *give : 0;

@@ -3,6 +3,7 @@
  * tmpfs, and below a ceiling that its parent set: devices and ids that it was not born with cannot
  * be asked of it by anybody. */
 #include "maker.h"
+#include "openers.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +18,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MOST_GIVEN = 2 };
+enum { MOST_GIVEN = SD_OPENER_FDS };
+
+static void close_all(const int *fds, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
 
 /* Until the session has let go of the channel: its caller has been answered then, or never will be. To
  * tidy up earlier would take the processor from those who bring the mount to its place. */
@@ -76,6 +84,15 @@ static int answer_loop(struct maker *maker, const struct sd_loop_order *order, i
 	return sd_reply(0, &answer, sizeof answer, give);
 }
 
+static int answer_opener(struct maker *maker, const struct sd_make *make, int *fds)
+{
+	struct sd_made made;
+	sd_follow(make->cpu);
+	made.error = sd_opener_start(make, fds, maker->mounting.userns, maker->permitted);
+	close_all(fds, MOST_GIVEN);
+	return sd_reply(0, &made, sizeof made, -1);
+}
+
 static void serve(struct maker *maker)
 {
 	static union {
@@ -94,9 +111,13 @@ static void serve(struct maker *maker)
 				_exit(1);
 			continue;
 		}
+		if (asked.make.op == SD_MAKE_OPENER && size == (int)sizeof asked.make) {
+			if (answer_opener(maker, &asked.make, fds) < 0)
+				_exit(1);
+			continue;
+		}
 		int fd = fds[0];
-		if (fds[1] >= 0)
-			close(fds[1]);
+		close_all(fds + 1, MOST_GIVEN - 1);
 		if (asked.loop.op == SD_MAKE_LOOP && size == (int)sizeof asked.loop) {
 			if (answer_loop(maker, &asked.loop, fd) < 0)
 				_exit(1);
@@ -182,8 +203,8 @@ static int make_home(struct maker *maker)
 int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 {
 	int pid = sd_fork_helper(child, "seccompd-make");
-	int shifts = ceiling->mount_count || sd_lends_files(ceiling);
-	if (pid > 0 && shifts) /* no descriptor but its socket lives through the fork */
+	int joins = ceiling->mount_count || ceiling->lent_count;
+	if (pid > 0 && joins) /* no descriptor but its socket lives through the fork */
 		sd_send_fds(child->sock, "u", 1, &ceiling->userns, ceiling->userns >= 0);
 	if (pid)
 		return pid;
@@ -192,7 +213,7 @@ int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 	setsid(); /* where the kernel shares processors by sessions, it is not the zygote's share */
 	maker.ceiling = ceiling;
 	maker.mounting.userns = -1;
-	if (shifts)
+	if (joins)
 		sd_receive_fds(0, &word, 1, &maker.mounting.userns, 1);
 	int maps = sd_own_maps();
 	int32_t ready = make_home(&maker);

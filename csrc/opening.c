@@ -37,13 +37,12 @@ static int for_everybody(int dir)
 
 int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length)
 {
-	char rest[SD_PATH_MAX], link[32];
+	char rest[SD_PATH_MAX];
 	if (length < 2 || length >= sizeof rest)
 		return 0;
 	memcpy(rest, path, length);
 	rest[length] = 0;
-	snprintf(link, sizeof link, "/proc/%u/root", tid);
-	int fd = open(link, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int fd = sd_root_of_known(tid);
 	if (fd < 0)
 		return 0;
 	int plain = sd_id_valid(call->listener, call->id) ? 0 : -1;

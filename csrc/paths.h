@@ -90,6 +90,8 @@ enum sd_make_op {
 	SD_MAKE_LEND,     /* [] -> [detached node], [file]: `device` is the index in the ceiling */
 	SD_MAKE_MOUNT,    /* [channel], [channel, image], of AGAIN [mount]: struct sd_new_mount */
 	SD_MAKE_LOOP,     /* [] or [image] -> [] or [device]: struct sd_loop_order */
+	SD_MAKE_OPENER,   /* [socket, desk], [socket, desk, network namespace]: `device` is an enum
+			   * sd_opener, fsuid and fsgid the root of the target's user namespace in it */
 };
 
 enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */
@@ -193,6 +195,11 @@ SD_HIDDEN int sd_home_init(struct sd_home *home);
 SD_HIDDEN int sd_look_at(struct sd_caller *caller, const char *userns);
 /* The same by number; `task` and `status` are lent, and good until the next one is asked for. */
 SD_HIDDEN int sd_look_at_known(struct sd_caller *caller, uint32_t tid, const char *userns);
+/* Its root directory, O_PATH: a descriptor or -errno; and its network namespace. 0 or -errno. Whether that
+ * is the caller's its call says, which has to be asked, or answered, after it. */
+SD_HIDDEN int sd_root_of_known(uint32_t tid);
+struct stat;
+SD_HIDDEN int sd_network_of_known(uint32_t tid, struct stat *network);
 SD_HIDDEN int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd);
 /* Reads who the caller is and takes it on: ids, groups, umask, and those of its capabilities that
  * path work may use; opens where its paths start. Then it asks `listener` (-1: nobody) whether the
@@ -308,7 +315,6 @@ SD_HIDDEN void sd_do_open(struct sd_caller *caller, struct sd_home *home, const 
 
 /* Before the host's mounts are let go of. `userns`: of the target; -1: none. */
 SD_HIDDEN void sd_lend_prepare(const struct sd_ceiling *ceiling, int userns);
-SD_HIDDEN int sd_lends_files(const struct sd_ceiling *ceiling);
 /* Once the root directory is our own. 0 or -errno. */
 SD_HIDDEN int sd_lend_settle(void);
 /* What `make` asks for: 0 and `*give`, or -errno. */

@@ -10,9 +10,7 @@
 #include "receiver.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +21,7 @@
 
 enum { MOST_PORTERS = 256, STACK = 128 * 1024 };
 
-static struct sd_desk *desks; /* MOST_PORTERS of them */
+static struct sd_porter_desk *desks; /* MOST_PORTERS of them */
 
 static struct porter {
 	pthread_t thread;
@@ -54,38 +52,9 @@ static ssize_t receive(int sock, struct sd_parcel *parcel, int *fds, size_t *cou
 	return got;
 }
 
-struct sd_desk *sd_desk(uint32_t number)
+struct sd_porter_desk *sd_porter_desk(uint32_t number)
 {
 	return desks && number < MOST_PORTERS ? &desks[number] : NULL;
-}
-
-void sd_desk_bind(struct sd_desk *desk, uint32_t cpu)
-{
-	cpu_set_t only;
-	if (cpu >= CPU_SETSIZE || desk->cpu == cpu + 1)
-		return;
-	CPU_ZERO(&only);
-	CPU_SET(cpu, &only);
-	if (!sched_setaffinity((pid_t)desk->tid, sizeof only, &only))
-		desk->cpu = cpu + 1;
-}
-
-void sd_desk_set(struct sd_desk *desk, uint32_t state)
-{
-	uint32_t before = __atomic_exchange_n(&desk->state, state, __ATOMIC_ACQ_REL);
-	if (before == SD_DESK_ANSWERED)
-		syscall(SYS_futex, &desk->state, FUTEX_WAKE, 1, NULL, NULL, 0);
-}
-
-int sd_desk_wait(struct sd_desk *desk, struct sd_errand *errand)
-{
-	while (sd_desk_is(desk, SD_DESK_ANSWERED))
-		syscall(SYS_futex, &desk->state, FUTEX_WAIT, SD_DESK_ANSWERED, NULL, NULL, 0);
-	/* whoever answers: a session that has given up waiting has the result told */
-	if (!__atomic_exchange_n(&desk->told, 0, __ATOMIC_ACQUIRE))
-		return 0;
-	*errand = desk->errand;
-	return 1;
 }
 
 int sd_desk_answer(struct sd_desk *desk, uint64_t id, int listener, const struct sd_errand_done *done)
@@ -129,7 +98,8 @@ static int tell(int sock, struct sd_errand_done *done)
 static void *serve(void *which)
 {
 	struct porter *porter = which;
-	struct sd_desk *desk = sd_desk((uint32_t)(porter - porters));
+	struct sd_porter_desk *at = sd_porter_desk((uint32_t)(porter - porters));
+	struct sd_desk *desk = &at->desk;
 	struct sd_parcel *parcel = malloc(sizeof *parcel);
 	int fds[SD_PORTER_FDS], kept[2] = {-1, -1}, sock = porter->sock, answered = 0;
 	size_t count;
@@ -141,7 +111,9 @@ static void *serve(void *which)
 		struct sd_errand_done done;
 		ssize_t got = sizeof *errand;
 		count = 0;
-		if (!answered || !sd_desk_wait(desk, errand))
+		if (answered && sd_desk_wait(desk))
+			*errand = at->errand;
+		else
 			got = receive(sock, parcel, fds, &count);
 		if (got <= 0)
 			break;

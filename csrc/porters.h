@@ -3,6 +3,7 @@
 #ifndef SECCOMPD_PORTERS_H
 #define SECCOMPD_PORTERS_H
 
+#include "desks.h"
 #include "paths.h"
 
 #include <sys/socket.h>
@@ -27,19 +28,9 @@ struct sd_parcel { /* what is sent to a porter */
 	char more[SD_CONTROL_MAX + SD_PAYLOAD_MAX]; /* control messages, then the data */
 };
 
-/* What a porter and its session share besides their socket. */
-struct sd_desk {
-	_Alignas(64) uint32_t state; /* enum sd_desk_state; who has answered sleeps on it */
-	uint32_t tid;  /* of the porter's thread */
-	uint32_t cpu;  /* where it runs, and nowhere else; + 1: 0 is anywhere */
-	uint32_t told; /* what is next is `errand`; the porter sets it back when it takes that */
+struct sd_porter_desk { /* each has one; the session writes the errand */
+	struct sd_desk desk;
 	struct sd_errand errand;
-};
-
-enum sd_desk_state { /* who answers the call that the porter makes */
-	SD_DESK_SESSIONS = 0, /* the session, once the porter has told it the result */
-	SD_DESK_PORTERS,      /* the porter, if it still is so when it has the result */
-	SD_DESK_ANSWERED,     /* the porter has, or does so now; the session is told nothing */
 };
 
 enum sd_kept {
@@ -71,34 +62,12 @@ struct sd_porters_order {
 /* ---- porters.c ---- */
 
 /* That of a porter; NULL: there is none. */
-SD_HIDDEN struct sd_desk *sd_desk(uint32_t number);
-/* Has its porter run on a processor alone, by the porter or before it is woken: who is woken on another
- * one, and finds there that it is to come to this, has been woken twice. */
-SD_HIDDEN void sd_desk_bind(struct sd_desk *desk, uint32_t cpu);
-
+SD_HIDDEN struct sd_porter_desk *sd_porter_desk(uint32_t number);
 struct sd_errand_done;
-/* Whether there is an errand at the desk, for a porter that has answered the last one: sleeps until the
- * session wants something again. */
-SD_HIDDEN int sd_desk_wait(struct sd_desk *desk, struct sd_errand *errand);
 /* Whether a call has its answer: by the kernel's own result it is the porter's to give. All else is to be
  * looked at by the session, which then does so. */
 SD_HIDDEN int sd_desk_answer(struct sd_desk *desk, uint64_t id, int listener,
 			     const struct sd_errand_done *done);
-
-static inline int sd_desk_is(const struct sd_desk *desk, uint32_t state)
-{
-	return __atomic_load_n(&desk->state, __ATOMIC_ACQUIRE) == state;
-}
-
-/* By the session, which wakes a porter that sleeps there. */
-SD_HIDDEN void sd_desk_set(struct sd_desk *desk, uint32_t state);
-
-/* Whether it was so, and is changed now. */
-static inline int sd_desk_change(struct sd_desk *desk, uint32_t from, uint32_t to)
-{
-	return __atomic_compare_exchange_n(&desk->state, &from, to, 0, __ATOMIC_ACQ_REL,
-					   __ATOMIC_ACQUIRE);
-}
 
 /* ---- socket_calls.c ---- */
 
@@ -106,7 +75,7 @@ static inline int sd_desk_change(struct sd_desk *desk, uint32_t from, uint32_t t
 SD_HIDDEN int sd_socket_ask(const struct sd_socket *call, int porter, enum sd_kept kept);
 /* The same at its desk, where it has answered the last one: by a word that wakes it, which is quicker than
  * a message. No descriptors can come along. */
-SD_HIDDEN void sd_socket_ask_at(const struct sd_socket *call, struct sd_desk *desk);
+SD_HIDDEN void sd_socket_ask_at(const struct sd_socket *call, struct sd_porter_desk *desk);
 
 /* ---- porter_ids.c ---- */
 

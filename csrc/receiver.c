@@ -1,6 +1,7 @@
 /* Receives one call at a time: poll, RECV, read the caller's memory, ID_VALID. */
 #include "compat.h"
 #include "memory.h"
+#include "openers.h"
 #include "proxy.h"
 #include "receiver.h"
 
@@ -34,6 +35,7 @@ struct sd_receiver *sd_receiver_new(int listener, int proxy, int timer, struct s
 		.listener = listener, .proxy = proxy, .timer = timer, .watch = watch,
 		.patience.timer = sd_deadline_timer(),
 	};
+	sd_openers_forget_listeners();
 	if (receiver->patience.timer < 0 || sd_receiver_reads(receiver, reads, count, deadline_ns)) {
 		sd_receiver_free(receiver);
 		return NULL;

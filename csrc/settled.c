@@ -25,7 +25,7 @@ static uint64_t hash_of(const char *key, size_t length)
 
 static void drop_gift(struct sd_gift *gift)
 {
-	if (gift)
+	if (gift && gift->node)
 		sd_node_drop(gift->node);
 	free(gift);
 }

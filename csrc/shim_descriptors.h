@@ -57,6 +57,28 @@ int sd_lend_ask(int maker, uint32_t index, uint32_t flags);
  * `*fd` is -1 at the start. */
 int sd_lend_told(int maker, int *fd, int linger_us);
 
+/* ---- openers.c: who opens what a maker lends, and gives it; opener_calls.c: what a session asks ---- */
+
+enum sd_opener { /* with whose rights, and where */
+	SD_OPENER_NONE = 0,
+	SD_OPENER_FILES,   /* the host root's, over files alone */
+	SD_OPENER_DEVICES, /* nobody's, in the target's user namespace */
+	SD_OPENER_NET,     /* the same, in one network namespace */
+	SD_OPENERS,
+};
+
+/* Has a maker fork one; `netns` is where, -1: where we are. The maker's answer is heard by sd_lend_told, and
+ * then the opener's by the same, on `*sock`; descriptors do not come with them. 0 or -errno, and `*sock` is
+ * the caller's if it is not -1. The one of this kind that was there is asked no more. */
+int sd_opener_ask(int maker, enum sd_opener kind, int netns, int *sock);
+/* From now on `sock` is asked, which is ready; -1: nobody. `on_error` is for who has it gone before the
+ * answer. */
+void sd_opener_by(enum sd_opener kind, int sock, int on_error);
+/* Whether there is one, where that caller would open it. */
+int sd_opener_is_there(enum sd_opener kind, uint32_t tid);
+/* Has it open something and send it to us: sd_lend_told. 0 or -errno */
+int sd_opener_open(enum sd_opener kind, uint32_t index, uint32_t flags);
+
 /* ---- loop_calls.c: what a session asks about loop devices; loops.c: what a maker answers ---- */
 
 enum {

@@ -118,6 +118,11 @@ struct sd_receiver;
 struct sd_socket; /* shim_descriptors.h, as the next one */
 struct sd_node;
 
+struct sd_gift_from { /* who opens what is given */
+	struct sd_node *node; /* we do, by this one; NULL: an opener does, */
+	uint32_t by, index;   /* enum sd_opener, the `index`th thing of its ceiling */
+};
+
 /* All the watches of a memfd that has room for them; NULL: they cannot be mapped, see errno. */
 char *sd_watches_map(int memfd);
 void sd_watches_unmap(char *watches);
@@ -147,10 +152,10 @@ int sd_answer_last(struct sd_receiver *receiver, int64_t value, int error, int p
  * last. `refuses`: they are counted as refused. It is forgotten with other arguments that are read. */
 void sd_settle(struct sd_receiver *receiver, const struct sd_call *call, int64_t value, int error,
 	       int proceed, int refuses);
-/* The same for opens: what `node` stands for is opened with `flags`, and given, where the caller's path
+/* The same for opens: what `from` says is opened with `flags`, and given, where the caller's path
  * surely leads to `path`; where that takes a resolver to tell, the call is given to who asks for calls. */
 void sd_settle_gift(struct sd_receiver *receiver, const struct sd_call *call,
-		    struct sd_node *node, uint32_t flags, const char *path, size_t length);
+		    const struct sd_gift_from *from, uint32_t flags, const char *path, size_t length);
 /* The same for connects, where `errand` was made for `call`: by the porter of sd_errands_by, which answers
  * them. Where one takes longer `begun` is set, and that porter makes it; where there is none, or it comes to
  * something that is not simply the kernel's result, the call is given to who asks for calls. */

@@ -186,11 +186,10 @@ int sd_socket_ask(const struct sd_socket *call, int porter, enum sd_kept kept)
 	return send_errand(call, porter, fds, count, kept);
 }
 
-void sd_socket_ask_at(const struct sd_socket *call, struct sd_desk *desk)
+void sd_socket_ask_at(const struct sd_socket *call, struct sd_porter_desk *desk)
 {
 	write_errand(call, SD_KEEP_USED, &desk->errand);
-	__atomic_store_n(&desk->told, 1, __ATOMIC_RELEASE);
-	sd_desk_set(desk, SD_DESK_PORTERS);
+	sd_desk_tell(&desk->desk);
 }
 
 int sd_socket_call(struct sd_socket *call, int porter, int linger_us)

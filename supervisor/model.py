@@ -273,13 +273,20 @@ class Decision:
 class Given(NamedTuple):
     """A descriptor that a caller gets a copy of, with O_CLOEXEC in `flags` or without; whoever
     answers closes it. `node`: of the shim; who makes an equal call may get that, opened with
-    `flags`, where its path surely leads to `path`. None: equal calls are looked at anew.
+    `flags`, where its path surely leads to `path`. `opener`: the same, opened by one of that kind,
+    the thing of that number. Without both equal calls are looked at anew.
     """
 
     fd: int
     flags: int
     node: Any = None
     path: bytes = b""
+    opener: tuple[int, int] | None = None
+
+    @property
+    def again(self) -> bool:
+        """Whether who makes an equal call may be given the same."""
+        return self.node is not None or self.opener is not None
 
 
 class Tcp(NamedTuple):

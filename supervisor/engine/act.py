@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from errno import EPERM, ESRCH
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -162,7 +162,7 @@ class Actor:
             self.names.bound()  # all that an ordinary user makes are bind mounts
         return None
 
-    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Outcome | Job | None:
+    def at_once(self, plan: Plan, snapshot: Snapshot, decision: Decision) -> Any:
         """The short way of a node that is granted, which takes a maker alone: what it came to.
 
         None: nothing has begun, and `perform` is to do it. A job: it takes longer, and `finish` has

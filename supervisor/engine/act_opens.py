@@ -17,6 +17,7 @@ from supervisor.engine.act_loops import Loops
 from supervisor.engine.helpers import HelperError, Makers, Resolvers
 from supervisor.engine.limits import Limits
 from supervisor.engine.maker_calls import MakerCalls, Refused
+from supervisor.engine.openers import DEVICES, FILES, NET, Asked, Openers
 from supervisor.engine.said import Policy
 from supervisor.kernel.opening import (
     FILE_FLAGS,
@@ -91,6 +92,7 @@ class Opener:
         self._resolvers = resolvers
         self._makers = makers
         self.calls = MakerCalls(makers, on_error=policy.on_error, deadline=limits.path)
+        self.openers = Openers(self.calls)
         self.loops = Loops(resolvers, self.calls, policy.lent, limits.mount)
         # What the makers were born to lend, in the order of their numbers there.
         self._lent = policy.lent
@@ -106,28 +108,60 @@ class Opener:
         self._lent = policy.lent
         self._nodes.clear()
         self._by_makers.clear()
+        self.openers.rest()
 
     def close(self) -> None:
         """Lets go of everything."""
         self._nodes.clear()
+        self.openers.rest()
         self.loops.close()
 
-    def at_once(self, plan: Open, snapshot: Snapshot) -> Outcome | None:
-        """The short way: what we can open ourselves, where the path is plain and nobody needs to be
-        asked. None: `perform` it.
+    def at_once(self, plan: Open, snapshot: Snapshot) -> Outcome | Asked | None:
+        """The short way, where the path is plain: what we can open ourselves, or an opener can.
+        None: `perform` it. `Asked`: it takes longer, and `finish` has to be awaited.
         """
         inject = plan.inject
         if inject is None or _refusal(inject, plan.flags):
             return None
-        node = self._nodes.get(inject)
-        if node is None or not self._prompt(inject) or not self._is_plain(plan, snapshot):
+        flags, how = plan.flags & (FILE_FLAGS | O_CLOEXEC), f"injected: {inject.text()}"
+        kind = self._kind(inject)
+        if snapshot.begun:
+            return self.openers.begun(kind, flags, how)
+        if kind == NET and not lib.sd_opener_is_there(kind, snapshot.tid):
+            return None  # looked at before it is asked whether the caller still waits
+        node = self._nodes.get(inject) if kind in (0, FILES) else None
+        by_others = kind if kind != FILES or node or inject in self._by_makers else 0
+        if not (node or by_others) or not self._is_plain(plan, snapshot):
             return None
-        fd = lib.sd_open_again(node.fd, plan.flags & FILE_FLAGS)
+        opener: tuple[int, int] | None = None
+        fd = -EPERM if node is None else lib.sd_open_again(node.fd, flags & FILE_FLAGS)
+        if fd < 0 and by_others:
+            node, opener = None, (kind, self._lent.index(inject))
+            opened = self.openers.open(*opener, flags, how)
+            if isinstance(opened, Asked):
+                return opened
+            fd = opened
         if fd < 0:
             return None
-        how = f"injected: {inject.text()}"
-        given = Given(fd, plan.flags & (FILE_FLAGS | O_CLOEXEC), node, plan.granted or b"")
+        given = Given(fd, flags, node, plan.granted or b"", opener)
         return Outcome(0, how, plan.granted, give=given)
+
+    async def finish(self, asked: Asked, on_wait: Callable[[], None]) -> Outcome:
+        """What an opener that takes longer comes to."""
+        self.calls.on_wait = on_wait
+        try:
+            fd = await self.openers.wait(asked)
+        except Refused as error:
+            return Outcome(error.errno, error.how)
+        return Outcome(0, asked.how, give=Given(fd, asked.flags))
+
+    def _kind(self, inject: Inject) -> int:
+        """Who may have to open it, where we do not; 0: nobody."""
+        if not self._makers.all or inject.loops is not None or inject.content is not None:
+            return 0
+        if inject.device is None:
+            return FILES
+        return 0 if self._prompt(inject) else NET if inject.device == _TUN else DEVICES
 
     def _is_plain(self, plan: Open, snapshot: Snapshot) -> bool:
         """Whether the path surely leads where it is granted; looks, and does not wait."""
@@ -214,8 +248,11 @@ class Opener:
         elif inject.loops is not None:
             fd = await self.loops.open(path or b"", flags & FILE_FLAGS)
         elif inject.device is None:
-            return await self._file(inject, flags, path, decision)
+            return await self._file(asking, inject, path, decision)
         else:
+            kind = self._kind(inject)
+            if kind:
+                await self.openers.want(kind, asking.task)
             fd = asking.take()
             if fd < 0:  # where it leads was not known when it was asked
                 node = await self._node(inject)
@@ -227,14 +264,16 @@ class Opener:
         return Outcome(0, how, path, decision=decision, give=Given(fd, flags))
 
     async def _file(
-        self, inject: Inject, flags: int, path: bytes | None, decision: Decision | None
+        self, asking: _Asking, inject: Inject, path: bytes | None, decision: Decision | None
     ) -> Outcome:
         """A file or a directory: by ourselves, where the container's root may open it, or else by
         a maker.
         """
+        flags = asking.plan.flags
         node = await self._kept(inject)
         fd = -EPERM if node is None else lib.sd_open_again(node.fd, flags & FILE_FLAGS)
         if fd < 0:
+            await self.openers.want(FILES, asking.task)
             fd = await self._lend(inject, flags & FILE_FLAGS)
         how = f"injected: {inject.text()}"
         return Outcome(0, how, path, decision=decision, give=Given(fd, flags))

@@ -100,6 +100,11 @@ class RareActors:
             return await self.opener.loops.perform(plan, snapshot, task, valid)
         return await self.opener.perform(plan, snapshot, task, valid, redecide)
 
+    def rest(self) -> None:
+        """Lets go of what was needed for a burst alone."""
+        if self._has("opener"):
+            self.opener.openers.rest()
+
     def close(self) -> None:
         """Ends what they have begun."""
         if self._has("servers"):

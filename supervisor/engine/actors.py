@@ -10,6 +10,7 @@ from supervisor.engine.act import Actor
 from supervisor.engine.act_callers import ask_caller
 from supervisor.engine.act_sockets import Sockets
 from supervisor.engine.limits import Limits
+from supervisor.engine.openers import Asked
 from supervisor.engine.socket_jobs import SocketJob
 from supervisor.engine.waiting import Waiting
 from supervisor.handlers.socket_options import with_value
@@ -82,6 +83,7 @@ class Actors:
         """Lets go of what was needed for a burst alone; False: not all helpers have ended yet."""
         if self._known_sockets is not None:
             self._known_sockets.rest()
+        self._paths.rare.rest()
         return self._paths.rest()
 
     def close(self) -> None:
@@ -106,6 +108,8 @@ class Actors:
             self._sockets.on_wait = self.on_wait
             return await self._sockets.finish(job, valid)
         self._paths.on_wait = self.on_wait
+        if isinstance(job, Asked):
+            return await self._paths.rare.opener.finish(job, self.on_wait)
         return await self._paths.finish(job, valid, redecide)
 
     async def perform(

@@ -278,7 +278,7 @@ class Session:
         elif outcome.give is None:
             delivered = receiver.answer(id_, slot, reply)
         else:
-            again = witness is None and self._latch is None and outcome.give.node is not None
+            again = witness is None and self._latch is None and outcome.give.again
             delivered, outcome = receiver.give(id_, slot, outcome, outcome.give, again=again)
         if outcome.errand is not None and witness is None and not (self._latch or self._missed):
             receiver.settle_errand(outcome.errand)

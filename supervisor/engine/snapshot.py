@@ -255,8 +255,9 @@ class Receiver:
         else:
             os.close(given.fd)
         if again:
+            by = ffi.new("struct sd_gift_from *", (given.node or _NULL, *(given.opener or (0, 0))))
             lib.sd_settle_gift(
-                self._pointer, self.call, given.node, given.flags, given.path, len(given.path)
+                self._pointer, self.call, by, given.flags, given.path, len(given.path)
             )
         delivered = number != -ENOENT
         return delivered, outcome._replace(errno=-min(number, 0) if delivered else 0, give=None)

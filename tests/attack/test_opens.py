@@ -14,7 +14,7 @@ from supervisor.policy.source import PolicyFindings
 from tests.support.inside import links, wait_for
 from tests.support.people import Person
 from tests.support.policies import policy
-from tests.support.program import Started, run
+from tests.support.program import Started, names, run
 from tests.support.racing import lengths
 from tests.support.scratch import compile_c, scratch
 
@@ -24,6 +24,7 @@ version: 1
 syscalls:
   open:
     - {path: %s/allowed/granted, do: {inject: {content: "Granted"}}}
+    - {path: %s/allowed/written, do: {inject: {file: %s/roots, access: read-write}}}
 """
 
 
@@ -41,7 +42,9 @@ syscalls:
 def place() -> Iterator[Path]:
     with scratch(0o777, "/var/tmp") as folder:
         compile_c("opens", folder, "-pthread")
-        (folder / "rules.yaml").write_text(RULES % folder)
+        (folder / "rules.yaml").write_text(RULES % (folder, folder, folder))
+        (folder / "roots").write_text("Granted")
+        (folder / "roots").chmod(0o600)
         (folder / "racy.yaml").write_text(RACY % folder)
         for name in ("allowed", "mine000", "secret0", "plain00"):
             (folder / name).mkdir(0o755)
@@ -127,17 +130,35 @@ def test_signals(
     assert (more, wrong) == ("0", "0")
 
 
+def test_by_an_opener(root: Person, place: Path) -> None:
+    """What another process than the session opens and gives: a file of the host's root's."""
+    path = f"{place}/allowed/written"
+    assert says(root, place, "limit", path) == ["15", "1", "1", "G"]
+    assert says(root, place, "files", path) == ["1", "G", "0"]
+    opened, more, wrong, _ = says(root, place, "storm", "0.5", path)
+    assert int(opened) > 50
+    assert (more, wrong) == ("0", "0")
+
+
 def test_the_caller_is_killed(person: Person, place: Path) -> None:
     """At any moment, also between the descriptor and the answer, which are one."""
+    killed(person, place, "granted")
+
+
+def test_the_caller_of_an_opener_is_killed(root: Person, place: Path) -> None:
+    killed(root, place, "written")
+
+
+def killed(person: Person, place: Path, name: str) -> None:
     words = ["run", "--policy", str(place / "rules.yaml"), "--", f"{place}/opens", "killed", "60"]
-    started = Started(person, [*words, f"{place}/allowed/granted"], stdin=subprocess.PIPE)
+    started = Started(person, [*words, f"{place}/allowed/{name}"], stdin=subprocess.PIPE)
     try:
         assert started.process.stdout is not None
         assert started.process.stdout.readline() == b"60\n"
-        session = _session(started)
-        wait_for(
-            lambda: [link for link in links(session) if "content" in link],
-            lambda found: len(found) == 1, seconds=5,  # the session's own, opened for each anew
+        what, kept = {"granted": ("content", 1), "written": ("lent", 1)}[name]
+        wait_for(  # the session's own, opened for each anew; an opener has none
+            lambda: [link for pid in _ours(started) for link in links(pid) if what in link],
+            lambda found: len(found) == kept, seconds=5,
         )  # fmt: skip
         done = started.finish()
         assert done.returncode == 1, done.stderr
@@ -146,9 +167,7 @@ def test_the_caller_is_killed(person: Person, place: Path) -> None:
         started.kill()
 
 
-def _session(started: Started) -> int:
-    for pid in started.processes():
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
-        if name.startswith("seccompd-sess"):
-            return pid
-    raise LookupError("no session")
+def _ours(started: Started) -> list[int]:
+    """The session, and its openers."""
+    found = names(started.processes)
+    return [pid for pid, name in found.items() if name in ("seccompd-sessio", "seccompd-open")]

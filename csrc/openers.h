@@ -1,0 +1,45 @@
+/* What a session and its openers say to each other: see openers.c. */
+#ifndef SECCOMPD_OPENERS_H
+#define SECCOMPD_OPENERS_H
+
+#include "desks.h"
+
+/* Over the socket, or at the desk. With it comes a listener, which is for the next ones, too, or none: then
+ * what was opened is sent back, as what a maker lends. */
+struct sd_open_order {
+	uint32_t cpu;   /* the asker's, see sd_follow */
+	uint32_t index; /* in the ceiling */
+	uint32_t flags; /* O_*, O_CLOEXEC too */
+	uint32_t reserved;
+	uint64_t id;    /* the call that is to be answered */
+};
+
+struct sd_opener_desk {
+	struct sd_desk desk;
+	struct sd_open_order order;
+};
+
+/* ---- openers.c: the maker's ---- */
+
+enum { SD_OPENER_FDS = 3 }; /* its socket, a memfd with its desk, and of SD_OPENER_NET a network namespace */
+
+/* Forks one: 0, or -errno. `userns`: of the target; -1: none. */
+SD_HIDDEN int sd_opener_start(const struct sd_make *make, const int *fds, int userns,
+			      uint64_t permitted);
+
+/* ---- lend.c ---- */
+
+/* Opens the `index`th thing of the ceiling with the rights that we have: a descriptor or -errno. */
+SD_HIDDEN int sd_lend_open(uint64_t index, int flags);
+/* Whether that is a file or a directory, and no device. */
+SD_HIDDEN int sd_lend_is_file(uint64_t index);
+
+/* ---- opener_calls.c: the session's ---- */
+
+/* Has the opener of `gift` open it and give it to the caller of `call`. */
+SD_HIDDEN enum sd_errand_end sd_opener_run(const struct sd_gift *gift, const struct sd_waiting *call,
+					   int others_wait, int *there);
+/* A listener may have come to have the number of one that was closed. */
+SD_HIDDEN void sd_openers_forget_listeners(void);
+
+#endif
