@@ -156,6 +156,23 @@ int sd_open_unblocking(int dir, const char *path, int flags)
 	return fd;
 }
 
+static int is_kept(int fd)
+{
+	for (uint32_t i = 0; i < lending.ceiling->lent_count; i++)
+		if (lending.ceiling->lent[i].directory && lending.root[i] == fd)
+			return 1;
+	return 0;
+}
+
+void sd_lend_keep_alone(void)
+{
+	const int most = 2 * SD_MOST_LENT; /* a maker has a few others */
+	for (int fd = 1; fd < most; fd++)
+		if (!is_kept(fd))
+			close(fd);
+	syscall(SYS_close_range, most, ~0U, 0);
+}
+
 int sd_lend_is_file(uint64_t index)
 {
 	return index < lending.ceiling->lent_count && lending.ceiling->lent[index].path;

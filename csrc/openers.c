@@ -179,13 +179,10 @@ int sd_opener_start(const struct sd_make *make, const int *fds, int userns, uint
 	sd_harden(); /* now: to become somebody else undoes it */
 	if (getppid() != maker)
 		_exit(1);
-	for (int i = 0; i < SD_OPENER_FDS; i++)
-		if (fds[i] > 0)
-			close(fds[i]);
-	if (self.kind != SD_OPENER_FILES) /* which are opened below directories that are open */
+	if (self.kind == SD_OPENER_FILES)
+		sd_lend_keep_alone();
+	else
 		syscall(SYS_close_range, 1, ~0U, 0);
-	else if (userns >= 0)
-		close(userns);
 	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready.error)
 		_exit(1);
 	serve();

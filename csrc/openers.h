@@ -31,6 +31,8 @@ SD_HIDDEN int sd_opener_start(const struct sd_make *make, const int *fds, int us
 
 /* Opens the `index`th thing of the ceiling with the rights that we have: a descriptor or -errno. */
 SD_HIDDEN int sd_lend_open(uint64_t index, int flags);
+/* Closes all descriptors but 0 and those of the directories. */
+SD_HIDDEN void sd_lend_keep_alone(void);
 /* Whether that is a file or a directory, and no device. */
 SD_HIDDEN int sd_lend_is_file(uint64_t index);
 

@@ -115,9 +115,11 @@ class Openers:
             if sock[0] >= 0:
                 os.close(sock[0])
             raise Refused(calls.on_error)
-        await calls.asked(
+        ready = await calls.asked(
             maker, sent, lambda linger: lib.sd_lend_told(maker.sock, sock, linger), sock
         )
+        if ready != 1:
+            raise Refused(-ready)
         ready = 0
         try:
             ready = await calls.answer(
