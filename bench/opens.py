@@ -5,6 +5,9 @@ for that, and waits. Those are two turns more than other calls have. Where the k
 on two processors each turn wakes an idle one up, which takes longer than all the work, now on this
 side, now on that. So both sides have one processor, the same one: what is left is the work. One row
 leaves the processors to the kernel.
+
+Of what takes root, or may make who opens it wait, the floor opens that very thing as real root; tun
+in the caller's network namespace, which is one of its own, and which the floor enters once.
 """
 
 from __future__ import annotations

@@ -48,17 +48,17 @@ static int new_desk(struct opener *opener)
 	return memfd;
 }
 
-/* Where it is to be, if that is not where we are. */
-static int whose_network(struct opener *opener, int netns)
+/* Where it is to be: `*netns` becomes -1 where that is where we are. 0 or -errno */
+static int whose_network(struct opener *opener, int *netns)
 {
 	struct stat ours;
-	if (stat("/proc/self/ns/net", &ours) || (netns >= 0 && fstat(netns, &opener->net)))
+	if (stat("/proc/self/ns/net", &ours) || (*netns >= 0 && fstat(*netns, &opener->net)))
 		return -errno;
-	if (netns < 0 || same_file(&ours, &opener->net)) {
+	if (*netns < 0 || same_file(&ours, &opener->net)) {
 		opener->net = ours;
-		return -1;
+		*netns = -1;
 	}
-	return netns;
+	return 0;
 }
 
 int sd_opener_ask(int maker, enum sd_opener kind, int netns, int *sock)
@@ -67,8 +67,11 @@ int sd_opener_ask(int maker, enum sd_opener kind, int netns, int *sock)
 	struct sd_make make;
 	int pair[2];
 	sd_opener_by(kind, -1, 0);
-	int fds[SD_OPENER_FDS] = {-1, new_desk(opener), whose_network(opener, netns)};
-	int error = fds[1] < 0 ? fds[1] : 0;
+	int error = whose_network(opener, &netns);
+	if (error)
+		return error;
+	int fds[SD_OPENER_FDS] = {-1, new_desk(opener), netns};
+	error = fds[1] < 0 ? fds[1] : 0;
 	if (!error && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		error = -errno;
 	if (!error) {
