@@ -14,7 +14,6 @@ from pydantic_core import PydanticCustomError
 from supervisor.kernel.addresses import FAMILIES
 from supervisor.kernel.capabilities import NAMES as CAPABILITIES
 from supervisor.kernel.filesystems import KNOWN
-from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.opening import ACCESS_WORDS
 from supervisor.kernel.socket_options import LEVELS, MOST_SET, named, options
 from supervisor.model import Verdict
@@ -42,9 +41,7 @@ from supervisor.policy.families import (
 from supervisor.policy.match import IdRange, NodeRange
 from supervisor.policy.mount_values import (
     FLAG_NAMES,
-    FORCE_NAMES,
-    SHIFTS,
-    VIAS,
+    HOW_MOUNTED,
     Options,
     parse_emulate,
     parse_options,
@@ -234,27 +231,10 @@ def _emulate_schema(family: FamilySpec) -> Schema:
     nodes = {"realise": {"enum": list(REALISE), "description": (
         "auto: a real node, else a bind mount; closed: one that nobody can open"
     )}}
-    mount = {
-        "via": {"enum": list(VIAS), "description": "a driver of the kernel, or a FUSE program"},
-        "shift": {"enum": [*SHIFTS, True, False], "description": (
-            "whether owners on the filesystem are shown as the container numbers them"
-        )},
-        "force": {"type": "array", "items": {"enum": list(FORCE_NAMES)}, "description": (
-            "flags that the mount has whatever was asked for, and keeps"
-        )},
-        "program": {
-            "anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": {"type": "string"}}],
-            "description": "the FUSE program, by its name or as a command line",
-        },
-        "from": {"enum": ["host", "container"], "description": "whose file the program is"},
-        "devices": {"type": "boolean", "description": (
-            "whether device nodes of the filesystem open: without it the mount is nodev"
-        )},
-    }
     return {
         "type": "object",
         "properties": {} if not family.settles else
-        mount if mounts(family) else _on_sockets() if sockets(family) else
+        dict(HOW_MOUNTED) if mounts(family) else _on_sockets() if sockets(family) else
         VALUE if options_of_sockets(family) else nodes,
         "additionalProperties": False,
     }

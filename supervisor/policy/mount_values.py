@@ -30,7 +30,25 @@ FLAG_NAMES: Final = tuple(name for name, bits in MS.items() if not bits & OPERAT
 FORCE_NAMES: Final = tuple(name for name in FLAG_NAMES if MS[name] & LOCKABLE)
 VIAS: Final = ("kernel", "fuse")
 SHIFTS: Final = ("auto", "true", "false")
-SETTINGS: Final = ("via", "shift", "force", "program", "from", "devices")
+# The settings of `emulate`, for an editor.
+HOW_MOUNTED: Final[Mapping[str, Any]] = {
+    "via": {"enum": list(VIAS), "description": "a driver of the kernel, or a FUSE program"},
+    "shift": {"enum": [*SHIFTS, True, False], "description": (
+        "whether owners on the filesystem are shown as the container numbers them"
+    )},
+    "force": {"type": "array", "items": {"enum": list(FORCE_NAMES)}, "description": (
+        "flags that the mount has whatever was asked for, and keeps"
+    )},
+    "program": {
+        "anyOf": [{"enum": list(PROGRAMS)}, {"type": "array", "items": {"type": "string"}}],
+        "description": "the FUSE program, by its name or as a command line",
+    },
+    "from": {"enum": ["host", "container"], "description": "whose file the program is"},
+    "devices": {"type": "boolean", "description": (
+        "whether device nodes of the filesystem open: without it the mount is nodev"
+    )},
+}
+SETTINGS: Final = tuple(HOW_MOUNTED)
 # The program for a type, where a rule names none.
 USUAL_PROGRAMS: Final[Mapping[str, str]] = {
     "ext2": "fuse2fs", "ext3": "fuse2fs", "ext4": "fuse2fs", "squashfs": "squashfuse",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def outcomes(
         lines += [f"      - {rule}" for rule in some]
     file.write_text("\n".join(lines) + "\n")
     own = place / f"of-{person.uid}"
-    own.mkdir(exist_ok=True)
+    shutil.rmtree(own, ignore_errors=True)  # with what an earlier run has made there
+    own.mkdir()
     (own / "a").touch()  # what is mounted: a path that leads nowhere is refused by seccompd
     (own / "a").chmod(0o666)
     there = f"os.chdir({str(person.given(own))!r})\n"
