@@ -16,7 +16,7 @@ from tests.support.scratch import scratch
 # Of each family: the keys of a rule about call number N, and the call.
 FAMILIES = {
     "mknod": ('devices: "char 200:{n}"', 'libc.mknod(b"x", 0o20666, os.makedev(200, {n}))'),
-    "mkdir": ("path: /var/tmp/made{n}", 'libc.mkdir(b"/var/tmp/made{n}", 0o755)'),
+    "mkdir": ('path: "**/made{n}"', 'libc.mkdir(b"made{n}", 0o755)'),
     "mount": ("fstype: type{n}", 'libc.mount(b"a", b"/mnt", b"type{n}", 0, None)'),
     "connect": ('to: "127.0.0.1", port: {n}', "to(libc.connect, {n})"),
     "bind": ('address: "127.0.0.1", port: {n}', "to(libc.bind, {n})"),
