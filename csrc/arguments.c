@@ -51,7 +51,9 @@ static int read_one(struct sd_call *call, int at, int kind, char *text)
 	if (kind == SD_LOOP)
 		return sd_read_loop((pid_t)call->tid, at ? (uint32_t)call->args[at - 1] : 0, call->args[at],
 				    text);
-	if (kind >= SD_ADDRESS)
+	if (kind == SD_XATTR)
+		return at < 5 ? sd_read_xattr(call, at, text) : -EFAULT;
+	if (kind >= SD_ADDRESS && kind != SD_NAME)
 		return sd_read_of_socket(call, at, kind, text);
 	return sd_read_string((pid_t)call->tid, call->args[at], text, kind);
 }

@@ -101,6 +101,11 @@ int sd_act_as_caller_alone(struct sd_home *home, const struct sd_caller *caller)
 	return take_caps(home, caller->as_caller);
 }
 
+int sd_act_as_caller_with(struct sd_home *home, const struct sd_caller *caller, uint64_t more)
+{
+	return take_caps(home, caller->as_caller | (caller->caps & more & home->permitted));
+}
+
 /* What it takes to follow the links of /proc/TID. Its directory of descriptors wants more. */
 static int act_to_look(struct sd_home *home)
 {
@@ -285,6 +290,11 @@ static int look_closely(struct sd_home *home, struct sd_caller *caller, const st
 		if ((!path || ask->dirfd[which] >= 0) && sd_act_as_self(home))
 			return -EPERM;
 		caller->base[which] = sd_open_base(caller, path, ask->dirfd[which]);
+		if (ask->op == SD_ASK_XATTR && !path && caller->base[which] >= 0 &&
+		    sd_is_path_only(caller->task, ask->dirfd[which])) {
+			close(caller->base[which]);
+			caller->base[which] = -EBADF;
+		}
 	}
 	if (sd_act_as_self(home))
 		return -EPERM;

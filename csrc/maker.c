@@ -93,12 +93,26 @@ static int answer_opener(struct maker *maker, const struct sd_make *make, int *f
 	return sd_reply(0, &made, sizeof made, -1);
 }
 
+/* As root, with the capability that these attributes are for and no other. */
+static int answer_xattr(struct maker *maker, const struct sd_xattr_order *order, int file)
+{
+	struct sd_made made = {-EPERM};
+	sd_follow(order->cpu);
+	if (!sd_maker_become(maker, 0, 0) && !sd_set_caps(CAP(CAP_SYS_ADMIN), maker->permitted))
+		made.error = sd_xattr_as_root(maker->ceiling, order, file);
+	sd_set_caps(0, maker->permitted);
+	if (file >= 0)
+		close(file);
+	return sd_reply(0, &made, sizeof made, -1);
+}
+
 static void serve(struct maker *maker)
 {
 	static union {
 		struct sd_make make;
 		struct sd_new_mount mount;
 		struct sd_loop_order loop;
+		struct sd_xattr_order xattr;
 	} asked;
 	for (;;) {
 		struct sd_made made = {-EINVAL};
@@ -120,6 +134,12 @@ static void serve(struct maker *maker)
 		close_all(fds + 1, MOST_GIVEN - 1);
 		if (asked.loop.op == SD_MAKE_LOOP && size == (int)sizeof asked.loop) {
 			if (answer_loop(maker, &asked.loop, fd) < 0)
+				_exit(1);
+			continue;
+		}
+		if (asked.xattr.op == SD_MAKE_XATTR && asked.xattr.size <= SD_XATTR_MAX &&
+		    size == (int)(offsetof(struct sd_xattr_order, value) + asked.xattr.size)) {
+			if (answer_xattr(maker, &asked.xattr, fd) < 0)
 				_exit(1);
 			continue;
 		}
@@ -170,7 +190,9 @@ static int make_home(struct maker *maker)
 	int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	sd_lend_prepare(maker->ceiling, maker->mounting.userns);
 	sd_loops_prepare(maker->ceiling);
-	int error = sd_mounting_prepare(&maker->mounting, maker->ceiling);
+	int error = sd_xattrs_prepare(maker->ceiling);
+	if (!error)
+		error = sd_mounting_prepare(&maker->mounting, maker->ceiling);
 	if (!error)
 		error = sd_pivot_into(options, NULL);
 	if (!error)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -16,20 +17,21 @@ enum { SHORT = 256 };
 /* getname() in the kernel copies up to PATH_MAX bytes; it fails with EFAULT where the string runs into
  * an unmapped page, with ENAMETOOLONG where no NUL is among the first PATH_MAX bytes. strndup_user(),
  * which takes the texts of mount(2), says EINVAL then. copy_mount_options() takes what is there of a
- * page, and cuts what is longer. The page behind the string's end is never touched, here neither: it
+ * page, and cuts what is longer. Of the name of an extended attribute it copies so much that the longest one
+ * fits; where there is no NUL in that, or nothing before it, it says ERANGE. The page behind the string's end is never touched, here neither: it
  * may be one that takes for ever to come. */
 int sd_read_string(pid_t tid, uint64_t address, char *text, int kind)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	size_t have = 0;
-	if (!address && kind != SD_STRING)
+	size_t have = 0, limit = kind == SD_NAME ? SD_XATTR_NAME : SD_PATH_MAX;
+	if (!address && kind != SD_STRING && kind != SD_NAME)
 		return SD_NULL;
-	while (have < SD_PATH_MAX) {
+	while (have < limit) {
 		uint64_t from = address + have;
 		if (from < address || from > UINTPTR_MAX)
 			return kind == SD_DATA && have ? (int)have : -EFAULT;
 		size_t want = page - from % page;
-		size_t most = have ? SD_PATH_MAX - have : SHORT;
+		size_t most = have ? limit - have : SHORT;
 		if (want > most)
 			want = most;
 		struct iovec local = {text + have, want};
@@ -41,12 +43,21 @@ int sd_read_string(pid_t tid, uint64_t address, char *text, int kind)
 			return -errno;
 		const char *end = memchr(text + have, 0, (size_t)got);
 		if (end)
-			return (int)(end - text);
+			return kind == SD_NAME && end == text ? -ERANGE : (int)(end - text);
 		if ((size_t)got < want)
 			return kind == SD_DATA && have + (size_t)got ? (int)(have + (size_t)got) : -EFAULT;
 		have += want;
 	}
-	return kind == SD_STRING ? -ENAMETOOLONG : kind == SD_TEXT ? -EINVAL : -E2BIG;
+	switch (kind) {
+	case SD_STRING:
+		return -ENAMETOOLONG;
+	case SD_TEXT:
+		return -EINVAL;
+	case SD_NAME:
+		return -ERANGE;
+	default:
+		return -E2BIG;
+	}
 }
 
 /* copy_from_user() */
@@ -86,6 +97,22 @@ int sd_read_how(pid_t tid, uint64_t address, uint64_t size, char *text)
 		if (text[i])
 			return -E2BIG;
 	return SD_HOW_SIZE;
+}
+
+int sd_read_xattr(struct sd_call *call, int at, char *text)
+{
+	struct sd_message *message = &call->message;
+	uint64_t size = call->args[at + 1];
+	memset(message, 0, offsetof(struct sd_message, control));
+	if (size > SD_XATTR_MAX)
+		return -E2BIG;
+	int error = size ? read_all((pid_t)call->tid, call->args[at], size, message->payload) : 0;
+	if (error)
+		return error;
+	message->payload_length = (int32_t)size;
+	size_t shown = size < SD_XATTR_SHOWN ? size : SD_XATTR_SHOWN;
+	memcpy(text, message->payload, shown);
+	return (int)shown;
 }
 
 int sd_memory_of(int listener, uint64_t id, uint32_t tid)

@@ -4,8 +4,8 @@
 #include "shim.h"
 
 /* Reads a NUL-terminated string of at most SD_PATH_MAX bytes (its NUL included) into `text`.
- * `kind` is SD_STRING, SD_TEXT or SD_DATA. Returns its length, SD_NULL, -EFAULT, -ENAMETOOLONG or
- * -EINVAL as the kernel would, -E2BIG for data that the kernel would cut, or what process_vm_readv
+ * `kind` is SD_STRING, SD_TEXT, SD_DATA or SD_NAME, which has at most SD_XATTR_NAME. Returns its length,
+ * SD_NULL, -EFAULT, -ENAMETOOLONG, -EINVAL or -ERANGE as the kernel would, -E2BIG for data that the kernel would cut, or what process_vm_readv
  * gave (-ESRCH: the caller has gone; -EPERM: its memory is not ours to read). */
 int sd_read_string(pid_t tid, uint64_t address, char *text, int kind);
 
@@ -37,5 +37,8 @@ int sd_read_how(pid_t tid, uint64_t address, uint64_t size, char *text);
 /* What the ioctl `command` of a loop device has at `value`, into `text`: its size; sizeof(value) where the
  * register itself is all; or -errno. */
 int sd_read_loop(pid_t tid, uint32_t command, uint64_t value, char *text);
+/* The value of an extended attribute, argument `at`, into call->message; its first SD_XATTR_SHOWN bytes into
+ * `text`: how many those are, -E2BIG or -EFAULT as setxattr(2) would, or what process_vm_readv gave. */
+int sd_read_xattr(struct sd_call *call, int at, char *text);
 
 #endif

@@ -125,26 +125,32 @@ int sd_open_ask(int resolver, const struct sd_waiting *call, int task, int thing
 	return sent < 0 ? sent : 0;
 }
 
+int sd_hear_told(int resolver, struct sd_told *told, int *fd, int linger_us)
+{
+	const int least = (int)offsetof(struct sd_told, path);
+	for (;;) {
+		int came, there = sd_readable(resolver, linger_us);
+		if (there <= 0)
+			return there ? -EPIPE : 0;
+		int got = sd_receive_fds(resolver, told, sizeof *told, &came, 1);
+		if (got == 1 && came >= 0 && *fd < 0) {
+			*fd = came; /* it travels ahead of its message */
+			continue;
+		}
+		sd_drop(&came);
+		if (got >= least && told->path_length <= got - least)
+			return 1;
+		sd_drop(fd);
+		return -EPIPE;
+	}
+}
+
 int sd_open_told(int resolver, struct sd_opening *opening, int linger_us)
 {
 	struct sd_told told;
-	const int least = (int)offsetof(struct sd_told, path);
-	for (;;) {
-		int fd, there = sd_readable(resolver, linger_us);
-		if (there <= 0)
-			return there ? -EPIPE : 0;
-		int got = sd_receive_fds(resolver, &told, sizeof told, &fd, 1);
-		if (got == 1 && fd >= 0 && opening->pending < 0) {
-			opening->pending = fd; /* it travels ahead of its message */
-			continue;
-		}
-		sd_drop(&fd);
-		if (got < least || told.path_length > got - least) {
-			sd_drop(&opening->pending);
-			return -EPIPE;
-		}
-		break;
-	}
+	int there = sd_hear_told(resolver, &told, &opening->pending, linger_us);
+	if (there <= 0)
+		return there;
 	opening->retire = (told.flags & SD_TOLD_RETIRE) != 0;
 	opening->leads = (told.flags & SD_TOLD_LEADS) != 0;
 	opening->error = told.error;

@@ -30,6 +30,7 @@ enum sd_ask_op {
 	SD_ASK_UMOUNT,
 	SD_ASK_OPEN,        /* [task] or [task, what is given] -> [it, opened] */
 	SD_ASK_DIRECTORY,   /* [task] or [task, parent] -> [parent], or nothing once it is made */
+	SD_ASK_XATTR,       /* [task] or [task, file] -> [file]: struct sd_xattr_ask */
 };
 
 enum { SD_NO_TEXT = 0xffff };
@@ -46,6 +47,12 @@ struct sd_ask {
 	uint32_t call_flags;
 	uint64_t device;
 	char text[2 * SD_PATH_MAX + SD_HOST_NODE_MAX]; /* path, path, host's node, each with its NUL */
+};
+
+/* The name of an extended attribute is the second text, and the value, `mode` bytes, follows. */
+struct sd_xattr_ask {
+	struct sd_ask ask;
+	char room[SD_XATTR_MAX];
 };
 
 enum sd_told_flag {
@@ -92,6 +99,7 @@ enum sd_make_op {
 	SD_MAKE_LOOP,     /* [] or [image] -> [] or [device]: struct sd_loop_order */
 	SD_MAKE_OPENER,   /* [socket, desk], [socket, desk, network namespace]: `device` is an enum
 			   * sd_opener, fsuid and fsgid the root of the target's user namespace in it */
+	SD_MAKE_XATTR,    /* [file, O_PATH]: struct sd_xattr_order */
 };
 
 enum { SD_MAKE_ANYWHERE = 1 }; /* a node even where it could not be opened */
@@ -114,6 +122,16 @@ enum { SD_NEEDS_BIND = 1 }; /* the maker's answer beside 0 and -errno */
 
 struct sd_made {
 	int32_t error;
+};
+
+struct sd_xattr_order { /* an extended attribute of the host's root */
+	uint32_t op;
+	uint32_t cpu;
+	uint32_t removes;
+	uint32_t call_flags; /* XATTR_CREATE, XATTR_REPLACE */
+	uint32_t size;
+	char name[SD_XATTR_NAME];
+	char value[SD_XATTR_MAX]; /* `size` bytes of it are sent */
 };
 
 /* ---- forget.c ---- */
@@ -221,6 +239,8 @@ SD_HIDDEN void sd_leave(struct sd_home *home, struct sd_caller *caller);
  * nothing where no magic link is followed), the caller's alone, or all of ours. */
 SD_HIDDEN int sd_act_as_caller(struct sd_home *home, const struct sd_caller *caller);
 SD_HIDDEN int sd_act_as_caller_alone(struct sd_home *home, const struct sd_caller *caller);
+/* The caller's, and those of `more` that the caller has as well. */
+SD_HIDDEN int sd_act_as_caller_with(struct sd_home *home, const struct sd_caller *caller, uint64_t more);
 SD_HIDDEN int sd_act_as_self(struct sd_home *home);
 
 /* ---- walk.c ---- */
@@ -310,6 +330,18 @@ SD_HIDDEN void sd_do_directory(struct sd_caller *caller, struct sd_home *home,
 /* Where the path leads; and what held[1] stands for, opened, where that is the second text. */
 SD_HIDDEN void sd_do_open(struct sd_caller *caller, struct sd_home *home, const struct sd_ask *ask,
 			  struct sd_told *told, const int *held, int *give);
+
+/* ---- xattrs.c ---- */
+
+/* The resolver's: finds the file, and does with it what the SD_XATTR_* flags say. */
+SD_HIDDEN void sd_do_xattr(struct sd_caller *caller, struct sd_home *home,
+			   const struct sd_ask *ask, struct sd_told *told, const int *held, int *give);
+/* Whether a descriptor was opened with O_PATH, by whose /proc/TID `task` is; -errno: nobody can tell. */
+SD_HIDDEN int sd_is_path_only(int task, int fd);
+/* The maker's. Before the host's mounts are let go of. 0 or -errno. */
+SD_HIDDEN int sd_xattrs_prepare(const struct sd_ceiling *ceiling);
+/* 0, or -EPERM where that is beyond the ceiling, or -errno of the kernel's. */
+SD_HIDDEN int sd_xattr_as_root(const struct sd_ceiling *ceiling, const struct sd_xattr_order *order, int file);
 
 /* ---- lend.c: the maker's ---- */
 

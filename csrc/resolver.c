@@ -72,6 +72,9 @@ static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd
 		case SD_ASK_OPEN:
 			sd_do_open(&caller, home, ask, told, held, give);
 			break;
+		case SD_ASK_XATTR:
+			sd_do_xattr(&caller, home, ask, told, held, give);
+			break;
 		default:
 			sd_do_companion(&caller, home, ask, told);
 		}
@@ -81,16 +84,17 @@ static void answer_one(struct sd_home *home, const struct sd_ask *ask, struct sd
 
 static void serve(struct sd_home *home)
 {
-	static struct sd_ask ask;
+	static struct sd_xattr_ask asked; /* the longest of all questions */
 	static struct sd_told told;
+	const struct sd_ask *ask = &asked.ask;
 	for (;;) {
 		int held[SD_HELD], give = -1;
-		int size = sd_receive_fds(0, &ask, sizeof ask, held, SD_HELD);
+		int size = sd_receive_fds(0, &asked, sizeof asked, held, SD_HELD);
 		if (size <= 0)
 			_exit(0);
-		sd_follow(ask.cpu);
-		if (ask.op >= SD_ASK_MOUNT_LOOK) {
-			if (sd_answer_mount(home, &ask, held) < 0)
+		sd_follow(ask->cpu);
+		if (ask->op >= SD_ASK_MOUNT_LOOK) {
+			if (sd_answer_mount(home, ask, held) < 0)
 				_exit(1);
 			continue;
 		}
@@ -98,10 +102,10 @@ static void serve(struct sd_home *home)
 		told.path_length = -1;
 		if (held[0] < 0)
 			told.error = -EBADF;
-		else if (ask.op == SD_ASK_HOME) /* no caller is concerned yet */
+		else if (ask->op == SD_ASK_HOME) /* no caller is concerned yet */
 			give = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 		else
-			answer_one(home, &ask, &told, held, &give);
+			answer_one(home, ask, &told, held, &give);
 		for (int i = 0; i < SD_HELD; i++)
 			if (held[i] >= 0)
 				close(held[i]);

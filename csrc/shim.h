@@ -15,5 +15,6 @@
 #include "shim_work.h"
 #include "shim_mounts.h"
 #include "shim_descriptors.h"
+#include "shim_xattrs.h"
 
 #endif

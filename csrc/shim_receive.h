@@ -31,6 +31,8 @@ enum sd_kind {
 	/* of options of sockets */
 	SD_VALUE = 14,      /* what is set, as much of it as can be read: its length is the next argument */
 	SD_ROOM = 15,       /* how much may be told: struct sd_room */
+	SD_NAME = 16,       /* the name of an extended attribute */
+	SD_XATTR = 17,      /* its value, whose size is the next argument: into `message`, its beginning into the key */
 };
 
 enum {
@@ -47,6 +49,9 @@ enum {
 	SD_ADDRESS_MAX = 128,      /* sizeof(struct sockaddr_storage) */
 	SD_CONTROL_MAX = 4096,     /* most bytes of control messages */
 	SD_PAYLOAD_MAX = 1 << 17,  /* most data that is sent with one call */
+	SD_XATTR_NAME = 256,       /* XATTR_NAME_MAX, and the NUL */
+	SD_XATTR_MAX = 1 << 16,    /* XATTR_SIZE_MAX */
+	SD_XATTR_SHOWN = 256,      /* so much of a value is in the key */
 	SD_VALUE_MAX = 512,        /* most bytes of an option of a socket that is set or told */
 	/* What socketcall(2) is about lies in memory: its calls are known by a number of their own, that
 	 * of socketcall and, 16 bits higher, the one that it takes. */

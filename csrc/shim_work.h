@@ -43,6 +43,12 @@ struct sd_lent {        /* what a maker lends for opens: a device, or what the h
 	uint32_t writes;    /* for writing, too */
 };
 
+struct sd_xattr_rule { /* an extended attribute that is set, or removed, as the host's root */
+	const char *name;  /* a glob that begins with "trusted." */
+	const char *value; /* the one value that it may be set to; NULL: any, and it may be removed */
+	uint32_t size;     /* of the value */
+};
+
 struct sd_ceiling { /* all that a maker can ever be asked for */
 	const struct sd_range *uids; /* none: no user namespace */
 	const struct sd_range *gids;
@@ -58,6 +64,8 @@ struct sd_ceiling { /* all that a maker can ever be asked for */
 	int32_t no_real_nodes; /* that could be opened: only such as are mounted, and end with that */
 	const struct sd_lent *lent;
 	uint32_t lent_count;   /* at most SD_MOST_LENT */
+	const struct sd_xattr_rule *xattrs;
+	uint32_t xattr_count;
 	const char *mark;      /* of the loop devices that are attached for this container: a secret */
 };
 

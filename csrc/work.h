@@ -26,6 +26,12 @@ SD_HIDDEN int sd_plainly_foreign(const struct sd_work *work);
 /* -errno: this call has to go the long way */
 SD_HIDDEN int sd_go_direct(struct sd_work *work);
 
+/* ---- opening.c ---- */
+
+/* A resolver's answer, and the descriptor that came ahead of it, in `*fd` (-1 at the start). 1: it is there;
+ * 0: not within `linger_us`; -EPIPE: the resolver has gone. */
+SD_HIDDEN int sd_hear_told(int resolver, struct sd_told *told, int *fd, int linger_us);
+
 /* ---- local.c ---- */
 
 /* The devices of what the host has mounted, of kinds that answer by themselves. */

@@ -59,6 +59,7 @@ class Snapshot(NamedTuple):
     `tid` is the calling thread in seccompd's pid namespace, `listener` the descriptor that the
     call came by. `message` is what a call sends, None for all others. An address is the bytes of a
     struct sockaddr, and 0 where the message has none. `begun`: a porter makes the call already.
+    Of the value of an extended attribute the beginning is there, and all of it is the message.
     """
 
     id: int
@@ -216,6 +217,26 @@ class DirectorySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class XattrSettings:
+    """How an extended attribute is set or removed: as the caller, or (`root`) as the host's root.
+    `nodes`: the call is the kernel's to do, but for nodes of ours that are bind mounts.
+    """
+
+    root: bool = False
+    nodes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class XattrCeiling:
+    """All that a maker can be asked to do with extended attributes by one rule: a glob for names,
+    and the one value that they may be set to; None: any, and they may be removed.
+    """
+
+    name: bytes
+    value: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Inject:
     """What an `inject` rule gives: a device (type, major, minor), a file or a directory of the
     host's, a file with this content, or loop devices with numbers from the first to the last of
@@ -260,7 +281,8 @@ class Decision:
     reason: str = ""
     value: int = 0
     settings: (
-        Settings | MountSettings | SocketSettings | OptionSettings | DirectorySettings | Inject
+        Settings | MountSettings | SocketSettings | OptionSettings | DirectorySettings
+        | XattrSettings | Inject
     ) = Settings()
     needs_facts: bool = False
     silent: bool = False

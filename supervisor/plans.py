@@ -16,6 +16,7 @@ from supervisor.model import (
     MountSettings,
     Settings,
     SocketSettings,
+    XattrSettings,
 )
 
 _NOT_LED: Final = SocketSettings()
@@ -185,6 +186,21 @@ class LoopCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeXattr:
+    """setxattr, removexattr and their relatives. `value` is None where the attribute is removed;
+    `flags` are XATTR_*. What is taken from `settings` is that of the decision taken again with
+    Facts, wherever there is one.
+    """
+
+    place: Place
+    follow: bool
+    name: bytes
+    value: bytes | None
+    flags: int
+    settings: XattrSettings
+
+
+@dataclass(frozen=True, slots=True)
 class AskCaller:
     """A call that is let go on or refused by who calls. `call`: what neither becomes of is made by
     us; an accept with another look, once it is known who connects. `errno`: what it comes to
@@ -208,7 +224,8 @@ Plan = (
     | SocketCall
     | Open
     | LoopCall
+    | ChangeXattr
     | AskCaller
 )
 # What is not done to a path alone, in one go.
-NoPathWork = Mount | Remount | SocketCall | Open | LoopCall | AskCaller
+NoPathWork = Mount | Remount | SocketCall | Open | LoopCall | ChangeXattr | AskCaller

@@ -29,8 +29,8 @@ class Change:
         new = self._policy
         if self._keeper.told is None:
             return
-        same = (new.ceiling, new.mounts, new.fuse, new.lent) == (
-            before.ceiling, before.mounts, before.fuse, before.lent
+        same = (new.ceiling, new.mounts, new.fuse, new.lent, new.xattrs) == (
+            before.ceiling, before.mounts, before.fuse, before.lent, before.xattrs
         )  # fmt: skip
         if same:
             self._tell([])

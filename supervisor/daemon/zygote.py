@@ -353,7 +353,7 @@ class Zygote:
             while len(makers) < MAKERS:
                 maker = spawn_maker(
                     devices, config.uids or (), config.gids or (), policy.mounts, userns,
-                    lent=policy.lent, real_nodes=config.real_nodes, mark=mark,
+                    lent=policy.lent, xattrs=policy.xattrs, real_nodes=config.real_nodes, mark=mark,
                 )
                 makers.append(maker.sock)
                 if maker.pidfd >= 0:

@@ -12,6 +12,7 @@ from functools import cached_property
 from supervisor.engine.act_mounts import Mounter
 from supervisor.engine.act_opens import Opener
 from supervisor.engine.act_umounts import Umounts
+from supervisor.engine.act_xattrs import Xattrs
 from supervisor.engine.fuse_servers import FuseServers
 from supervisor.engine.helpers import HelperError, Makers, Resolvers
 from supervisor.engine.limits import Limits
@@ -59,6 +60,11 @@ class RareActors:
         """Who gives descriptors."""
         return Opener(self._resolvers, self._makers, self._policy, self._limits)
 
+    @cached_property
+    def xattrs(self) -> Xattrs:
+        """Who sets and removes extended attributes."""
+        return Xattrs(self._resolvers, self._makers, self._policy.on_error, self._limits.path)
+
     def _has(self, part: str) -> bool:
         return part in vars(self)
 
@@ -80,6 +86,8 @@ class RareActors:
             self.mounter.take(on_error=on_error, most=policy.max_mounts, limits=limits)
         if self._has("opener"):
             self.opener.take(policy, limits)
+        if self._has("xattrs"):
+            self.xattrs.take(on_error, limits.path)
 
     async def perform(
         self, plan: RarePlan, snapshot: Snapshot, task: int,

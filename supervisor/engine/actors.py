@@ -16,7 +16,7 @@ from supervisor.engine.waiting import Waiting
 from supervisor.handlers.socket_options import with_value
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Snapshot
-from supervisor.plans import AskCaller, Plan, SocketCall
+from supervisor.plans import AskCaller, ChangeXattr, Plan, SocketCall
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.sockets import SocketRules
 
@@ -141,6 +141,12 @@ class Actors:
             made = await self.perform(call, snapshot, task, valid, again)
             return made._replace(decision=made.decision or asked.decision)
         self._paths.on_wait = self.on_wait
+        if isinstance(plan, ChangeXattr):
+            xattrs = self._paths.rare.xattrs
+            xattrs.calls.on_wait, xattrs.nodes = self.on_wait, self._paths.names.any
+            return await xattrs.perform(
+                plan, snapshot, task, valid, redecide, probe_only=probe_only
+            )
         return await self._paths.perform(
             plan, snapshot, task, valid, redecide, probe_only=probe_only
         )

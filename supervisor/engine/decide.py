@@ -17,7 +17,7 @@ from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel import bpf, simulate
 from supervisor.kernel.shim import lib
 from supervisor.kernel.syscalls import NATIVE_ARCHES, CallSpec, as_filtered, numbers
-from supervisor.model import Arg, Decision, Facts, Outcome, Snapshot, Verdict
+from supervisor.model import Arg, Decision, Facts, Outcome, Snapshot, Verdict, XattrSettings
 from supervisor.plans import Plan
 from supervisor.policy.compiled import CompiledPolicy
 
@@ -28,11 +28,13 @@ OPEN: Final = "open"
 ACCEPT: Final = "accept"
 # A caller is given what it has once its call is answered: answer and descriptor are one.
 GIVES: Final = frozenset({OPEN, ACCEPT})
+# Nobody asks for records of what goes on in these: there is a lot of it.
+_QUIET: Final = frozenset({OPEN, "xattr"})
 # What a container does all the time, and is the kernel's where no rule is about it.
 _EVERYDAY: Final = ("node_files", "umounts", OPEN, _MKDIR)
 # In a user namespace the kernel would grant some of what a policy refuses: these are refused here.
 _REFUSED_HERE = frozenset(
-    {_MOUNT, "connect", "bind", ACCEPT, OPEN, _MKDIR, "setsockopt", "getsockopt"}
+    {_MOUNT, "connect", "bind", ACCEPT, OPEN, _MKDIR, "setsockopt", "getsockopt", "xattr"}
 )
 _LENGTH: Final = 4  # bytes of a string's length in a key
 _LONG: Final = 1024  # bytes of a key of which nothing else is kept
@@ -107,8 +109,8 @@ class Ruling:
 
     def __post_init__(self) -> None:
         decision = self.decision
-        opens = self.spec is not None and self.spec.family == OPEN
-        object.__setattr__(self, "quiet", (self.companion or opens) and not decision.audit)
+        quiet = self.companion or (self.spec is not None and self.spec.family in _QUIET)
+        object.__setattr__(self, "quiet", quiet and not decision.audit)
         object.__setattr__(self, "refuses", not decision.verdict.grants and not decision.audit)
 
 
@@ -263,6 +265,8 @@ class Judge:
         verdict = decision.verdict
         if decision.audit:
             return PROCEED
+        if isinstance(decision.settings, XattrSettings) and decision.settings.nodes:
+            return None
         if verdict in (Verdict.EMULATE, Verdict.INJECT, Verdict.KILL):
             return None
         if verdict is Verdict.REFUSE and not self.leaves_refusals(spec):

@@ -38,10 +38,11 @@ _NUMBER = struct.Struct("=I")
 _READ = {
     Kind.PATH: lib.SD_STRING, Kind.TEXT: lib.SD_TEXT, Kind.DATA: lib.SD_DATA, Kind.HOW: lib.SD_HOW,
     Kind.LOOP: lib.SD_LOOP, Kind.ADDRESS: lib.SD_ADDRESS, Kind.DESTINATION: lib.SD_DESTINATION,
-    Kind.VALUE: lib.SD_VALUE, Kind.ROOM: lib.SD_ROOM,
+    Kind.VALUE: lib.SD_VALUE, Kind.ROOM: lib.SD_ROOM, Kind.NAME: lib.SD_NAME,
+    Kind.XATTR: lib.SD_XATTR,
     Kind.MESSAGE: lib.SD_MESSAGE, Kind.MESSAGES: lib.SD_MESSAGES, Kind.BUFFER: lib.SD_BUFFER,
 }  # fmt: skip
-_SENT = frozenset((Kind.MESSAGE, Kind.MESSAGES, Kind.BUFFER))
+_SENT = frozenset((Kind.MESSAGE, Kind.MESSAGES, Kind.BUFFER, Kind.XATTR))
 
 _WIDTH = {0: lib.SD_LONG, 16: lib.SD_U16, 32: lib.SD_U32}
 

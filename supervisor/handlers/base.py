@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from errno import EFAULT, EINVAL, EMSGSIZE, ENAMETOOLONG, ENOBUFS
+from errno import E2BIG, EFAULT, EINVAL, EMSGSIZE, ENAMETOOLONG, ENOBUFS, ERANGE
 from typing import Final
 
 from supervisor.kernel.syscalls import AT_FDCWD, CallSpec, Condition, Kind, Match, Param
@@ -32,6 +32,8 @@ from supervisor.policy.families import (
     SocketOptionMatch,
     SourceMatch,
     TypeMatch,
+    XattrNameMatch,
+    XattrValueMatch,
     may_bind,
 )
 from supervisor.policy.traits import Traits
@@ -64,6 +66,8 @@ __all__ = [
     "Traits",
     "TypeMatch",
     "UnreadableArgument",
+    "XattrNameMatch",
+    "XattrValueMatch",
     "call",
     "flag",
     "may_bind",
@@ -73,7 +77,7 @@ __all__ = [
 
 
 # What the kernel itself says of a string, an address or a message that it cannot read.
-UNREADABLE: Final = frozenset((EFAULT, ENAMETOOLONG, EINVAL, EMSGSIZE, ENOBUFS))
+UNREADABLE: Final = frozenset((EFAULT, ENAMETOOLONG, EINVAL, EMSGSIZE, ENOBUFS, ERANGE, E2BIG))
 
 
 class UnreadableArgument(Exception):

@@ -18,10 +18,12 @@ from supervisor.handlers.peer_names import PeerNames
 from supervisor.handlers.socket_options import GetOptions, SetOptions
 from supervisor.handlers.sockets import Binds, Connects
 from supervisor.handlers.umounts import Umounts
+from supervisor.handlers.xattrs import Xattrs
 
 FAMILIES: Final[Mapping[str, Family]] = {
     family.name: family for family in (
         DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(), Accepts(),
         Directories(), PeerNames(), Listens(), Opens(), Loops(), SetOptions(), GetOptions(),
+        Xattrs(),
     )
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from supervisor.kernel.mounts import NAMED_OPTIONS, attr_of
 from supervisor.kernel.shim import check, ffi, lib
-from supervisor.model import Inject, MountCeiling
+from supervisor.model import Inject, MountCeiling, XattrCeiling
 
 _READY_MS = 5000
 # What a maker goes by, which is all of its parent's memory that it does not let go of.
@@ -73,6 +73,7 @@ def spawn_maker(
     userns: int | None = None,
     *,
     lent: Sequence[Inject] = (),
+    xattrs: Sequence[XattrCeiling] = (),
     real_nodes: bool = True,
     mark: str = "",
 ) -> Helper:
@@ -84,6 +85,7 @@ def spawn_maker(
     count) of the target's user namespace; none: it has none of its own. `mounts` is what it may
     ever mount, and `userns` the target's user namespace, for whose ids it is mounted. Without
     `real_nodes` it makes those that can be opened only to be mounted, so that none of them stays.
+    `xattrs` is what it may ever do with extended attributes, as root.
     `lent` are devices, files, directories and loop devices that it lends for opens; `mark`, a
     secret, is by what the makers of one session know the loop devices again that are its own.
     """
@@ -104,6 +106,7 @@ def spawn_maker(
     things, paths = _lent(lent)
     paths.append(name := _kept("char[]", mark.encode()))
     bounds.mark = name
+    bounds.xattrs, bounds.xattr_count = _xattr_rules(paths, xattrs), len(xattrs)
     bounds.lent, bounds.lent_count = things, len(lent)
     child = ffi.new("struct sd_child *")
     check(lib.sd_maker_spawn(bounds, child), "fork")
@@ -137,6 +140,19 @@ def _strings(kept: list[Any], texts: Sequence[bytes]) -> Any:
     kept += strings
     kept.append(array := _kept("char *[]", strings))
     return array
+
+
+def _xattr_rules(kept: list[Any], xattrs: Sequence[XattrCeiling]) -> Any:
+    """A C array of them; what has to live as long as it does is added to `kept`."""
+    rules = _kept("struct sd_xattr_rule[]", max(len(xattrs), 1))
+    for rule, xattr in zip(rules, xattrs, strict=False):
+        kept.append(name := _kept("char[]", xattr.name))
+        rule.name = name
+        if xattr.value is not None:
+            kept.append(value := _kept("char[]", xattr.value))
+            rule.value, rule.size = value, len(xattr.value)
+    kept.append(rules)
+    return rules
 
 
 def _mount_rules(mounts: Sequence[MountCeiling]) -> tuple[Any, list[Any]]:

@@ -104,11 +104,16 @@ def argument(value: Arg, kind: Kind) -> str:
 
 def arguments(values: Sequence[Arg], params: Sequence[Param]) -> str:
     """The arguments of a call as strace writes them."""
-    out, level = [], 0
+    out: list[str] = []
+    level = 0
     for value, param in zip(values, params, strict=False):
         name = ""
         if isinstance(value, int) and param.kind is Kind.LEVEL:
             level = value
+        elif isinstance(value, int) and param.kind is Kind.SIZE and out and out[-1].endswith('"'):
+            before = values[len(out) - 1]
+            if isinstance(before, bytes) and len(before) < value:
+                out[-1] += "..."  # of the value of an attribute no more is known
         elif isinstance(value, int) and param.kind is Kind.OPTION:
             name = option_name(level, value)
         out.append(name or argument(value, param.kind))

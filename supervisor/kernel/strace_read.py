@@ -22,6 +22,7 @@ from supervisor.kernel.opening import FLAGS, RESOLVE, pack_how
 from supervisor.kernel.socket_options import LEVELS, named
 from supervisor.kernel.strace import BITS, MOUNT_FLAGS, TYPES
 from supervisor.kernel.syscalls import AT_FDCWD, Kind
+from supervisor.kernel.xattrs import VALUE_SHOWN
 from supervisor.model import Arg
 
 _CONSTANTS: Final[Mapping[str, int]] = {
@@ -135,6 +136,8 @@ def read_argument(text: str, kind: Kind) -> Arg:
         if not kind.is_string:
             raise ValueError(f"{text} is a string, where a number is wanted")
         if text.endswith("..."):
+            if kind is Kind.XATTR and len(shown := _unescaped(text[1:-4])) == VALUE_SHOWN:
+                return shown
             raise ValueError(f"{text} was cut off: strace -s 4096 shows whole strings")
         return _unescaped(text[1:-1])
     if kind is Kind.HOW and (found := _STRUCT.fullmatch(text)):
@@ -147,7 +150,7 @@ def read_argument(text: str, kind: Kind) -> Arg:
         value = sum_of(text)
         if value > 0:
             raise ValueError(f"{text} is an address: what that memory has in it is not known")
-        return -EFAULT if kind is Kind.PATH and not value else value
+        return -EFAULT if kind in (Kind.PATH, Kind.NAME) and not value else value
     if kind is Kind.DEV and (found := _DEVICE.fullmatch(text)):
         return join_device(_number(found[1]), _number(found[2]))
     return sum_of(text)

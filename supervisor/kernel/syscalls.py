@@ -52,6 +52,8 @@ class Kind(StrEnum):
     OPTION = "option"
     VALUE = "value"
     ROOM = "room"
+    NAME = "name"
+    XATTR = "xattr"
     BUFFER = "buffer"
     ADDRESS = "address"
     DESTINATION = "destination"
@@ -73,17 +75,19 @@ class Kind(StrEnum):
     def is_string(self) -> bool:
         """Whether it points to something that is read and decided on: a string, an address,
         struct open_how (HOW), what an ioctl of a loop device takes (LOOP), the value of a socket's
-        option (VALUE), or how much may be told of one (ROOM).
+        option (VALUE), how much may be told of one (ROOM), the name of an extended attribute (NAME)
+        or its value, of which the beginning is decided on (XATTR).
 
-        All but PATH and ADDRESS may be NULL, or a message without an address, which is 0. Of VALUE
-        it is as much as could be read, and no more than SD_VALUE_MAX bytes.
+        All but PATH, NAME and ADDRESS may be NULL, or a message without an address, which is 0.
+        Of VALUE it is as much as could be read, and no more than SD_VALUE_MAX bytes.
         """
-        return self.is_struct or self in (Kind.PATH, Kind.TEXT, Kind.DATA) or self.is_address
+        texts = (Kind.PATH, Kind.TEXT, Kind.DATA, Kind.NAME)
+        return self.is_struct or self in texts or self.is_address
 
     @property
     def is_struct(self) -> bool:
         """Whether that is bytes, and no text."""
-        return self in (Kind.HOW, Kind.LOOP, Kind.VALUE, Kind.ROOM)
+        return self in (Kind.HOW, Kind.LOOP, Kind.VALUE, Kind.ROOM, Kind.XATTR)
 
     @property
     def is_address(self) -> bool:
@@ -183,6 +187,8 @@ _TABLE: Final[Mapping[str, tuple[int | None, int | None, int | None]]] = {
     "removexattr": (197, 235, 14),
     "lremovexattr": (198, 236, 15),
     "fremovexattr": (199, 237, 16),
+    "setxattrat": (463, 463, 463),
+    "removexattrat": (466, 466, 466),
     "mount": (165, 21, 40),
     "seccomp": (317, 354, 277),
     "ioctl": (16, 54, 29),

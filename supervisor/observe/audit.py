@@ -29,6 +29,7 @@ from supervisor.model import (
     Snapshot,
     SocketSettings,
     Verdict,
+    XattrSettings,
 )
 from supervisor.observe.identity import identity
 from supervisor.observe.text import errno_name, members, printable, quoted
@@ -122,6 +123,8 @@ def settings_of(decision: Decision) -> dict[str, Any]:
         return {"redirect": printable(how.redirect)} if how.redirect else {}
     if isinstance(how, OptionSettings):
         return {} if how.value is None else {"value": how.value}
+    if isinstance(how, XattrSettings):
+        return {"as": "root"} if how.root else {}
     forced = how.force & ~MS["nodev"]
     said = {
         "via": how.via,

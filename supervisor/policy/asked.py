@@ -33,6 +33,7 @@ from supervisor.kernel.syscalls import (
     cut,
     number,
 )
+from supervisor.kernel.xattrs import measure
 from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Source, Verdict
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import DeviceError, parse_device
@@ -296,6 +297,8 @@ def named(
     if at is not None and "addrlen" not in args:  # which is that of the address
         address = values[at - 1]
         values[at] = len(address) if isinstance(address, bytes) else 0
+    if (at := spec.index("size")) is not None and spec.params[at - 1].kind is Kind.XATTR:
+        measure(values, at, said="size" in args)
     return asked_of(spec, tuple(values), arch)
 
 
@@ -343,7 +346,7 @@ def _argument(param: Param, value: object) -> Arg:
 def _value(kind: Kind, value: object) -> Arg:
     if kind.is_address:
         return 0 if value is None or value == 0 else read(str(value))
-    if kind is Kind.PATH:
+    if kind in (Kind.PATH, Kind.NAME):
         if isinstance(value, int) and value < 0:
             return value
         return b"" if value is None else as_bytes(value)

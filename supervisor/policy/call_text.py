@@ -24,7 +24,7 @@ from supervisor.policy.sockets import OPERATIONS
 
 _CALL: Final = re.compile(r"[^\s=]*[a-z_][a-z0-9_]*\s*\(|[\[0-9]")
 _PAIR: Final = re.compile(r"[a-z_]+=")
-_POINTERS: Final = (Kind.PATH, Kind.ADDRESS)
+_POINTERS: Final = (Kind.PATH, Kind.NAME, Kind.ADDRESS)
 
 
 def parse_words(
@@ -136,7 +136,8 @@ def _by_names(
             raise ValueError(f"{key} is given twice")
         kind = kinds.get(key)
         null = value == "NULL" and kind is not None and kind.is_string
-        args[key] = (-EFAULT if kind is Kind.PATH else None) if null else value
+        bad = -EFAULT if kind in (Kind.PATH, Kind.NAME) else None
+        args[key] = bad if null else value
     for param in spec.params:
         if param.kind in _POINTERS and param.name not in args:
             raise ValueError(f"{name} needs {param.name}=...")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,8 @@ from supervisor.policy.settle import settle_mounts, settle_nodes, settle_options
 from supervisor.policy.sockets import AnyRules, SocketRules
 from supervisor.policy.source import place_of
 from supervisor.policy.traits import Traits
+from supervisor.policy.xattr_filter import filter_of
+from supervisor.policy.xattrs import XattrRules
 
 
 def compile_policy(
@@ -76,8 +79,8 @@ def compile_draft(
     arches: Sequence[int] = NATIVE_ARCHES,
 ) -> CompiledPolicy:
     """The compiled form of a draft without errors. Raises KernelError as above."""
-    document, sets = draft.document, draft.sets
-    served = _served(sets, traits, families)
+    document = draft.document
+    sets, served = _served(draft.sets, traits, families)
     return CompiledPolicy(
         name=document.name or draft.file.stem,
         source=str(draft.file),
@@ -117,7 +120,7 @@ def rules_of(
     """
     draft = read_draft(file, content, families, search=search)
     draft.source.fail()
-    return filter_rules(draft.sets, _served(draft.sets, traits, families), families)
+    return filter_rules(*_served(draft.sets, traits, families), families)
 
 
 def _node_sets(sets: Sets) -> dict[str, RuleSet]:
@@ -129,7 +132,10 @@ def _node_sets(sets: Sets) -> dict[str, RuleSet]:
 
 def _served(
     sets: Sets, traits: Traits, families: Mapping[str, FamilySpec]
-) -> list[CallSpec]:
+) -> tuple[Sets, list[CallSpec]]:
+    """The rules, and the calls that are served. What a family and a companion both are about is the
+    family's, whose rules are told of it.
+    """
     realises = frozenset(
         rule.realise
         for rules in _node_sets(sets).values()
@@ -154,7 +160,14 @@ def _served(
             out += family.serves(traits, needs)
         elif name in sets:
             out += family.calls
-    return out
+    rules = sets.get("xattr")
+    if not isinstance(rules, XattrRules):
+        return sets, out
+    mine = {spec.name for spec in families["xattr"].calls}
+    only = [spec for spec in out if spec.family == "xattr" or spec.name not in mine]
+    if len(only) < len(out):
+        sets = {**sets, "xattr": replace(rules, nodes=True)}
+    return sets, only
 
 
 _ALL_NODES: tuple[NodeRange, ...] = (("b", 0, 0xFFF, 0, 0xFFFFF), ("c", 0, 0xFFF, 0, 0xFFFFF))
@@ -209,6 +222,10 @@ def filter_rules(
             new = settle_mounts(rules, [match for match in every if match not in again])
             out += [bpf.FilterRule(spec.name, action, match) for action, match in new]
             continue
+        if isinstance(rules, XattrRules):
+            every_match = filter_of(rules, spec)
+            out += [bpf.FilterRule(spec.name, action, match) for action, match in every_match]
+            continue
         if isinstance(rules, OptionRules):
             for action, those in settle_options(rules).items():
                 out += [bpf.FilterRule(spec.name, action, _option(cube)) for cube in those]
@@ -248,6 +265,12 @@ def filter_rules(
         # single one could be decided. Who hears that there is none takes mount(2), mount(8) too.
         out += [
             bpf.FilterRule(name, bpf.ret_errno(errno.ENOSYS)) for name in ("fsopen", "fspick")
+        ]
+    if any(isinstance(rules, XattrRules) and _enforces(rules) for rules in sets.values()):
+        # What they are about lies in memory: no filter could tell those that are to be looked at.
+        out += [
+            bpf.FilterRule(name, bpf.ret_errno(errno.ENOSYS))
+            for name in ("setxattrat", "removexattrat")
         ]
     return out
 

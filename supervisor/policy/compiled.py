@@ -14,13 +14,23 @@ from typing import Any, Final
 
 from supervisor.kernel.device_numbers import split_device
 from supervisor.kernel.syscalls import NATIVE_ARCHES, X32_BIT, CallSpec, Kind, Param, known, numbers
-from supervisor.model import Balance, Decision, Facts, Inject, MountCeiling, Snapshot, Verdict
+from supervisor.model import (
+    Balance,
+    Decision,
+    Facts,
+    Inject,
+    MountCeiling,
+    Snapshot,
+    Verdict,
+    XattrCeiling,
+)
 from supervisor.policy.directories import DirectoryRules
 from supervisor.policy.mounts import MountRules
 from supervisor.policy.opens import OpenRules
 from supervisor.policy.options import OptionRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.sockets import OPERATIONS, AnyRules, SocketRules
+from supervisor.policy.xattrs import XattrRules
 
 # The layout of to_json(); another number is another cache entry.
 FORMAT: Final = 14
@@ -111,6 +121,12 @@ class CompiledPolicy:
         return rules.lent if isinstance(rules, OpenRules) else ()
 
     @property
+    def xattrs(self) -> tuple[XattrCeiling, ...]:
+        """All that a maker can be asked to do with extended attributes."""
+        rules = self.families.get("xattr")
+        return rules.ceilings if isinstance(rules, XattrRules) else ()
+
+    @property
     def max_mounts(self) -> int:
         """How many mounts a session may have at a time."""
         return max((rules.max_mounts for rules in self._mount_rules()), default=0)
@@ -154,6 +170,8 @@ class CompiledPolicy:
             return rules.decide(snapshot, facts)
         if isinstance(rules, OpenRules):
             return rules.decide_open(snapshot.name, snapshot.args, facts)
+        if isinstance(rules, XattrRules):
+            return rules.decide(snapshot.name, snapshot.args, facts)
         device = self._device(snapshot)
         if device is _NO_DEVICE:
             return rules.otherwise
@@ -187,7 +205,7 @@ class CompiledPolicy:
             return _COMPANION
         if isinstance(rules, MountRules):
             raise TypeError("a mount is decided by more than one string")
-        if isinstance(rules, SocketRules | OptionRules):
+        if isinstance(rules, SocketRules | OptionRules | XattrRules):
             return rules.otherwise  # by no more than that all the same
         if isinstance(rules, OpenRules):
             return rules.narrowed_open(snapshot.name, snapshot.args)
@@ -269,7 +287,7 @@ def _is_ours(nr: int, arch: int) -> bool:
 def _kind_of(rows: Mapping[str, Any]) -> type[AnyRules]:
     kinds = {
         "mounts": MountRules, "sockets": SocketRules, "opens": OpenRules, "options": OptionRules,
-        "directories": DirectoryRules,
+        "directories": DirectoryRules, "xattrs": XattrRules,
     }  # fmt: skip
     return next((kind for name, kind in kinds.items() if name in rows), RuleSet)
 

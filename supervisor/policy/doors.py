@@ -26,11 +26,20 @@ def _door(name: str, why: str, **params: Kind) -> Door:
 
 
 _MOUNTS: Final = "the options of a mount would come in calls of their own"
+_XATTRS: Final = "programs take setxattr and removexattr then, which the rules are about"
 DOORS: Final[Mapping[str, Door]] = {
     door.spec.name: door
     for door in (
         _door("fsopen", _MOUNTS, fsname=Kind.TEXT, flags=Kind.FLAGS),
         _door("fspick", _MOUNTS, dirfd=Kind.FD, pathname=Kind.PATH, flags=Kind.FLAGS),
+        _door(
+            "setxattrat", _XATTRS, dirfd=Kind.FD, pathname=Kind.PATH, at_flags=Kind.FLAGS,
+            attribute=Kind.NAME, uargs=Kind.POINTER, usize=Kind.SIZE,
+        ),
+        _door(
+            "removexattrat", _XATTRS, dirfd=Kind.FD, pathname=Kind.PATH, at_flags=Kind.FLAGS,
+            attribute=Kind.NAME,
+        ),
         _door(
             "io_uring_setup",
             "what goes through a ring passes no filter",

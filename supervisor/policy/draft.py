@@ -27,6 +27,7 @@ from supervisor.policy.socket_compile import socket_rules
 from supervisor.policy.sockets import AnyRules, SocketRules
 from supervisor.policy.source import Node, Source, place_of, rule_node
 from supervisor.policy.validate import validate
+from supervisor.policy.xattr_compile import xattr_rules
 
 Sets = Mapping[str, AnyRules]
 
@@ -119,6 +120,8 @@ def _rules_of(
         return directory_rules(source, family.name, section, otherwise, audit=audit)
     if family.name == "open":
         return open_rules(source, family.name, section, otherwise, audit=audit)
+    if family.name == "xattr":
+        return xattr_rules(source, family.name, section, otherwise, audit=audit)
     return _node_rules(source, family.name, section, otherwise, audit=audit)
 
 

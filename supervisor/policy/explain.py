@@ -33,6 +33,7 @@ from supervisor.policy.sockets import (
     network_text,
     ports_text,
 )
+from supervisor.policy.xattrs import XattrRule, call_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,9 @@ def explain(policy: CompiledPolicy, asked: Asked) -> Explanation:
 def _tried(rules: AnyRules, asked: Asked, facts: Facts | None) -> Iterator[Tried]:
     look = 1 if facts is None else 2
     for rule in rules.rules:
-        if isinstance(rule, OpenRule):
+        if isinstance(rule, XattrRule):
+            key, text = _of_xattr(rule, asked, facts)
+        elif isinstance(rule, OpenRule):
             key, text = _of_open(rule, asked, facts)
         elif isinstance(rule, DirectoryRule):
             key, text = _of_place(rule, asked, facts)
@@ -163,6 +166,23 @@ def _of_open(rule: OpenRule, asked: Asked, facts: Facts | None) -> tuple[str, st
     if written and lexical(written) is None and not may_match(rule, written):
         return "path", f"{_path_text(written)} does not end as {_or(rule.globs or ())}"
     return _first_look(rule, rule.globs, asked)
+
+
+def _of_xattr(rule: XattrRule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
+    call = call_of(asked.snapshot.name, asked.snapshot.args)
+    key = rule.objection(call)
+    if key == "name":
+        return key, f"{argument(call.name, Kind.NAME)} is not {_or(rule.names or ())}"
+    if key:
+        if call.value is None:
+            return key, "an attribute that is removed has no value"
+        shown = argument(call.value, Kind.XATTR)
+        more = "" if call.whole is not None else f" and more, {call.size} bytes,"
+        return key, f"{shown}{more} is not {_or([repr(one) for one in rule.values or ()])}"
+    if facts is None:
+        return _first_look(rule, rule.globs, asked)
+    key, text = _second_look(rule, rule.globs, facts.path)
+    return (key, text) if key else _of_caller(rule, facts)
 
 
 def _first_look(

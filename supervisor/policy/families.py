@@ -124,6 +124,20 @@ class SocketOptionMatch:
     doc: str
 
 
+@dataclass(frozen=True, slots=True)
+class XattrNameMatch:
+    """A rule's key for names of extended attributes."""
+
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class XattrValueMatch:
+    """A rule's key for values of extended attributes."""
+
+    doc: str
+
+
 KeyMatch = (
     NodeMatch
     | PathMatch
@@ -140,6 +154,8 @@ KeyMatch = (
     | AccessMatch
     | LevelMatch
     | SocketOptionMatch
+    | XattrNameMatch
+    | XattrValueMatch
 )
 
 # Who calls: the keys that the rules of every family have.

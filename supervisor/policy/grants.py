@@ -28,6 +28,7 @@ from supervisor.policy.shapes import NODES_MAX
 from supervisor.policy.sockets import AnyRules
 from supervisor.policy.source import Node, Source
 from supervisor.policy.values import slip
+from supervisor.policy.xattrs import OPAQUE, XattrRules
 
 _STEPS_MAX: Final = 200_000
 _SHOWN: Final = 3
@@ -44,6 +45,8 @@ def warn(draft: Draft, rules: AnyRules, family: str) -> None:
     """Adds warnings about what the rules of one family grant."""
     if isinstance(rules, RuleSet) and not isinstance(rules, DirectoryRules):
         _nodes(draft, family, rules)
+    elif isinstance(rules, XattrRules):
+        _xattrs(draft, family, rules)
     elif isinstance(rules, MountRules):
         for index, rule in enumerate(rules.rules):
             node = draft.node(family, index)
@@ -51,6 +54,20 @@ def warn(draft: Draft, rules: AnyRules, family: str) -> None:
             if rule.verdict is Verdict.EMULATE:
                 for place, text in _mount(node, rule):
                     Source.at(place, text, "warning")
+
+
+def _xattrs(draft: Draft, family: str, rules: XattrRules) -> None:
+    for index, rule in enumerate(rules.rules):
+        if not any(rule.ceilings()):
+            continue
+        named = entries(draft.node(family, index), "name")
+        for name, entry in zip(rule.names or (), named, strict=False):
+            if name != OPAQUE:
+                text = (
+                    f"{name} as the host's root: what goes by such names, like an overlay of the "
+                    "host's, believes of the container's files what the container says"
+                )
+                Source.at(entry, text, "warning")
 
 
 def entries(node: Node, key: str) -> list[Node]:

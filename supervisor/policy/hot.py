@@ -33,7 +33,7 @@ def named_paths(policy: CompiledPolicy) -> Iterator[tuple[str, int]]:
 
 
 # Calls that a filter answers for the sake of rules that are about other calls.
-_INSTEAD: Final = ("io_uring_setup", "fsopen")
+_INSTEAD: Final = ("io_uring_setup", "fsopen", "setxattrat")
 
 _BY_SOCKETCALL: Final = (
     "of 32-bit programs by socketcall: what no rule refuses is made by seccompd for them; "

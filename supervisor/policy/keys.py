@@ -6,7 +6,7 @@ A single value may stand for a list of one, and `$NAME` for the entries of a nam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -15,7 +15,7 @@ from supervisor.kernel.addresses import FAMILIES
 from supervisor.kernel.capabilities import NAMES as CAPABILITIES
 from supervisor.kernel.filesystems import KNOWN
 from supervisor.kernel.opening import ACCESS_WORDS
-from supervisor.kernel.socket_options import LEVELS, MOST_SET, named, options
+from supervisor.kernel.socket_options import LEVELS, named
 from supervisor.model import Verdict
 from supervisor.policy import directory_compile
 from supervisor.policy.devices import NAMES, SERIES
@@ -37,6 +37,8 @@ from supervisor.policy.families import (
     SocketOptionMatch,
     SourceMatch,
     TypeMatch,
+    XattrNameMatch,
+    XattrValueMatch,
 )
 from supervisor.policy.match import IdRange, NodeRange
 from supervisor.policy.mount_values import (
@@ -52,18 +54,14 @@ from supervisor.policy.open_values import GRANTS, parse_access, parse_inject
 from supervisor.policy.option_values import VALUE, parse_level, parse_option
 from supervisor.policy.option_values import parse_emulate as parse_option_emulate
 from supervisor.policy.options import Option
+from supervisor.policy.socket_keys import LEADS, Schema, on_sockets
+from supervisor.policy.socket_values import parse_emulate as parse_socket_emulate
 from supervisor.policy.socket_values import (
-    METHODS,
-    MOST_BACKENDS,
-    parse_balance,
     parse_family,
     parse_network,
     parse_nothing,
     parse_ports,
-    parse_redirect,
-    parse_translate,
 )
-from supervisor.policy.socket_values import parse_emulate as parse_socket_emulate
 from supervisor.policy.sockets import Network, Ports
 from supervisor.policy.values import (
     ERRNOS,
@@ -78,16 +76,10 @@ from supervisor.policy.values import (
     parse_node,
     parse_text,
 )
+from supervisor.policy.xattr_compile import WHO, parse_name, parse_value
+from supervisor.policy.xattr_compile import parse_emulate as parse_xattr_emulate
 
-Schema = dict[str, Any]
 _LONG, _MISTAKES = 1000, 100
-SECONDS: Schema = {
-    "anyOf": [
-        {"type": "number", "exclusiveMinimum": 0},
-        {"type": "string", "pattern": "^[0-9.]+(ms|s|m)$", "examples": ["100ms", "2s"]},
-    ]
-}
-
 LIST_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 _LIST: Schema = {"type": "string", "pattern": rf"^\${LIST_NAME}$", "description": "a named list"}
 
@@ -165,6 +157,10 @@ SOCKET_OPTIONS = _many(
     tuple[Option, ...], parse_option, {"enum": sorted(named())},
     {"type": "string", "pattern": "^[0-9]+:[0-9]+$", "examples": ["17:5"]},
 )
+XATTR_NAMES = _many(
+    str, parse_name, {"type": "string", "examples": ["user.*", "trusted.overlay.opaque"]}
+)
+XATTR_VALUES = _many(str, parse_value, {"type": "string"})
 _WORD = _entry({"enum": list(FLAG_NAMES)}, {"type": "string"})
 OPTIONS = Annotated[
     Options,
@@ -204,6 +200,8 @@ _KINDS: Mapping[type, Any] = {
     AccessMatch: ACCESS,
     LevelMatch: SOCKET_LEVELS,
     SocketOptionMatch: SOCKET_OPTIONS,
+    XattrNameMatch: XATTR_NAMES,
+    XattrValueMatch: XATTR_VALUES,
 }
 
 
@@ -227,6 +225,11 @@ def options_of_sockets(family: FamilySpec) -> bool:
     return any(isinstance(key, SocketOptionMatch) for key in (family.keys or {}).values())
 
 
+def xattrs(family: FamilySpec) -> bool:
+    """Whether a family is about extended attributes."""
+    return any(isinstance(key, XattrNameMatch) for key in (family.keys or {}).values())
+
+
 def _emulate_schema(family: FamilySpec) -> Schema:
     nodes = {"realise": {"enum": list(REALISE), "description": (
         "auto: a real node, else a bind mount; closed: one that nobody can open"
@@ -234,12 +237,16 @@ def _emulate_schema(family: FamilySpec) -> Schema:
     return {
         "type": "object",
         "properties": {} if not family.settles else
-        dict(HOW_MOUNTED) if mounts(family) else _on_sockets() if sockets(family) else
-        VALUE if options_of_sockets(family) else nodes,
+        dict(HOW_MOUNTED) if mounts(family) else on_sockets() if sockets(family) else
+        VALUE if options_of_sockets(family) else
+        _XATTR if xattrs(family) else nodes,
         "additionalProperties": False,
     }
 
 
+_XATTR: Schema = {"as": {
+    "enum": list(WHO), "description": "root: as the host's root, for trusted.* alone",
+}}
 _INJECT: Schema = {
     "type": "object",
     "properties": {
@@ -266,74 +273,10 @@ _INJECT: Schema = {
 }
 
 
-def _on_sockets() -> Schema:
-    return {"set": _set_schema(), "network": {
-        "enum": ["host"], "description": "the call is made in the host's network",
-    }}
-
-
-def _set_schema() -> Schema:
-    numbers, texts = {"type": ["integer", "boolean"]}, {"type": "string"}
-    return {
-        "type": "object",
-        "properties": {
-            name: {**(texts if option.text else numbers), "description": f"see {option.manual}"}
-            for name, option in options().items()
-        },
-        "additionalProperties": False,
-        "minProperties": 1,
-        "maxProperties": MOST_SET,
-        "description": "options of the socket that are set before",
-    }
-
-
-def _lead_schema(key: str, schema: Schema, more: Schema | None = None) -> Schema:
-    """The setting itself, or a mapping with that and with more."""
-    alike: Schema = {"peername": {
-        "enum": ["real", "asked"], "description": "what getpeername(2) of such a socket shows",
-    }, **_on_sockets()}
-    return {
-        "description": schema["description"],
-        "anyOf": [
-            schema,
-            {
-                "type": "object",
-                "properties": {key: schema, **(more or {}), **alike},
-                "required": [key],
-                "additionalProperties": False,
-            },
-        ]
-    }
-
-
-_TARGET: Schema = {
-    "type": "string",
-    "examples": ["127.0.0.1:8443", "[::1]:8443", "10.0.0.5", "/run/a.sock", "@abstract"],
-}
-# The ways to lead a call elsewhere: who parses the setting, and what it may be.
-_LEADS: Final[Mapping[str, tuple[Callable[[object], Any], Schema]]] = {
-    "redirect": (parse_redirect, _lead_schema("to", _TARGET | {
-        "description": "the call is carried out with this address",
-    })),
-    "translate": (parse_translate, _lead_schema("prefix", {
-        "type": "string", "examples": ["64:ff9b::/96"],
-        "description": "an IPv4 address is looked for below this IPv6 prefix (RFC 6052)",
-    })),
-    "balance": (parse_balance, _lead_schema("to", {
-        "type": "array", "items": _TARGET, "minItems": 1, "maxItems": MOST_BACKENDS,
-        "uniqueItems": True, "description": "the call is carried out with one of these addresses",
-    }, {
-        "by": {"enum": list(METHODS), "description": "whose turn it is"},
-        "rest": SECONDS | {"description": "how long a backend is left out that has failed"},
-        "wait": SECONDS | {"description": "after how long without an answer it has failed"},
-    })),
-}  # fmt: skip
-
-
 def _leads(family: FamilySpec) -> Mapping[str, tuple[Callable[[object], Any], Schema]]:
     if not family.redirects:
         return {}
-    return _LEADS if sockets(family) else directory_compile.LEADS
+    return LEADS if sockets(family) else directory_compile.LEADS
 
 
 def do_schema(family: FamilySpec) -> Schema:
@@ -381,5 +324,7 @@ def action_of(family: FamilySpec) -> Callable[[object], Any]:
         settings = parse_socket_emulate if family.settles else parse_nothing
     elif family.name == "mkdir":
         settings = directory_compile.parse_emulate
+    elif xattrs(family):
+        settings = parse_xattr_emulate
     leads = {name: parse for name, (parse, _) in _leads(family).items()}
     return action_parser(family.verdicts, settings, leads)

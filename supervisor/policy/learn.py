@@ -39,6 +39,7 @@ from supervisor.policy.recorded import redirect_of
 from supervisor.policy.socket_write import beside, socket_rules
 from supervisor.policy.traits import Traits
 from supervisor.policy.write import NewRule
+from supervisor.policy.xattr_write import xattr_rules
 
 _SHOWN: Final = 40
 _Device = tuple[str, int, int]
@@ -214,6 +215,7 @@ _RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[NewRule]]]] =
     "setsockopt": option_rules,
     "getsockopt": option_rules,
     "open": open_rules,
+    "xattr": xattr_rules,
 }
 
 
@@ -275,7 +277,7 @@ def _granting(
 ) -> str | None:
     for general in (True, False):
         rules = rules_for(learned.granted.values(), families, general=general)
-        body = _body(rules, name, mounts=learned.left_mounts)
+        body = _body(rules, name, learned)
         try:
             policy = compile_policy(Path("learned.yaml"), body.encode(), traits, families)
         except PolicyError:
@@ -347,14 +349,15 @@ def _listed(title: str, calls: Counted, why: Mapping[str, object]) -> list[str]:
     return lines
 
 
-def _body(rules: Rules, name: str, *, mounts: bool) -> str:
+def _body(rules: Rules, name: str, learned: Learned) -> str:
     lines = ["version: 1", f"name: {write.quoted(name)}"]
     lines.append("description: learned, to be read before it is used")
     families = []
     for family, some in rules.items():
-        families += write.section("  ", family, some)
+        refused = family == "xattr" and learned.refuses_xattrs
+        families += write.section("  ", family, some, refused=refused)
     families += [f"  {family}: []" for family in beside(rules)]
-    if mounts and "mount" not in rules:
+    if learned.left_mounts and "mount" not in rules:
         # The filter of a container that runs notifies them still: refused without this line.
         families.append("  mount: {otherwise: kernel}")
     lines += ["syscalls:", *families] if families else ["syscalls: {}"]

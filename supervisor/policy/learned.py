@@ -20,6 +20,7 @@ from supervisor.policy.grants import PANIC
 from supervisor.policy.match import glob_matches
 from supervisor.policy.mounts import split_options
 from supervisor.policy.opens import OpenRule
+from supervisor.policy.xattrs import OPAQUE, call_of
 
 _CALLS_MAX: Final = 100_000
 # A connect or a send that comes to one of these has not failed: it is under way, or was too early.
@@ -28,7 +29,7 @@ _SOCKETS: Final = ("connect", "bind", "accept")
 # Where a rule lets a call go on, that is a grant: no pointer makes another call of it.
 _OPTIONS: Final = ("setsockopt", "getsockopt")
 # The families that rules are made for.
-LEARNED: Final = frozenset(("mknod", "mkdir", "mount", "open", *_SOCKETS, *_OPTIONS))
+LEARNED: Final = frozenset(("mknod", "mkdir", "mount", "open", "xattr", *_SOCKETS, *_OPTIONS))
 Counted = dict[str, tuple[Asked, int]]
 
 
@@ -78,6 +79,10 @@ def protects(asked: Asked) -> str:
         return "" if closed else protected(*device_of(asked))
     if asked.spec.family == "open":
         return _lends(settings(asked))
+    if asked.spec.family == "xattr":
+        name = call_of(asked.snapshot.name, asked.snapshot.args).text
+        by_root = settings(asked).get("as") == "root" and name != OPAQUE
+        return "what the host's root alone may say of a file" if by_root else ""
     if asked.spec.family != "mount":
         return ""
     source = asked.facts.source if asked.facts else None
@@ -149,6 +154,14 @@ class Learned:
         # A rule about a socket without a path has none either; all others are of one place.
         somewhere = asked.path is not None or asked.spec.family not in (*_SOCKETS, *_OPTIONS)
         return self.unknown if somewhere and not asked.places() else None
+
+    @property
+    def refuses_xattrs(self) -> bool:
+        """Whether a rule has refused extended attributes that the kernel might have let pass."""
+        return any(
+            asked.spec.family == "xattr" and not protects(asked)
+            for asked, _ in self.refused.values()
+        )
 
     def missing(self, policy: CompiledPolicy) -> dict[str, Asked]:
         """The granted calls that a policy does not grant."""

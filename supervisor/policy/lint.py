@@ -24,6 +24,7 @@ from supervisor.policy.shadows import TooMany, shadows
 from supervisor.policy.sockets import AnyRule, AnyRules
 from supervisor.policy.source import Node, Source
 from supervisor.policy.traits import Nodes
+from supervisor.policy.xattrs import XattrRule
 
 
 def lint(draft: Draft, nodes: Nodes | None = None) -> None:
@@ -180,6 +181,9 @@ def _for_whom(draft: Draft, family: str, rules: AnyRules, nodes: Nodes) -> None:
                 text = "under --map none nothing is mounted: this is EPERM"
             elif nodes == "host" and rule.settings.via == "kernel":
                 text = "for an ordinary user the kernel's drivers are out of reach: this is EPERM"
+        elif isinstance(rule, XattrRule):
+            if nodes == "host" and rule.root:
+                text = "for an ordinary user nobody acts as the host's root: this is EPERM"
         elif not isinstance(rule, Rule):
             pass
         elif nodes == "host" and rule.realise == "node":

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from supervisor.errors import PolicyError
 from supervisor.policy.source import Node, Source
-from supervisor.policy.write import NewRule, section
+from supervisor.policy.write import LEFT_TO_KERNEL, NewRule, section
 
 
 def merged(name: str, text: str, rules: Mapping[str, Sequence[NewRule]]) -> str:
@@ -82,7 +82,7 @@ def _new_family(
     before, start, rest = _split(lines, syscalls)
     if rest.startswith("{"):
         comma = ", " if syscalls.pairs else ""
-        extra = "otherwise: kernel, " if family == "mount" else ""
+        extra = "otherwise: kernel, " if family in LEFT_TO_KERNEL else ""
         begun = f"{start}{{{family}: {{{extra}rules: "
         return before + begun + _in_flow(start, rules, f"]}}{comma}{rest[1:]}")
     first = next(iter(syscalls.pairs.values()), None)

@@ -21,6 +21,8 @@ from supervisor.policy.options import OptionRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.settle import settle_mounts, settle_nodes, settle_options
 from supervisor.policy.sockets import AnyRules, SocketRules
+from supervisor.policy.xattr_filter import settle_xattrs
+from supervisor.policy.xattrs import XattrRules
 
 _ALL: Final = (Cube("", 0, 0),)
 
@@ -38,9 +40,14 @@ class Notified:
         by_family = {
             name: tuple(_cubes(rules, families[name])) for name, rules in policy.families.items()
         }
-        return cls({
+        found = {
             spec.name: by_family.get(spec.family, _ALL) for spec in policy.calls.values()
-        })  # fmt: skip
+        }  # fmt: skip
+        for spec in policy.calls.values():
+            rules = policy.families.get(spec.family)
+            if isinstance(rules, XattrRules):  # not the same for all calls of the family
+                found[spec.name] = tuple(settle_xattrs(rules, spec)[bpf.RET_USER_NOTIF])
+        return cls(found)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON's types."""
@@ -61,6 +68,8 @@ def beyond(new: Notified, old: Notified) -> tuple[str, ...]:
 
 
 def _cubes(rules: AnyRules, family: FamilySpec) -> Iterable[Cube]:
+    if isinstance(rules, XattrRules):
+        return ()
     if isinstance(rules, SocketRules | DirectoryRules):
         return _ALL if rules.watches else ()
     if isinstance(rules, OptionRules):

@@ -28,6 +28,7 @@ from supervisor.policy.socket_values import (
 )
 from supervisor.policy.socket_write import LEAD_SETTINGS, lead_text
 from supervisor.policy.values import ERRNOS, REALISE
+from supervisor.policy.xattr_compile import WHO
 
 _ARCHES: Final[Mapping[str, int]] = {name: arch for arch, name in ARCH_NAMES.items()}
 _NOTHING: Final = Decision(Verdict.REFUSE, "")
@@ -160,6 +161,8 @@ def redirect_of(said: Mapping[str, Any]) -> str:
 
 def _is_settings(said: Any) -> bool:
     if not isinstance(said, dict) or said.get("realise", "auto") not in REALISE:
+        return False
+    if said.get("as", "root") not in WHO:
         return False
     try:
         _check_lead(said)

@@ -141,7 +141,7 @@ def until_settled(rules: Iterable[_R], otherwise: Decision) -> tuple[list[_R], D
     return asking, otherwise
 
 
-class _Cell:
+class Cell:
     """The rules that one device meets, in order, up to the first that asks for nothing more.
 
     `fixed` is the decision where no rule asks for more than the device.
@@ -186,6 +186,7 @@ class _Cell:
         return found
 
     def decide(self, written: bytes | int, facts: Facts | None) -> Decision:
+        """The decision on a call at the path as written; an errno, or 0: nobody knows the path."""
         if self.fixed is not None:
             return self.fixed
         if facts is not None:
@@ -263,10 +264,10 @@ class RuleSet:
     )
     _wide: list[int] = field(default_factory=list, compare=False, repr=False)
     # By device, and by the rules that a device meets: many devices meet the same.
-    _cells: dict[tuple[str, int, int] | None, _Cell] = field(
+    _cells: dict[tuple[str, int, int] | None, Cell] = field(
         default_factory=dict, compare=False, repr=False
     )
-    _shared: dict[tuple[int, ...], _Cell] = field(default_factory=dict, compare=False, repr=False)
+    _shared: dict[tuple[int, ...], Cell] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for number, rule in enumerate(self.rules):
@@ -294,7 +295,7 @@ class RuleSet:
         cell = self._cell(device)
         return cell.fixed or cell.first
 
-    def _cell(self, device: tuple[str, int, int] | None) -> _Cell:
+    def _cell(self, device: tuple[str, int, int] | None) -> Cell:
         cell = self._cells.get(device)
         if cell is None:
             met = tuple(self.meeting(device))
@@ -303,7 +304,7 @@ class RuleSet:
                 self._cells.clear()
                 self._shared.clear()
             if cell is None:
-                cell = _Cell((self.rules[number] for number in met), self.otherwise)
+                cell = Cell((self.rules[number] for number in met), self.otherwise)
                 self._shared[met] = cell
             self._cells[device] = cell
         return cell

@@ -15,10 +15,12 @@ from supervisor.kernel.programs import output_of
 from supervisor.kernel.text import printable
 from supervisor.model import Verdict
 from supervisor.policy.draft import Draft
+from supervisor.policy.races import refuses
 
 # "runc version 1.1.5", "crun version 1.8.1", "youki version: 0.3.0"
 _VERSION: Final = re.compile(r"\S+ version:? [0-9]")
 _WAIT_KILLABLE: Final = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+_KNOWS_XATTRAT: Final = (2, 6)
 _ARCHES: Final = ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86")
 
 
@@ -59,6 +61,19 @@ def _by_version(runtime: str, features: Any) -> str:
     )
 
 
+def _libseccomp(runtime: str, features: Any, draft: Draft) -> Iterator[str]:
+    """Calls that the library of the runtime's does not know are in no filter of its."""
+    said = (features.get("annotations") or {}).get("io.github.seccomp.libseccomp.version")
+    version = tuple(map(int, re.findall("[0-9]+", str(said))))[:2]
+    rules = draft.sets.get("xattr")
+    refused = rules is not None and any(map(refuses, [*rules.rules, rules.otherwise]))
+    if refused and version and version < _KNOWS_XATTRAT:
+        yield (
+            f"{runtime} has libseccomp {said}, which does not know setxattrat and removexattrat: "
+            "these pass by rules of xattr that refuse"
+        )
+
+
 def lacks(runtime: str, features: Any, draft: Draft) -> Iterator[str]:
     """What a policy needs and the runtime does not have, one text each."""
     linux = features.get("linux") if isinstance(features, dict) else None
@@ -80,6 +95,7 @@ def lacks(runtime: str, features: Any, draft: Draft) -> Iterator[str]:
             f"{runtime} cannot set {_WAIT_KILLABLE}: a signal can interrupt a call while it is "
             "carried out; repeats are known again by a table"
         )
+    yield from _libseccomp(runtime, features, draft)
     kills = any(
         rule.verdict is Verdict.KILL and rule.silent
         for rules in draft.sets.values()

@@ -28,6 +28,7 @@ from supervisor.policy.asked import CALLER
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.match_section import MatchSection, Strict
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
+from supervisor.policy.socket_keys import SECONDS
 from supervisor.policy.values import (
     ERRNOS,
     REFUSALS,
@@ -40,7 +41,7 @@ from supervisor.policy.values import (
 Errno = Annotated[int, BeforeValidator(parse_errno), WithJsonSchema({"enum": list(ERRNOS)})]
 Mode = Literal["enforce", "audit"]
 Otherwise = Literal["refuse", "kernel"]
-Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(keys.SECONDS)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), WithJsonSchema(SECONDS)]
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _AUDIT = "decide and record, and let the call go as it would have gone without seccompd"
 

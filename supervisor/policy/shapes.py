@@ -25,6 +25,7 @@ from supervisor.policy.options import Option, OptionRule, OptionRules
 from supervisor.policy.rules import Rule, RuleSet
 from supervisor.policy.sockets import AnyRule, AnyRules, SocketRule
 from supervisor.policy.values import ID_MAX
+from supervisor.policy.xattrs import XattrRule
 
 _BOXES_MAX: Final = 256
 _TESTS_MAX: Final = 32
@@ -291,6 +292,11 @@ def _options(options: Sequence[Option] | None) -> tuple[Box, ...]:
 def _texts(rule: AnyRule) -> tuple[Texts, ...]:
     if isinstance(rule, OpenRule):  # how openat2 opens lies in memory, too
         return (Globs("path", rule.globs), Globs("access", rule.access, _same))
+    if isinstance(rule, XattrRule):
+        return (
+            Globs("name", rule.names, text_includes), Globs("value", rule.values, _same),
+            Globs("path", rule.globs),
+        )  # fmt: skip
     if isinstance(rule, Rule):
         return (Globs("path", rule.globs),)
     if isinstance(rule, SocketRule):
@@ -352,8 +358,9 @@ def shapes_of(rules: AnyRules, budget: Budget) -> list[Shape]:
             return Shape(boxes, (), exact=True, grants=rules.otherwise.verdict.grants, sure=True)
         texts = _texts(rule)
         grants = rule.verdict.grants
-        # of an address that was read all is known, but where a path leads
-        known_texts = isinstance(rule, SocketRule) and rule.globs is None
+        # of what was read all is known, but where a path leads; an attribute that could not be read
+        # is not decided by rules
+        known_texts = isinstance(rule, SocketRule | XattrRule) and rule.globs is None
         sure = known_texts or all(text.any for text in texts)
         sure = sure and (caller is None or not caller.wants)
         return Shape(boxes, texts, exact, grants, sure)

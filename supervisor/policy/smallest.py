@@ -34,6 +34,8 @@ from supervisor.policy.socket_write import socket_rule
 from supervisor.policy.sockets import OPERATIONS as SOCKET_OPERATIONS
 from supervisor.policy.sockets import AnyRules, SocketRules
 from supervisor.policy.traits import Nodes
+from supervisor.policy.xattr_write import xattr_rule
+from supervisor.policy.xattrs import XattrRules
 
 _DRIVER: Final = (
     "a driver of the kernel reads the filesystem, and none is made to withstand one that was "
@@ -145,6 +147,8 @@ def smallest(
         text = option_rule(asked)
     elif isinstance(rules, SocketRules):
         text = socket_rule(asked)
+    elif isinstance(rules, XattrRules):
+        text = xattr_rule(asked)
     else:
         text = node_rule(asked)
     added = None if text is None else _read(asked.spec.family, text, families)
@@ -182,6 +186,8 @@ def _allows(rules: AnyRules, asked: Asked, facts: Facts | None, place: str) -> b
             return rules.decide(asked.snapshot, known)
         if isinstance(rules, OpenRules):
             return rules.decide_open(asked.spec.name, asked.snapshot.args, known)
+        if isinstance(rules, XattrRules):
+            return rules.decide(asked.spec.name, asked.snapshot.args, known)
         path = asked.path
         device = None if isinstance(rules, DirectoryRules) else device_of(asked)
         return rules.decide(device, -1 if path is None else path, known)

@@ -27,6 +27,7 @@ from supervisor.policy.rules import (
     spares,
     to_be_seen,
 )
+from supervisor.policy.xattrs import XattrRule, XattrRules
 
 # (4 or 6, first address, last address)
 Network = tuple[int, int, int]
@@ -333,8 +334,8 @@ class SocketRules:
         )
 
 
-AnyRule = Rule | MountRule | SocketRule | OptionRule
-AnyRules = RuleSet | MountRules | SocketRules | OptionRules
+AnyRule = Rule | MountRule | SocketRule | OptionRule | XattrRule
+AnyRules = RuleSet | MountRules | SocketRules | OptionRules | XattrRules
 
 
 def network_text(network: Network) -> str:

@@ -107,11 +107,16 @@ class NewRule:
         return why + out
 
 
-def section(indent: str, family: str, rules: Sequence[NewRule]) -> list[str]:
-    """The lines of a family that is new in a policy."""
+# What the kernel does for a container by itself in these was left to it, and stays so.
+LEFT_TO_KERNEL: Final = frozenset({"mount", "xattr"})
+
+
+def section(
+    indent: str, family: str, rules: Sequence[NewRule], *, refused: bool = False
+) -> list[str]:
+    """The lines of a family that is new in a policy; `refused`: what no rule matches was that."""
     lines = [f"{indent}{family}:"]
-    if family == "mount":
-        # What the kernel mounts for a container by itself was left to it, and stays so.
+    if family in LEFT_TO_KERNEL and not refused:
         lines += [f"{indent}  otherwise: kernel", f"{indent}  rules:"]
         indent += "  "
     return [*lines, *(line for rule in rules for line in rule.lines(indent + "  "))]

@@ -24,6 +24,7 @@ FAMILIES = {
     "setsockopt": ('optname: "1:{n}000"', "libc.setsockopt(sock.fileno(), 1, {n}000, None, 0)"),
     "getsockopt": ('optname: "1:{n}000"', "libc.getsockopt(sock.fileno(), 1, {n}000, None, None)"),
     "open": ("path: /etc/given{n}", 'libc.open(b"/etc/given{n}", os.O_RDONLY)'),
+    "xattr": ("name: user.n{n}", 'libc.setxattr(b".", b"user.n{n}", b"v", 1, 0)'),
 }
 SEVEN, ELSE = "{return: 7}", "{errno: EXDEV}"
 HEAD = """
@@ -149,7 +150,7 @@ def test_every_verdict_in_every_family(person: Person, place: Path) -> None:
     verdicts = {"{errno: EXDEV}": "EXDEV", "{return: 7}": "7", "kill": "SIGKILL"}
     refused = {"mknod": "EPERM", "mount": "EPERM", "connect": "EACCES", "bind": "EACCES",
                "open": "EACCES", "mkdir": "EACCES", "setsockopt": "EPERM",
-               "getsockopt": "EPERM", "accept": "EAGAIN"}  # fmt: skip
+               "getsockopt": "EPERM", "accept": "EAGAIN", "xattr": "EPERM"}  # fmt: skip
     rules: dict[str, list[str]] = {}
     calls, wanted = [], {}
     for family, (where, call) in FAMILIES.items():

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.test_maker_ceiling import ask
+from tests.live.test_xattr_ceiling import order
 from tests.support.bundles import FIRST_ID, Bundle, bundle
 from tests.support.daemon import Daemon, serving
 from tests.support.inside import wait_for
@@ -28,6 +29,10 @@ syscalls:
   mknod:
     - {devices: ["null"], do: emulate}
     - {devices: [full], do: {emulate: {realise: closed}}}
+  xattr:
+    - {name: trusted.overlay.opaque, value: "y", do: {emulate: {as: root}}}
+    - {name: "trusted.audited.*", mode: audit, accept_race: true, do: {emulate: {as: root}}}
+    - {name: "user.*", do: emulate}
 """
 PIDFD_GETFD = 438
 
@@ -133,6 +138,18 @@ def test_what_it_does_not(
     for maker in makers:
         assert ask(maker, folder, **change) not in (0, 1000)  # type: ignore[arg-type]
     assert os.listdir(folder) == []
+
+
+def test_extended_attributes(makers: list[socket.socket], folder: Path, place: Path) -> None:
+    """Of the host's root: those that a rule in force has, on the container's own files."""
+    for maker in makers:
+        assert order(maker, folder) == "ok"
+        os.removexattr(folder, "trusted.overlay.opaque")
+        for name in (b"trusted.audited.a", b"trusted.overlay.redirect", b"user.a"):
+            assert order(maker, folder, name) == "EPERM"
+        assert order(maker, folder, value=b"n") == "EPERM"
+        assert order(maker, place) == "EPERM"
+    assert os.listxattr(folder) == os.listxattr(place) == []
 
 
 def test_nor_where_the_container_is_nobody(makers: list[socket.socket], place: Path) -> None:

@@ -71,7 +71,7 @@ def test_calls_of_every_family_as_strace_wrote_them() -> None:
     assert made["sendto"][0][:4] == (3, 0, 5, socket.MSG_NOSIGNAL | socket.MSG_FASTOPEN)
     assert made["sendmmsg"] == [(4, 0, 1, socket.MSG_NOSIGNAL)]
     assert made["renameat2"][1][4] == 1  # RENAME_NOREPLACE
-    assert made["setxattr"][0] == (b"f", b"user.a", 0, 3, os.XATTR_CREATE)
+    assert made["setxattr"][0] == (b"f", b"user.a", b"b\0c", 3, os.XATTR_CREATE)
     assert made["seccomp"] == [(1, 8 | 2, 0)]
     assert made["ioctl"][1][:2] == (0, termios.TIOCSTI)
     assert made["fspick"] == [(AT_FDCWD, b"/nowhere", 1)]

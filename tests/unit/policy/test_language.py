@@ -36,6 +36,7 @@ CALLS = {
     ),
     "getsockopt": ("getsockopt(3, SOL_TCP, TCP_INFO, 0, 0)", "optname: TCP_INFO", "emulate"),
     "open": ('open("/dev/kvm", O_RDWR)', "path: /dev/kvm", "{inject: {device: kvm}}"),
+    "xattr": ('setxattr("/a", "user.x", "y", 1, 0) = 0', "name: user.x", "emulate"),
 }  # fmt: skip
 # What a call comes to by the last of these, where that is not "emulate".
 GRANTED = {"open": Verdict.INJECT}
@@ -102,6 +103,12 @@ OTHERS = {
         "setsockopt", "optname: SO_MARK", "setsockopt(3, SOL_TCP, 36, [1], 4)",
     ),
     "level": ("getsockopt", "level: SOL_TCP", "getsockopt(3, SOL_SOCKET, SO_ERROR, 0, 0)"),
+    "name of an attribute": (
+        "xattr", 'name: "user.x*"', 'setxattr("/a", "user.y", "y", 1, 0)',
+    ),
+    "value": ("xattr", "value: [z, y]", 'setxattr("/a", "user.x", "yy", 2, 0)'),
+    "a value of a call that removes": ("xattr", 'value: "y"', 'removexattr("/a", "user.x")'),
+    "path of a file": ("xattr", 'path: "/a"', 'setxattr("/b", "user.x", "y", 1, 0)'),
     "access": ("open", "path: /dev/kvm, access: read-write", 'open("/dev/kvm", O_RDONLY)'),
 }  # fmt: skip
 

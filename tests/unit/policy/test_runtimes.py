@@ -63,3 +63,22 @@ def test_one_that_says_what_it_can(tmp_path: Path) -> None:
 def test_what_is_no_runtime_is_wrong_usage(name: str) -> None:
     with pytest.raises(UsageError):
         features_of(name)
+
+
+@pytest.mark.parametrize(
+    ("version", "rule", "passes"),
+    [
+        ("2.5.4", "{name: user.a, do: refuse}", True), ("2.6.0", "{do: refuse}", False),
+        ("2.5.4", "{name: trusted.overlay.opaque, do: {emulate: {as: root}}}", False),
+        ("2.5.4", "{do: refuse, mode: audit}", False), ("", "{do: refuse}", False),
+    ],
+)  # fmt: skip
+def test_calls_that_its_libseccomp_does_not_know(version: str, rule: str, passes: bool) -> None:
+    text = f"version: 1\nsyscalls: {{xattr: {{otherwise: kernel, rules: [{rule}]}}}}\n"
+    draft = read_draft(Path("p.yaml"), text.encode(), FAMILIES)
+    features = {
+        "linux": {"seccomp": {"enabled": True}},
+        "annotations": {"io.github.seccomp.libseccomp.version": version},
+    }
+    found = [one for one in lacks("runc", features, draft) if "setxattrat" in one]
+    assert bool(found) == passes
