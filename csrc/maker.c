@@ -46,7 +46,7 @@ static int answer_mount(struct maker *maker, struct sd_new_mount *new, int *fds)
 	int again = new->kind == SD_NEW_AGAIN, channel = again ? -1 : fds[0];
 	int tree = -EPERM;
 	sd_follow(new->cpu);
-	if (!sd_maker_become(maker, 0, 0) && !sd_set_caps(maker->permitted, maker->permitted))
+	if (!sd_maker_become_root(maker) && !sd_set_caps(maker->permitted, maker->permitted))
 		tree = sd_mount_filesystem(&maker->mounting, new, again ? fds[0] : fds[1], &mounted);
 	if (tree > 0) {
 		int sent = sd_send_fds(channel, "t", 1, &tree, 1);
@@ -76,7 +76,7 @@ static int answer_loop(struct maker *maker, const struct sd_loop_order *order, i
 	struct sd_loop_answer answer = {.error = -EPERM};
 	int give = -1;
 	sd_follow(order->cpu);
-	if (!sd_maker_become(maker, 0, 0) && !sd_set_caps(maker->permitted, maker->permitted))
+	if (!sd_maker_become_root(maker) && !sd_set_caps(maker->permitted, maker->permitted))
 		answer.error = sd_loop(order, image, &answer, &give);
 	sd_set_caps(0, maker->permitted);
 	if (image >= 0)
@@ -88,7 +88,9 @@ static int answer_opener(struct maker *maker, const struct sd_make *make, int *f
 {
 	struct sd_made made;
 	sd_follow(make->cpu);
-	made.error = sd_opener_start(make, fds, maker->mounting.userns, maker->permitted);
+	made.error = sd_maker_become_root(maker);
+	if (!made.error)
+		made.error = sd_opener_start(make, fds, maker->mounting.userns, maker->permitted);
 	close_all(fds, MOST_GIVEN);
 	return sd_reply(0, &made, sizeof made, -1);
 }
@@ -98,7 +100,7 @@ static int answer_xattr(struct maker *maker, const struct sd_xattr_order *order,
 {
 	struct sd_made made = {-EPERM};
 	sd_follow(order->cpu);
-	if (!sd_maker_become(maker, 0, 0) && !sd_set_caps(CAP(CAP_SYS_ADMIN), maker->permitted))
+	if (!sd_maker_become_root(maker) && !sd_set_caps(CAP(CAP_SYS_ADMIN), maker->permitted))
 		made.error = sd_xattr_as_root(maker->ceiling, order, file);
 	sd_set_caps(0, maker->permitted);
 	if (file >= 0)
@@ -156,7 +158,8 @@ static void serve(struct maker *maker)
 		if (size != (int)sizeof make || !make.name[0])
 			made.error = -EINVAL;
 		else if (make.op == SD_MAKE_LEND)
-			made.error = sd_lend(&make, maker->permitted, &give);
+			made.error = sd_maker_become_root(maker) ? -EPERM
+								 : sd_lend(&make, maker->permitted, &give);
 		else if (!sd_allowed(maker->ceiling, make.mode, make.device))
 			made.error = -EPERM;
 		else if (make.op == SD_MAKE_NODE)

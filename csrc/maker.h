@@ -31,6 +31,8 @@ struct maker {
 
 /* Ids as the initial namespace numbers them. */
 SD_HIDDEN int sd_maker_become(struct maker *maker, uint32_t uid, uint32_t gid);
+/* Without groups; what a caller's ids were taken for is over. */
+SD_HIDDEN int sd_maker_become_root(struct maker *maker);
 /* Also SD_NEEDS_BIND: it could not be opened there. */
 SD_HIDDEN int sd_make_real_node(struct maker *maker, const struct sd_make *make, int dir);
 /* The same at the end of a path from `base`; `*parent` is where that is, perhaps `base` itself. */

@@ -51,6 +51,16 @@ int sd_maker_become(struct maker *maker, uint32_t uid, uint32_t gid)
 	return 0;
 }
 
+int sd_maker_become_root(struct maker *maker)
+{
+	if (maker->group_count) {
+		if (sd_set_caps(CAP(CAP_SETGID), maker->permitted) || syscall(SYS_setgroups, 0, NULL))
+			return -EPERM;
+		maker->group_count = 0;
+	}
+	return sd_maker_become(maker, 0, 0);
+}
+
 /* The caller's ids and groups, as the initial namespace numbers them. A group that is not mapped
  * gives no right, and is left out. */
 static int take_ids(struct maker *maker, const struct sd_make *make)

@@ -42,6 +42,7 @@ static int new_desk(struct opener *opener)
 		close(memfd);
 		return error;
 	}
+	madvise(desk, size, MADV_DONTFORK); /* helpers that are forked later have no part in it */
 	if (opener->desk)
 		munmap(opener->desk, size);
 	opener->desk = desk;

@@ -129,7 +129,8 @@ class Opener:
             return self.openers.begun(kind, flags, how)
         if kind == NET and not lib.sd_opener_is_there(kind, snapshot.tid):
             return None  # looked at before it is asked whether the caller still waits
-        node = self._nodes.get(inject) if kind in (0, FILES) else None
+        # another device would be of our network, or have us wait, or be opened with our rights
+        node = self._nodes.get(inject) if self._prompt(inject) else None
         by_others = kind if kind != FILES or node or inject in self._by_makers else 0
         if not (node or by_others) or not self._is_plain(plan, snapshot):
             return None

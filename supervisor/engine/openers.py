@@ -54,6 +54,9 @@ class Openers:
         if result == 0:
             lib.sd_opener_by(kind, -1, 0)
             return self._busy(kind, fd, flags, how)
+        if result == -EPIPE:  # its answer may still come, and would be taken for that of the next
+            lib.sd_opener_by(kind, -1, 0)
+            os.close(self._socks.pop(kind))
         if result < 0 <= fd[0]:
             os.close(fd[0])
         return int(fd[0]) if result > 0 else result
@@ -101,7 +104,10 @@ class Openers:
 
     async def _begin(self, kind: int, task: int) -> None:
         calls, age = self._calls, self._age
-        maker = await calls.borrow()
+        maker = calls.makers.pick()
+        if maker is None or not maker.idle():  # nobody waits for that: the next call asks again
+            self._tried.discard(kind)
+            return
         sock = ffi.new("int *", -1)
         netns = -1
         try:

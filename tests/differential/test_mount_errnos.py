@@ -16,7 +16,7 @@ import pytest
 
 from supervisor.kernel import idmap
 from tests.support import people
-from tests.support.devices import fuse_for_everybody
+from tests.support.devices import for_everybody
 from tests.support.people import Person
 from tests.support.program import run
 
@@ -186,7 +186,7 @@ def plain(result: str) -> str:
 @pytest.mark.needs("fuse2fs", "squashfuse")
 def test_by_programs(person: Person, place: Path, real: Rows) -> None:
     """For an ordinary user, too, a mount's errors are those that real root gets."""
-    with fuse_for_everybody():
+    with for_everybody():
         found = ours(person, place, "fuse.yaml")
     wanted = {**real, **BY_PROGRAMS}
     differ = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.devices import fuse_for_everybody
+from tests.support.devices import for_everybody
 from tests.support.needs import need
 from tests.support.people import Person, python, tree
 
@@ -82,7 +82,7 @@ def test_serve_neighbours(person: Person) -> None:
 @pytest.mark.slow
 def test_mount_squashfs(person: Person) -> None:
     need("squashfuse", "mksquashfs")
-    with fuse_for_everybody():
+    with for_everybody():
         done = example(person, "mount-squashfs.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All as it should be." in done.stdout

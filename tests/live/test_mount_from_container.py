@@ -16,7 +16,7 @@ from supervisor.kernel.fuse_programs import PROGRAMS
 from tests.attack.test_mount_attacks import hung
 from tests.live.test_mount_fuse import FORCE, gone
 from tests.live.test_mount_kernel import make_image
-from tests.support.devices import fuse_for_everybody
+from tests.support.devices import for_everybody
 from tests.support.mounting import START, Actor, Target, mounting
 from tests.support.people import Person, python
 from tests.support.program import run
@@ -44,7 +44,7 @@ def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, 
     assert place
     with contextlib.ExitStack() as stack:
         if request.param == "no maker":
-            stack.enter_context(fuse_for_everybody())
+            stack.enter_context(for_everybody())
         with mounting(ceiling=[] if request.param == "maker" else None, deadline=2) as found:
             found[0].run("mount -t tmpfs opt /opt && mkdir -p /opt/fs/bin && touch /opt/only-here")
             yield found
@@ -435,7 +435,7 @@ def test_under_seccompd_run(person: Person) -> None:
             f'chmod 755 {PROGRAM} && {python(person)} -c "$0" {image} && '
             "echo text > /mnt/file && stat -c %u:%g /mnt/file && umount /mnt && umount /opt"
         )
-        with fuse_for_everybody():
+        with for_everybody():
             done = run(person, "sh", "-euc", inside, mount_call, options=("--policy", str(policy)))
         assert (done.returncode, done.stdout) == (0, "0:0\n"), done.stderr
         assert gone("fuse2fs -f")

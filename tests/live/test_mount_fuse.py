@@ -16,7 +16,7 @@ from supervisor.engine.limits import DEFAULT
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.mounts import MS
 from tests.live.test_mount_kernel import make_image
-from tests.support.devices import fuse_for_everybody
+from tests.support.devices import for_everybody
 from tests.support.mounting import START, Actor, Target, abandoned, mounting
 from tests.support.people import Person
 from tests.support.scratch import scratch
@@ -42,7 +42,7 @@ def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, 
     assert place
     with contextlib.ExitStack() as stack:
         if request.param == "no maker":
-            stack.enter_context(fuse_for_everybody())
+            stack.enter_context(for_everybody())
         with mounting(ceiling=[] if request.param == "maker" else None, deadline=2) as found:
             yield found
 

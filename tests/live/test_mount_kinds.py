@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.kernel import idmap
-from tests.support.devices import fuse_for_everybody
+from tests.support.devices import for_everybody
 from tests.support.mounting import loops
 from tests.support.needs import need
 from tests.support.people import Person, python
@@ -368,7 +368,7 @@ def test_an_ordinary_user(user: Person, via: str) -> None:
         )
         records.touch()
         records.chmod(0o666)
-        with fuse_for_everybody():
+        with for_everybody():
             done = run(
                 user, python(user), "-c", INSIDE, str(image), "ext4", "0", "",
                 options=("--policy", str(policy), "--audit", str(records)),

@@ -17,7 +17,7 @@ from supervisor.kernel.shim import lib
 from supervisor.policy.mounts import MAX_MOUNTS, MOST_MOUNTS
 from tests.live.test_mount_fuse import gone
 from tests.live.test_mount_kernel import FORCE, make_image
-from tests.support.devices import fuse_for_everybody
+from tests.support.devices import for_everybody
 from tests.support.mounting import START, Actor, Target, loops, mounting
 from tests.support.needs import need
 from tests.support.people import Person, python
@@ -196,7 +196,7 @@ def test_the_limit_counts_programs(person: Person) -> None:
             )  # fmt: skip
             (place / f"image{number}").chmod(0o644)
         rule = "{fstype: squashfs, do: {emulate: {via: fuse}}}"
-        with fuse_for_everybody():
+        with for_everybody():
             words = (f"{place}/imageNUMBER", "squashfs", "5", "0")
             found = limited(person, place, rule, *words, limit=3)
     assert found == [0, 0, 0, ENOSPC, ENOSPC, 0]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.kernel import idmap
-from tests.support.devices import fuse_for_everybody
+from tests.support.devices import for_everybody
 from tests.support.people import Person, python, tree
 from tests.support.program import run
 from tests.support.scratch import a_place
@@ -28,7 +28,7 @@ MOUNT = (
 
 @pytest.fixture(autouse=True)
 def fuse() -> Iterator[None]:
-    with fuse_for_everybody():
+    with for_everybody():
         yield
 
 

@@ -15,7 +15,7 @@ import pytest
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.mounts import MS
 from tests.live.test_mount_fuse import FORCE, gone
-from tests.support.devices import fuse_for_everybody
+from tests.support.devices import for_everybody
 from tests.support.mounting import START, Actor, Target, mounting
 from tests.support.needs import need
 from tests.support.people import Person
@@ -49,7 +49,7 @@ def both(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Target, 
     assert place
     with contextlib.ExitStack() as stack:
         if request.param == "no maker":
-            stack.enter_context(fuse_for_everybody())
+            stack.enter_context(for_everybody())
         with mounting(ceiling=[] if request.param == "maker" else None, deadline=5) as found:
             yield found
 

@@ -27,6 +27,7 @@ RULES = """
 version: 1
 limits: {path: 1}
 syscalls:
+  mknod: [{devices: [full], do: emulate}]
   open:
     - {path: /srv/file, do: {inject: {file: PLACE/file, access: read-write}}}
     - {path: /srv/disk, do: {inject: {device: "block 7:NUMBER"}}}
@@ -61,6 +62,13 @@ def network(name):
 def elsewhere():
     ctypes.CDLL(None).unshare(0x40000000)
     return network(b"tun-inner"), network(b"tun-again")
+def make_as(gid, path):
+    pid = os.fork()
+    if not pid:
+        os.setresgid(0, gid, 0)
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 7))
+        os._exit(0)
+    return os.waitpid(pid, 0)[1]
 def in_thread(call):
     found = []
     thread = threading.Thread(target=lambda: found.append(call()))
@@ -187,7 +195,20 @@ def test_equal_calls(inside: Inside, path: str, may: tuple[int, bool]) -> None:
         wait_for(inside.openers, lambda found: found == [])
     else:
         os.kill(opener, signal.SIGKILL)
+        wait_for(inside.openers, lambda found: opener not in found)
         assert inside(f"times(4, {path!r})") == ["OK"] * 4
+
+
+def test_it_is_not_who_a_maker_was_last(root: Person, inside: Inside, place: Path) -> None:
+    """The host's root has no ids of the container's."""
+    own = place / "own"
+    own.mkdir()
+    assert inside(f"make_as(77, {str(root.given(own) / 'full')!r})") == 0
+    opener = inside.with_opener(FILE)
+    status = Path(f"/proc/{opener}/status").read_text()
+    assert re.findall(r"^[UG]id:.*|^Groups:.*", status, re.MULTILINE) == [
+        "Uid:\t0\t0\t0\t0", "Gid:\t0\t0\t0\t0", "Groups:\t "
+    ]  # fmt: skip
 
 
 def test_no_wider_than_the_rule(inside: Inside) -> None:

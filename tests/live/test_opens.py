@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.devices import fuse_for_everybody
+from tests.support.devices import for_everybody
 from tests.support.needs import need
 from tests.support.people import Person, python
 from tests.support.program import Started, run
@@ -37,6 +37,13 @@ syscalls:
     - {path: PLACE/turned/thing, do: {inject: {content: "given"}}}
     - {path: "/only/root", uid: 0, do: {inject: {content: "root"}}}
     - {path: "/tried", mode: audit, do: {inject: {content: "tried"}}}
+"""
+
+# No rule asks who calls: then equal calls are settled.
+TUN = """
+version: 1
+syscalls:
+  open: [{path: /dev/net/tun, do: {inject: {device: tun}}}]
 """
 
 
@@ -245,6 +252,22 @@ print([line.split(":")[0].strip() for line in open("/proc/net/dev") if "tun-give
     assert "tun-given" not in os.listdir("/sys/class/net")
 
 
+def test_tun_is_of_the_callers_network_again_and_again(user: Person, place: Path) -> None:
+    """Also where nobody but the session of an ordinary user could open it."""
+    text = """
+import fcntl, os, struct
+for number in range(5):
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", b"given%d" % number, 1))
+    print(f"given{number}" in open("/proc/net/dev").read())
+"""
+    (place / "tun.yaml").write_text(TUN)
+    options = ["--policy", str(place / "tun.yaml"), "--unshare", "net"]
+    with for_everybody("/dev/net/tun"):
+        done = run(user, python(user), "-c", text, options=options)
+    assert (done.stdout.split(), done.stderr) == (["True"] * 5, "")
+
+
 def test_fuse_can_be_mounted(person: Person, place: Path) -> None:
     """The kernel wants who mounts to be of the user namespace that /dev/fuse was opened in."""
     text = """
@@ -256,7 +279,7 @@ options = f"fd={fd},rootmode=40000,user_id=0,group_id=0".encode()
 print(libc.mount(b"given", b"/tmp/sd-fuse", b"fuse", 6, options), ctypes.get_errno())
 print(len(os.read(fd, 65536)) > 40)  # FUSE_INIT
 """
-    with fuse_for_everybody():
+    with for_everybody():
         assert code(person, place, text).splitlines() == ["0 0", "True"]
 
 

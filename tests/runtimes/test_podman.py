@@ -13,7 +13,7 @@ import pytest
 from tests.live.test_mount_kernel import make_image
 from tests.support.bundles import PODMANS_PROFILE
 from tests.support.daemon import Daemon, serving
-from tests.support.devices import fuse_for_everybody
+from tests.support.devices import for_everybody
 from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.podman import Podman, options_for
@@ -93,7 +93,7 @@ def test_started_entered_and_stopped(
     root: Person, user: Person, place: Path, rootful: bool
 ) -> None:
     person, owner = (root, 100_000) if rootful else (user, user.uid)
-    with fuse_for_everybody(), serving(person, place, {"nodes": BOTH}) as daemon:
+    with for_everybody(), serving(person, place, {"nodes": BOTH}) as daemon:
         box = Podman(person, place, daemon.profile("nodes"), owner)
         for given in (make_image(place), compile_c("plain_mount", place, "-static")):
             name = "image" if given.name.startswith("image") else "bin/plain_mount"

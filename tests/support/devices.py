@@ -9,20 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_FUSE = "/dev/fuse"
-
 
 @contextmanager
-def fuse_for_everybody() -> Iterator[None]:
-    """/dev/fuse with the mode that udev gives it.
+def for_everybody(device: str = "/dev/fuse") -> Iterator[None]:
+    """The device with the mode that udev gives it.
 
     The mode is the machine's: no other test, of this run or of another one, changes it meanwhile.
     """
-    with open(Path(tempfile.gettempdir()) / "sd-test-fuse.lock", "w") as lock:
+    name = device.replace("/", "-")
+    with open(Path(tempfile.gettempdir()) / f"sd-test{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        mode = os.stat(_FUSE).st_mode & 0o777
+        mode = os.stat(device).st_mode & 0o777
         try:
-            os.chmod(_FUSE, 0o666)
+            os.chmod(device, 0o666)
             yield
         finally:
-            os.chmod(_FUSE, mode)
+            os.chmod(device, mode)
