@@ -309,6 +309,11 @@ SD_HIDDEN uint64_t sd_mount_of(int fd, uint64_t *device);
 /* The name of what is open, below the root directory that we have now; -1: none. `task` is some
  * /proc/PID: no procfs but that one can be relied on here. */
 SD_HIDDEN int32_t sd_name_of(int task, int fd, char *name);
+/* Goes to the caller's root directory, and says the name of what is open where it really is there by
+ * that name: -1 in `length` where it is not. The name alone may be one of another mount namespace, of a
+ * mount that is gone, or one outside of a changed root directory. `name` has room for SD_PATH_MAX, and
+ * is not terminated. 0 or -errno. */
+SD_HIDDEN int sd_find_name(struct sd_caller *caller, struct sd_home *home, int fd, char *name, int32_t *length);
 SD_HIDDEN void sd_remember(struct sd_told *told, const struct stat *node, uint32_t flags);
 SD_HIDDEN void sd_count_closed(struct sd_caller *caller, struct sd_home *home,
 			       const struct stat *node, int more);

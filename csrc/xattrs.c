@@ -10,7 +10,6 @@
 #include <fnmatch.h>
 #include <linux/capability.h>
 #include <linux/magic.h>
-#include <linux/openat2.h>
 #include <linux/stat.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,40 +61,13 @@ static int find(struct sd_caller *caller, struct sd_home *home, const struct sd_
 	return *path ? sd_walk(home, caller, 0, path, 0, !(ask->flags & SD_XATTR_NOFOLLOW)) : -ENOENT;
 }
 
-static int same_file(int file, int other)
+/* Where the file is, below the caller's root directory. */
+static int name_it(struct sd_caller *caller, struct sd_home *home, int file, struct sd_told *told)
 {
-	struct stat a, b;
-	return other >= 0 && !fstat(file, &a) && !fstat(other, &b) && a.st_dev == b.st_dev &&
-	       a.st_ino == b.st_ino && sd_mount_of(file, NULL) == sd_mount_of(other, NULL);
-}
-
-/* Where the file is, below the caller's root directory. A descriptor may be of one that has no name there,
- * and /proc gives it one all the same: so it has to be there under that name. */
-static int name_it(struct sd_caller *caller, struct sd_home *home, const struct sd_ask *ask, int file,
-		   struct sd_told *told)
-{
-	struct open_how how = {
-		.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
-		.resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-	};
-	char name[SD_PATH_MAX + 1];
-	struct stat it;
-	int error = sd_be_there(home, caller);
-	if (error)
-		return error;
-	if (fstat(file, &it) || !it.st_nlink) /* removed since it was found */
-		return 0;
-	told->path_length = sd_name_of(caller->task, file, told->path);
-	if (told->path_length < 0 || ask->length[0] != SD_NO_TEXT)
-		return 0;
-	memcpy(name, told->path, (size_t)told->path_length);
-	name[told->path_length] = 0;
-	int there = (int)syscall(SYS_openat2, AT_FDCWD, name, &how, sizeof how);
-	if (!same_file(file, there))
-		told->path_length = -1;
-	if (there >= 0)
-		close(there);
-	return 0;
+	int32_t length = -1;
+	int error = sd_find_name(caller, home, file, told->path, &length);
+	told->path_length = length;
+	return error;
 }
 
 static int is_read_only(int file, struct statfs *fs)
@@ -173,7 +145,7 @@ void sd_do_xattr(struct sd_caller *caller, struct sd_home *home, const struct sd
 		return;
 	}
 	if (ask->flags & SD_XATTR_LOOK) {
-		told->error = name_it(caller, home, ask, file, told);
+		told->error = name_it(caller, home, file, told);
 	} else if (ask->flags & SD_XATTR_REFUSE) {
 		told->error = is_read_only(file, &fs);
 		if (!told->error)

@@ -165,6 +165,81 @@ print(put(b"/allowed/f", b"trusted.named"), put(file, b"trusted.named"), flush=T
     assert found == ["0", "EPERM", "EXDEV", "EXDEV", "0 EXDEV"]
 
 
+CLOSED = """
+version: 1
+syscalls:
+  xattr:
+    - {path: "/**/closed/*", do: {errno: EXDEV}}
+    - {name: trusted.named, path: "/**/allowed/*", do: {emulate: {as: root}}}
+    - {name: user.x, do: emulate}
+    - {name: user.deep, path: "/**/shut/deep/*", do: emulate}
+"""
+
+
+def test_names_that_working_directories_only_had(root: Person, user: Person, place: Path) -> None:
+    """A relative path, too, leads where the file is below the caller's root, or to no path."""
+    (place / "closed.yaml").write_text(CLOSED)
+    start = """
+import socket
+for name in ("closed", "open_"):
+    os.makedirs(name, exist_ok=True)
+open("closed/f", "w").close()
+"""
+    # a directory by another name, which it has in another mount namespace
+    handed = start + """
+ours, theirs = socket.socketpair()
+THEN = f'''
+import socket
+assert libc.mount(b"closed", b"open_", None, 4096, None) == 0
+folder = os.open("open_", os.O_RDONLY)
+with socket.socket(fileno={theirs.fileno()}) as sock:
+    socket.send_fds(sock, [b"."], [folder])
+    sock.recv(1)
+'''
+child = subprocess.Popen(
+    ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", HEAD + THEN],
+    pass_fds=[theirs.fileno()])
+theirs.close()
+folder = socket.recv_fds(ours, 1, 1)[1][0]
+print(put(b"closed/f", b"user.x"), put(b"open_/none", b"user.x"), flush=True)
+os.fchdir(folder)
+print(put(b"f", b"user.x"), put(b"/proc/self/cwd/f", b"user.x"), flush=True)
+ours.close()
+child.wait()
+"""
+    assert outcomes(user, place, handed, rules="closed.yaml") == ["EXDEV ENOENT", "EXDEV EXDEV"]
+    own = place / f"of-{root.uid}"
+    found = outcomes(root, place, start + """
+os.makedirs("lost", exist_ok=True)
+assert libc.mount(b"t", b"lost", b"tmpfs", 0, None) == 0
+os.makedirs("lost/allowed")
+open("lost/allowed/f", "w").close()
+os.chdir("lost/allowed")
+print(put(b"f", b"trusted.named"), flush=True)
+assert libc.umount2(b"../../lost", 2) == 0
+print(put(b"f", b"trusted.named"), flush=True)
+os.chdir(FOLDER)
+os.makedirs("jail", exist_ok=True)
+os.makedirs("allowed", exist_ok=True)
+open("allowed/f", "w").close()
+os.makedirs("shut/deep", exist_ok=True)
+open("shut/deep/f", "w").close()
+os.chown("shut/deep/f", 1, 1)
+if not os.fork():  # who may not search what is above its working directory
+    os.chdir("shut/deep")
+    os.chmod("..", 0)
+    os.setresuid(1, 1, 1)
+    print(put(b"f", b"user.deep"), put(b"../deep/f", b"user.deep"), flush=True)
+    os._exit(0)
+os.wait()
+os.chdir("allowed")
+print(put(b"f", b"trusted.named"), flush=True)
+os.chroot("../jail")
+print(put(b"f", b"trusted.named"), flush=True)
+""".replace("FOLDER", repr(str(own))), rules="closed.yaml")  # fmt: skip
+    assert found == ["0", "EXDEV", "0 EACCES", "0", "EXDEV"]
+
+
 def test_a_name_that_changes_while_it_is_looked_at(root: Person, place: Path) -> None:
     """What was decided on is what is set."""
     found = outcomes(root, place, """
