@@ -17,9 +17,9 @@
 /* The name of what is open, below the caller's root directory. */
 static int found(struct sd_caller *caller, struct sd_home *home, int fd, struct sd_told *told)
 {
-	int error = sd_be_there(home, caller);
-	if (!error)
-		told->path_length = sd_name_of(caller->task, fd, told->path);
+	int32_t length = -1;
+	int error = sd_find_name(caller, home, fd, told->path, &length);
+	told->path_length = length;
 	return error;
 }
 

@@ -173,11 +173,21 @@ syscalls:
     - {name: trusted.named, path: "/**/allowed/*", do: {emulate: {as: root}}}
     - {name: user.x, do: emulate}
     - {name: user.deep, path: "/**/shut/deep/*", do: emulate}
+  open:
+    - {path: "/**/closed/*", access: read-write, do: {errno: EXDEV}}
+    - {do: continue, accept_race: true}
+  mkdir:
+    - {path: "/**/closed/*", do: {errno: EXDEV}}
+    - {do: emulate}
+  mknod:
+    - {path: "/**/closed/*", devices: zero, do: {errno: EXDEV}}
+    - {devices: zero, do: emulate}
 """
 
 
 def test_names_that_working_directories_only_had(root: Person, user: Person, place: Path) -> None:
-    """A relative path, too, leads where the file is below the caller's root, or to no path."""
+    """A relative path, too, leads where the file is below the caller's root, or to no path; with
+    the rules of other families as well."""
     (place / "closed.yaml").write_text(CLOSED)
     start = """
 import socket
@@ -201,13 +211,21 @@ child = subprocess.Popen(
     pass_fds=[theirs.fileno()])
 theirs.close()
 folder = socket.recv_fds(ours, 1, 1)[1][0]
+def tried(call, *args):
+    try:
+        return str(call(*args))
+    except OSError as error:
+        return errno.errorcode[error.errno]
 print(put(b"closed/f", b"user.x"), put(b"open_/none", b"user.x"), flush=True)
 os.fchdir(folder)
 print(put(b"f", b"user.x"), put(b"/proc/self/cwd/f", b"user.x"), flush=True)
+print(tried(os.open, "f", os.O_RDWR), tried(os.open, "new", os.O_RDWR | os.O_CREAT),
+      tried(os.mkdir, "d"), tried(os.mknod, "n", 0o20666, os.makedev(1, 5)), flush=True)
 ours.close()
 child.wait()
 """
-    assert outcomes(user, place, handed, rules="closed.yaml") == ["EXDEV ENOENT", "EXDEV EXDEV"]
+    found = outcomes(user, place, handed, rules="closed.yaml")
+    assert found == ["EXDEV ENOENT", "EXDEV EXDEV", "EXDEV EXDEV EXDEV EACCES"]
     own = place / f"of-{root.uid}"
     found = outcomes(root, place, start + """
 os.makedirs("lost", exist_ok=True)
