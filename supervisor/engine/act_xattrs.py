@@ -107,7 +107,7 @@ class Xattrs:
             asking = _Asking(plan, snapshot, task, valid)
             if redecide is not None:
                 return await self._decided(asking, redecide)
-            if probe_only:
+            if probe_only and not plan.settings.nodes:
                 await self._ask(asking, lib.SD_XATTR_REFUSE)
                 raise Refused(EPERM)
             return await self._change(asking, plan.settings)
@@ -131,9 +131,8 @@ class Xattrs:
         try:
             if not asking.valid():
                 raise Refused(self.calls.on_error, "the caller has gone")
-            if decision.verdict is Verdict.CONTINUE:
-                nodes = XattrSettings(nodes=True)
-                found = _ALONE if decision.audit else await self._change(asking, nodes)
+            if decision.audit or decision.verdict is Verdict.CONTINUE:
+                found = await self._change(asking, XattrSettings(nodes=True))
                 if not found.left_alone:  # it does not go on after all: the answer is ours
                     return found._replace(path=path)
             elif decision.verdict is Verdict.EMULATE and isinstance(settings, XattrSettings):

@@ -13,7 +13,7 @@ from typing import Any
 
 from supervisor.kernel.capabilities import NAMES
 from supervisor.kernel.task import field, read
-from supervisor.model import Decision, Facts, Outcome, Verdict
+from supervisor.model import Decision, Facts, Outcome, Verdict, XattrSettings
 
 _DELETED = b" (deleted)"
 Map = Sequence[tuple[int, int, int]]
@@ -143,7 +143,11 @@ class SecondLook:
         calls, and another rule may refuse what a thread makes of that path next.
         """
         decision = self.found or first
-        if decision.audit and outcome.give is not None:
+        settings = decision.settings
+        # of a node of ours, which does not go on without rules either
+        of_nodes = isinstance(settings, XattrSettings) and settings.nodes
+        accepted = of_nodes and not (outcome.errno or outcome.left_alone)
+        if decision.audit and (accepted or outcome.give is not None):
             # a connection that was taken is given, whatever the rules would have said
             outcome = outcome._replace(decision=decision)
         elif decision.audit and (self.found is not None or not (in_force or outcome.how)):

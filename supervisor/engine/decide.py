@@ -58,7 +58,7 @@ def reply_of(decision: Decision, outcome: Outcome) -> Reply:
         return (0, -outcome.errno, 0)
     if outcome.left_alone:
         return PROCEED
-    if decision.verdict is Verdict.RETURN:
+    if decision.verdict is Verdict.RETURN and not decision.audit:
         return (decision.value, 0, 0)
     return (outcome.value, 0, 0)
 
@@ -263,10 +263,11 @@ class Judge:
 
     def _immediate(self, decision: Decision, spec: CallSpec) -> Reply | None:
         verdict = decision.verdict
-        if decision.audit:
-            return PROCEED
+        # on a node of ours it does not go on, be it only to be recorded
         if isinstance(decision.settings, XattrSettings) and decision.settings.nodes:
             return None
+        if decision.audit:
+            return PROCEED
         if verdict in (Verdict.EMULATE, Verdict.INJECT, Verdict.KILL):
             return None
         if verdict is Verdict.REFUSE and not self.leaves_refusals(spec):

@@ -351,7 +351,7 @@ class Session:
 
     async def _perform(self, snapshot: Snapshot, ruling: Ruling, waiting: Waiting) -> Outcome:
         decision, spec = ruling.decision, ruling.spec
-        if decision.verdict is Verdict.KILL or spec is None:
+        if spec is None or (decision.verdict is Verdict.KILL and not decision.audit):
             return kill(snapshot, self._receiver.valid, self._on_error)
         plan = ruling.plan or FAMILIES[spec.family].plan(snapshot, decision)
         if plan is None:

@@ -190,7 +190,8 @@ class XattrRules:
         if call.errno:
             return self._means_nothing
         decision = self._cell(call).decide(call.written, facts)
-        if self.nodes and call.name == ACCESS_LIST and decision.verdict is Verdict.CONTINUE:
+        goes_on = decision.audit or decision.verdict is Verdict.CONTINUE
+        if self.nodes and goes_on and call.name == ACCESS_LIST:
             of_nodes = replace(decision, settings=XattrSettings(nodes=True))
             return self._known.of_nodes.setdefault(decision, of_nodes)
         return decision

@@ -307,7 +307,14 @@ def test_an_ordinary_user(user: Person, place: Path) -> None:
     assert os.getxattr(place / f"of-{user.uid}" / "f", "user.x") == b"y"
 
 
-@pytest.mark.parametrize("rest", ["{do: emulate}", '{path: "/**", do: continue}'])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "{do: emulate}", '{path: "/**", do: continue}',
+        '{name: "system.*", do: refuse, mode: audit}', '{name: "system.*", do: kill, mode: audit}',
+        '{path: "/**", do: {return: 7}, mode: audit}',
+    ],
+)  # fmt: skip
 def test_a_node_of_the_hosts_keeps_its_list(user: Person, place: Path, rest: str) -> None:
     """What `cp -a` sets on a node is accepted, and nothing comes of it; of a file it does."""
     (place / "nodes.yaml").write_text(f"""
