@@ -24,8 +24,9 @@ TRUSTED: Final = "trusted."
 OPAQUE: Final = "trusted.overlay.opaque"
 # What cp -a sets instead of a mode. A device has no default ACL, and user.* is refused on it.
 ACCESS_LIST: Final = b"system.posix_acl_access"
-# A caller chooses the names it asks for: what is remembered of them is bounded.
-_CELLS: Final = 4096
+# A caller chooses the names and values it asks for: of those so many are remembered, which takes
+# less than a megabyte.
+_CELLS: Final = 256
 _FLAGS: Final = os.XATTR_CREATE | os.XATTR_REPLACE
 _MEANS_NOTHING: Final = "its flags, its name or its value mean nothing: the kernel's errno for that"
 
