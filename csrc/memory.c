@@ -17,9 +17,9 @@ enum { SHORT = 256 };
 /* getname() in the kernel copies up to PATH_MAX bytes; it fails with EFAULT where the string runs into
  * an unmapped page, with ENAMETOOLONG where no NUL is among the first PATH_MAX bytes. strndup_user(),
  * which takes the texts of mount(2), says EINVAL then. copy_mount_options() takes what is there of a
- * page, and cuts what is longer. Of the name of an extended attribute it copies so much that the longest one
- * fits; where there is no NUL in that, or nothing before it, it says ERANGE. The page behind the string's end is never touched, here neither: it
- * may be one that takes for ever to come. */
+ * page, and cuts what is longer. Of the name of an extended attribute it copies so much that the
+ * longest one fits; where there is no NUL in that, or nothing before it, it says ERANGE. The page behind
+ * the string's end is never touched, here neither: it may be one that takes for ever to come. */
 int sd_read_string(pid_t tid, uint64_t address, char *text, int kind)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);

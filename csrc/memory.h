@@ -5,8 +5,8 @@
 
 /* Reads a NUL-terminated string of at most SD_PATH_MAX bytes (its NUL included) into `text`.
  * `kind` is SD_STRING, SD_TEXT, SD_DATA or SD_NAME, which has at most SD_XATTR_NAME. Returns its length,
- * SD_NULL, -EFAULT, -ENAMETOOLONG, -EINVAL or -ERANGE as the kernel would, -E2BIG for data that the kernel would cut, or what process_vm_readv
- * gave (-ESRCH: the caller has gone; -EPERM: its memory is not ours to read). */
+ * SD_NULL, -EFAULT, -ENAMETOOLONG, -EINVAL or -ERANGE as the kernel would, -E2BIG for data that the kernel
+ * would cut, or what process_vm_readv gave (-ESRCH: the caller has gone; -EPERM: its memory is not ours to read). */
 int sd_read_string(pid_t tid, uint64_t address, char *text, int kind);
 
 /* The memory of a caller that waits, as a descriptor: of that very address space, whoever has the number

@@ -29,7 +29,7 @@ struct sd_xattr {
 	int32_t error;        /* 0 or -errno */
 	int32_t retire;       /* this resolver cannot become that caller: ask a fresh one */
 	int32_t left_alone;   /* of NODES: it is none of ours */
-	int32_t foreign;      /* of ROOT: a file system that somebody serves: no maker may wait for it */
+	int32_t foreign;      /* of ROOT: a file system that somebody serves, for whom no maker may wait */
 	int32_t fd;           /* the file, O_PATH; -1: none */
 	int32_t pending;      /* a descriptor whose message is still to come; -1 */
 	uint32_t fsuid, fsgid;
