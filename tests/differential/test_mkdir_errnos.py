@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,13 +14,13 @@ import pytest
 from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import scratch
+from tests.support.tables import Rows, a_scene, rows
 
 PROGRAMS = Path(__file__).resolve().parent.parent / "programs"
 RULES = {
     "emulated": "[{do: emulate}]",
     "decided by path": "[{path: /nowhere/at/all, do: refuse}, {path: '/**', do: emulate}]",
 }
-Rows = dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +33,6 @@ def place() -> Iterator[Path]:
         for name, rules in RULES.items():
             (top / f"{name}.yaml").write_text(f"version: 1\nsyscalls: {{mkdir: {rules}}}\n")
         yield top
-
-
-def a_scene(place: Path, name: str, owner: int) -> str:
-    """A folder and its parent, both owned by `owner`."""
-    top = place / name
-    (top / "scene").mkdir(parents=True)
-    os.chown(top, owner, owner)
-    os.chown(top / "scene", owner, owner)
-    return str(top / "scene")
-
-
-def rows(text: str) -> Rows:
-    return dict(json.loads(line) for line in text.splitlines())
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +15,7 @@ import pytest
 from tests.support import people
 from tests.support.people import Person
 from tests.support.program import run
+from tests.support.tables import Rows, a_scene, rows
 
 TABLE = Path(__file__).resolve().parent.parent / "programs" / "mknod_table.py"
 POLICY = """\
@@ -26,7 +25,6 @@ syscalls:
   mknod:
     - {devices: ["char *:*", "block *:*"], do: emulate}
 """
-Rows = dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -42,24 +40,11 @@ def place() -> Iterator[Path]:
     shutil.rmtree(top)
 
 
-def scratch(place: Path, name: str, owner: int) -> str:
-    """A directory and its parent, both owned by `owner`."""
-    top = place / name
-    (top / "scene").mkdir(parents=True)
-    os.chown(top, owner, owner)
-    os.chown(top / "scene", owner, owner)
-    return str(top / "scene")
-
-
-def rows(text: str) -> Rows:
-    return dict(json.loads(line) for line in text.splitlines())
-
-
 @pytest.fixture(scope="module")
 def real(root: Person, place: Path) -> Rows:
     assert root.name is None
     done = subprocess.run(
-        [sys.executable, str(place / "table.py"), scratch(place, "real", 0)],
+        [sys.executable, str(place / "table.py"), a_scene(place, "real", 0)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = rows(done.stdout)
@@ -78,7 +63,7 @@ def ours(person: Person, place: Path, script: str, *options: str) -> Rows:
 
 
 def test_root_on_the_disk(root: Person, place: Path, real: Rows) -> None:
-    where = scratch(place, "disk", root.inner_root)
+    where = a_scene(place, "disk", root.inner_root)
     assert ours(root, place, f"TABLE {where}") == real
 
 
@@ -89,13 +74,13 @@ def test_root_on_a_tmpfs_of_the_container(root: Person, place: Path, real: Rows)
 
 
 def test_root_without_namespaces(root: Person, place: Path, real: Rows) -> None:
-    where = scratch(place, "none", 0)
+    where = a_scene(place, "none", 0)
     assert ours(root, place, f"TABLE {where}", "--map", "none") == real
 
 
 def test_ordinary_user(user: Person, place: Path, real: Rows) -> None:
     """Errnos are the same; owner and mode are those of the host's nodes."""
-    where = scratch(place, "user", user.uid)
+    where = a_scene(place, "user", user.uid)
     found = ours(user, place, f"TABLE {where}")
     # the host has no such device
     assert found.pop("large numbers") == "EPERM"
