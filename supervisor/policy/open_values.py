@@ -8,7 +8,7 @@ from supervisor.kernel.opening import ACCESS_WORDS, pack_how
 from supervisor.kernel.strace_read import read_argument, sum_of
 from supervisor.kernel.syscalls import Kind
 from supervisor.model import Arg, Inject
-from supervisor.policy.values import near, parse_node, wrong
+from supervisor.policy.values import near, parse_node, short_text, wrong
 
 _WORDS: Final = tuple(ACCESS_WORDS.values())
 # What a grant may be for.
@@ -55,7 +55,7 @@ def parse_inject(setting: object) -> Inject:
         return Inject(directory=_path(thing, setting["directory"]), writes=writes)
     if writes:
         raise wrong("content is read-only: what is written there would be nowhere")
-    return Inject(content=_content(setting["content"]))
+    return Inject(content=short_text(setting["content"], "content", CONTENT_MAX))
 
 
 def _device(value: object) -> tuple[str, int, int]:
@@ -86,18 +86,6 @@ def _loops(value: Any) -> tuple[int, int]:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 7
-
-
-def _content(value: Any) -> str:
-    if not isinstance(value, str):
-        raise wrong("content is a text, in quotes where YAML would read it as something else")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:
-        raise wrong(f"content: {error}") from None
-    if size > CONTENT_MAX:
-        raise wrong(f"content has at most {CONTENT_MAX} bytes")
-    return value
 
 
 def parse_how(value: object) -> Arg:

@@ -263,6 +263,19 @@ def _return(setting: object) -> Action:
     return Action(Verdict.RETURN, setting)
 
 
+def short_text(value: object, what: str, most: int) -> str:
+    """A text of `most` bytes at most; `what` that is, for a person."""
+    if not isinstance(value, str):
+        raise wrong(f"{what} is a text, in quotes where YAML would read it as something else")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise wrong(f"{what}: {error}") from None
+    if size > most:
+        raise wrong(f"{what} has at most {most} bytes")
+    return value
+
+
 def unknown_settings(setting: Mapping[Any, object], known: Sequence[str]) -> Mistakes:
     """The keys of `emulate` that mean nothing."""
     mistakes = Mistakes()

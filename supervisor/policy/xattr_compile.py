@@ -9,7 +9,7 @@ from supervisor.kernel.xattrs import NAME_MAX, NAMESPACES, VALUE_SHOWN
 from supervisor.model import Decision, Verdict, XattrSettings
 from supervisor.policy.callers import caller_match
 from supervisor.policy.source import Node, Source, place_of, rule_node
-from supervisor.policy.values import near, parse_text, unknown_settings, wrong
+from supervisor.policy.values import near, parse_text, short_text, unknown_settings, wrong
 from supervisor.policy.xattrs import TRUSTED, XattrRule, XattrRules
 
 # As whom it is carried out.
@@ -33,15 +33,7 @@ def parse_name(value: object) -> str:
 
 def parse_value(value: object) -> str:
     """A value, whole."""
-    if not isinstance(value, str):
-        raise wrong("a value is a text, in quotes where YAML would read it as something else")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError as error:
-        raise wrong(f"{value!r}: {error}") from None
-    if size > VALUE_SHOWN:
-        raise wrong(f"a value that a rule asks for has at most {VALUE_SHOWN} bytes")
-    return value
+    return short_text(value, "a value", VALUE_SHOWN)
 
 
 def parse_emulate(setting: object) -> XattrSettings:
