@@ -173,10 +173,10 @@ def test_a_mount_on_a_mount(person: Person, place: Path) -> None:
 @pytest.mark.parametrize("flags", [FORCE, DETACH])
 def test_a_program_that_hangs_is_forced(user: Person, place: Path, flags: int) -> None:
     """umount -f and -l are for that; it is not waited for as long as for another one."""
-    text = RULES % "/usr/bin/fuse2fs $@ & sleep 0.5; kill -STOP $!; sleep 100"
+    text = RULES % "/usr/bin/fuse2fs $@ & sleep 2; kill -STOP $!; sleep 100"
     (place / "rules.yaml").write_text(text)
     start = time.monotonic()
-    inside(user, place, f"m ext3 /mnt; sleep 1; u /mnt {flags}; ! grep -q ' /mnt ' /proc/mounts")
+    inside(user, place, f"m ext3 /mnt; sleep 3; u /mnt {flags}; ! grep -q ' /mnt ' /proc/mounts")
     assert time.monotonic() - start < 30
 
 
