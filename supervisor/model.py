@@ -80,7 +80,8 @@ class Facts(NamedTuple):
     `path` is the resolved path below the caller's root directory (absolute, no symlink, no "..");
     `uid` and `gid` are the caller's file system ids as its own user namespace numbers them.
     `source` is what a mount's source really is, `target` where it is mounted. `peer` is the struct
-    sockaddr of who has connected, where a connection is accepted.
+    sockaddr of who has connected, where a connection is accepted. `nowhere`: the path led to
+    nothing; then what a rule of `mode: audit` asks of it counts as found, for it lets calls go.
 
     The rest is there where a rule asks for it, and None where it could not be found out: `host_uid`
     and `host_gid` as seccompd's user namespace numbers them; `capabilities` that are effective in
@@ -99,6 +100,7 @@ class Facts(NamedTuple):
     executable: bytes | None = None
     cgroup: bytes | None = None
     peer: bytes | None = None
+    nowhere: bool = False
 
 
 class Source(NamedTuple):

@@ -14,9 +14,9 @@ from typing import Final
 
 import trio
 
+from supervisor.engine.callers import who_calls
 from supervisor.engine.porters import MOST_PORTERS, PorterError
 from supervisor.engine.socket_jobs import ERESTARTSYS, SocketError, SocketJob
-from supervisor.engine.socket_paths import who_calls
 from supervisor.kernel.address_text import written
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.task import interrupted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EPERM
 
-from supervisor.engine.socket_paths import who_calls
+from supervisor.engine.callers import who_calls
 from supervisor.model import Decision, Facts, Outcome, Verdict
 
 

@@ -101,6 +101,14 @@ def _cgroup(text: bytes) -> bytes | None:
     return paths.get(b"name=systemd", unified)
 
 
+def who_calls(task: int) -> Facts:
+    """The ids of the caller whose /proc/TID `task` is, where no path is looked at; -1: it has
+    gone."""
+    status = read("status", task)
+    uid, gid = (_last_id(status, name) for name in (b"Uid", b"Gid"))
+    return Facts(None, -1 if uid is None else uid, -1 if gid is None else gid)
+
+
 class SecondLook:
     """A decision taken again with Facts: as the engine asks for it, and what came of it.
 
@@ -134,13 +142,11 @@ class SecondLook:
         self.found = found
         return replace(self.found, verdict=Verdict.CONTINUE) if self.found.audit else self.found
 
-    def outcome(self, first: Decision, outcome: Outcome, *, in_force: bool) -> Outcome:
+    def outcome(self, first: Decision, outcome: Outcome) -> Outcome:
         """What became of the call, with the decision that counts.
 
         What is only recorded goes on as it would have gone without us, errors of its path
-        included; errors of ours (they say `how`) stay what they are. But where any rule is
-        `in_force`, a call whose path leads nowhere has its error from us: nobody has seen who
-        calls, and another rule may refuse what a thread makes of that path next.
+        included; errors of ours (they say `how`) stay what they are.
         """
         decision = self.found or first
         settings = decision.settings
@@ -150,8 +156,25 @@ class SecondLook:
         if decision.audit and (accepted or outcome.give is not None):
             # a connection that was taken is given, whatever the rules would have said
             outcome = outcome._replace(decision=decision)
-        elif decision.audit and (self.found is not None or not (in_force or outcome.how)):
+        elif decision.audit and (self.found is not None or (not outcome.how and self._lets_go())):
             outcome = Outcome(0, path=outcome.path, left_alone=True, decision=decision)
         if self.facts is None:
             return outcome
         return outcome._replace(facts=self.facts, path=outcome.path or self.facts.path)
+
+    def _lets_go(self) -> bool:
+        """Whether a call whose path leads nowhere may go on all the same.
+
+        Another thread may make something else of that path next. So it has to be the caller's own
+        rules that let it go: what those make of paths does not race (supervisor/policy/races.py),
+        but of who calls the first look knows nothing, and another rule may refuse just that caller.
+        """
+        if self.task is None:
+            return False
+        facts = who_calls(self.task)._replace(nowhere=True)
+        if self._callers.wants:
+            facts = self._callers.complete(facts, self.task)
+        if min(facts.uid, facts.gid) < 0 or not self._valid():
+            return False
+        decision = self._decide(facts)
+        return decision.audit or decision.verdict is Verdict.CONTINUE

@@ -253,10 +253,6 @@ class Judge:
             self._mounts[key] = decision
         return decision
 
-    def in_force(self, spec: CallSpec) -> bool:
-        """Whether rules about the call may refuse it: not all are only for the records."""
-        return self._policy.in_force(spec.family)
-
     def leaves_refusals(self, spec: CallSpec) -> bool:
         """Whether a REFUSE of this call is the kernel's to do."""
         return self.kernel_refuses and spec.family not in _REFUSED_HERE

@@ -368,7 +368,7 @@ class Session:
         granted = isinstance(plan, MakeNode | MakeDirectory) and decision.verdict is Verdict.EMULATE
         again = look if decision.needs_facts or (granted and self._records.wanted) else None
         if begun is not None:
-            outcome = await self._actor.finish(begun, waiting, again)
+            outcome = look.outcome(decision, await self._actor.finish(begun, waiting, again))
         else:
             # The descriptor binds the identity. Whoever uses it asks first, by `valid`, whether the
             # caller still waits, which says whose it is.
@@ -381,10 +381,9 @@ class Session:
                 outcome = await self._actor.perform(
                     plan, snapshot, task, waiting, again, probe_only=probe_only
                 )
+                outcome = look.outcome(decision, outcome)
             finally:
                 os.close(task)
-        in_force = self._judge.in_force(spec)
-        outcome = look.outcome(decision, outcome, in_force=in_force)
         final = outcome.decision
         if final is None or final.audit or final.verdict in (Verdict.EMULATE, Verdict.INJECT):
             return outcome

@@ -9,24 +9,17 @@ from typing import Any, Final
 
 import trio
 
+from supervisor.engine.callers import who_calls
 from supervisor.engine.helpers import HelperError, Resolvers
 from supervisor.engine.limits import Limits
 from supervisor.engine.socket_jobs import NobodyThere, SocketError, SocketJob
 from supervisor.kernel.addresses import AF_UNIX, family_of
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
-from supervisor.kernel.task import field
 from supervisor.model import Facts
 
 _LINGER_US: Final = 300
 _EXITING: Final = frozenset((ESRCH, EBADF))
-
-
-def who_calls(task: int) -> Facts:
-    """The ids of the caller whose /proc/TID `task` is, where no path is looked at."""
-    text = _status(task)
-    uid, gid = (int(field(text, name).rpartition(b"\t")[2] or -1) for name in (b"Uid", b"Gid"))
-    return Facts(None, uid, gid)
 
 
 class SocketPath:
@@ -189,17 +182,3 @@ class SocketPath:
 
 def _waiting(job: SocketJob) -> Any:
     return ffi.new("struct sd_waiting *", (job.snapshot.listener, job.snapshot.id))
-
-
-def _status(task: int) -> bytes:
-    """/proc/TID/status of the task whose directory that is; empty where it has gone."""
-    try:
-        fd = os.open("status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
-    except OSError:
-        return b""
-    try:
-        return os.read(fd, 8192)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)

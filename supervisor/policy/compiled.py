@@ -189,11 +189,6 @@ class CompiledPolicy:
         reason = "the filter notified a call that no rule is about"
         return Decision(Verdict.ERRNO, self.source, reason, self.on_error)
 
-    def in_force(self, family: str) -> bool:
-        """Whether a rule of the family may refuse a call: not where all of it is mode: audit."""
-        rules = self.families.get(family)
-        return rules is None or not rules.otherwise.audit
-
     def narrowed(self, family: str, snapshot: Snapshot) -> Decision | Callable[[bytes], Decision]:
         """What the policy comes to for every call with the registers of `snapshot`.
 

@@ -159,7 +159,7 @@ class MountRule:
 
         What nobody knows is no grant, and refuses where it can.
         """
-        unknown = not self.verdict.grants
+        unknown = not self.verdict.grants or (facts.nowhere and self.audit)
         if self.targets is not None:
             target = facts.target if facts.target is not None else facts.path
             if target is None:
@@ -173,7 +173,7 @@ class MountRule:
                     return False
             elif not self.matches_source(facts.source):
                 return False
-        return self.caller is None or self.caller.matches(facts, unknown=unknown)
+        return self.caller is None or self.caller.matches(facts, unknown=not self.verdict.grants)
 
     def matches_source(self, source: Source) -> bool:
         """A device by its number or by the kernel's name, an image by its path, a text as it is."""

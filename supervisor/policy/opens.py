@@ -227,7 +227,8 @@ class _Cell:
         path = None if facts is None else facts.path
         for entry in self._entries:
             if path is None:
-                found = not entry.grants
+                spared = facts is not None and facts.nowhere and entry.rule.audit
+                found = not entry.grants or spared
             else:
                 found = entry.matches is None or bool(entry.matches(path))
             if found and (facts is None or entry.rule.matches_caller(facts)):

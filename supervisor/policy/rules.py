@@ -211,7 +211,8 @@ class Cell:
         for entry in self._entries if path is None else self._candidates(path):
             if path is None:
                 # Nobody knows where the call leads: only what refuses may match.
-                found = entry.matches is None or not entry.grants
+                spared = facts.nowhere and entry.rule.audit
+                found = entry.matches is None or not entry.grants or spared
             else:
                 found = entry.matches is None or bool(entry.matches(path))
             if found and entry.rule.matches_caller(facts):

@@ -108,15 +108,15 @@ class SocketRule:
                 return "abstract"
         return "path" if self.globs is not None and address.path is None else ""
 
-    def matches_path(self, path: bytes | None) -> bool:
+    def matches_path(self, path: bytes | None, *, nowhere: bool = False) -> bool:
         """Whether a path that is known by now is one of those asked for.
 
-        What nobody knows is no grant, and refuses where it can.
+        What nobody knows is no grant, and refuses where it can; `nowhere`: see Facts.
         """
         if self.globs is None:
             return True
         if path is None:
-            return not self.verdict.grants
+            return not self.verdict.grants or (nowhere and self.audit)
         return any(glob_matches(glob, path) for glob in self.globs)
 
     def may_match(self, address: Address, *, looks: bool) -> bool:
@@ -133,7 +133,7 @@ class SocketRule:
 
     def matches(self, address: Address, facts: Facts) -> bool:
         """The second look."""
-        if self.objection(address) or not self.matches_path(facts.path):
+        if self.objection(address) or not self.matches_path(facts.path, nowhere=facts.nowhere):
             return False
         return self.matches_caller(facts)
 

@@ -92,3 +92,130 @@ def test_it_costs_no_io_uring_and_no_companions(person: Person, place: Path) -> 
     assert audited.ceiling == ()
     done, _ = recorded(person, place, POLICY, "unshare -m true; touch f; rm f")
     assert done.returncode == 0
+
+
+# What leads nowhere, each by its own name, with what a call says of it.
+NOWHERE = """
+import ctypes, errno, os, socket, stat
+libc = ctypes.CDLL(None, use_errno=True)
+def of_libc(name, *args):
+    if getattr(libc, name)(*args) < 0:
+        raise OSError(ctypes.get_errno(), "")
+def unix(call, path):
+    with socket.socket(socket.AF_UNIX) as one:
+        getattr(one, call)(path)
+def tried(what, call, *args):
+    try:
+        call(*args)
+        print(what, "0")
+    except OSError as error:
+        print(what, errno.errorcode[error.errno])
+for kind in b"ext4", b"nosuchfs", b"tmpfs":
+    tried(f"mount {kind}", of_libc, "mount", b"/gone/a.img", b"/mnt", kind, 0, None)
+    tried(f"mount {kind} at", of_libc, "mount", b"/dev/null", b"/gone/mnt", kind, 0, None)
+tried("mknod", os.mknod, "/gone/x", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+tried("mknod there", os.mknod, "/etc/passwd", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+tried("mknod below a file", os.mknod, "/etc/passwd/x", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+tried("mkdir", os.mkdir, "/gone/x")
+tried("mkdir there", os.mkdir, "/etc")
+tried("open", os.open, "/gone/x", os.O_RDONLY)
+tried("open below a file", os.open, "/etc/passwd/x", os.O_RDONLY)
+tried("setxattr", os.setxattr, "/gone/x", "user.x", b"")
+tried("connect", unix, "connect", "/gone/x")
+tried("bind", unix, "bind", "/gone/x")
+"""
+BESIDE_OTHERS = """version: 1
+syscalls:
+  mount:
+    otherwise: kernel
+    rules:
+      - {uid: 5, do: {errno: EIO}}
+      - {fstype: [ext4, nosuchfs], source: "/gone/*.img", mode: audit, do: refuse}
+      - fstype: [ext4, nosuchfs]
+        source: "/**"
+        mode: audit
+        do: {emulate: {via: fuse, program: [/usr/bin/fuse2fs, "{source}", "{target}"]}}
+      - {fstype: tmpfs, target: "/**", mode: audit, do: emulate}
+  mknod:
+    otherwise: kernel
+    rules:
+      - {devices: ["null"], path: "/**", mode: audit, do: emulate}
+      - {devices: [zero], do: {errno: EIO}}
+  mkdir:
+    otherwise: kernel
+    rules:
+      - {uid: 5, do: {errno: EIO}}
+      - {path: "/**", mode: audit, uid: 0, do: {errno: EIO}}
+      - {path: "/**", mode: audit, do: emulate}
+  open:
+    - {path: "/gone/*", mode: audit, do: {errno: EIO}}
+    - {path: "/etc/passwd/x", mode: audit, do: {inject: {device: "null"}}}
+  xattr:
+    otherwise: kernel
+    rules:
+      - {uid: 5, do: {errno: EIO}}
+      - {name: user.x, path: "/**", mode: audit, do: {errno: EIO}}
+  connect:
+    otherwise: kernel
+    rules:
+      - {uid: 5, do: {errno: EIO}}
+      - {path: "/**", mode: audit, do: {redirect: "127.0.0.1:1"}}
+  bind:
+    otherwise: kernel
+    rules:
+      - {uid: 5, do: {errno: EIO}}
+      - {path: "/**", mode: audit, do: {errno: EIO}}
+"""
+
+
+def told(person: Person, place: Path, policy: str, script: str) -> list[str]:
+    (place / "p.yaml").write_text(policy)
+    done = run(person, "python3", "-c", script, options=["--policy", str(place / "p.yaml")])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_what_leads_nowhere_is_the_kernels_to_say(person: Person, place: Path) -> None:
+    """Also beside rules that are in force: those are about other calls."""
+    without = told(person, place, "version: 1\nsyscalls: {}\n", NOWHERE)
+    assert {line.rpartition(" ")[2] for line in without} >= {"EPERM", "ENODEV", "ENOENT", "EEXIST"}
+    assert told(person, place, BESIDE_OTHERS, NOWHERE) == without
+
+
+TO_AND_FRO = """
+import ctypes, os, sys, threading, time
+libc = ctypes.CDLL(None)
+ways = [f"{sys.argv[1]}/{name}/x".encode() for name in ("gone", "here")]
+path = ctypes.create_string_buffer(ways[0], 200)
+end = time.monotonic() + 3
+def turn():
+    while time.monotonic() < end:
+        for one in ways:
+            path[:len(one)] = one
+threading.Thread(target=turn).start()
+tries = 0
+while time.monotonic() < end:
+    libc.mkdir(path, 0o777)
+    tries += 1
+print(tries, os.path.isdir(ways[1]))
+"""
+
+
+def test_who_is_refused_does_not_pass_by_what_leads_nowhere(person: Person, place: Path) -> None:
+    """The first look knows nothing of who calls: another rule's audit mode lets nobody go whom a
+    rule in force refuses."""
+    (place / "here").mkdir()
+    (place / "here").chmod(0o777)
+    file = place / "p.yaml"
+    script = ["python3", "-c", TO_AND_FRO, person.given(place)]
+    for refuses, made in (("0", "False"), ("5", "True")):
+        file.write_text(
+            "version: 1\nsyscalls:\n  mkdir:\n    otherwise: kernel\n    rules:\n"
+            f"      - {{uid: {refuses}, do: {{errno: EIO}}}}\n"
+            f"      - {{path: '{place}/**', mode: audit, do: emulate}}\n"
+        )
+        done = run(person, *script, options=["--policy", str(file)])
+        assert done.returncode == 0, done.stderr
+        tries, found = done.stdout.split()
+        assert int(tries) > 100
+        assert found == made
