@@ -10,9 +10,12 @@
  *     emulate    make the node as the caller would: its root, cwd, ids, groups, umask, CAP_MKNOD
  *     bare       make the node in the caller's cwd with our own rights: wrong, and the fastest there is
  *     connect    fetch the caller's socket (pidfd_getfd), and connect that to the address that was read
- *     open       of opens instead: give a descriptor of /dev/zero for GRANTED, continue all others
+ *     open       of opens instead: give a descriptor of /dev/zero for GRANTED, continue all others;
+ *                where no symbolic link of the caller's leads on from there
  *     open:PATH  the same with what PATH is, opened as the caller asks
  *     tun:PATH   the same in the caller's network namespace, which is one of its own; we go there once
+ *     written    as open, for the path as it is written, wherever that leads: wrong, and the fastest
+ *     written:PATH  the same with what PATH is
  *     filter     no supervisor: the filter itself answers EPERM; what it lets pass is what is measured
  *
  * The listener is used as seccompd uses it: WAIT_KILLABLE_RECV and SYNC_WAKE_UP. As an ordinary user
@@ -53,12 +56,10 @@
 #endif
 
 enum { PATH_SIZE = 4096 };
-#define GRANTED "/granted"
 
-enum mode { REFUSE, CONTINUE, EMULATE, BARE, CONNECT, OPEN, TUN, FILTER };
-static const char *const mode_names[] = {"refuse", "continue", "emulate", "bare",
-					 "connect", "open", "tun", "filter"};
-static const char *thing = "/dev/zero";
+enum mode { REFUSE, CONTINUE, EMULATE, BARE, CONNECT, OPEN, TUN, WRITTEN, FILTER };
+static const char *const mode_names[] = {"refuse", "continue", "emulate", "bare", "connect",
+					 "open", "tun", "written", "filter"};
 
 _Noreturn void die(const char *what)
 {
@@ -126,37 +127,6 @@ static int install_for_opens(unsigned long flags)
 
 /* ---- what is decided and done ---- */
 
-/* 0, or -errno where somebody has to answer still. */
-static int give(int listener, uint64_t id, int flags)
-{
-	struct seccomp_notif_addfd add = {.id = id, .flags = SECCOMP_ADDFD_FLAG_SEND};
-	int fd = open(thing, (flags & O_ACCMODE) | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	add.srcfd = (uint32_t)fd;
-	int result = ioctl(listener, SECCOMP_IOCTL_NOTIF_ADDFD, &add) < 0 ? -errno : 0;
-	close(fd);
-	return result;
-}
-
-/* The caller's network namespace; nobody else is served, so we need not come back. */
-static void go_to_network(pid_t tid)
-{
-	static struct stat here;
-	struct stat there;
-	char name[64];
-
-	snprintf(name, sizeof name, "/proc/%d/ns/net", tid);
-	if (stat(name, &there) || (there.st_ino == here.st_ino && there.st_dev == here.st_dev))
-		return;
-	int fd = open(name, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || setns(fd, CLONE_NEWNET))
-		die(name);
-	close(fd);
-	here = there;
-}
-
 /* The caller's path, read once. Returns its length or -errno; the memory may end after the NUL. */
 static ssize_t read_path(pid_t tid, uint64_t address, char path[PATH_SIZE])
 {
@@ -201,18 +171,21 @@ static void serve(int listener, enum mode mode)
 				die("SECCOMP_IOCTL_NOTIF_SEND");
 			continue;
 		}
-		const int opens = mode == OPEN || mode == TUN;
+		const int opens = mode == OPEN || mode == TUN || mode == WRITTEN;
 		const int at = request.data.nr == SYS_mknodat || opens;
 		ssize_t length = read_path((pid_t)request.pid, request.data.args[at], path);
-		if (mode == TUN && length >= 0 && !strcmp(path, GRANTED))
+		int granted = opens && length >= 0 && !strcmp(path, GRANTED);
+		if (granted && mode != WRITTEN)
+			granted = leads_to_granted((pid_t)request.pid);
+		if (granted && mode == TUN)
 			go_to_network((pid_t)request.pid);
 		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &request.id))
 			continue;
 		response.id = request.id;
 		if (length < 0)
 			response.error = (int)length;
-		else if (opens && !strcmp(path, GRANTED)) {
-			response.error = give(listener, request.id, (int)request.data.args[2]);
+		else if (granted) {
+			response.error = give_thing(listener, request.id, (int)request.data.args[2]);
 			if (!response.error || response.error == -ENOENT)
 				continue;
 		} else if (mode == CONTINUE || opens)
@@ -290,7 +263,7 @@ static _Noreturn void launch(int socket, enum mode mode, char **command)
 		const unsigned long flags = SECCOMP_FILTER_FLAG_NEW_LISTENER |
 					    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
 		int fd = mode == CONNECT ? install_connect(flags)
-			 : mode == OPEN || mode == TUN
+			 : mode == OPEN || mode == TUN || mode == WRITTEN
 				 ? install_for_opens(flags)
 				 : install(SECCOMP_RET_USER_NOTIF, flags);
 		if (fd < 0)
@@ -348,7 +321,7 @@ int main(int argc, char **argv)
 	if (mode >= 0 && sscanf(argv[2], "%u:%u:%u", &inside, &outside, &count) == 3)
 		at = 3;
 	if (mode < 0 || at >= argc) {
-		fputs("usage: floor refuse|continue|emulate|bare|connect|open[:PATH]|tun:PATH|filter [INSIDE:OUTSIDE:COUNT] CMD ...\n", stderr);
+		fputs("usage: floor refuse|continue|emulate|bare|connect|open[:PATH]|tun:PATH|written[:PATH]|filter [INSIDE:OUTSIDE:COUNT] CMD ...\n", stderr);
 		return 125;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
