@@ -207,7 +207,7 @@ def test_who_is_refused_does_not_pass_by_what_leads_nowhere(person: Person, plac
     (place / "here").mkdir()
     (place / "here").chmod(0o777)
     file = place / "p.yaml"
-    script = ["python3", "-c", TO_AND_FRO, person.given(place)]
+    script = ["python3", "-c", TO_AND_FRO, str(person.given(place))]
     for refuses, made in (("0", "False"), ("5", "True")):
         file.write_text(
             "version: 1\nsyscalls:\n  mkdir:\n    otherwise: kernel\n    rules:\n"
