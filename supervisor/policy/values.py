@@ -166,7 +166,8 @@ def parse_capability(value: object) -> str:
     return name
 
 
-_SECONDS: Mapping[str, float] = {"ms": 0.001, "s": 1.0, "m": 60.0}
+# in milliseconds, so that what is written in decimals stays that
+_UNITS: Mapping[str, int] = {"ms": 1, "s": 1000, "m": 60_000}
 _SECONDS_MAX = 3600.0
 
 
@@ -177,7 +178,7 @@ def parse_seconds(value: object) -> float:
     elif isinstance(value, str) and (
         found := re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s|m)", value)
     ):
-        seconds = float(found[1]) * _SECONDS[found[2]]
+        seconds = float(found[1]) * _UNITS[found[2]] / 1000
     elif isinstance(value, str) and (found := re.fullmatch(r"[0-9.]+ *([A-Za-z]+)", value)):
         raise wrong(f"{found[1]} is no unit of time here: write ms, s or m")
     else:

@@ -47,6 +47,17 @@ def test_what_a_rule_says() -> None:
     assert settings(FULL) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("700ms", 0.7), ("1.1s", 1.1), ("1001ms", 1.001), ("0.3m", 18.0), ("2m", 120.0), ("3", 3.0)],
+)
+def test_times_are_what_was_written(text: str, seconds: float) -> None:
+    """To the last digit: they are shown in records, and in what is learned of those."""
+    balance = settings(f"{{to: {TWO}, wait: {text}}}").balance
+    assert balance is not None
+    assert repr(balance.wait) == repr(seconds)
+
+
 def test_a_compiled_policy_keeps_it() -> None:
     policy = connect(f'to: "203.0.113.7", do: {{balance: {FULL}}}')
     again = CompiledPolicy.from_json(json.loads(json.dumps(policy.to_json())))
