@@ -18,6 +18,10 @@ from supervisor.kernel.bpf import FilterRule, ret_errno
 from supervisor.kernel.syscalls import X86_64, Condition, Match, number
 
 MASKED: Final = "SCMP_CMP_MASKED_EQ"
+_EQUAL: Final = "SCMP_CMP_EQ"
+_NOT_EQUAL: Final = "SCMP_CMP_NE"
+_ALLOWING: Final = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG")
+_WIDE: Final = (1 << 64) - 1
 _X32: Final = "SCMP_ARCH_X32"
 _ARCHITECTURES: Final = ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86")
 WAIT_KILLABLE: Final = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
@@ -212,10 +216,53 @@ def _narrowed(
     for name in names:
         if name not in ours:
             continue
-        if entry.get("args"):
-            raise PolicyError(
-                f"the base looks at arguments of {name}, and so does the policy",
-                hint="take that entry out of the base, or let it stand without args",
-            )
+        looked: dict[int, int] = {}
+        for test in (test for rule in ours[name] for test in rule.match):
+            looked[test.arg] = looked.get(test.arg, 0) | test.mask
         for match in left_over(ours[name]):
-            yield {**rest, "names": [name], **_oci_args(match)}
+            for args in _both(match, entry, name, looked):
+                yield {**rest, "names": [name], **args}
+
+
+def _both(
+    match: Match, entry: Mapping[str, Any], name: str, looked: Mapping[int, int]
+) -> Iterable[dict[str, Any]]:
+    """What an entry of the base says, for the calls of `match` alone. libseccomp takes one
+    condition on each argument: where both have one, one is made of the two. `looked`: the bits
+    of each argument that any rule of ours looks at."""
+    tests: Sequence[Mapping[str, Any]] = entry.get("args") or ()
+    parts: list[dict[int, tuple[int, int]]] = [{}]
+    parts[0].update((test.arg, (test.mask, test.value)) for test in match)
+    own = set(parts[0])
+    once = len({test["index"] for test in tests}) == len(tests)  # else any one of them is enough
+    for test in tests if once else ():
+        arg, op = test["index"], test.get("op")
+        if arg not in own:
+            continue
+        if op == _NOT_EQUAL and entry["action"] in _ALLOWING:
+            # By the low bits, up to the last one that anybody looks at: each bit is a rule. What
+            # differs in others alone is not allowed then.
+            bits = (1 << (looked[arg] | test["value"]).bit_length()) - 1
+            hole = {arg: (bits, test["value"])}
+            parts = [rest for part in parts for rest in _without(part, hole)]
+        elif op in (_EQUAL, MASKED):
+            asked = (_WIDE, test["value"]) if op == _EQUAL else (test["value"], test["valueTwo"])
+            parts = [{**part, arg: both} for part in parts if (both := _within(part[arg], asked))]
+        else:
+            once = False
+    if not once:
+        raise PolicyError(
+            f"the base looks at arguments of {name}, and so does the policy",
+            hint="take that entry out of the base, or let it stand without args",
+        )
+    kept = [dict(test) for test in tests if test["index"] not in own]
+    for part in parts:
+        ours = [Condition(arg, mask, value) for arg, (mask, value) in sorted(part.items())]
+        yield {"args": [*_oci_args(tuple(ours)).get("args", ()), *kept]}
+
+
+def _within(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int] | None:
+    """What both (mask, value) say; None: no number is both."""
+    if one[0] & other[0] & (one[1] ^ other[1]):
+        return None
+    return one[0] | other[0], one[1] | other[1]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +28,15 @@ syscalls:
   mknod:
     - {devices: ["null"], do: emulate}
     - {devices: [full], do: {errno: ENODEV}}
+"""
+SOCKETS = """
+version: 1
+match: {door: oci, user_namespace: own}
+syscalls:
+  connect:
+    - {to: 203.0.113.7, do: {redirect: {to: "127.0.0.1:%d", network: host}}}
+    - {do: emulate}
+  bind: [{do: emulate}]
 """
 OWN, HOST = (POLICY.replace("USER_NAMESPACE", which) for which in ("own", "host"))
 SCRIPT = """
@@ -53,6 +64,23 @@ def test_of_root(root: Person, place: Path, userns: bool) -> None:
         assert "/dev/c: Operation not permitted" in done.stderr
         how = {one["how"] for one in daemon.all_records() if one.get("verdict") == "emulate"}
         assert how == ({"bind"} if userns else {"node"})
+
+
+def test_sockets(root: Person, place: Path) -> None:
+    """Its profile looks at arguments of socket, and so does a policy that is about sockets."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def greet() -> None:
+            with server.accept()[0] as taken:
+                taken.sendall(b"hello\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        with serving(root, place, {"sockets": SOCKETS % port}) as daemon:
+            profile = daemon.profile("sockets", "--base", str(PODMANS_PROFILE))
+            script = "busybox nc -w 20 203.0.113.7 80 </dev/null"
+            done = Podman(root, place, profile, 100_000).run(script, *options_for(mapped=True))
+            assert done.stdout == "hello\n", done.stderr
 
 
 def test_without_the_capability(root: Person, place: Path) -> None:

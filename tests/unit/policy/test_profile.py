@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -190,6 +191,60 @@ def test_options_of_sockets(arch: int, base: str) -> None:
             assert action == bpf.RET_USER_NOTIF or not asks
         expected = bpf.ret_errno(78) if base == "refused" else bpf.RET_ALLOW
         assert run(found, 102, arch, [15, 0]).action == expected
+
+
+VSOCK = {"names": ["socket"], "action": "SCMP_ACT_ALLOW",
+         "args": [{"index": 0, "value": 40, "valueTwo": 0, "op": "SCMP_CMP_NE"}]}  # fmt: skip
+NO_AUDIT = [
+    {"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22,
+     "args": [{"index": 0, "value": 16, "valueTwo": 0, "op": "SCMP_CMP_EQ"},
+              {"index": 2, "value": 9, "valueTwo": 0, "op": "SCMP_CMP_EQ"}]},
+    *({"names": ["socket"], "action": "SCMP_ACT_ALLOW",
+       "args": [{"index": index, "value": value, "valueTwo": 0, "op": "SCMP_CMP_NE"}]}
+      for index, value in ((2, 9), (0, 16))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arch", [X86_64, I386])
+@pytest.mark.parametrize("base", ["docker", "podman"])
+def test_a_base_that_looks_at_the_same_arguments(arch: int, base: str) -> None:
+    """What Docker's and podman's profiles say of socket, where ours has no SCTP."""
+    whole = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 77,
+             "syscalls": [VSOCK] if base == "docker" else NO_AUDIT}  # fmt: skip
+    text = b"version: 1\nsyscalls: {connect: [{do: emulate}], bind: [{do: emulate}]}\n"
+    ours = rules_of(Path("p.yaml"), text, Traits("private"), FAMILIES)
+    found = built(oci(ours, whole, listener="/x", metadata=None), arch)
+    nr = number("socket", arch)
+    assert nr is not None
+    kinds = (1, 2, 3, 5, 0x80001, 0x80805)
+    for domain, kind, protocol in itertools.product(range(64), kinds, (0, 6, 9, 17, 132, 262)):
+        action = run(found, nr, arch, [domain, kind, protocol]).action
+        if protocol == 132 or (domain in (2, 10) and kind & 15 == 5):
+            expected = bpf.ret_errno(93)  # EPROTONOSUPPORT
+        elif base == "docker":
+            expected = bpf.ret_errno(77) if domain == 40 else bpf.RET_ALLOW
+        else:
+            expected = bpf.ret_errno(22) if (domain, protocol) == (16, 9) else bpf.RET_ALLOW
+        assert action == expected, (domain, kind, protocol)
+
+
+@pytest.mark.parametrize(
+    ("action", "tests"),
+    [
+        ("ALLOW", [("LT", 0, 9)]),
+        ("ERRNO", [("NE", 0, 16)]),
+        ("ALLOW", [("EQ", 0, 1), ("EQ", 0, 2)]),
+    ],
+)
+def test_arguments_that_cannot_be_put_together(
+    action: str, tests: list[tuple[str, int, int]]
+) -> None:
+    args = [{"index": index, "value": value, "op": f"SCMP_CMP_{op}"} for op, index, value in tests]
+    entry = {"names": ["socket"], "action": f"SCMP_ACT_{action}", "args": args}
+    text = b"version: 1\nsyscalls: {connect: [{do: emulate}], bind: [{do: emulate}]}\n"
+    ours = rules_of(Path("p.yaml"), text, Traits("private"), FAMILIES)
+    with pytest.raises(PolicyError, match="looks at arguments of socket"):
+        oci(ours, {"defaultAction": "A", "syscalls": [entry]}, listener="/x", metadata=None)
 
 
 def test_options_that_a_base_allows_and_refuses() -> None:
