@@ -291,6 +291,7 @@ class Sockets:
     ) -> Outcome:
         plan = job.plan
         if plan.several and not job.snapshot.args[2]:
+            await self._look(job, valid)
             return Outcome(0)  # none of them
         if path.target >= 0 and plan.operation == "bind":
             if plan.settings.options:

@@ -225,6 +225,9 @@ def sends() -> None:
     say("mapped", lambda: six.sendto(b"m", ("::ffff:127.0.0.1", taker.getsockname()[1])))
     say("got", lambda: taker.recv(9))
     say("unspec-6", lambda: send_raw(six, bytes(28)))
+    reader, _writer = os.pipe()
+    for name, number in (("none", client.fileno()), ("closed", 999), ("no-socket", reader)):
+        say(f"sendmmsg-{name}", partial(send_none, number))
     stream, port = listener()
     say("stream-to", lambda: socket.socket().sendto(b"x", ("127.0.0.1", port)))
     fast = socket.socket()
@@ -234,6 +237,11 @@ def sends() -> None:
 
 def send_raw(sock: socket.socket, address: bytes) -> int | str:
     result: int = LIBC.sendto(sock.fileno(), b"raw", 3, 0, address, len(address))
+    return result if result >= 0 else errno.errorcode[ctypes.get_errno()]
+
+
+def send_none(number: int) -> int | str:
+    result: int = LIBC.sendmmsg(number, None, 0, 0)
     return result if result >= 0 else errno.errorcode[ctypes.get_errno()]
 
 
