@@ -327,8 +327,10 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 {
 	struct sockaddr_storage peer;
 	socklen_t size = sizeof peer;
-	if (errand->op == SD_SOCKET_LOOK) /* as nobody, whoever it is for */
+	if (errand->op == SD_SOCKET_LOOK) { /* as nobody, whoever it is for */
+		done->type = option(hold->sock, SO_TYPE);
 		return set_options(errand, hold->sock, hold, done);
+	}
 	if (errand->op == SD_SOCKET_PEER)
 		return getpeername(hold->sock, (struct sockaddr *)&peer, &size) ? -errno : 0;
 	if (errand->op == SD_SOCKET_ACCEPT)

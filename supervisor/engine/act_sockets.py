@@ -266,11 +266,13 @@ class Sockets:
         plan, balance = job.plan, job.plan.settings.balance
         assert balance is not None
         assert plan.address is not None
-        several = self._balancers.of(balance)
+        look = await self._look(job, valid) if plan.operation == "connect" else None
+        datagrams = not plan.flags & _MSG_FASTOPEN if look is None else look.is_datagrams
+        several = self._balancers.of(balance, datagrams=datagrams)
         order = several.order(self._balancers.key(plan.address))
-        if several.waits and plan.operation == "connect":
+        if several.waits and look is not None:
             # what it has begun is what the kernel tells it of, whatever it is asked for now
-            begun = several.begun_by(int((await self._look(job, valid)).call.cookie))
+            begun = several.begun_by(int(look.call.cookie))
             order = order if begun is None else [begun]
         targets = backends(balance, plan.address)
 

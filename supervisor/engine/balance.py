@@ -177,18 +177,23 @@ class Balancers:
     def __init__(self, name: str) -> None:
         """`name`: the session's; what asks the same in another one may go elsewhere by a hash."""
         self._name = name.encode()
-        self._known: dict[Balance, Backends] = {}
+        self._known: dict[tuple[Balance, bool], Backends] = {}
 
-    def of(self, balance: Balance) -> Backends:
-        """Those of a rule. Raises OSError where the kernel gives nothing to count them by."""
-        found = self._known.get(balance)
+    def of(self, balance: Balance, *, datagrams: bool) -> Backends:
+        """Those of a rule. Raises OSError where the kernel gives nothing to count them by.
+
+        Datagrams have turns of their own, and say nothing of who is well: getaddrinfo(3) connects
+        a socket of UDP to all addresses of a name before its caller connects one of TCP, and would
+        take that one's turns.
+        """
+        found = self._known.get((balance, datagrams))
         if found is None:
-            found = self._known[balance] = Backends(balance)
+            found = self._known[balance, datagrams] = Backends(balance)
         return found
 
     def keep(self, balances: Collection[Balance]) -> None:
         """Forgets all others; calls that are being shared out go on with what they have."""
-        for gone in [one for one in self._known if one not in balances]:
+        for gone in [one for one in self._known if one[0] not in balances]:
             del self._known[gone]
 
     def key(self, asked: bytes) -> bytes:

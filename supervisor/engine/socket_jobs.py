@@ -28,6 +28,7 @@ _OPERATIONS: Final = {
 _OF_OPTIONS: Final = frozenset(("set-option", "get-option"))
 _MSG_NOSIGNAL: Final = 0x4000
 _SOCK_STREAM: Final = 1
+_SOCK_DGRAM: Final = 2
 # The kernel's own, for a call that is to begin anew once the signal has been seen to: it knows
 # whether the caller asked for that (SA_RESTART), and what to say where it did not. It does so only
 # for the thread that will see to the signal.
@@ -128,6 +129,11 @@ class SocketJob:
     def shown(self) -> bytes:
         """The struct sockaddr that getpeername is to show; b"": what the kernel says."""
         return (self.plan.address or b"") if self.target and self.plan.settings.peername else b""
+
+    @property
+    def is_datagrams(self) -> bool:
+        """Whether the socket that was looked at has no connections."""
+        return int(self.call.type) == _SOCK_DGRAM
 
     @property
     def target_path(self) -> bytes | None:

@@ -260,6 +260,19 @@ print("left out")
     assert found == ["EINPROGRESS", "1", "ECONNREFUSED", "left out"]
 
 
+def test_a_name_of_several_addresses(person: Person, place: Path, backends: list[str]) -> None:
+    """getaddrinfo of the C library connects a socket of UDP to each, to see who could be reached:
+    the connection that follows has its own turn, whatever that one's was."""
+    options = rules(place, several(*backends[:2]))
+    script = f"""
+for _ in range(6):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("{NOWHERE}", 1))
+    print(who(1))
+"""
+    assert run(person, place, script, options) == ["four", "six"] * 3
+
+
 def test_datagrams(person: Person, place: Path) -> None:
     counters = [Counter(), Counter()]
     options = rules(place, several(*(f"{LOCAL}:{one.port}" for one in counters)))
