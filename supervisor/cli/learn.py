@@ -156,14 +156,18 @@ def _merge(name: str, learned: Learned, show: TextIO) -> str:
     file, content, first = _extended(name)
     old = content.decode("utf-8-sig")
     missing = learned.missing(first)
-    before = learned.beyond(first)
-    for general in (True, False):
-        text = merged(str(file), old, rules_for(missing.values(), FAMILIES, general=general))
+    before = learned.beyond(first) | learned.changed(first).keys()
+    exact: set[str] = set()
+    while True:
+        text = merged(str(file), old, rules_for(missing.values(), FAMILIES, exact=exact))
         policy = compile_policy(file, text.encode(), _TRAITS, FAMILIES)
         left = learned.missing(policy)
-        if not left and not (general and learned.beyond(policy) - before):
+        wrong = [one for key, one in learned.changed(policy).items() if key not in before]
+        wrong += (learned.refused[key][0] for key in learned.beyond(policy) - before)
+        if (again := {one.spec.family for one in (*left.values(), *wrong)}) <= exact:
             break
-    else:
+        exact |= again
+    if left:
         one = next(iter(left.values())).text()
         raise PolicyError(f"{one} is not granted by it either way", where=str(file))
     for asked in missing.values():

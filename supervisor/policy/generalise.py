@@ -102,7 +102,7 @@ def _shorter(globs: list[str]) -> list[str]:
     for depth in range(max(deepest - 1, 0), -1, -1):
         below: dict[tuple[str, ...], list[str]] = {}
         for glob, folders in zip(globs, parts, strict=True):
-            if len(folders) >= depth and not glob.endswith("/**"):
+            if len(folders) >= depth:
                 below.setdefault(tuple(folders[:depth]), []).append(glob)
         start, some = max(below.items(), key=lambda pair: len(pair[1]), default=((), []))
         if len(some) > 1 or depth == 0:

@@ -5,7 +5,7 @@ come out as they did.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -191,14 +191,14 @@ def _given(said: Mapping[str, Any]) -> str:
 
 
 def directory_rules(calls: Sequence[Asked], pick: _Pick) -> list[NewRule]:
-    """Rules for directories: one for all that were made where they were asked for, and one for each
-    that others were made as.
+    """Rules for directories: one for each that others were made as, and behind them one for all
+    that were made where they were asked for.
     """
     groups: dict[str, list[Asked]] = {}
     for asked in calls:
         groups.setdefault(redirect_of(settings(asked)), []).append(asked)
     out = []
-    for redirect, some in groups.items():
+    for redirect, some in sorted(groups.items(), key=lambda pair: not pair[0]):
         do = f"{{redirect: {write.quoted(redirect)}}}" if redirect else "emulate"
         paths = pick([path for asked in some for path in asked.places()])
         out.append(NewRule([("path", paths), ("do", do)], _made_of(some)))
@@ -220,9 +220,9 @@ _RULES: Final[Mapping[str, Callable[[Sequence[Asked], _Pick], list[NewRule]]]] =
 
 
 def rules_for(
-    granted: Iterable[Asked], families: Mapping[str, FamilySpec], *, general: bool
+    granted: Iterable[Asked], families: Mapping[str, FamilySpec], *, exact: Container[str] = ()
 ) -> dict[str, list[NewRule]]:
-    """The rules by family."""
+    """The rules by family; those of `exact` with each path as it is."""
     out: dict[str, list[NewRule]] = {}
     every = list(granted)
     for family in families:
@@ -230,7 +230,7 @@ def rules_for(
         rules = [
             NewRule([*rule.pairs[:-1], *asks, rule.pairs[-1]], rule.why)
             for asks, some in _by_caller(calls)
-            for rule in _RULES[family](some, globs_for if general else _plain)
+            for rule in _RULES[family](some, _plain if family in exact else globs_for)
         ]
         if rules:
             out[family] = rules
@@ -275,20 +275,27 @@ def _granting(
     learned: Learned, families: Mapping[str, FamilySpec], name: str, traits: Traits,
     notes: Sequence[str],
 ) -> str | None:
-    for general in (True, False):
-        rules = rules_for(learned.granted.values(), families, general=general)
+    exact: set[str] = set()
+    while True:
+        rules = rules_for(learned.granted.values(), families, exact=exact)
         body = _body(rules, name, learned)
         try:
             policy = compile_policy(Path("learned.yaml"), body.encode(), traits, families)
         except PolicyError:
             return None
         beyond = learned.beyond(policy)
-        if learned.missing(policy) or learned.opened(policy) or (general and beyond):
+        missing, changed = learned.missing(policy), learned.changed(policy)
+        wrong = [*missing.values(), *changed.values()]
+        wrong += (learned.refused[key][0] for key in beyond)
+        # Names that were written one by one, and not as folders, may leave the others in peace.
+        if not (again := {one.spec.family for one in wrong}) <= exact:
+            exact |= again
             continue
+        if missing or any(settings(one).get("realise") == "closed" for one in changed.values()):
+            return None
         # What was refused at one time and granted at another is not said to be refused.
         refused = {key: what for key, what in learned.refused.items() if key not in beyond}
         return _head(learned, refused, learned.taken(policy), notes) + body
-    return None
 
 
 def _head(

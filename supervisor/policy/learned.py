@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from supervisor.errors import PolicyError
 from supervisor.kernel.bpf import RET_ALLOW, RET_USER_NOTIF
-from supervisor.model import Settings, Verdict
+from supervisor.model import Inject, Verdict
 from supervisor.policy.asked import Asked
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import parse_device, protected
@@ -20,6 +20,7 @@ from supervisor.policy.grants import PANIC
 from supervisor.policy.match import glob_matches
 from supervisor.policy.mounts import split_options
 from supervisor.policy.opens import OpenRule
+from supervisor.policy.said import settings_of
 from supervisor.policy.xattrs import OPAQUE, call_of
 
 _CALLS_MAX: Final = 100_000
@@ -30,6 +31,8 @@ _SOCKETS: Final = ("connect", "bind", "accept")
 _OPTIONS: Final = ("setsockopt", "getsockopt")
 # The families that rules are made for.
 LEARNED: Final = frozenset(("mknod", "mkdir", "mount", "open", "xattr", *_SOCKETS, *_OPTIONS))
+# Settings of mounts that no rule has.
+_NOT_TAKEN_OVER: Final = frozenset(("devices",))
 Counted = dict[str, tuple[Asked, int]]
 
 
@@ -167,11 +170,10 @@ class Learned:
         """The granted calls that a policy does not grant."""
         return {key: one for key, one in self.granted.items() if not one.granted(policy)}
 
-    def opened(self, policy: CompiledPolicy) -> list[Asked]:
-        """Those that were made so that nobody can open them, where a policy makes them openable."""
-        closed = [one for one in self.granted.values() if settings(one).get("realise") == "closed"]
-        decisions = [(one, one.decided(policy)[0]) for one in closed if one.granted(policy)]
-        return [one for one, decision in decisions if decision.settings != Settings("closed")]
+    def changed(self, policy: CompiledPolicy) -> dict[str, Asked]:
+        """Those that a policy grants in another way: led elsewhere, given something else."""
+        granted = self.granted.items()
+        return {key: one for key, one in granted if one.granted(policy) and _changed(one, policy)}
 
     def beyond(self, policy: CompiledPolicy) -> set[str]:
         """The refused calls that a policy grants, by their keys."""
@@ -185,6 +187,20 @@ class Learned:
 def _is_under_way(asked: Asked) -> bool:
     errno = (asked.recorded or {}).get("errno")
     return asked.spec.family in _SOCKETS and errno in _UNDER_WAY
+
+
+def _changed(asked: Asked, policy: CompiledPolicy) -> bool:
+    said = settings(asked)
+    if asked.filtered(policy.filter).action != RET_USER_NOTIF:
+        return bool(said)
+    decision, _ = asked.decided(policy)
+    if "content" in said:
+        how = decision.settings
+        return not isinstance(how, Inject) or how.content != said["content"]
+    done = settings_of(decision)
+    if asked.spec.family == "mount":  # earlier versions have written less of it
+        return any(done.get(key) != said[key] for key in said.keys() - _NOT_TAKEN_OVER)
+    return done != said
 
 
 def _left(asked: Asked, policy: CompiledPolicy) -> bool:

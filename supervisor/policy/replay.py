@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,9 +12,12 @@ from supervisor.model import Decision, Facts, Verdict
 from supervisor.policy.asked import Asked
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import verdict_text
+from supervisor.policy.learned import settings
 from supervisor.policy.match import lexical
+from supervisor.policy.said import settings_of
 
 _KERNEL: Final = "the kernel decides"
+_CARRIED_OUT: Final = (Verdict.EMULATE.value, Verdict.INJECT.value)
 _FLIPS_MAX: Final = 10_000
 
 
@@ -52,7 +56,11 @@ def replay(policy: CompiledPolicy, calls: Iterable[tuple[Asked, int]]) -> Replay
     for asked, weight in calls:
         out.calls += weight
         before, rule = _before(asked.recorded or {})
-        after, rule_after, sure = _after(policy, asked)
+        after, rule_after, sure, how = _after(policy, asked)
+        said = settings(asked) if before.startswith(_CARRIED_OUT) else {}
+        # Earlier versions have not written how something was mounted.
+        if before == after and how != said and (said or asked.spec.family != "mount"):
+            before, after = _with(before, said), _with(after, how)
         if before == after:
             out.blind += 0 if sure else weight
             continue
@@ -79,17 +87,25 @@ def _before(record: Any) -> tuple[str, str]:
     return text, str(record.get("rule"))
 
 
-def _after(policy: CompiledPolicy, asked: Asked) -> tuple[str, str, bool]:
-    """(what comes out, by which rule, whether everything that was looked at had been recorded)."""
+def _after(policy: CompiledPolicy, asked: Asked) -> tuple[str, str, bool, Mapping[str, Any]]:
+    """(what comes out, by which rule, whether everything that was looked at had been recorded, how
+    it is carried out).
+    """
     action = action_text(asked.filtered(policy.filter).action)
     if action == "allow":
-        return _KERNEL, "the filter", True
+        return _KERNEL, "the filter", True, {}
     if action != "notify":
-        return action, "the filter", True
+        return action, "the filter", True, {}
     if asked.spec.family not in policy.families:
-        return _KERNEL, "companion", True
+        return _KERNEL, "companion", True, {}
     decision, facts = asked.decided(policy)
-    return _text(decision), decision.rule, _known(policy, asked, facts)
+    how = settings_of(decision) if decision.verdict.value in _CARRIED_OUT else {}
+    return _text(decision), decision.rule, _known(policy, asked, facts), how
+
+
+def _with(verdict: str, how: Mapping[str, Any]) -> str:
+    """A verdict with how it is carried out, as a record has it."""
+    return f"{verdict} {json.dumps(how, sort_keys=True) if how else 'as asked'}"
 
 
 def _is_plain(path: bytes | None) -> bool:

@@ -51,10 +51,12 @@ def glob_of(path: bytes) -> str:
 
 
 def text_glob_of(text: bytes) -> str:
-    """The same for globs over texts (options, sources that are no path), which have no escapes."""
+    """The same for globs over texts: names, options, sources that are no path. In some of them a
+    backslash is itself, and in others it takes the next character for itself; in a set it is one.
+    """
     shown = text.decode("utf-8", "surrogateescape")
     # A dollar in front would be a named list.
-    out = re.sub(r"([*?\[]|\A\$)", r"[\1]", shown)
+    out = re.sub(r"([*?\[\\]|\A\$)", r"[\1]", shown)
     return re.sub("[\udc80-\udcff]", "?", out)
 
 

@@ -18,7 +18,7 @@ from supervisor.kernel.device_numbers import join_device
 from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.text import printable
 from supervisor.model import Decision, Facts, Outcome, Source, Verdict
-from supervisor.observe.audit import AuditLog, settings_of
+from supervisor.observe.audit import AuditLog
 from supervisor.policy.asked import named
 from supervisor.policy.call_text import parse
 from supervisor.policy.compile import compile_named
@@ -31,6 +31,7 @@ from supervisor.policy.match import glob_matches
 from supervisor.policy.merge import merged
 from supervisor.policy.recorded import recorded
 from supervisor.policy.rules import Rule
+from supervisor.policy.said import settings_of
 from supervisor.policy.traits import Traits
 from supervisor.policy.write import NewRule
 from tests.support.policies import policy
@@ -133,6 +134,69 @@ def test_both_names_of_a_place_are_in_it(tmp_path: Path) -> None:
     assert grants(text, record)
     assert grants(text, relative)
     assert "/alias/null" in text
+
+
+def directory(path: bytes, redirect: str = "") -> dict[str, Any]:
+    made = {"syscall": "mkdir", "nr": 83, "args": {"pathname": printable(path), "mode": 0o777}}
+    return node(path, 0) | made | ({"emulate": {"redirect": redirect}} if redirect else {})
+
+
+def as_before(text: str, record: dict[str, Any]) -> bool:
+    """Whether a policy has the call carried out as it was."""
+    return settings_of(decided(policy(text), record)) == record.get("emulate", {})
+
+
+def test_what_was_led_elsewhere_is_not_taken_over_by_what_was_not(tmp_path: Path) -> None:
+    plain = [directory(f"/w/d{n}/{name}".encode()) for n in range(8) for name in "ab"]
+    led = directory(b"/w/d3/data", "/srv/data")
+    text = learned(tmp_path, *plain, led)
+    assert clean(text)
+    assert '"/w/**"' in text
+    assert all(grants(text, record) and as_before(text, record) for record in [*plain, led])
+
+
+def test_nor_the_other_way_round(tmp_path: Path) -> None:
+    """Three names that were led elsewhere are a folder's, but not where others are in that."""
+    led = [directory(f"/w/{name}".encode(), "/srv/data") for name in "abc"]
+    plain = directory(b"/w/d")
+    others = [node(f"/dev/{n}".encode(), 0x103) for n in "abc"]
+    text = learned(tmp_path, *led, plain, *others)
+    assert clean(text)
+    assert all(grants(text, record) and as_before(text, record) for record in [*led, plain])
+    assert '"/dev/*"' in text, "names of other families are still generalised"
+
+
+def test_nor_by_a_merge(tmp_path: Path) -> None:
+    file = tmp_path / "base.yaml"
+    file.write_text(
+        "version: 1\nsyscalls:\n  mkdir:\n    - {path: /w/data, do: {redirect: /srv/data}}\n"
+    )
+    led = directory(b"/w/data", "/srv/data")
+    plain = [directory(f"/w/{name}".encode()) for name in "abcd"]
+    text = learned(tmp_path, led, *plain, merge=str(file))
+    assert all(grants(text, record) and as_before(text, record) for record in [*plain, led])
+
+
+def test_many_folders_are_what_they_share(tmp_path: Path) -> None:
+    """However deep each of them is."""
+    paths = [f"/w/x/d{n}{below}".encode() for n in range(20) for below in ("", "/a", "/a/s")]
+    assert globs_for(paths) == ["/w/x/**"]
+    text = learned(tmp_path, *map(directory, paths))
+    assert '"/**"' not in text
+    assert all(grants(text, directory(path)) for path in paths)
+
+
+def test_a_backslash_in_a_name_is_learned(tmp_path: Path) -> None:
+    call = {
+        "syscall": "setxattr", "nr": 188, "resolved": "/f",
+        "args": {"pathname": "/f", "name": "user.a\\x5cb", "value": "y", "size": 1, "flags": 0},
+    }  # fmt: skip
+    record = node(b"/f", 0) | call
+    text = learned(tmp_path, record)
+    assert grants(text, record)
+    assert clean(text)
+    other = record | {"args": record["args"] | {"name": "user.ab"}}
+    assert decided(policy(text), other).verdict is not Verdict.EMULATE
 
 
 HOSTILE = [

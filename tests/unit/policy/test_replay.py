@@ -132,3 +132,25 @@ def test_what_is_no_record_is_counted(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "9 lines are no records of this version" in out
     with pytest.raises(PolicyError, match="cannot read it"):
         list(Log({}).calls([tmp_path / "nothing"]))
+
+
+def test_how_calls_are_carried_out_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A node that nobody could open, and now everybody can, is what an admin wants to see."""
+    closed = node(b"/a", 0x105, emulate={"realise": "closed"})
+    rules = "  mknod:\n    - {devices: [zero], do: emulate}\n"
+    assert run(tmp_path, rules, closed, output="json") == 1
+    (flip,) = json.loads(capsys.readouterr().out)["flips"]
+    assert flip["before"] == 'emulate {"realise": "closed"}'
+    assert flip["after"] == "emulate as asked"
+    same = "  mknod:\n    - {devices: [zero], do: {emulate: {realise: closed}}}\n"
+    assert run(tmp_path, same, closed) == 0
+    capsys.readouterr()
+    made = {"syscall": "mkdir", "nr": 83, "args": {"pathname": "/a", "mode": 0o777}}
+    led = {k: v for k, v in node(b"/a", 0).items() if k != "facts"} | made
+    rules = "  mkdir:\n    - {path: /a, do: {redirect: /c}}\n"
+    assert run(tmp_path, rules, led | {"emulate": {"redirect": "/b"}}, output="json") == 1
+    (flip,) = json.loads(capsys.readouterr().out)["flips"]
+    assert flip["after"] == 'emulate {"redirect": "/c"}'
+    assert run(tmp_path, rules, led | {"emulate": {"redirect": "/c"}}) == 0

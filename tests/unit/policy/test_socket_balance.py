@@ -14,10 +14,10 @@ from supervisor.kernel import bpf, simulate
 from supervisor.kernel.address_text import read
 from supervisor.kernel.syscalls import I386, X86_64
 from supervisor.model import Balance, SocketSettings
-from supervisor.observe.audit import settings_of
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.leads import leads_to, led_to
 from supervisor.policy.recorded import recorded
+from supervisor.policy.said import settings_of
 from supervisor.policy.schema import json_schema
 from supervisor.policy.sockets import SocketRules
 from supervisor.policy.source import PolicyFindings
