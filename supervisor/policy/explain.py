@@ -97,7 +97,7 @@ def _tried(rules: AnyRules, asked: Asked, facts: Facts | None) -> Iterator[Tried
         if isinstance(rule, XattrRule):
             key, text = _of_xattr(rule, asked, facts)
         elif isinstance(rule, OpenRule):
-            key, text = _of_open(rule, asked, facts)
+            key, text = _of_open(rule, asked, facts, rules.otherwise)
         elif isinstance(rule, DirectoryRule):
             key, text = _of_place(rule, asked, facts)
         elif isinstance(rule, Rule):
@@ -153,7 +153,9 @@ def _of_place(
     return (key, text) if key else _of_caller(rule, facts)
 
 
-def _of_open(rule: OpenRule, asked: Asked, facts: Facts | None) -> tuple[str, str]:
+def _of_open(
+    rule: OpenRule, asked: Asked, facts: Facts | None, otherwise: Decision
+) -> tuple[str, str]:
     how = how_of(asked.snapshot.name, asked.snapshot.args)
     if not rule.about(how):
         if how is not None and rule.access is not None and how.access not in rule.access:
@@ -163,7 +165,7 @@ def _of_open(rule: OpenRule, asked: Asked, facts: Facts | None) -> tuple[str, st
         key, text = _second_look(rule, rule.globs, facts.path)
         return (key, text) if key else _of_caller(rule, facts)
     written = asked.path or b""
-    if written and lexical(written) is None and not may_match(rule, written):
+    if written and lexical(written) is None and not may_match(rule, written, otherwise):
         return "path", f"{_path_text(written)} does not end as {_or(rule.globs or ())}"
     return _first_look(rule, rule.globs, asked)
 

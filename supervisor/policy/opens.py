@@ -28,7 +28,15 @@ from supervisor.kernel.opening import (
 from supervisor.model import Arg, Decision, Facts, Inject, Verdict
 from supervisor.policy.callers import CallerMatch
 from supervisor.policy.match import GlobError, glob_regex, lexical
-from supervisor.policy.rules import Rule, RuleSet, otherwise_from_json, until_settled
+from supervisor.policy.rules import (
+    Rule,
+    RuleSet,
+    looks,
+    otherwise_from_json,
+    passed_by,
+    spares,
+    until_settled,
+)
 
 _NAMELESS: Final = (b"", b".", b"..")
 _TMPFILE: Final = os.O_TMPFILE & ~os.O_DIRECTORY
@@ -157,20 +165,30 @@ def _names(globs: Sequence[str]) -> Callable[[bytes], object] | None:
 
 
 class _Entry:
-    """A rule with its decision, the same to be taken again, and what it looks for."""
+    """A rule with its decision, that of the first look (None: it says nothing there), and what it
+    looks for. `behind`: a rule in force before it refuses some callers.
+    """
 
-    __slots__ = ("again", "decision", "grants", "injects", "matches", "may_name", "rule")
+    __slots__ = (
+        "at_first", "decision", "grants", "injects", "looks", "matches", "may_name", "rule",
+    )  # fmt: skip
 
-    def __init__(self, rule: OpenRule, *, as_written: bool) -> None:
+    def __init__(
+        self, rule: OpenRule, otherwise: Decision, *, as_written: bool = False, behind: bool = False
+    ) -> None:
         self.rule = rule
         self.decision = rule.decision()
         self.grants = rule.verdict.grants
         self.injects = rule.verdict is Verdict.INJECT
-        again = self.grants and rule.needs_facts
-        self.again = (
-            replace(self.decision, needs_facts=True, as_written=as_written and not rule.audit)
-            if again else self.decision
-        )  # fmt: skip
+        self.looks = looks(rule, otherwise)
+        self.at_first: Decision | None = self.decision
+        if self.grants and rule.needs_facts:
+            as_written = as_written and not rule.audit
+            self.at_first = replace(self.decision, needs_facts=True, as_written=as_written)
+        elif spares(rule, otherwise) and (self.looks or behind):
+            self.at_first = _to_be_seen(self.decision)
+        elif rule.caller is not None and not self.grants:
+            self.at_first = None
         self.matches = None if rule.globs is None else glob_regex(*rule.globs).fullmatch
         self.may_name = None if rule.globs is None else _names(rule.globs)
 
@@ -185,13 +203,18 @@ class _Entry:
         if path is not None:
             return self.matches is None or bool(self.matches(path))
         if not self.injects or self.may_name is None or nameless:
-            return self.grants
+            return self.looks
         return bool(self.may_name(b"/" + name))
 
 
-def may_match(rule: OpenRule, written: bytes) -> bool:
+def _to_be_seen(decision: Decision) -> Decision:
+    """The same, to be taken again: the open may go on, and nobody has seen yet who calls."""
+    return replace(decision, verdict=Verdict.CONTINUE, value=0, needs_facts=True)
+
+
+def may_match(rule: OpenRule, written: bytes, otherwise: Decision) -> bool:
     """Whether a rule matches a path as it was written, as the first look has it."""
-    return _Entry(rule, as_written=False).may_match(written, lexical(written))
+    return _Entry(rule, otherwise).may_match(written, lexical(written))
 
 
 class _Cell:
@@ -202,11 +225,17 @@ class _Cell:
     def __init__(self, rules: Sequence[OpenRule], otherwise: Decision) -> None:
         asking, last = until_settled(rules, otherwise)
         as_written = not any(rule.caller is not None for rule in asking)
-        self._entries = [_Entry(rule, as_written=as_written) for rule in asking]
+        self._entries = []
+        behind = False
+        for rule in asking:
+            self._entries.append(_Entry(rule, otherwise, as_written=as_written, behind=behind))
+            behind = behind or passed_by(rule)
         self._last = last
         # What no rule matched as it was written may still be what one refuses.
         refuses = any(not entry.grants for entry in self._entries)
         self._asks = replace(last, needs_facts=True) if refuses and last.verdict.grants else last
+        if behind and spares(last, otherwise):
+            self._asks = _to_be_seen(last)
 
     def first(self, written: bytes) -> Decision:
         """The first look at a path; b"" is one that could not be read."""
@@ -216,10 +245,8 @@ class _Cell:
         for entry in self._entries:
             if not entry.may_match(written, path):
                 continue
-            if entry.grants:
-                return entry.again
-            if entry.rule.caller is None:
-                return entry.decision
+            if entry.at_first is not None:
+                return entry.at_first
         return self._asks
 
     def second(self, facts: Facts | None) -> Decision:

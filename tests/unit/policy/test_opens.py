@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from errno import EACCES, EIO
+
 import pytest
 
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.opening import pack_how
 from supervisor.kernel.simulate import action_text, run
 from supervisor.kernel.syscalls import I386, X86_64
-from supervisor.model import Facts, Inject, Verdict
+from supervisor.model import Decision, Facts, Inject, Verdict
 from supervisor.policy.asked import Asked
 from supervisor.policy.call_text import parse
 from supervisor.policy.compiled import CompiledPolicy
@@ -258,3 +260,30 @@ def test_explanations_tell_what_is_decided(text: str) -> None:
 def test_how_by_its_members() -> None:
     text = 'openat2 pathname=/dev/kvm how={flags=O_RDWR,mode=0} size=24'
     assert asked(text).snapshot.args[2] == pack_how(2)
+
+
+def both_looks(rules: CompiledPolicy, text: str, uid: int) -> Decision:
+    call = asked(text).told({"uid": uid})
+    return call.decided(rules)[0]
+
+
+@pytest.mark.parametrize("path", ["/a", "a"])
+def test_what_refuses_a_caller_is_not_passed_by_for_the_records(path: str) -> None:
+    """The first look does not know who calls: what it would let go for the records alone is looked
+    at again, for a rule in force before that refuses some callers."""
+    rules = opens(
+        "{uid: 5, do: {errno: EIO}}", "{path: '**/a', mode: audit, do: {errno: EACCES}}",
+    )  # fmt: skip
+    refused = both_looks(rules, f'open("{path}", O_RDONLY)', 5)
+    assert (refused.value, refused.audit) == (EIO, False)
+    spared = both_looks(rules, f'open("{path}", O_RDONLY)', 6)
+    assert (spared.value, spared.audit) == (EACCES, True)
+
+
+@pytest.mark.parametrize("path", ["/a", "a"])
+def test_an_audit_rule_that_asks_who_calls_is_not_passed_by(path: str) -> None:
+    rules = opens("{uid: 5, mode: audit, do: {errno: EIO}}", "{do: {errno: EACCES}}")
+    spared = both_looks(rules, f'open("{path}", O_RDONLY)', 5)
+    assert (spared.value, spared.audit) == (EIO, True)
+    refused = both_looks(rules, f'open("{path}", O_RDONLY)', 6)
+    assert (refused.value, refused.audit) == (EACCES, False)
