@@ -49,7 +49,10 @@ def validate(root: Node, model: type[BaseModel]) -> tuple[Any, frozenset[str]]:
         document: Any = model.model_validate(_without_rules(root))
     except ValidationError as error:
         wrong = note(error, ())
+    partly: set[str] = set()
     if wrong:
+        # What is wrong may be what the rules of a family are to be held against.
+        partly = {str(where[1]) for where in wrong if len(where) > 1 and where[0] == "syscalls"}
         try:
             document = model.model_validate(_mended(_without_rules(root), wrong))
         except ValidationError:
@@ -60,7 +63,6 @@ def validate(root: Node, model: type[BaseModel]) -> tuple[Any, frozenset[str]]:
     if len(rules) > _RULES_MAX:
         source.at(rules[_RULES_MAX], f"more than {_RULES_MAX} rules")
         source.fail()
-    partly = set()
     for family, nodes in every.items():
         section = getattr(document.syscalls, family, None)
         if section is not None and not _rules_of(section, nodes, ("syscalls", family), note):
@@ -169,6 +171,8 @@ def _mended(value: Any, wrong: Sequence[Where]) -> Any:
     """The values of a policy without what is wrong in them."""
     for where in wrong:
         match where:
+            case ("syscalls", family, key, *_) if isinstance(value["syscalls"].get(family), dict):
+                value["syscalls"][family].pop(key, None)
             case ("syscalls", family, *_):
                 value["syscalls"].pop(family, None)
             case ("version",):

@@ -346,3 +346,13 @@ def test_fuzzed_documents_are_a_policy_or_a_clear_error() -> None:
         except PolicyFindings:
             refused += 1
     assert 200 < refused < 1500
+
+
+def test_what_is_wrong_beside_the_rules_hides_no_mistake_in_them() -> None:
+    text = (
+        "version: 1\nsyscalls:\n  mknod:\n    otherwise: kernle\n    rules:\n"
+        "      - {devices: nul, do: refuse}\n      - {path: /x, do: refuse}\n"
+        "  open: {otherwise: refuse, rules: [{access: readonly, do: refuse}]}\n  accept: 5\n"
+    )
+    places = [one.partition(" ")[0] for one in findings(text)]
+    assert places == ["4:16", "6:19", "8:21", "8:46", "9:11"]
