@@ -3,7 +3,8 @@
 What lies in the caller's memory can be changed by another thread after it was looked at and before
 the kernel looks again. So for calls that are equal in all that is fixed (registers, and who calls)
 every rule can be the one that decides, up to the first that asks for nothing in memory. Where one
-of those refuses and another one continues, the `continue` is a promise that nobody keeps.
+of those refuses, or leads the call elsewhere, and another one continues, the `continue` is a
+promise that nobody keeps.
 
 The proof is arithmetic on boxes of fixed parts, and errs to one side: what cannot be told apart is
 a race.
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from supervisor.model import Decision, Verdict
+from supervisor.model import Decision, DirectorySettings, SocketSettings, Verdict
 from supervisor.policy.boxes import Box, Budget, Index, TooMany, meet, without
 from supervisor.policy.shapes import Shape, shapes_of
 from supervisor.policy.sockets import ADDRESS_KEYS, AnyRule, AnyRules
@@ -27,7 +28,7 @@ _STEPS_MAX: Final = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Rule `index` lets go on what rule `against` refuses (-1 is `otherwise`).
+    """Rule `index` lets go on what rule `against` refuses or leads elsewhere (-1: `otherwise`).
 
     `texts` are the names of what the caller can change to get from one to the other.
     """
@@ -47,6 +48,21 @@ def refuses(rule: AnyRule | Decision) -> bool:
     return not rule.audit and (rule.verdict in REFUSALS or rule.verdict is Verdict.RETURN)
 
 
+def diverts(rule: AnyRule | Decision) -> bool:
+    """Whether a call that this decides is not the one that the kernel would make of it: it is led
+    elsewhere, or its socket is changed before.
+    """
+    decision = rule if isinstance(rule, Decision) else rule.decision()
+    how = decision.settings
+    if decision.audit or decision.verdict is not Verdict.EMULATE:
+        return False
+    if isinstance(how, DirectorySettings):
+        return bool(how.redirect)
+    return isinstance(how, SocketSettings) and bool(
+        how.redirect or how.prefix or how.balance or how.options
+    )
+
+
 def races(rules: AnyRules) -> Iterator[Race]:
     """Each rule that continues, with the first one found that it races with.
 
@@ -55,7 +71,7 @@ def races(rules: AnyRules) -> Iterator[Race]:
     every: list[AnyRule | Decision] = [*rules.rules, rules.otherwise]
     last = len(every) - 1
     going = [number for number, rule in enumerate(every) if continues(rule)]
-    refusing = [number for number, rule in enumerate(every) if refuses(rule)]
+    refusing = [number for number, rule in enumerate(every) if refuses(rule) or diverts(rule)]
     if not going or not refusing:
         return
     budget = Budget(_STEPS_MAX)
@@ -156,9 +172,15 @@ def _report(source: Source, family: str, section: Any, rules: AnyRules) -> None:
         texts = " and ".join(named) or "program"
         source.at(
             node,
-            f"{what} beside a refusal by {texts} is a race with {place_against(race, rules)}: the "
-            f"caller can change the {texts} after it was looked at. {_advice(race)}",
+            f"{what} beside {_beside(race, rules)} by {texts} is a race with "
+            f"{place_against(race, rules)}: the caller can change the {texts} after it was looked "
+            f"at. {_advice(race)}",
         )
+
+
+def _beside(race: Race, rules: AnyRules) -> str:
+    diverted = race.against >= 0 and diverts(rules.rules[race.against])
+    return "a rule that leads elsewhere" if diverted else "a refusal"
 
 
 def place_against(race: Race, rules: AnyRules) -> str:
@@ -171,7 +193,7 @@ def place_against(race: Race, rules: AnyRules) -> str:
 def _advice(race: Race) -> str:
     if race.index < 0:
         return (
-            "Refuse nothing, or end with a rule that has do: continue and accept_race: true where "
-            "that is meant"
+            "Refuse nothing, or end with a rule that emulates; or with one that has do: continue "
+            "and accept_race: true, where that is meant"
         )
     return "Refuse or emulate instead, or write accept_race: true in the rule"

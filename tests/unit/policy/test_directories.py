@@ -149,6 +149,14 @@ def test_a_path_is_memory(rule: str) -> None:
     assert rules("{uid: 0, do: continue}")
 
 
+def test_a_directory_that_is_made_elsewhere_is_not_got_past() -> None:
+    rule = "{path: /a, do: {redirect: /b}}"
+    with pytest.raises(Exception, match="beside a rule that leads elsewhere by path is a race"):
+        rules(rule, otherwise="kernel")
+    assert rules(rule, "{do: emulate}", otherwise="kernel")
+    assert rules(rule, "{do: continue, accept_race: true}", otherwise="kernel")
+
+
 def test_what_check_says() -> None:
     assert warnings('{path: "/srv/**", do: emulate}', "{do: refuse}") == []
     twice = warnings('{path: "/srv/**", do: emulate}', "{path: /srv/a, do: {redirect: /b}}")

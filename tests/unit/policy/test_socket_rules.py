@@ -336,6 +336,7 @@ def test_why_and_what_would_allow_it() -> None:
 
 ADDRESSES = ("10.0.0.1:80", "10.0.0.2:81", "[::1]:80", "/run/x", "/etc/x", "unix:x", "@x")
 WHERE = (b"/run/x", b"/etc/x", None)
+LED = "{redirect: '127.0.0.1:9'}"
 
 
 @pytest.mark.parametrize("seed", range(300))
@@ -347,7 +348,7 @@ def test_connections_that_load_have_no_race(seed: int) -> None:
     for _ in range(rnd.choice((1, 2, 3, 4))):
         rule = [rnd.choice(keys)] if rnd.random() < 0.6 else []
         rule += [f"uid: {rnd.choice((0, 1))}"] if rnd.random() < 0.4 else []
-        verdict = rnd.choice(("continue", "emulate", "refuse", "{errno: EIO}", "{return: 0}"))
+        verdict = rnd.choice(("continue", "emulate", "refuse", "{errno: EIO}", "{return: 0}", LED))
         rule += [f"do: {verdict}"] + (["mode: audit"] if rnd.random() < 0.3 else [])
         rules.append(", ".join(rule))
     otherwise = rnd.choice(("refuse", "kernel"))
@@ -365,8 +366,29 @@ def test_connections_that_load_have_no_race(seed: int) -> None:
             found += [decide(policy, address, Facts(path, uid, 0)) for path in WHERE]
         goes_on = any(one.audit or one.verdict is Verdict.CONTINUE for one in found)
         refused = (Verdict.REFUSE, Verdict.ERRNO, Verdict.RETURN)
-        held = any(one.verdict in refused and not one.audit for one in found)
+        led = [one for one in found if getattr(one.settings, "redirect", b"")]
+        held = any(not one.audit for one in (*led, *(x for x in found if x.verdict in refused)))
         assert not (goes_on and held), (rules, otherwise, uid)
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        LED, "{translate: '64:ff9b::/96'}", "{balance: ['10.0.0.5']}",
+        "{emulate: {set: {SO_MARK: 1}}}",
+    ],
+)
+def test_what_leads_elsewhere_is_not_got_past(do: str) -> None:
+    """Another thread would put the address there after it was looked at."""
+    rule = f'to: "10.0.0.1", do: {do}'
+    (found,) = findings(rule, otherwise="kernel")
+    assert "`otherwise: kernel` beside a rule that leads elsewhere by to is a race with" in found
+    assert "is a race" in findings(rule, "do: continue")[0]
+    assert "is a race" in findings(rule, "port: 1, mode: audit, do: emulate")[0]
+    assert connect(rule, "do: emulate")
+    assert connect(rule, "do: continue, accept_race: true")
+    assert connect(f"{rule}, mode: audit", otherwise="kernel")
+    assert connect('to: "10.0.0.1", do: emulate', otherwise="kernel")
 
 
 def test_an_audit_rule_that_asks_who_calls_is_not_passed_by() -> None:
