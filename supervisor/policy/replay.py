@@ -18,6 +18,8 @@ from supervisor.policy.said import settings_of
 
 _KERNEL: Final = "the kernel decides"
 _CARRIED_OUT: Final = (Verdict.EMULATE.value, Verdict.INJECT.value)
+# Errors of a path, and of what it starts from.
+_NOWHERE: Final = frozenset(("ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG", "EBADF", "EFAULT"))
 _FLIPS_MAX: Final = 10_000
 
 
@@ -98,6 +100,9 @@ def _after(policy: CompiledPolicy, asked: Asked) -> tuple[str, str, bool, Mappin
         return action, "the filter", True, {}
     if asked.spec.family not in policy.families:
         return _KERNEL, "companion", True, {}
+    first = policy.decide(asked.spec.family, asked.snapshot)
+    if first.needs_facts and _led_nowhere(asked):
+        return _text(first), first.rule, False, settings(asked)
     decision, facts = asked.decided(policy)
     how = settings_of(decision) if decision.verdict.value in _CARRIED_OUT else {}
     return _text(decision), decision.rule, _known(policy, asked, facts), how
@@ -106,6 +111,16 @@ def _after(policy: CompiledPolicy, asked: Asked) -> tuple[str, str, bool, Mappin
 def _with(verdict: str, how: Mapping[str, Any]) -> str:
     """A verdict with how it is carried out, as a record has it."""
     return f"{verdict} {json.dumps(how, sort_keys=True) if how else 'as asked'}"
+
+
+def _led_nowhere(asked: Asked) -> bool:
+    """Whether a granted call had an error of its path: nobody has looked at it a second time then,
+    and nobody would now.
+    """
+    record = asked.recorded or {}
+    followed = asked.facts is not None or "resolved" in record
+    granted = record.get("verdict") in _CARRIED_OUT and record.get("mode") != "audit"
+    return granted and not followed and record.get("errno") in _NOWHERE
 
 
 def _is_plain(path: bytes | None) -> bool:

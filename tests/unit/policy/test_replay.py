@@ -154,3 +154,17 @@ def test_how_calls_are_carried_out_counts(
     (flip,) = json.loads(capsys.readouterr().out)["flips"]
     assert flip["after"] == 'emulate {"redirect": "/c"}'
     assert run(tmp_path, rules, led | {"emulate": {"redirect": "/c"}}) == 0
+
+
+def test_what_led_nowhere_would_lead_nowhere_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of such a call nobody has seen where it leads, so a policy that grants it at first comes to
+    the same error; one that refuses what is written does not."""
+    failed = node(b"no/such", 0x105, result=None, errno="ENOENT")
+    failed = {key: failed[key] for key in failed.keys() - {"result", "resolved", "facts", "how"}}
+    by_path = "  mknod:\n    - {path: /x/**, do: {errno: EIO}}\n    - {path: /y/**, do: emulate}\n"
+    assert run(tmp_path, by_path, failed, output="json") == 0
+    assert json.loads(capsys.readouterr().out)["not_recorded"] == 1
+    assert run(tmp_path, "  mknod:\n    - {do: refuse}\n", failed) == 1
+    assert run(tmp_path, by_path, failed | {"errno": "EEXIST"}) == 1, "it was found"
