@@ -25,6 +25,7 @@ from supervisor.policy.draft import read_draft
 from supervisor.policy.hot import answered_calls
 from supervisor.policy.lint import lint
 from supervisor.policy.recorded import recorded
+from supervisor.policy.smallest import smallest
 from tests.support.policies import policy
 
 HEAD = "version: 1\nsyscalls:\n  setsockopt:\n"
@@ -358,3 +359,14 @@ def test_numbers_of_tables_are_those_of_the_kernels_headers(tmp_path: Path) -> N
     said = dict(line.split() for line in out.stdout.splitlines())
     assert said == {name: str(named()[name][0][1]) for name in names}
     assert len(names) == 10
+
+
+def test_the_smallest_rule_stands_where_a_policy_with_it_loads() -> None:
+    """Of a caller of whom nobody knows what it is capable of, a rule that returns decides nothing:
+    behind that one, what goes on would be held against it."""
+    own = ("level: SOL_SOCKET, capability: sys_admin, do: {return: 0}", "do: refuse")
+    call = parse(FAMILIES, "setsockopt(3, SOL_SOCKET, SO_MARK, [1], 4)").told({"capability": []})
+    found = smallest(rules(*own).families["setsockopt"], call, call.facts, FAMILIES, "host")
+    assert found is not None
+    assert found[1] == "p.yaml:6"
+    assert rules(found[0].strip("{}"), *own)
