@@ -22,7 +22,7 @@ from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.explain import explain, verdict_text
 from supervisor.policy.learn import new_policy, rules_for
 from supervisor.policy.learned import Learned, nameless, with_content
-from supervisor.policy.merge import merged
+from supervisor.policy.merge import merged, overruled
 from supervisor.policy.opens import OpenRule
 from supervisor.policy.records import Log
 from supervisor.policy.traits import Traits
@@ -164,7 +164,8 @@ def _merge(name: str, learned: Learned, show: TextIO) -> str:
         left = learned.missing(policy)
         wrong = [one for key, one in learned.changed(policy).items() if key not in before]
         wrong += (learned.refused[key][0] for key in learned.beyond(policy) - before)
-        if (again := {one.spec.family for one in (*left.values(), *wrong)}) <= exact:
+        again = {one.spec.family for one in (*left.values(), *wrong)} | overruled(first, policy)
+        if again <= exact:
             break
         exact |= again
     if left:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from supervisor.errors import PolicyError
+from supervisor.policy.compiled import CompiledPolicy
+from supervisor.policy.match import literal_prefix
+from supervisor.policy.races import diverts, refuses
+from supervisor.policy.sockets import AnyRule
 from supervisor.policy.source import Node, Source
 from supervisor.policy.write import LEFT_TO_KERNEL, NewRule, section
 
@@ -18,6 +22,31 @@ def merged(name: str, text: str, rules: Mapping[str, Sequence[NewRule]]) -> str:
         if some:
             text = _with(name, text, family, list(some))
     return text
+
+
+def overruled(old: CompiledPolicy, new: CompiledPolicy) -> set[str]:
+    """The families in which rules that are new, and stand in front, may reach where a rule of the
+    old policy refuses by path, or leads elsewhere."""
+    found = set()
+    for family, rules in new.families.items():
+        own = old.families[family].rules if family in old.families else ()
+        added = rules.rules[: len(rules.rules) - len(own)]
+        held = [rule for rule in own if refuses(rule) or diverts(rule)]
+        if any(_may_meet(one, other) for one in added for other in held):
+            found.add(family)
+    return found
+
+
+def _may_meet(one: AnyRule, other: AnyRule) -> bool:
+    """Whether some path may match both, as far as their beginnings say."""
+    mine, theirs = (_starts(rule) for rule in (one, other))
+    return any(f"{a}/".startswith(f"{b}/") or f"{b}/".startswith(f"{a}/")
+               for a in mine for b in theirs)  # fmt: skip
+
+
+def _starts(rule: AnyRule) -> list[str]:
+    globs = getattr(rule, "globs", None) or getattr(rule, "targets", None) or ()
+    return [literal_prefix(glob).decode("utf-8", "surrogateescape") for glob in globs]
 
 
 def _with(name: str, text: str, family: str, rules: list[NewRule]) -> str:
