@@ -35,6 +35,9 @@ _WRITTEN: Final = (
         rb"(?:[a-z][0-9]+|[A-Z][a-z]{2,}[0-9]*)?"
     ),
 )
+# Where programs have mktemp(3) make names, less is taken for a word that somebody wrote.
+_SHARED: Final = frozenset((b"/tmp/", b"/var/tmp/", b"/dev/shm/"))
+_WRITTEN_THERE: Final = (re.compile(rb"[A-Z]?[a-z]+[0-9]*|[A-Z]+"),)
 # How long the names are that programs have mktemp(3) make; longer ones are of other makers.
 _MADE: Final = frozenset((6, 8))
 _LONG: Final = 10
@@ -52,7 +55,8 @@ def _is_chance(word: bytes, above: bytes) -> bool:
             len(word) >= _DIGITS - 1 and _TEMPORARY.match(above) is not None
         )
     made = len(word) in _MADE or len(word) >= _LONG
-    return made and not any(words.fullmatch(word) for words in _WRITTEN)
+    written = _WRITTEN_THERE if above in _SHARED else _WRITTEN
+    return made and not any(words.fullmatch(word) for words in written)
 
 
 def _name(name: bytes, above: bytes) -> str:
