@@ -143,7 +143,8 @@ def directory(path: bytes, redirect: str = "") -> dict[str, Any]:
 
 def as_before(text: str, record: dict[str, Any]) -> bool:
     """Whether a policy has the call carried out as it was."""
-    return settings_of(decided(policy(text), record)) == record.get("emulate", {})
+    expected: dict[str, Any] = record.get("emulate", {})
+    return settings_of(decided(policy(text), record)) == expected
 
 
 def test_what_was_led_elsewhere_is_not_taken_over_by_what_was_not(tmp_path: Path) -> None:
@@ -827,7 +828,7 @@ def test_most_of_what_mktemp_makes_is_not_learned_by_its_letters(seed: int) -> N
         assert stay < most, folder
 
 
-@pytest.mark.parametrize("name", "my-files x.backup Backup README ubuntu24 build12".split())
+@pytest.mark.parametrize("name", ["my-files", "x.backup", "Backup", "README", "ubuntu24"])
 def test_names_that_people_gave_stay_in_a_folder_for_everybody(name: str) -> None:
     assert globs_for([f"/tmp/{name}/y".encode()]) == [f"/tmp/{name}/y"]
 
