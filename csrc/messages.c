@@ -59,9 +59,9 @@ int32_t sd_socketcall_number(const uint64_t *args)
 
 int sd_unwrap_socketcall(struct sd_call *call, uint64_t *args, int unread)
 {
-	/* how many the kernel reads: those of bind, connect, listen, accept, getpeername, sendto, setsockopt,
-	 * getsockopt, sendmsg, accept4, sendmmsg */
-	static const unsigned char count[] = {[2] = 3,	[3] = 3,  [4] = 2,  [5] = 3,  [7] = 3, [11] = 6,
+	/* how many the kernel reads: those of bind, connect, listen, accept, getsockname, getpeername, sendto,
+	 * setsockopt, getsockopt, sendmsg, accept4, sendmmsg */
+	static const unsigned char count[] = {[2] = 3,	[3] = 3,  [4] = 2,  [5] = 3,  [6] = 3,  [7] = 3, [11] = 6,
 					      [14] = 5, [15] = 5, [16] = 3, [18] = 4, [20] = 4};
 	uint32_t words[6] = {0}, which = (uint32_t)args[0];
 	if (which >= sizeof count || !count[which])

@@ -321,6 +321,17 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct sd_hol
 	return done->replaced ? replace(errand, fds, hold, result, done) : result;
 }
 
+static int tell_names(int sock, struct sd_errand_done *done)
+{
+	socklen_t own = sizeof done->peer, other = SD_ADDRESS_MAX;
+	if (getsockname(sock, (struct sockaddr *)done->peer, &own))
+		return -errno;
+	done->peer_length = own > sizeof done->peer ? (int32_t)sizeof done->peer : (int32_t)own;
+	if (!getpeername(sock, (struct sockaddr *)done->value, &other))
+		done->value_length = other > SD_ADDRESS_MAX ? SD_ADDRESS_MAX : (int32_t)other;
+	return 0;
+}
+
 /* Does what the errand is about on the socket that was fetched. */
 static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hold,
 		   struct sd_errand_done *done)
@@ -333,6 +344,8 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 	}
 	if (errand->op == SD_SOCKET_PEER)
 		return getpeername(hold->sock, (struct sockaddr *)&peer, &size) ? -errno : 0;
+	if (errand->op == SD_SOCKET_NAME)
+		return tell_names(hold->sock, done);
 	if (errand->op == SD_SOCKET_ACCEPT)
 		return done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX
 			       ? refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN)

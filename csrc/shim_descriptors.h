@@ -167,6 +167,7 @@ enum sd_socket_op {
 	SD_SOCKET_SEND,
 	SD_SOCKET_LOOK, /* only what kind of socket it is; options are set */
 	SD_SOCKET_PEER, /* the same, and whether it is connected */
+	SD_SOCKET_NAME, /* the same, and what it is bound to (`peer`) and connected to, if it is (`value`) */
 	SD_SOCKET_LISTEN, /* call_flags is how many may wait */
 	SD_SOCKET_ACCEPT, /* call_flags are SOCK_*; wait_ms is what is left of the caller's time, 0: all of it */
 	SD_SOCKET_SET_OPTION, /* AS_CALLER: the payload is what was read of its value, and call_flags how long

@@ -121,18 +121,18 @@ class Remount:
 
 @dataclass(frozen=True, slots=True)
 class SocketCall:
-    """connect, bind, getpeername, and the calls that send, on the caller's descriptor `fd`.
+    """connect, bind, getsockname, getpeername, and the calls that send, on the descriptor `fd`.
 
-    `operation` is "connect", "bind", "send", "peer", "listen" (`flags` is how many may wait),
+    `operation` is "connect", "bind", "send", "name", "peer", "listen" (`flags`: how many may wait),
     "accept" (`flags` are SOCK_*), "set-option" (`message` has what was read of the value, and
     `length` is how long that is said to be) or "get-option" (`length` is how long it may be).
     `address` is a struct sockaddr in which nothing can be understood in two ways, None where the
     call has none; `path` what it names of the file system, as it was written; `length` how long the
     caller's own is. `flags` are MSG_*.
     `several`: the call wants to hear how many messages were sent, and is told how much of the
-    first. `unspecified`: see Address. `shown_at`: where "peer" and "accept" write an address, and
-    its length, and "get-option" a value. `option`: its level and number. `value`: what it is set
-    to, or told as, whatever was asked for.
+    first. `unspecified`: see Address. `shown_at`: where "name", "peer" and "accept" write an
+    address, and its length, and "get-option" a value. `option`: its level and number. `value`:
+    what it is set to, or told as, whatever was asked for.
     What is taken from `settings` is that of the decision taken again with Facts, wherever there
     is one.
     """

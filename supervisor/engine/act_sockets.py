@@ -30,10 +30,10 @@ from supervisor.engine.balance import Balancers
 from supervisor.engine.errands import Errands
 from supervisor.engine.helpers import HelperError, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
-from supervisor.engine.peer_names import PeerNames
 from supervisor.engine.porters import Porter, PorterError, Porters
 from supervisor.engine.sharing import share_out
 from supervisor.engine.socket_jobs import ERESTARTSYS, WHY, SocketError, SocketJob
+from supervisor.engine.socket_names import SocketNames
 from supervisor.engine.socket_paths import SocketPath
 from supervisor.kernel import features
 from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX
@@ -88,7 +88,7 @@ class Sockets:
         self._ready: dict[int, SocketJob] = {}
         self._balancers = Balancers(name)
         self._accepts = Accepts()
-        self.names = PeerNames()
+        self.names = SocketNames()
         self._errands = Errands(self._porters)
         self.network = 0  # the inode of the container's network namespace; 0: not known
         self._guarded = hosts
@@ -189,7 +189,7 @@ class Sockets:
     ) -> Outcome:
         """Makes the call for the caller whose /proc/TID `task` is."""
         job = SocketJob(plan, snapshot, by_thread=self._by_thread)
-        if plan.operation == "peer":
+        if plan.operation in ("name", "peer"):
             return await self.names.tell(job, lambda: self._made(job, valid))
         if plan.operation == "accept":
             return await self._accepts.perform(
@@ -374,7 +374,7 @@ class Sockets:
         value, why = int(call.result), int(call.why)
         opens = plan.operation == "connect" or plan.flags & _MSG_FASTOPEN
         if opens and (value in _BEGUN or value > 0) and not why:
-            self.names.note(int(call.cookie), job.shown)
+            self.names.note(job)
         if why == lib.SD_SOCKET_GONE:
             raise SocketError(self._on_error, _GONE)
         if why in _OURS and value != -EBADF:

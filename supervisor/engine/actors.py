@@ -75,7 +75,7 @@ class Actors:
 
     def concerned(self, spec: CallSpec) -> bool:
         """Whether a companion's call may concern us."""
-        if spec.family == "peer_names":
+        if spec.family == "socket_names":
             return self._known_sockets is not None and self._known_sockets.names.any
         return self._paths.concerned(spec)
 

@@ -21,7 +21,7 @@ from supervisor.model import Arg, Decision, Facts, Outcome, Snapshot, Verdict, X
 from supervisor.plans import Plan
 from supervisor.policy.compiled import CompiledPolicy
 
-COMPANIONS = frozenset({"node_files", "umounts", "peer_names", "loops"})
+COMPANIONS = frozenset({"node_files", "umounts", "socket_names", "loops"})
 _MOUNT = "mount"
 _MKDIR: Final = "mkdir"
 OPEN: Final = "open"

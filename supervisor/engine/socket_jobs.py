@@ -21,7 +21,7 @@ from supervisor.policy.leads import led_to
 
 _OPERATIONS: Final = {
     "connect": lib.SD_SOCKET_CONNECT, "bind": lib.SD_SOCKET_BIND, "send": lib.SD_SOCKET_SEND,
-    "peer": lib.SD_SOCKET_PEER, "listen": lib.SD_SOCKET_LISTEN,
+    "name": lib.SD_SOCKET_NAME, "peer": lib.SD_SOCKET_PEER, "listen": lib.SD_SOCKET_LISTEN,
     "accept": lib.SD_SOCKET_ACCEPT,
     "set-option": lib.SD_SOCKET_SET_OPTION, "get-option": lib.SD_SOCKET_GET_OPTION,
 }  # fmt: skip
@@ -124,11 +124,6 @@ class SocketJob:
         self.snapshot, self.certain = snapshot, False
         call = self.call
         call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
-
-    @property
-    def shown(self) -> bytes:
-        """The struct sockaddr that getpeername is to show; b"": what the kernel says."""
-        return (self.plan.address or b"") if self.target and self.plan.settings.peername else b""
 
     @property
     def is_datagrams(self) -> bool:

@@ -14,7 +14,7 @@ from supervisor.handlers.loops import Loops
 from supervisor.handlers.mounts import Mounts
 from supervisor.handlers.node_files import NodeFiles
 from supervisor.handlers.opens import Opens
-from supervisor.handlers.peer_names import PeerNames
+from supervisor.handlers.socket_names import SocketNames
 from supervisor.handlers.socket_options import GetOptions, SetOptions
 from supervisor.handlers.sockets import Binds, Connects
 from supervisor.handlers.umounts import Umounts
@@ -23,7 +23,7 @@ from supervisor.handlers.xattrs import Xattrs
 FAMILIES: Final[Mapping[str, Family]] = {
     family.name: family for family in (
         DeviceNodes(), NodeFiles(), Mounts(), Umounts(), Connects(), Binds(), Accepts(),
-        Directories(), PeerNames(), Listens(), Opens(), Loops(), SetOptions(), GetOptions(),
+        Directories(), SocketNames(), Listens(), Opens(), Loops(), SetOptions(), GetOptions(),
         Xattrs(),
     )
 }

@@ -31,6 +31,9 @@ _FAMILY = struct.Struct("=H")
 _PORT = struct.Struct("!H")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _LOOPBACK: Final = bytes((127, 0, 0, 1))
+_LOOPBACK_6: Final = bytes(15) + b"\1"
+# RFC 7335: what hosts call themselves that reach IPv4 over IPv6.
+_WITHOUT_IPV4: Final = bytes((192, 0, 0, 2))
 _UNUSED_BYTE: Final = 8
 
 
@@ -103,7 +106,7 @@ def _inet6(data: bytes, operation: str) -> Address:
     port, flow, ip = _INET6.unpack_from(data, 2)
     scope = data[24:28] if len(data) >= 28 else bytes(4)
     if operation not in _OWN and not any(ip):
-        ip = bytes(15) + b"\1"
+        ip = _LOOPBACK_6
     elif operation not in _OWN and ip == _MAPPED + bytes(4):
         ip = _MAPPED + _LOOPBACK
     raw = _FAMILY.pack(AF_INET6) + _INET6.pack(port, flow, ip) + scope
@@ -141,6 +144,32 @@ def embedded(prefix: bytes, bits: int, ip: int) -> bytes:
 def inet6(ip: bytes, port: int) -> bytes:
     """The struct sockaddr of an IPv6 address."""
     return _FAMILY.pack(AF_INET6) + _INET6.pack(port, 0, ip) + bytes(4)
+
+
+def in_family(raw: bytes, family: int) -> bytes:
+    """What is the same in another family as an address that a socket is bound to: any address, the
+    loopback's (of a unix socket, too), an IPv4 one written as one of IPv6. For all others of IPv6
+    there is one of hosts that have no IPv4 of their own. Among unix sockets it has no name.
+    """
+    if family == AF_UNIX:
+        return _FAMILY.pack(AF_UNIX)
+    port, ip = port_of(raw) or 0, _inet_of(raw)
+    if family == AF_INET:
+        return _FAMILY.pack(AF_INET) + _INET.pack(port, ip) + bytes(8)
+    return inet6(_MAPPED + ip, port)
+
+
+def _inet_of(raw: bytes) -> bytes:
+    if family_of(raw) == AF_INET:
+        return raw[4:8]
+    if family_of(raw) != AF_INET6:
+        return _LOOPBACK
+    ip = raw[8:24]
+    if ip.startswith(_MAPPED):
+        return ip[12:]
+    if not any(ip):
+        return bytes(4)
+    return _LOOPBACK if ip == _LOOPBACK_6 else _WITHOUT_IPV4
 
 
 def family_of(raw: bytes) -> int:

@@ -36,6 +36,7 @@ from supervisor.policy.opens import OpenRules
 from supervisor.policy.options import OptionRules
 from supervisor.policy.rules import RuleSet
 from supervisor.policy.settle import settle_mounts, settle_nodes, settle_options
+from supervisor.policy.socket_compile import crosses
 from supervisor.policy.sockets import AnyRules, SocketRules
 from supervisor.policy.source import place_of
 from supervisor.policy.traits import Traits
@@ -147,6 +148,10 @@ def _served(
         mounts=any(rules.emulates for rules in sets.values() if isinstance(rules, MountRules)),
         peer_names=any(
             rules.names_peers for rules in sets.values() if isinstance(rules, SocketRules)
+        ),
+        own_names=any(
+            crosses(rule)
+            for rules in sets.values() if isinstance(rules, SocketRules) for rule in rules.rules
         ),
         loops=any(
             one.loops is not None

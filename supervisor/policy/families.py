@@ -184,13 +184,15 @@ class Needs:
     """What the rules of a policy may come to, for whose sake there are companions.
 
     `realises` holds the `realise` setting of every rule that may make a node; `mounts`: a rule
-    mounts something; `peer_names`: one has getpeername(2) show what was asked for; `loops`: one
-    gives loop devices; `hosts`: one makes calls in the host's network.
+    mounts something; `peer_names`: one has getpeername(2) show what was asked for; `own_names`:
+    one leads sockets to another family; `loops`: one gives loop devices; `hosts`: one makes calls
+    in the host's network.
     """
 
     realises: frozenset[str] = frozenset()
     mounts: bool = False
     peer_names: bool = False
+    own_names: bool = False
     loops: bool = False
     hosts: bool = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from supervisor.kernel.addresses import port_of
+from supervisor.kernel.addresses import AF_INET, AF_INET6, AF_UNIX, family_of, port_of
 from supervisor.model import Decision, SocketSettings
 from supervisor.policy.callers import caller_match
 from supervisor.policy.sockets import ADDRESS_KEYS, SocketRule, SocketRules
@@ -20,6 +20,31 @@ _KEYS: Final = (
     ("path", ("unix",)),
     ("abstract", ("unix",)),
 )
+
+_NUMBERS: Final = {"inet": AF_INET, "inet6": AF_INET6, "unix": AF_UNIX}
+
+
+def crosses(rule: SocketRule) -> bool:
+    """Whether a rule may lead a socket to another family than that of the address asked for."""
+    how = rule.settings
+    targets = {family_of(one) for one in (how.balance.to if how.balance else ())}
+    if how.redirect:
+        targets.add(family_of(how.redirect))
+    if how.prefix:
+        targets.add(AF_INET6)
+    return not rule.audit and any(one != target for one in _asked(rule) for target in targets)
+
+
+def _asked(rule: SocketRule) -> set[int]:
+    """The families of the addresses that a rule may be about."""
+    names = set(rule.families or _NUMBERS)
+    if rule.networks is not None:
+        names &= {"inet" if version == _IPV4 else "inet6" for version, _, _ in rule.networks}
+    if rule.ports is not None or rule.settings.prefix:
+        names.discard("unix")
+    if rule.globs is not None or rule.names is not None:
+        names &= {"unix"}
+    return {_NUMBERS[name] for name in names & _NUMBERS.keys()}
 
 
 def socket_rules(

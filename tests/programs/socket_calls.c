@@ -3,7 +3,8 @@
  *     socket_calls socketcall ALLOWED REFUSED   a 32-bit caller, whose arguments lie in memory
  *     socket_calls direct ALLOWED REFUSED       the same calls by their own numbers
  *     socket_calls socketcall-name A B, socket_calls direct-name A B
- *                                               getpeername, where a connect to A is led to B
+ *                                               getpeername and getsockname, where a connect to A is led
+ *                                               to B
  *     socket_calls socketcall-accept A B, socket_calls direct-accept A B
  *                                               accept (by socketcall) and accept4, of 127.0.0.1 and .2
  *     socket_calls socketcall-option 0 0, socket_calls direct-option 0 0
@@ -131,6 +132,11 @@ static void name_as_32_bit(int wrapped)
 	say("length", low->vector[0]);
 	say("asked", !memcmp(&low->refused, &allowed, sizeof allowed));
 	say("nowhere", call(wrapped, 7, 368, (uint32_t[6]){f, 16, at(&low->vector[0])}));
+	low->vector[0] = 100;
+	say("own", call(wrapped, 6, 367, (uint32_t[6]){f, at(&low->refused), at(&low->vector[0])}));
+	say("own-length", low->vector[0]);
+	say("own-family", low->refused.sin_family);
+	say("own-loopback", low->refused.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
 }
 
 static void connect_from(uint32_t source, const struct sockaddr_in *to)
