@@ -92,6 +92,7 @@ int sd_ask_resolver(struct sd_work *work, uint32_t op, enum sd_stage stage, cons
 	if (count) { /* the parent is known, and with it the name */
 		ask.length[0] = (uint16_t)strlen(work->name);
 		used = put(&ask, used, work->name, ask.length[0]);
+		memcpy(fds + 1, more, count * sizeof *more);
 	} else {
 		for (int i = 0; i < 2; i++) {
 			ask.dirfd[i] = work->dirfd[i];
@@ -103,7 +104,6 @@ int sd_ask_resolver(struct sd_work *work, uint32_t op, enum sd_stage stage, cons
 		}
 	}
 	used = put(&ask, used, work->host_node, strnlen(work->host_node, SD_HOST_NODE_MAX - 1));
-	memcpy(fds + 1, more, count * sizeof *more);
 	count++;
 	ask.id = work->id;
 	if (stage != UNDOING) { /* that has to be done for a caller that has gone, too */
