@@ -22,7 +22,7 @@ from tests.live.test_mount_kernel import make_image
 from tests.support import people
 from tests.support.daemon import Daemon, serving
 from tests.support.inside import wait_for
-from tests.support.mounting import loops
+from tests.support.mounting import loops, no_loops
 from tests.support.people import ROOT, Person, python
 from tests.support.program import Started, seccompd
 from tests.support.scratch import a_place, compile_c, scratch
@@ -185,7 +185,7 @@ def test_mounts(daemon: Daemon, user: Person, folder: Path) -> None:
         words = ["debugfs", "-R", f"cat {file}", str(folder / name)]
         shown = subprocess.run(words, capture_output=True, check=True)
         assert shown.stdout.decode() == f"{file}\n"
-    assert loops(folder) == []
+    no_loops(folder)
 
 
 def test_the_status_is_the_commands(daemon: Daemon, user: Person) -> None:
@@ -466,7 +466,7 @@ def test_nothing_outlives(
                 else:
                     _end_command(started)
                 assert started.wait_gone() == []
-                wait_for(lambda: loops(folder), lambda found: not found)
+                no_loops(folder)
                 wait_for(lambda: _programs(folder), lambda found: not found)
                 nothing_left(other)
                 said = started.finish().stderr

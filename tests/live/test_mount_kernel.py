@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.kernel.mounts import MS
-from tests.support.mounting import START, Actor, Target, loops, mounting
+from tests.support.mounting import START, Actor, Target, mounting, no_loops
 from tests.support.people import Person
 from tests.support.scratch import scratch
 
@@ -50,7 +50,7 @@ def both(place: Path) -> Iterator[tuple[Target, Actor]]:
     assert place
     with mounting(ceiling=CEILING) as found:
         yield found
-    assert loops(place) == []
+    no_loops(place)
 
 
 def mount(actor: Actor, place: Path, **more: object) -> tuple[int, str]:
@@ -65,7 +65,7 @@ def test_the_images_root_is_the_containers(both: tuple[Target, Actor], place: Pa
     assert target.run(f"stat -c %u:%g {place}/mp/new")[1] == "0:0"
     # nothing of ours keeps it busy, and the loop device goes with it
     assert target.run(f"umount {place}/mp") == (0, "")
-    assert loops(place) == []
+    no_loops(place)
     assert subprocess.run(["e2fsck", "-fn", place / "image"], check=False).returncode == 0
 
 
@@ -265,7 +265,7 @@ def test_the_most_mounts_of_a_session(place: Path) -> None:
         assert mount(actor, place)[0] == ENOSPC
         assert target.run(f"umount {place}/mp1")[0] == 0
         assert mount(actor, place)[0] == 0
-    assert loops(place) == []
+    no_loops(place)
 
 
 def test_a_block_device_by_the_kernels_name(place: Path) -> None:

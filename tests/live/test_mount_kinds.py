@@ -21,7 +21,7 @@ import pytest
 
 from supervisor.kernel import idmap
 from tests.support.devices import for_everybody
-from tests.support.mounting import loops
+from tests.support.mounting import no_loops
 from tests.support.needs import need
 from tests.support.people import Person, python
 from tests.support.program import run
@@ -160,7 +160,7 @@ def place(root: Person) -> Iterator[Path]:
     assert root.name is None
     with scratch() as folder:
         yield folder
-        assert loops(folder) == []
+        no_loops(folder)
 
 
 class Ran:

@@ -20,7 +20,7 @@ from tests.live.test_mount_kernel import make_image
 from tests.support.daemon import Daemon, serving
 from tests.support.inside import in_mknod, wait_for
 from tests.support.lxc import FIRST_ID, Lxc
-from tests.support.mounting import loops
+from tests.support.mounting import no_loops
 from tests.support.people import Person, python
 from tests.support.program import seccompd
 from tests.support.scratch import a_place, compile_c, scratch
@@ -108,7 +108,7 @@ def test_mounts(daemon: Daemon, box: Lxc, place: Path) -> None:
     for name in ("by-fuse", "by-kernel"):
         shown = ["debugfs", "-R", "cat new", str(box.root / name)]
         assert subprocess.run(shown, capture_output=True, check=True).stdout == b"new\n"
-    assert loops(box.root) == []
+    no_loops(box.root)
     served(daemon)
 
 

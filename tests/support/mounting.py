@@ -14,8 +14,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import EBUSY, EINTR, EINVAL, EIO, EPERM
 from pathlib import Path
 from typing import Any
+
+from tests.support.inside import wait_for
 
 START = 400_000
 MAP = [(0, START, 65536)]
@@ -319,8 +322,39 @@ def loops(place: Path) -> list[str]:
     return [line for line in shown.stdout.splitlines() if line.startswith(f"{place}/")]
 
 
+def no_loops(place: Path) -> None:
+    """Waits until there are none: makers let go of a device after their answer, or after their
+    session's end, whenever it is their turn."""
+    wait_for(lambda: loops(place), lambda found: not found)
+
+
+# What may come of a mount whose caller is killed on the way.
+_CUT_SHORT = (0, EPERM, EBUSY, EINVAL, EINTR)
+
+
+def may_be_cut_short(errno: int, how: str) -> bool:
+    """Whether that may be the outcome of a mount whose caller is killed on the way. fuse2fs dies of
+    a fault of its own where its mount goes while one of its threads begins: another one has closed
+    the image by then.
+    """
+    fault = errno == EIO and how.startswith("fuse: the program ended (SIGSEGV)")
+    return fault or errno in _CUT_SHORT
+
+
+def _of_another_run(pid: int) -> bool:
+    """Whether tests that are not ours have started a process, and are there still: those of another
+    worker, or of somebody else on this machine. What nobody has any more may be ours.
+    """
+    while pid > 1 and pid != os.getpid():
+        if b"pytest" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
 def abandoned(text: str) -> list[str]:
-    """The processes that have `text` in their command line, and those of them that are ending."""
+    """The processes that have `text` in their command line, and those of them that are ending; but
+    for those that other tests have."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -328,10 +362,10 @@ def abandoned(text: str) -> list[str]:
                 line = os.fsdecode((entry / "cmdline").read_bytes().replace(b"\0", b" "))
                 if not line:
                     line = _ending(entry, text)
+                if text in line and not _of_another_run(int(entry.name)):
+                    found.append(line)
             except OSError:
                 continue
-            if text in line:
-                found.append(line)
     return found
 
 
