@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator
-from errno import EBUSY, EINTR, EINVAL, EPERM
+from collections import Counter
+from collections.abc import Callable, Iterator
+from errno import EBUSY, EPERM
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +21,7 @@ from supervisor.kernel.fuse_programs import PROGRAMS
 from supervisor.kernel.mounts import MS
 from tests.live.test_mount_fuse import gone
 from tests.live.test_mount_kernel import CEILING, FORCE, make_image
-from tests.support.mounting import START, Actor, Target, loops, mounting
+from tests.support.mounting import START, Actor, Target, may_be_cut_short, mounting, no_loops
 from tests.support.people import Person
 from tests.support.scratch import scratch
 
@@ -53,7 +57,7 @@ def both(place: Path) -> Iterator[tuple[Target, Actor]]:
     assert place
     with mounting(ceiling=CEILING) as found:
         yield found
-    assert loops(place) == []
+    no_loops(place)
     assert gone("fuse2fs")
 
 
@@ -77,6 +81,18 @@ def flipping(link: Path, one: Path, other: Path) -> Iterator[None]:
         process.wait()
         for path in (link, link.with_name(link.name + ".new")):
             path.unlink(missing_ok=True)
+
+
+def rounds(seen: Counter[Any]) -> Iterator[int]:
+    """ROUNDS, and more until both sides were seen: on a busy machine who flips may have to wait for
+    longer than many rounds take.
+    """
+    end = time.monotonic() + 120
+    for number in itertools.count():
+        if number >= ROUNDS and len(seen) == 2:
+            return
+        assert time.monotonic() < end, f"one side always won: {seen}"
+        yield number
 
 
 @contextlib.contextmanager
@@ -108,39 +124,48 @@ def by_fuse(actor: Actor, place: Path, **more: object) -> tuple[int, str]:
     return kernel(actor, place, via="fuse", program=PROGRAMS["fuse2fs"], **more)
 
 
+def released(mount: Callable[[], tuple[int, str]]) -> tuple[int, str]:
+    """`mount`, and again while the program of an earlier one still writes: no session hears of the
+    umounts here, so that a mount waits two seconds for the program, which on a busy machine may
+    take longer.
+    """
+    end = time.monotonic() + 60
+    while (found := mount()) == (EBUSY, "mount: a FUSE program serves this image"):
+        assert time.monotonic() < end
+    return found
+
+
 def test_a_source_that_is_swapped(both: tuple[Target, Actor], place: Path) -> None:
     """What is mounted is what was granted, whatever the name has become."""
     target, actor = both
     (place / "source" / "file").write_text("forbidden")
     other = make_image(place, "image-forbidden")
-    mounted = 0
+    outcomes: Counter[int] = Counter()
     with flipping(place / "link", place / "image", other):
-        for number in range(ROUNDS):
+        for number in rounds(outcomes):
             way = by_fuse if number % 6 == 0 else kernel
-            granted = [str(place / "image")]
-            errno, _ = way(actor, place, source=str(place / "link"), granted=granted)
-            assert errno in (0, EPERM)
+            words = {"source": str(place / "link"), "granted": [str(place / "image")]}
+            errno, how = released(functools.partial(way, actor, place, **words))
+            assert errno in (0, EPERM), how
+            outcomes[errno] += 1
             if errno == 0:
-                mounted += 1
                 assert target.run(f"cat {place}/mp/file; umount {place}/mp") == (0, "text")
-    assert 0 < mounted < ROUNDS
 
 
 def test_a_target_that_is_swapped(both: tuple[Target, Actor], place: Path) -> None:
     """The mount is where the record says that it is, and nowhere else."""
     target, actor = both
     (place / "other").mkdir()
-    seen = set()
+    seen: Counter[str] = Counter()
     with flipping(place / "link", place / "mp", place / "other"):
-        for _ in range(ROUNDS):
+        for _ in rounds(seen):
             errno, _ = kernel(actor, place, target=str(place / "link"))
             assert errno == 0
             where = actor.last["target"]
-            seen.add(where)
+            seen[where] += 1
             _, text = target.run(f"grep -o '{place}/[a-z]* ' /proc/self/mountinfo")
             assert text.split() == [where]
             assert target.run(f"umount {where}")[0] == 0
-    assert len(seen) == 2
 
 
 def test_a_source_that_is_replaced_by_a_device(both: tuple[Target, Actor], place: Path) -> None:
@@ -241,10 +266,10 @@ def test_callers_that_are_killed_at_any_step(both: tuple[Target, Actor], place: 
         time.sleep(dice.random() * 0.012)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, 9)
-        errno, _ = actor.hear()
+        errno, how = actor.hear()
         target.run(f"wait; umount {place}/mp")
-        assert errno in (0, EPERM, EBUSY, EINVAL, EINTR)
-    assert kernel(actor, place)[0] == 0
+        assert may_be_cut_short(errno, how), (errno, how)
+    assert released(functools.partial(kernel, actor, place))[0] == 0
     target.run(f"umount {place}/mp")
 
 
