@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EAGAIN, EBUSY, EINVAL
 from pathlib import Path
 
 import pytest
 
 from tests.live.test_mount_programs import fuse, image, inner_root
+from tests.support.inside import wait_for
 from tests.support.people import Person, python
-from tests.support.program import Started, run
+from tests.support.program import Started
 from tests.support.scratch import compile_c, scratch
 
 __all__ = ["fuse"]
@@ -27,6 +29,8 @@ SLOW = (
     "/usr/bin/fuse2fs $@; sleep 1; "
     "printf DONE | dd of=/dev/image conv=notrunc status=none"
 )
+# For umount -f and -l, which wait for two seconds.
+BRIEF = SLOW.replace("sleep 1", "sleep 0.3")
 RULES = """
 version: 1
 syscalls:
@@ -62,8 +66,12 @@ def place() -> Iterator[Path]:
         yield folder
 
 
-def inside(person: Person, place: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """`m TYPE TARGET` mounts the image and `u TARGET FLAGS` unmounts; both are the errno."""
+def inside(
+    person: Person, place: Path, script: str, meanwhile: Callable[[Started], None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`m TYPE TARGET` mounts the image and `u TARGET FLAGS` unmounts; both are the errno. `written`
+    says whether the program has, and `blank` that it has not. `meanwhile` is called once it runs.
+    """
     file = place / "ext4.img"
     if not file.exists():
         image(place)
@@ -73,15 +81,22 @@ def inside(person: Person, place: Path, script: str) -> subprocess.CompletedProc
     m() {{ {calls} mount {file} "$2" "$1"; }}
     u() {{ {calls} umount "$1" "$2"; }}
     written() {{ test "$(head -c 4 {file} | tr -d '\\0')" = DONE; }}
+    blank() {{ head -c 4 /dev/zero | dd of={file} conv=notrunc status=none; }}
+    no() {{ if "$@"; then echo "$@: it does"; exit 9; fi; }} # of "! $@" alone sh -e thinks nothing
     fails() {{
       want=$1; shift; s=0; "$@" || s=$?
       test $s = $want || {{ echo "$@: $s"; exit 9; }}
     }}
     """
-    done = run(
-        person, "sh", "-eu", "-c", begin + script,
-        options=("--policy", str(place / "rules.yaml")), timeout=60,
-    )  # fmt: skip
+    options = ["--policy", str(place / "rules.yaml")]
+    started = Started(person, ["run", *options, "--", "sh", "-eu", "-c", begin + script])
+    try:
+        if meanwhile is not None:
+            meanwhile(started)
+        done = started.finish(60)
+        assert started.wait_gone() == []
+    finally:
+        started.kill()
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     checked = subprocess.run(["e2fsck", "-fn", file], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
@@ -98,14 +113,16 @@ def attached(place: Path) -> bool:
 def test_the_program_has_written_when_umount_returns(
     person: Person, place: Path, flags: int
 ) -> None:
-    inside(person, place, f"m ext3 /mnt; echo x > /mnt/x; ! written; u /mnt {flags}; written")
+    if flags & (FORCE | DETACH):
+        (place / "rules.yaml").write_text(RULES % BRIEF)
+    inside(person, place, f"m ext3 /mnt; echo x > /mnt/x; no written; u /mnt {flags}; written")
 
 
 def test_by_the_umount_of_old(person: Person, place: Path) -> None:
     """umount of i386, with and without flags."""
     compile_c("mount_callers", place, "-pthread")
     for how in ("umount", "umount2"):
-        script = f"m ext3 /mnt; ! written; {place}/mount_callers i386-{how} x /mnt x; written"
+        script = f"m ext3 /mnt; no written; {place}/mount_callers i386-{how} x /mnt x; written"
         inside(person, place, script)
         with (place / "ext4.img").open("r+b") as file:
             file.write(bytes(4))
@@ -114,30 +131,34 @@ def test_by_the_umount_of_old(person: Person, place: Path) -> None:
 def test_only_the_last_umount_waits(person: Person, place: Path) -> None:
     script = """
     mkdir /run/b; mount --bind /run/b /run/b; m ext3 /mnt; mount --bind /mnt /run/b
-    u /mnt 0; ! written; echo x > /run/b/x; u /run/b 0; written
+    u /mnt 0; no written; echo x > /run/b/x; u /run/b 0; written
     """
     inside(person, place, "mount -t tmpfs t /run;" + script)
 
 
 def test_what_is_busy_stays(person: Person, place: Path) -> None:
     script = f"""
-    m ext3 /mnt; exec 5>/mnt/open; fails {EBUSY} u /mnt 0; ! written; echo x >&5
+    m ext3 /mnt; exec 5>/mnt/open; fails {EBUSY} u /mnt 0; no written; echo x >&5
     fails {EINVAL} u /mnt {DETACH | EXPIRE}; fails {EINVAL} u /mnt 64
     fails {EINVAL} u /mnt/lost+found 0
     ln -s /mnt {place}/link; fails {EINVAL} u {place}/link {NOFOLLOW}
     setpriv --bounding-set -sys_admin sh -c "! umount /mnt 2>/dev/null"
-    u /mnt {DETACH}; echo y >&5; ! written; exec 5>&-
+    u /mnt {DETACH}; echo y >&5; no written; exec 5>&-
+    until written; do sleep 0.1; done # the end of the command would be that of the program
     """
     inside(person, place, script)
 
 
 def test_what_expires(person: Person, place: Path) -> None:
-    """The first call marks it, the second unmounts; nobody may touch it in between, nor do we."""
+    """The first call marks it, the second unmounts; nobody may touch it in between, nor do we. Nor
+    does that umount wait for the program, so that the image may be in use for longer.
+    """
     script = f"""
     for type in ext2 ext3 ext4; do
       test $type != ext4 || test {person.uid} = 0 || continue
-      m $type /mnt; fails {EAGAIN} u /mnt {EXPIRE}; u /mnt {EXPIRE}; ! grep -q " /mnt " /proc/mounts
-      sleep 2
+      s={EBUSY}; while test $s = {EBUSY}; do s=0; m $type /mnt || s=$?; done; test $s = 0
+      fails {EAGAIN} u /mnt {EXPIRE}; u /mnt {EXPIRE}; no grep -q " /mnt " /proc/mounts
+      test $type != ext3 || until written; do sleep 0.1; done
     done
     """
     inside(person, place, script)
@@ -145,14 +166,15 @@ def test_what_expires(person: Person, place: Path) -> None:
 
 def test_with_nodes_on_it(person: Person, place: Path) -> None:
     """The mount of one emulation, and the nodes of another one on it."""
+    (place / "rules.yaml").write_text(RULES % BRIEF)
     script = f"""
     for type in ext3 ext4; do
       test $type != ext4 || test {person.uid} = 0 || continue
       for flags in 0 {DETACH} {FORCE}; do
-        m $type /mnt; rm -rf /mnt/d; mkdir /mnt/d; mknod /mnt/n c 1 3; mknod /mnt/d/z c 1 5
+        blank; m $type /mnt; rm -rf /mnt/d; mkdir /mnt/d; mknod /mnt/n c 1 3; mknod /mnt/d/z c 1 5
         echo > /mnt/n; test -c /mnt/d/z
         (cd /mnt/d; fails {EBUSY} u /mnt 0); echo > /mnt/n; test -c /mnt/d/z
-        u /mnt $flags; ! grep -q " /mnt " /proc/mounts
+        u /mnt $flags; no grep -q " /mnt " /proc/mounts
         test $type = ext4 || written
         m $type /mnt; test -f /mnt/n; rm /mnt/n; u /mnt 0
       done
@@ -163,9 +185,10 @@ def test_with_nodes_on_it(person: Person, place: Path) -> None:
 
 
 def test_a_mount_on_a_mount(person: Person, place: Path) -> None:
+    (place / "rules.yaml").write_text(RULES % BRIEF)
     script = f"""
     m ext3 /mnt; mkdir -p /mnt/t; mount -t tmpfs t /mnt/t; fails {EBUSY} u /mnt 0
-    u /mnt/t 0; mount -t tmpfs t /mnt/t; u /mnt {DETACH}; written; ! test -e /mnt/t
+    u /mnt/t 0; mount -t tmpfs t /mnt/t; u /mnt {DETACH}; written; no test -e /mnt/t
     """
     inside(person, place, script)
 
@@ -173,11 +196,36 @@ def test_a_mount_on_a_mount(person: Person, place: Path) -> None:
 @pytest.mark.parametrize("flags", [FORCE, DETACH])
 def test_a_program_that_hangs_is_forced(user: Person, place: Path, flags: int) -> None:
     """umount -f and -l are for that; it is not waited for as long as for another one."""
-    text = RULES % "/usr/bin/fuse2fs $@ & sleep 2; kill -STOP $!; sleep 100"
-    (place / "rules.yaml").write_text(text)
+    (place / "rules.yaml").write_text(RULES % "/usr/bin/fuse2fs $@ & sleep 100")
+    script = f"""
+    m ext3 /mnt; touch {place}/mounted; until test -e {place}/hung; do sleep 0.1; done
+    u /mnt {flags}; no grep -q " /mnt " /proc/mounts
+    """
+
+    def hang(started: Started) -> None:
+        wait_for((place / "mounted").exists, bool)
+        (program,) = (pid for pid in below(started.process.pid) if name_of(pid) == "fuse2fs")
+        os.kill(program, signal.SIGSTOP)
+        (place / "hung").touch()
+
     start = time.monotonic()
-    inside(user, place, f"m ext3 /mnt; sleep 3; u /mnt {flags}; ! grep -q ' /mnt ' /proc/mounts")
+    inside(user, place, script, hang)
     assert time.monotonic() - start < 30
+
+
+def below(pid: int) -> list[int]:
+    """The descendants of a process."""
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            found += [int(child), *below(int(child))]
+    return found
+
+
+def name_of(pid: int) -> str:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def beginning(started: Started) -> int:
@@ -231,7 +279,7 @@ for turn in range(3):
 def test_umounts_of_others_are_left_alone(person: Person, place: Path) -> None:
     script = f"""
     m ext3 /mnt; mount -t tmpfs t /run; mkdir /run/a /run/b; mount -t tmpfs a /run/a
-    fails {EBUSY} u /run 0; fails {EINVAL} u /run/b 0; ! written
+    fails {EBUSY} u /run 0; fails {EINVAL} u /run/b 0; no written
     u /run/a 0; u /run 0; u /mnt 0; written
     """
     inside(person, place, script)
