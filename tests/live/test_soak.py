@@ -24,8 +24,10 @@ SOAK = [pytest.mark.soak, pytest.mark.timeout(1200)]
 NOISE_KB = 300
 DEATHS_EVERY = 2.5  # fewer than what makes the front give up
 
-# Each order is a number of seconds of load; 0 ends it.
+# Each order is a number of seconds of load; 0 ends it. Mounts are counted: what comes and goes on
+# the host meanwhile is kept out.
 SCRIPT = """
+mount --make-rprivate /
 while read seconds && test $seconds != 0; do
     mkdir load; {soak} load $seconds {processes} {names}; rm -r load; wc -l < /proc/self/mountinfo
     sleep 0.5; mknod last c 1 3; rm last  # a quiet call: who was busy before it may rest after it
