@@ -31,8 +31,10 @@ SLOW = (
 )
 # For umount -f and -l, which wait for two seconds.
 BRIEF = SLOW.replace("sleep 1", "sleep 0.3")
+# The deadline is one that a busy machine does not miss.
 RULES = """
 version: 1
+limits: {path: 60s}
 syscalls:
   mknod:
     - {devices: ["null", zero], do: {emulate: {realise: bind}}}
