@@ -72,7 +72,9 @@ class Load:
         assert self.names == "shared" or int(failed) <= self.deaths * PROCESSES, line
         assert int(calls) > 20, "nothing was loaded"
         assert int(killed) > 5
-        self.mounts.append(int(stdout.readline()))
+        if not (line := stdout.readline().decode()):
+            raise AssertionError(self.started.finish().stderr)
+        self.mounts.append(int(line))
 
     def kill_session(self) -> None:
         self.deaths += 1
