@@ -18,6 +18,7 @@ for minor in 11 12 13 14; do
 	[ -n "$python" ] || { echo "Python 3.$minor: not here"; continue; }
 	echo "Python 3.$minor: $python"
 	venv=$(mktemp -d)
+	chmod 755 "$venv" # some tests act as other users
 	trap 'rm -rf "$venv"' EXIT
 	"$python" -m venv "$venv"
 	"$venv/bin/pip" install -qq --disable-pip-version-check 'setuptools>=77' wheel 'cffi>=1.16'
