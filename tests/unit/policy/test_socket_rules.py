@@ -312,7 +312,21 @@ def test_the_filter() -> None:
         policy = connect(f'to: "10.0.0.1", do: {{redirect: {{to: "::1", peername: {name}}}}}')
         for arch, nr, *args in ((X86_64, 52, 3), (I386, 368, 3), (I386, 102, 7)):
             assert action(arch, nr, *args) == ("notify" if notified else "allow")
-        assert action(I386, 102, 6) == "allow"
+    led: tuple[tuple[str, bool], ...] = (
+        ('to: "10.0.0.1", do: {redirect: "::1"}', True),
+        ('to: "10.0.0.1", do: {redirect: "127.0.0.1"}', False),
+        ('to: "10.0.0.1", do: {redirect: /run/x}', True),
+        ('path: /run/y, do: {redirect: /run/x}', False),
+        ('to: ["10.0.0.1", "2001:db8::1"], do: {redirect: "127.0.0.1"}', True),
+        ('to: "2001:db8::/32", do: {balance: ["::1", "::2"]}', False),
+        ('to: "2001:db8::/32", do: {balance: ["::1", "127.0.0.1"]}', True),
+        ('to: "0.0.0.0/0", do: {translate: "64:ff9b::/96"}', True),
+        ('to: "10.0.0.1", do: emulate', False),
+    )
+    for rule, notified in led:
+        policy = connect(rule)
+        for arch, nr, *args in ((X86_64, 51, 3), (I386, 367, 3), (I386, 102, 6)):
+            assert action(arch, nr, *args) == ("notify" if notified else "allow"), rule
     nothing = connect(otherwise="kernel")
     assert simulate.run(nothing.filter, 42, X86_64, (3, 9, 16)).action == bpf.RET_ALLOW
 
