@@ -1,8 +1,8 @@
 """Opens that a policy gives: where a path leads, the thing that is given there, and opening it.
 
-A device is a node that a maker lends (for an ordinary user the host's own), opened by a resolver,
-in the container's user namespace; a file or a directory is opened by a maker; content is a sealed
-file of our own.
+A device is a node that a maker lends (for an ordinary user the host's own), opened in the
+container's user namespace: by us where it comes to the same whoever does, else by a resolver; a
+file or a directory is opened by a maker; content is a sealed file of our own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from supervisor.kernel.opening import (
     O_RDONLY,
     O_TRUNC,
 )
-from supervisor.kernel.procfs import host_node
+from supervisor.kernel.procfs import for_everybody, host_node
 from supervisor.kernel.shim import ffi, lib
 from supervisor.model import Decision, Facts, Given, Inject, Outcome, Snapshot, Verdict
 from supervisor.plans import Open
@@ -131,6 +131,9 @@ class Opener:
             return None  # looked at before it is asked whether the caller still waits
         # another device would be of our network, or have us wait, or be opened with our rights
         node = self._nodes.get(inject) if self._prompt(inject) else None
+        if node and inject.device and not self._makers.all:
+            # an ordinary user's: the host's node, which the caller may not be allowed to open
+            node = node if not self._makers.lost and for_everybody(node.fd, flags) else None
         by_others = kind if kind != FILES or node or inject in self._by_makers else 0
         if not (node or by_others) or not self._is_plain(plan, snapshot):
             return None
@@ -173,15 +176,11 @@ class Opener:
         return bool(lib.sd_open_is_plain(waiting, snapshot.tid, path, len(path)) == 1)
 
     def _prompt(self, inject: Inject) -> bool:
-        """Whether it opens at once, whoever opens it. An ordinary user's device is the host's node,
-        which the caller may not be allowed to open.
-        """
+        """Whether it opens at once, whoever opens it."""
         device = inject.device
-        if inject.device is None:
+        if device is None:
             return inject.loops is None
-        if device is None or device == _TUN or not self._makers.all:
-            return False
-        return device[0] == "c" and device[1] in _PROMPT
+        return device != _TUN and device[0] == "c" and device[1] in _PROMPT
 
     async def perform(
         self, plan: Open, snapshot: Snapshot, task: int, valid: Callable[[], bool],
