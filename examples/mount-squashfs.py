@@ -25,7 +25,8 @@ mount --rbind /dev /mnt
 mount -t tmpfs own-dev /dev
 touch /dev/null
 mount --bind /mnt/null /dev/null
-test ! -e /dev/fuse && echo "  there is no /dev/fuse"
+test ! -e /dev/fuse
+echo "  there is no /dev/fuse"
 mount -t tmpfs work /mnt
 mkdir /mnt/tree
 squashfuse "$1" /mnt/tree

@@ -31,13 +31,23 @@ CAPABILITIES = [
 # What runs in the container: whatever goes wrong ends it.
 SCRIPT = """
 set -e
-test ! -e /etc/secret && echo "layers: a whiteout hides what is below it"
+fails() { if "$@" 2>/dev/null; then echo "$*: has not failed"; exit 1; fi; }
+test ! -e /etc/secret
+echo "layers: a whiteout hides what is below it"
 cd /tmp
-mknod null c 1 3 && echo hello >null && echo "null: made, and it opens"
-mkdir -p /dev/net && mknod /dev/net/tun c 10 200 && echo "tun: made"
-mknod console c 5 1 && ! cat console 2>/dev/null && echo "console: made, and it does not open"
-! mknod disk b 8 0 2>/dev/null && echo "a disk: refused"
-! mknod kmsg c 1 11 2>/dev/null && echo "the kernel's log: refused"
+mknod null c 1 3
+echo hello >null
+echo "null: made, and it opens"
+mkdir -p /dev/net
+mknod /dev/net/tun c 10 200
+echo "tun: made"
+mknod console c 5 1
+fails cat console
+echo "console: made, and it does not open"
+fails mknod disk b 8 0
+echo "a disk: refused"
+fails mknod kmsg c 1 11
+echo "the kernel's log: refused"
 rm null console /dev/net/tun
 echo "in the container all went well"
 """

@@ -21,6 +21,7 @@ from tests.support.needs import need
 from tests.support.people import Person, python
 from tests.support.program import Started, run
 from tests.support.scratch import a_place
+from tests.support.shell import NO
 
 __all__ = ["fuse"]
 pytestmark = pytest.mark.needs("fuse2fs")
@@ -38,7 +39,7 @@ def policy(place: Path, *rules: str) -> tuple[str, str]:
 
 def inside(person: Person, script: str, options: Sequence[str]) -> str:
     """What a shell's script prints; `m SOURCE TYPE [FLAGS]` mounts on /mnt, and is the errno."""
-    begin = f'm() {{ {python(person)} -c "$MOUNT" "$1" /mnt "$2" "${{3-0}}"; }}\n'
+    begin = f'm() {{ {python(person)} -c "$MOUNT" "$1" /mnt "$2" "${{3-0}}"; }}\n{NO}'
     done = run(person, "sh", "-euc", begin + script, options=options, env={"MOUNT": MOUNT})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -56,7 +57,7 @@ def test_each_ready_made_program(person: Person, place: Path, program: str) -> N
     rule = f'{{fstype: {TYPE[program]}, source: "{file}", do: {{emulate: {{via: fuse}}}}}}'
     script = (
         f"m {file} {TYPE[program]}; mkdir /mnt/d; echo text >/mnt/d/x; umount /mnt\n"
-        f"! test -e /mnt/d; m {file} {TYPE[program]}; cat /mnt/d/x; umount /mnt"
+        f"no test -e /mnt/d; m {file} {TYPE[program]}; cat /mnt/d/x; umount /mnt"
     )
     assert inside(person, script, policy(place, rule)) == "text\n"
     subprocess.run([*CHECK[program], file], check=True, capture_output=True)
@@ -91,8 +92,9 @@ def test_an_image_that_is_only_read_is_attached_so(root: Person, place: Path) ->
     assert inside(root, script, policy(place, rule)) == "1\n0\n"
     rule = f'{{fstype: ext4, source: "{file}", do: {{emulate: {{force: ro}}}}}}'
     file.write_bytes(before)
-    script = f"m {file} ext4; ! touch /mnt/x 2>/dev/null; ! mount -o remount,rw /mnt 2>/dev/null; "
-    inside(root, script + "! touch /mnt/x 2>/dev/null; umount /mnt", policy(place, rule))
+    script = f"m {file} ext4; no touch /mnt/x 2>/dev/null; "
+    script += "no mount -o remount,rw /mnt 2>/dev/null; "
+    inside(root, script + "no touch /mnt/x 2>/dev/null; umount /mnt", policy(place, rule))
     assert file.read_bytes() == before
 
 
@@ -109,9 +111,9 @@ def test_remounts_beside_what_is_forced(root: Person, place: Path, program: str)
     done
     """
     regain = f"""
-    ! {program} -o remount,suid,dev /mnt 2>/dev/null; ! mount -o remount,bind,dev /mnt 2>/dev/null
+    no {program} -o remount,suid,dev /mnt 2>/dev/null; no mount -o remount,bind,dev /mnt 2>/dev/null
     grep -q ' /mnt .*nosuid,nodev' /proc/self/mountinfo
-    umount /mnt; ! grep -q ' /mnt ' /proc/self/mountinfo
+    umount /mnt; no grep -q ' /mnt ' /proc/self/mountinfo
     """
     found = inside(root, f"m {file} ext4; {remounts} {regain}", policy(place, rule))
     real = subprocess.run(

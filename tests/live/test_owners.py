@@ -13,6 +13,7 @@ import pytest
 from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import scratch
+from tests.support.shell import NO
 
 NOBODY = 65534
 REALISE = ("auto", "node", "bind", "closed")
@@ -112,7 +113,7 @@ def test_on_file_systems_of_their_own(person: Person, place: Path) -> None:
         (folder / "old").touch()
         subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
         if options == "ro":
-            script = f"cd {folder}; ! mknod n c 1 3; ! mknod old c 1 3; ! mknod n c 1 8"
+            script = f"{NO}cd {folder}; no mknod n c 1 3; no mknod old c 1 3; no mknod n c 1 8"
             done = run(person, "sh", "-euc", script,
                        options=("--policy", str(place / "policy.yaml")))  # fmt: skip
             assert done.stderr.splitlines() == [

@@ -297,5 +297,6 @@ def test_the_hosts_nodes_are_as_they_were(person: Person, place: Path) -> None:
         f"cd {place}; for n in 3 5 7 8 9; do mknod d$n c 1 $n; chmod 600 d$n; chown 7:7 d$n;"
         " touch -d 2001-01-01 d$n; done; setfacl -m u:7:rw d3 || :; rm -f d*; cp -a /dev/null ."
     )
-    run(person, "sh", "-c", script, options=BUILD)
+    done = run(person, "sh", "-ec", script, options=BUILD)
+    assert done.returncode == 0, done.stderr
     assert look() == before

@@ -19,6 +19,7 @@ from tests.support.inside import wait_for
 from tests.support.people import Person, python
 from tests.support.program import Started
 from tests.support.scratch import compile_c, scratch
+from tests.support.shell import NO
 
 __all__ = ["fuse"]
 pytestmark = pytest.mark.needs("fuse2fs")
@@ -84,8 +85,7 @@ def inside(
     u() {{ {calls} umount "$1" "$2"; }}
     written() {{ test "$(head -c 4 {file} | tr -d '\\0')" = DONE; }}
     blank() {{ head -c 4 /dev/zero | dd of={file} conv=notrunc status=none; }}
-    no() {{ if "$@"; then echo "$@: it does"; exit 9; fi; }} # of "! $@" alone sh -e thinks nothing
-    fails() {{
+    {NO}    fails() {{
       want=$1; shift; s=0; "$@" || s=$?
       test $s = $want || {{ echo "$@: $s"; exit 9; }}
     }}

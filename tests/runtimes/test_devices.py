@@ -187,7 +187,7 @@ MOVED = [
     ("umount /h/z", "gone", ":"),
     ("umount /h/z; rm /h/z; echo kept >/h/z", "gone", "test -s /h/z"),
     # as the kernel says of what is mounted on, also where the policy's own nodes can be removed
-    ("mknod /dev/n c 1 3; ! rm /h/z; ! mv /h/z /h/y; rm /dev/n", "there", ":"),
+    ("mknod /dev/n c 1 3 && ! rm /h/z && ! mv /h/z /h/y && rm /dev/n", "there", ":"),
     ("busybox unshare -m sh -c 'umount /h/z; busybox rm /h/z'", "gone", ":"),
 ]
 
