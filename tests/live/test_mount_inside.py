@@ -188,7 +188,8 @@ def test_programs_end_with_seccompd(person: Person, place: Path) -> None:
     assert told is not None
     try:
         assert told.readline() == b"mounted\n"
-        (session,) = named(started, "sessio")  # the kernel keeps 15 letters
+        # the kernel keeps 15 letters; the beginning of the next program has its name for a moment
+        (session,) = wait_for(lambda: named(started, "sessio"), lambda found: len(found) == 1)
         (program,) = children(session, "fuse2fs")
     finally:
         started.kill()
