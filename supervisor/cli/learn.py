@@ -16,6 +16,7 @@ from supervisor.errors import PolicyError, UsageError
 from supervisor.handlers.registry import FAMILIES
 from supervisor.policy import store
 from supervisor.policy.asked import Asked
+from supervisor.policy.base import NO_BASE, Base, less_of, read_base, sections_for, useful
 from supervisor.policy.callers import KEYS
 from supervisor.policy.compile import compile_named, compile_policy
 from supervisor.policy.compiled import CompiledPolicy
@@ -91,6 +92,7 @@ def learn(
     log = Log(FAMILIES, session)
     learned = Learned()
     contents = _contents(base) if base else {}
+    rules_of_base = read_base(base, FAMILIES) if base else NO_BASE
     for asked, weight in log.calls(logs):
         learned.add(with_content(asked, contents), weight)
     log.check_session()
@@ -103,9 +105,9 @@ def learn(
         notes.append(f"{log.unread} {lines} of the logs could not be read.")
         _say(f"{notes[-1]} The first: {log.complaint}")
     if merge:
-        text = _merge(merge, learned, show or sys.stdout)
+        text = _merge(merge, learned, rules_of_base, show or sys.stdout)
     else:
-        text = new_policy(learned, FAMILIES, _name(out), _TRAITS, notes)
+        text = new_policy(learned, FAMILIES, _name(out), _TRAITS, notes, rules_of_base)
     if out is None:
         if not merge:
             sys.stdout.write(text)
@@ -151,16 +153,30 @@ def _extended(name: str) -> tuple[Path, bytes, CompiledPolicy]:
     return file, content, compile_policy(file, content, _TRAITS, FAMILIES)
 
 
-def _merge(name: str, learned: Learned, show: TextIO) -> str:
+def _merge(name: str, learned: Learned, base: Base, show: TextIO) -> str:
     """The text of the policy `name` with what it does not grant yet; the difference is shown."""
     file, content, first = _extended(name)
     old = content.decode("utf-8-sig")
+    ours = read_base(str(file), FAMILIES)
     missing = learned.missing(first)
     before = learned.beyond(first) | learned.changed(first).keys()
     exact: set[str] = set()
+    levels: dict[str, int] = {}
     while True:
-        text = merged(str(file), old, rules_for(missing.values(), FAMILIES, exact=exact))
-        policy = compile_policy(file, text.encode(), _TRAITS, FAMILIES)
+        rules = rules_for(missing.values(), FAMILIES, exact=exact)
+        sections = sections_for(rules, learned, base, levels)
+        counts = {family: len(some) for family, some in rules.items()}
+        sections = useful(sections, counts, FAMILIES)
+        text = merged(str(file), old, rules, sections)
+        try:
+            policy = compile_policy(file, text.encode(), _TRAITS, FAMILIES)
+        except PolicyError:
+            new = {name: one for name, one in sections.items() if name not in first.families}
+            less = less_of(new, levels, FAMILIES)
+            if less == levels:
+                raise
+            levels = less
+            continue
         left = learned.missing(policy)
         wrong = [one for key, one in learned.changed(policy).items() if key not in before]
         wrong += (learned.refused[key][0] for key in learned.beyond(policy) - before)
@@ -193,6 +209,12 @@ def _merge(name: str, learned: Learned, show: TextIO) -> str:
             f"warning: {count} x {asked.text()} was left to the kernel when this was recorded, and "
             "is refused under the new policy"
         )
+    for family in base.families:
+        if base.lets_go(family) and not ours.takes_all(family):
+            _say(
+                f"warning: {base.name} lets calls of {family} go that are in no record, and "
+                f"{file.name} refuses what its rules do not match: see whether that is enough"
+            )
     if not missing:
         _say(f"{file} grants all of it already: this adds nothing")
     show.writelines(_difference(old, text, str(file)))

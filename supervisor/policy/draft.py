@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from supervisor.model import Decision, Verdict
 from supervisor.policy import keys, schema
@@ -30,6 +30,8 @@ from supervisor.policy.validate import validate
 from supervisor.policy.xattr_compile import xattr_rules
 
 Sets = Mapping[str, AnyRules]
+# Why `otherwise` decides, in records as well.
+NO_RULE: Final = "no rule matches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def _otherwise(source: Source, family: str, section: Any, *, audit: bool) -> Dec
     if node.kind != "mapping":
         node = source.root.at(("syscalls", family), key=True)
     verdict = Verdict.CONTINUE if section.otherwise == "kernel" else Verdict.REFUSE
-    return Decision(verdict, place_of(node), "no rule matches", audit=audit)
+    return Decision(verdict, place_of(node), NO_RULE, audit=audit)
 
 
 def _node_rules(

@@ -15,8 +15,10 @@ from supervisor.kernel.mounts import names_of, without_magic
 from supervisor.model import Source
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
+from supervisor.policy.base import NO_BASE, Base, less_of, sections_for, useful
 from supervisor.policy.callers import CHOSEN
 from supervisor.policy.compile import compile_policy
+from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import device_text, parse_device
 from supervisor.policy.explain import device_of
 from supervisor.policy.families import FamilySpec
@@ -31,12 +33,13 @@ from supervisor.policy.learned import (
     settings,
 )
 from supervisor.policy.match import glob_matches
+from supervisor.policy.merge import reaching
 from supervisor.policy.mount_values import USUAL_PROGRAMS, option_entry
 from supervisor.policy.mounts import ALWAYS_ALLOWED, OPERATIONS, split_options
 from supervisor.policy.opens import how_of
 from supervisor.policy.options import Option, option_of, text_of
 from supervisor.policy.recorded import redirect_of
-from supervisor.policy.socket_write import beside, socket_rules
+from supervisor.policy.socket_write import socket_rules
 from supervisor.policy.traits import Traits
 from supervisor.policy.write import NewRule
 from supervisor.policy.xattr_write import xattr_rules
@@ -254,18 +257,18 @@ def _by_caller(calls: Sequence[Asked]) -> Iterator[tuple[list[tuple[str, str]], 
 
 def new_policy(
     learned: Learned, families: Mapping[str, FamilySpec], name: str, traits: Traits,
-    notes: Sequence[str] = (),
+    notes: Sequence[str] = (), base: Base = NO_BASE,
 ) -> str:
     """A whole policy. PolicyError where there is none that grants the calls again.
 
     Calls that no rule grants, whatever their records say, are left out and told of.
     """
-    text = _granting(learned, families, name, traits, notes)
+    text = _granting(learned, families, name, traits, notes, base)
     if text is None:
         for key, asked in list(learned.granted.items()):
-            if _granting(Learned({key: asked}), families, name, traits, ()) is None:
+            if _granting(Learned({key: asked}), families, name, traits, (), base) is None:
                 learned.unknown[key] = (learned.granted.pop(key), 1)
-        text = _granting(learned, families, name, traits, notes)
+        text = _granting(learned, families, name, traits, notes, base)
     if text is None:
         raise PolicyError("no policy grants all of these calls: this is a mistake of seccompd's")
     return text
@@ -273,34 +276,45 @@ def new_policy(
 
 def _granting(
     learned: Learned, families: Mapping[str, FamilySpec], name: str, traits: Traits,
-    notes: Sequence[str],
+    notes: Sequence[str], base: Base,
 ) -> str | None:
     exact: set[str] = set()
+    levels: dict[str, int] = {}
     while True:
         rules = rules_for(learned.granted.values(), families, exact=exact)
-        body = _body(rules, name, learned)
+        sections = sections_for(rules, learned, base, levels)
+        counts = {family: len(some) for family, some in rules.items()}
+        sections = useful(sections, counts, families)
+        body = write.policy(name, sections)
         try:
             policy = compile_policy(Path("learned.yaml"), body.encode(), traits, families)
         except PolicyError:
-            return None
+            less = less_of(sections, levels, families) if base.known else levels
+            if less == levels:
+                return None
+            levels = less
+            continue
         beyond = learned.beyond(policy)
         missing, changed = learned.missing(policy), learned.changed(policy)
         wrong = [*missing.values(), *changed.values()]
         wrong += (learned.refused[key][0] for key in beyond)
         # Names that were written one by one, and not as folders, may leave the others in peace.
-        if not (again := {one.spec.family for one in wrong}) <= exact:
+        again = {one.spec.family for one in wrong} | reaching(policy, counts)
+        if not again <= exact:
             exact |= again
             continue
         if missing or any(settings(one).get("realise") == "closed" for one in changed.values()):
             return None
         # What was refused at one time and granted at another is not said to be refused.
         refused = {key: what for key, what in learned.refused.items() if key not in beyond}
-        return _head(learned, refused, learned.taken(policy), notes) + body
+        notes = [*notes, *base.left_out(levels)]
+        return _head(learned, refused, policy, notes) + body
 
 
 def _head(
-    learned: Learned, refused: Counted, taken: set[str], notes: Sequence[str]
+    learned: Learned, refused: Counted, policy: CompiledPolicy, notes: Sequence[str]
 ) -> str:
+    taken, loose = learned.taken(policy), learned.loose(policy)
     different = len(learned.granted)
     calls = "1 call" if learned.calls == 1 else f"{learned.calls} calls"
     lines = [f"Learned from {calls}; different ones that were granted: {different}."]
@@ -308,10 +322,9 @@ def _head(
     lines += _left_out(learned.granted.values())
     never = {key: what for key, (one, _) in refused.items() if (what := protects(one))}
     errnos = {key: (one.recorded or {}).get("errno") for key, (one, _) in learned.failed.items()}
-    lines += _listed(
-        "Asked for and refused, and not allowed here either:", refused,
-        {key: f"{what}: never learned" for key, what in never.items()},
-    )  # fmt: skip
+    said = dict.fromkeys(loose, "the kernel's to refuse")
+    said |= {key: f"{what}: never learned" for key, what in never.items()}
+    lines += _listed("Asked for and refused, and not allowed here either:", refused, said)
     lines += _listed("Allowed, failed all the same, and not allowed here:", learned.failed, errnos)
     lines += _listed(
         "Left to the kernel, whose answer is in no record:", learned.left,
@@ -354,18 +367,3 @@ def _listed(title: str, calls: Counted, why: Mapping[str, object]) -> list[str]:
     if len(every) > _SHOWN:
         lines.append(f"  and {len(every) - _SHOWN} others")
     return lines
-
-
-def _body(rules: Rules, name: str, learned: Learned) -> str:
-    lines = ["version: 1", f"name: {write.quoted(name)}"]
-    lines.append("description: learned, to be read before it is used")
-    families = []
-    for family, some in rules.items():
-        refused = family == "xattr" and learned.refuses_xattrs
-        families += write.section("  ", family, some, refused=refused)
-    families += [f"  {family}: []" for family in beside(rules)]
-    if learned.left_mounts and "mount" not in rules:
-        # The filter of a container that runs notifies them still: refused without this line.
-        families.append("  mount: {otherwise: kernel}")
-    lines += ["syscalls:", *families] if families else ["syscalls: {}"]
-    return "\n".join(lines) + "\n"

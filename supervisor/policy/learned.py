@@ -15,6 +15,7 @@ from supervisor.model import Inject, Verdict
 from supervisor.policy.asked import Asked
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import parse_device, protected
+from supervisor.policy.draft import NO_RULE
 from supervisor.policy.explain import device_of
 from supervisor.policy.grants import PANIC
 from supervisor.policy.match import glob_matches
@@ -158,13 +159,32 @@ class Learned:
         somewhere = asked.path is not None or asked.spec.family not in (*_SOCKETS, *_OPTIONS)
         return self.unknown if somewhere and not asked.places() else None
 
-    @property
-    def refuses_xattrs(self) -> bool:
-        """Whether a rule has refused extended attributes that the kernel might have let pass."""
+    def refuses(self, family: str) -> bool:
+        """Whether a rule has refused some of a family that the kernel might have let pass."""
         return any(
-            asked.spec.family == "xattr" and not protects(asked)
+            asked.spec.family == family and not protects(asked) and not _is_audit(asked)
             for asked, _ in self.refused.values()
         )
+
+    @property
+    def held(self) -> set[str]:
+        """The families of which something was refused, and not only to be recorded."""
+        return {asked.spec.family for asked, _ in self.refused.values() if not _is_audit(asked)}
+
+    @property
+    def refusing(self) -> set[str]:
+        """The places of the rules that refused something."""
+        return {str((asked.recorded or {}).get("rule")) for asked, _ in self.refused.values()}
+
+    @property
+    def unmatched(self) -> set[str]:
+        """The families of which what no rule matched was left to the kernel."""
+        every = [*self.granted.values(), *(asked for asked, _ in self.left.values())]
+        records = ((asked.spec.family, asked.recorded or {}) for asked in every)
+        return {
+            family for family, record in records
+            if record.get("verdict") == "continue" and record.get("reason") == NO_RULE
+        }  # fmt: skip
 
     def missing(self, policy: CompiledPolicy) -> dict[str, Asked]:
         """The granted calls that a policy does not grant."""
@@ -179,9 +199,17 @@ class Learned:
         """The refused calls that a policy grants, by their keys."""
         return {key for key, (one, _) in self.refused.items() if one.granted(policy)}
 
+    def loose(self, policy: CompiledPolicy) -> set[str]:
+        """The refused calls that a policy leaves to the kernel, by their keys."""
+        return {key for key, (one, _) in self.refused.items() if goes_on(one, policy)}
+
     def taken(self, policy: CompiledPolicy) -> set[str]:
         """The calls that were left to the kernel, and that a policy does not leave to it."""
-        return {key for key, (one, _) in self.left.items() if not _left(one, policy)}
+        return {key for key, (one, _) in self.left.items() if not goes_on(one, policy)}
+
+
+def _is_audit(asked: Asked) -> bool:
+    return (asked.recorded or {}).get("mode") == "audit"
 
 
 def _is_under_way(asked: Asked) -> bool:
@@ -203,7 +231,7 @@ def _changed(asked: Asked, policy: CompiledPolicy) -> bool:
     return done != said
 
 
-def _left(asked: Asked, policy: CompiledPolicy) -> bool:
+def goes_on(asked: Asked, policy: CompiledPolicy) -> bool:
     """Whether a policy lets the call go on, by its filter or by a decision."""
     action = asked.filtered(policy.filter).action
     if action != RET_USER_NOTIF:

@@ -10,29 +10,44 @@ from supervisor.policy.match import literal_prefix
 from supervisor.policy.races import diverts, refuses
 from supervisor.policy.sockets import AnyRule
 from supervisor.policy.source import Node, Source
-from supervisor.policy.write import LEFT_TO_KERNEL, NewRule, section
+from supervisor.policy.write import NewRule, Section
 
 
-def merged(name: str, text: str, rules: Mapping[str, Sequence[NewRule]]) -> str:
-    """The text of a policy with `rules` (by family) in front of those it has.
+def merged(
+    name: str, text: str, rules: Mapping[str, Sequence[NewRule]],
+    sections: Mapping[str, Section] | None = None,
+) -> str:  # fmt: skip
+    """The text of a policy with `rules` (by family) in front of those it has; of a family that is
+    new in it, what `sections` has of that.
 
     Raises PolicyError where the text has a form that this cannot be done with.
     """
     for family, some in rules.items():
         if some:
-            text = _with(name, text, family, list(some))
+            new = (sections or {}).get(family, Section(some))
+            text = _with(name, text, family, list(some), new)
     return text
 
 
 def overruled(old: CompiledPolicy, new: CompiledPolicy) -> set[str]:
     """The families in which rules that are new, and stand in front, may reach where a rule of the
     old policy refuses by path, or leads elsewhere."""
+    added = {
+        family: len(rules.rules)
+        - (len(old.families[family].rules) if family in old.families else 0)
+        for family, rules in new.families.items()
+    }
+    return reaching(new, added)
+
+
+def reaching(policy: CompiledPolicy, added: Mapping[str, int]) -> set[str]:
+    """The families of which the first so many rules may reach where one behind them refuses by
+    path, or leads elsewhere."""
     found = set()
-    for family, rules in new.families.items():
-        own = old.families[family].rules if family in old.families else ()
-        added = rules.rules[: len(rules.rules) - len(own)]
-        held = [rule for rule in own if refuses(rule) or diverts(rule)]
-        if any(_may_meet(one, other) for one in added for other in held):
+    for family, rules in policy.families.items():
+        count = added.get(family, 0)
+        held = [rule for rule in rules.rules[count:] if refuses(rule) or diverts(rule)]
+        if any(_may_meet(one, other) for one in rules.rules[:count] for other in held):
             found.add(family)
     return found
 
@@ -49,7 +64,7 @@ def _starts(rule: AnyRule) -> list[str]:
     return [literal_prefix(glob).decode("utf-8", "surrogateescape") for glob in globs]
 
 
-def _with(name: str, text: str, family: str, rules: list[NewRule]) -> str:
+def _with(name: str, text: str, family: str, rules: list[NewRule], new: Section) -> str:
     source = Source(name, text.encode())
     root = source.root
     lines = text.splitlines(keepends=True)
@@ -58,10 +73,10 @@ def _with(name: str, text: str, family: str, rules: list[NewRule]) -> str:
     if root.kind != "mapping":
         raise PolicyError("not a policy", where=name)
     if "syscalls" not in root.pairs:
-        return "".join(lines) + "syscalls:\n" + _text(section("  ", family, rules))
+        return "".join(lines) + "syscalls:\n" + _text(new.lines("  ", family))
     syscalls = root.pairs["syscalls"][1]
     if family not in syscalls.pairs:
-        return _new_family(name, lines, syscalls, family, rules)
+        return _new_family(name, lines, syscalls, family, new)
     there = syscalls.pairs[family][1]
     if there.kind == "mapping":
         if "rules" not in there.pairs:
@@ -105,19 +120,17 @@ def _into_list(name: str, lines: list[str], there: Node, rules: list[NewRule]) -
     return before + _text([line for rule in rules for line in rule.lines(margin)]) + start + rest
 
 
-def _new_family(
-    name: str, lines: list[str], syscalls: Node, family: str, rules: list[NewRule]
-) -> str:
+def _new_family(name: str, lines: list[str], syscalls: Node, family: str, new: Section) -> str:
     before, start, rest = _split(lines, syscalls)
     if rest.startswith("{"):
         comma = ", " if syscalls.pairs else ""
-        extra = "otherwise: kernel, " if family in LEFT_TO_KERNEL else ""
+        extra = "otherwise: kernel, " if new.kernel else ""
         begun = f"{start}{{{family}: {{{extra}rules: "
-        return before + begun + _in_flow(start, rules, f"]}}{comma}{rest[1:]}")
+        return before + begun + _in_flow(start, new.rules, f"]}}{comma}{rest[1:]}")
     first = next(iter(syscalls.pairs.values()), None)
     if first is None:
         raise PolicyError("syscalls that are empty are written {}", where=name)
     before, start, rest = _split(lines, first[0])
     if start.strip():
         raise PolicyError("cannot tell where its families begin", where=name)
-    return before + _text(section(start, family, rules)) + start + rest
+    return before + _text(new.lines(start, family)) + start + rest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -109,20 +109,57 @@ class NewRule:
         return why + out
 
 
-# What the kernel does for a container by itself in these was left to it, and stays so.
-LEFT_TO_KERNEL: Final = frozenset({"mount", "xattr"})
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A family of a policy: its rules, and whether what none of them matches is the kernel's; `why`
+    is a comment about that, of one line or none."""
+
+    rules: Sequence[NewRule]
+    kernel: bool = False
+    why: str = ""
+
+    def without(self, numbers: Collection[int]) -> Section:
+        """The same without some rules."""
+        rules = [rule for at, rule in enumerate(self.rules) if at not in numbers]
+        return Section(rules, self.kernel, self.why)
+
+    def lines(self, indent: str, family: str) -> list[str]:
+        """As an entry of `syscalls` in block style."""
+        start = f"{indent}{family}:"
+        why = [f"{indent}  # {self.why}"] if self.why else []
+        if not self.rules:
+            empty = " {otherwise: kernel}" if self.kernel else " []"
+            return [*(f"{indent}# {self.why}" for _ in why), start + empty]
+        if not self.kernel or family == _ALWAYS_KERNEL:
+            return [start, *(line for rule in self.rules for line in rule.lines(indent + "  "))]
+        rules = [line for rule in self.rules for line in rule.lines(indent + "    ")]
+        return [start, *why, f"{indent}  otherwise: kernel", f"{indent}  rules:", *rules]
 
 
-def section(
-    indent: str, family: str, rules: Sequence[NewRule], *, refused: bool = False
-) -> list[str]:
-    """The lines of a family that is new in a policy; `refused`: what no rule matches was that."""
-    lines = [f"{indent}{family}:"]
-    if family in LEFT_TO_KERNEL and not refused:
-        lines += [f"{indent}  otherwise: kernel", f"{indent}  rules:"]
-        indent += "  "
-    return [*lines, *(line for rule in rules for line in rule.lines(indent + "  "))]
+# Of these all else is the kernel's, whatever is said.
+_ALWAYS_KERNEL: Final = "open"
 
 
-def _value(value: str | Sequence[str]) -> str:
-    return value if isinstance(value, str) else one_or_list(value)
+def policy(name: str, sections: Mapping[str, Section]) -> str:
+    """A whole policy."""
+    lines = ["version: 1", f"name: {quoted(name)}"]
+    lines.append("description: learned, to be read before it is used")
+    lines.append("syscalls:" if sections else "syscalls: {}")
+    for family, section in sections.items():
+        lines += section.lines("  ", family)
+    return "\n".join(lines) + "\n"
+
+
+def value(said: object) -> str:
+    """What a policy says under a key, in flow style."""
+    if isinstance(said, Mapping):
+        return rule((key, value(one)) for key, one in said.items())
+    if isinstance(said, list | tuple):
+        return f"[{', '.join(map(value, said))}]"
+    if isinstance(said, bool):
+        return str(said).lower()
+    return quoted(said) if isinstance(said, str) else json.dumps(said)
+
+
+def _value(said: str | Sequence[str]) -> str:
+    return said if isinstance(said, str) else one_or_list(said)
