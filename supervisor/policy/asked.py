@@ -35,6 +35,7 @@ from supervisor.kernel.syscalls import (
 )
 from supervisor.kernel.xattrs import measure
 from supervisor.model import Arg, Decision, Facts, MountSettings, Snapshot, Source, Verdict
+from supervisor.policy.argument_names import own_names
 from supervisor.policy.compiled import CompiledPolicy
 from supervisor.policy.devices import DeviceError, parse_device
 from supervisor.policy.doors import DOORS
@@ -288,10 +289,7 @@ def named(
     ValueError where the call, an argument or the architecture means nothing.
     """
     spec = spec_of(families, call)
-    unknown = set(args) - {param.name for param in spec.params}
-    if unknown:
-        names = ", ".join(param.name for param in spec.params)
-        raise ValueError(f"{call} has no argument {min(unknown)}: it has {names}")
+    args = own_names(spec, args)
     values = [_argument(param, args.get(param.name)) for param in spec.params]
     at = spec.index("addrlen")
     if at is not None and "addrlen" not in args:  # which is that of the address

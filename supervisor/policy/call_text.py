@@ -17,6 +17,7 @@ from supervisor.kernel.address_text import from_strace, written
 from supervisor.kernel.strace_read import leads_to, read_argument, split_call
 from supervisor.kernel.syscalls import X86_64, CallSpec, Kind, Param
 from supervisor.model import Arg
+from supervisor.policy.argument_names import own_name
 from supervisor.policy.asked import Asked, asked_of, named, spec_of
 from supervisor.policy.families import FamilySpec
 from supervisor.policy.recorded import recorded
@@ -132,6 +133,7 @@ def _by_names(
             quoted = f"{pairs[at - 1]} {pair}".replace("=", '="', 1) + '"' if at else ""
             hint = f"; a value with blanks is quoted: {quoted}" if "=" in quoted else ""
             raise ValueError(f"{pair}: an argument is written NAME=VALUE{hint}")
+        key = own_name(spec, key)
         if key in args:
             raise ValueError(f"{key} is given twice")
         kind = kinds.get(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import termios
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.syscalls import AT_FDCWD
 from supervisor.model import Arg
+from supervisor.policy.argument_names import own_name
+from supervisor.policy.asked import spec_of
 from supervisor.policy.call_text import parse
 from supervisor.policy.explain import explain
 from tests.support.policies import mknod, mounts
@@ -173,3 +176,58 @@ def test_the_filter_is_asked_about_other_doors(text: str, action: str | None) ->
     if "io_uring" in text:
         compiled = mknod("{devices: [zero], path: /a, do: emulate}")
         assert explain(compiled, parse(FAMILIES, text)).filtered == "errno ENOSYS"
+
+
+# As man7.org has the prototypes of man-pages 6.03 and 6.15, where they are not the same.
+PROTOTYPES = """
+mknod(path, mode, dev) mknod(pathname, mode, dev)
+mknodat(dirfd, path, mode, dev) mknodat(dirfd, pathname, mode, dev)
+mkdir(path, mode) mkdir(pathname, mode)
+mkdirat(dirfd, path, mode) mkdirat(dirfd, pathname, mode)
+mount(source, target, filesystemtype, mountflags, data)
+umount2(target, flags)
+open(path, flags, mode) open(pathname, flags, mode)
+openat(dirfd, path, flags, mode) openat(dirfd, pathname, flags, mode)
+openat2(dirfd, path, how, size) openat2(dirfd, pathname, how, size)
+creat(path, mode) creat(pathname, mode)
+connect(sockfd, addr, addrlen)
+bind(sockfd, addr, addrlen)
+accept(sockfd, addr, addrlen)
+accept4(sockfd, addr, addrlen, flags)
+sendto(sockfd, buf, size, flags, dest_addr, addrlen)
+sendto(sockfd, buf, len, flags, dest_addr, addrlen)
+sendmsg(sockfd, msg, flags)
+sendmmsg(sockfd, msgvec, n, flags) sendmmsg(sockfd, msgvec, vlen, flags)
+setsockopt(sockfd, level, optname, optval, optlen)
+getsockopt(sockfd, level, optname, optval, optlen)
+setxattr(path, name, value, size, flags)
+lsetxattr(path, name, value, size, flags)
+fsetxattr(fd, name, value, size, flags)
+removexattr(path, name)
+lremovexattr(path, name)
+fremovexattr(fd, name)
+setxattrat(dirfd, path, at_flags, name, args, size)
+ioctl(fd, op, argp) ioctl(fd, request, argp)
+unlinkat(dirfd, path, flags)
+rename(oldpath, newpath)
+utime(filename, times) utime(path, times)
+"""
+
+
+@pytest.mark.parametrize("line", PROTOTYPES.split("\n")[1:-1])
+def test_arguments_have_the_names_of_their_manual_page(line: str) -> None:
+    """In their order, of which the kernel's is the same."""
+    for name, names in re.findall(r"(\w+)\(([^)]*)\)", line):
+        spec = spec_of(FAMILIES, name)
+        assert [own_name(spec, one) for one in names.split(", ")] == list(spec.names)
+
+
+def test_an_attribute_of_a_path() -> None:
+    """By `path`, as the manual page has it; of the same argument twice one is too many."""
+    asked = parse(FAMILIES, "setxattr path=/x name=user.a value=y")
+    assert asked.snapshot.args == (b"/x", b"user.a", b"y", 1, 0)
+    assert parse(FAMILIES, "removexattr pathname=/x name=user.a").path == b"/x"
+    with pytest.raises(ValueError, match="pathname is given twice"):
+        parse(FAMILIES, "mkdir path=/x pathname=/y")
+    with pytest.raises(ValueError, match="mkdir has no argument name: it has pathname, mode"):
+        parse(FAMILIES, "mkdir name=/x")
