@@ -334,7 +334,8 @@ class Outcome(NamedTuple):
     `told` a number that is to be written to the caller's memory first, with where; `named` an
     address, with where that and its length are written; `filled` bytes, each with where. `give`:
     the caller gets a descriptor. `tcp`: of a connection. `errand`: the struct sd_socket with which
-    equal calls can be made again without a decision.
+    equal calls can be made again without a decision. `nowhere`: an errno came before the decision
+    could be taken again, which is this one.
     """
 
     errno: int
@@ -350,3 +351,4 @@ class Outcome(NamedTuple):
     give: Given | None = None
     errand: Any = None
     filled: tuple[tuple[int, bytes], ...] = ()
+    nowhere: int = 0

@@ -150,6 +150,8 @@ class SecondLook:
         """
         decision = self.found or first
         settings = decision.settings
+        if first.needs_facts and self.found is None and not outcome.how:
+            outcome = outcome._replace(nowhere=outcome.errno)
         # of a node of ours, which does not go on without rules either
         of_nodes = isinstance(settings, XattrSettings) and settings.nodes
         accepted = of_nodes and not (outcome.errno or outcome.left_alone)
@@ -157,7 +159,9 @@ class SecondLook:
             # a connection that was taken is given, whatever the rules would have said
             outcome = outcome._replace(decision=decision)
         elif decision.audit and (self.found is not None or (not outcome.how and self._lets_go())):
-            outcome = Outcome(0, path=outcome.path, left_alone=True, decision=decision)
+            outcome = Outcome(
+                0, path=outcome.path, left_alone=True, decision=decision, nowhere=outcome.nowhere
+            )
         if self.facts is None:
             return outcome
         return outcome._replace(facts=self.facts, path=outcome.path or self.facts.path)

@@ -315,7 +315,8 @@ class Session:
                 return await self._perform(snapshot, ruling, waiting)
             return Outcome(self._on_error, "who passed the call on does not wait any longer")
         except UnreadableArgument as error:
-            return Outcome(self._unreadable(error.errno))
+            errno = self._unreadable(error.errno)
+            return Outcome(errno, nowhere=errno if ruling.decision.needs_facts else 0)
         except Exception as error:  # fail closed, and say so
             self.totals.errors += 1
             if type(error) not in self._said:  # each kind once: a caller may provoke it for ever

@@ -180,6 +180,8 @@ class AuditLog:
             record += f',"resolved":{quoted(printable(outcome.path))}'
         if outcome.facts is not None:
             record += f',"facts":{{{members(facts_of(outcome.facts))}}}'
+        if outcome.nowhere:
+            record += f',"nowhere":"{errno_name(outcome.nowhere)}"'
         if not delivered:
             record += ',"delivered":false'
         record += f',"usec":{int(seconds * 1e6)}'

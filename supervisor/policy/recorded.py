@@ -134,6 +134,8 @@ def _check(record: Mapping[str, Any], asked: Asked) -> None:
         parts = str(record.get(key, "/")).split("/")
         if parts[0] or "\0" in "".join(parts) or {".", ".."} & {*parts}:
             raise ValueError(f"{key} is no path that a session writes: {record[key]!r}")
+    if str(record.get("nowhere", "ENOENT")) not in ERRNOS:
+        raise ValueError(f"nowhere is no errno: {record['nowhere']!r}")
     if asked.facts is not None:
         _check_facts(asked.facts)
     if given := record.get("inject"):

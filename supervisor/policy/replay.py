@@ -102,7 +102,7 @@ def _after(policy: CompiledPolicy, asked: Asked) -> tuple[str, str, bool, Mappin
         return _KERNEL, "companion", True, {}
     first = policy.decide(asked.spec.family, asked.snapshot)
     if first.needs_facts and _led_nowhere(asked):
-        return _text(first), first.rule, False, settings(asked)
+        return _text(first), first.rule, "nowhere" in (asked.recorded or {}), settings(asked)
     decision, facts = asked.decided(policy)
     how = settings_of(decision) if decision.verdict.value in _CARRIED_OUT else {}
     return _text(decision), decision.rule, _known(policy, asked, facts), how
@@ -114,10 +114,12 @@ def _with(verdict: str, how: Mapping[str, Any]) -> str:
 
 
 def _led_nowhere(asked: Asked) -> bool:
-    """Whether a granted call had an error of its path: nobody has looked at it a second time then,
-    and nobody would now.
+    """Whether nobody has looked at a call a second time, for it ended before, and nobody would now.
+    Earlier versions have written no more of that than the error of its path, where it was granted.
     """
     record = asked.recorded or {}
+    if "nowhere" in record:
+        return True
     followed = asked.facts is not None or "resolved" in record
     granted = record.get("verdict") in _CARRIED_OUT and record.get("mode") != "audit"
     return granted and not followed and record.get("errno") in _NOWHERE

@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.people import Person
-from tests.support.program import run
+from tests.support.program import run, seccompd
 from tests.support.scratch import a_place
 
 place = a_place(0o777, "/var/tmp")
@@ -179,6 +181,30 @@ def test_what_leads_nowhere_is_the_kernels_to_say(person: Person, place: Path) -
     without = told(person, place, "version: 1\nsyscalls: {}\n", NOWHERE)
     assert {line.rpartition(" ")[2] for line in without} >= {"EPERM", "ENODEV", "ENOENT", "EEXIST"}
     assert told(person, place, BESIDE_OTHERS, NOWHERE) == without
+
+
+@pytest.mark.parametrize("audit", [False, True])
+def test_replay_knows_that_nobody_has_looked_again(
+    person: Person, place: Path, audit: bool
+) -> None:
+    """Of what leads nowhere the first look is what counts: under the same policy nothing flips."""
+    file, log = place / "p.yaml", place / "log"
+    mode = "mode: audit\nsyscalls" if audit else "syscalls"
+    file.write_text(BESIDE_OTHERS.replace("syscalls", mode, 1))
+    options = ["--policy", str(file), "--audit", str(log)]
+    done = run(person, "python3", "-c", NOWHERE, options=options)
+    assert done.returncode == 0, done.stderr
+    found = [one for one in map(json.loads, log.read_text().splitlines()) if "syscall" in one]
+    assert {one["nowhere"] for one in found if "nowhere" in one} >= {"ENOENT"}
+    assert not [one for one in found if "nowhere" in one and "facts" in one]
+    replayed = subprocess.run(
+        seccompd(person, "replay", "--policy", str(file), "-o", "json", str(log)),
+        env=person.environ(), capture_output=True, text=True,
+    )  # fmt: skip
+    told = json.loads(replayed.stdout)
+    assert told["calls"] > 3
+    assert (told["flips"], replayed.returncode) == ([], 0)
+    assert told["not_recorded"] == 0
 
 
 TO_AND_FRO = """

@@ -168,3 +168,23 @@ def test_what_led_nowhere_would_lead_nowhere_again(
     assert json.loads(capsys.readouterr().out)["not_recorded"] == 1
     assert run(tmp_path, "  mknod:\n    - {do: refuse}\n", failed) == 1
     assert run(tmp_path, by_path, failed | {"errno": "EEXIST"}) == 1, "it was found"
+
+
+def test_what_nobody_could_look_at_again_is_decided_by_the_first_look(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A record says so since a call in audit mode may have gone on all the same."""
+    rules = (
+        "  mknod:\n    otherwise: kernel\n    rules:\n"
+        "    - {path: /x/**, mode: audit, do: emulate}\n"
+        "    - {path: /**, mode: audit, do: {errno: EIO}}\n"
+    )
+    gone = node(b"/x/../z/no/such", 0x105, mode="audit", answered_by="kernel", rule="new.yaml:4")
+    gone = {key: gone[key] for key in gone.keys() - {"result", "resolved", "facts", "how"}}
+    assert run(tmp_path, rules, gone) == 1, "nobody says whether it was looked at"
+    capsys.readouterr()
+    assert run(tmp_path, rules, gone | {"nowhere": "ENOENT"}, output="json") == 0
+    assert json.loads(capsys.readouterr().out)["not_recorded"] == 0
+    assert run(tmp_path, rules, gone | {"nowhere": ["ENOENT"]}, output="json") == 0
+    assert json.loads(capsys.readouterr().out)["unread"] == 1
+    assert run(tmp_path, "  mknod: [{do: refuse}]\n", gone | {"nowhere": "ENOENT"}) == 1
