@@ -104,8 +104,8 @@ def _write_junit(
     for report in reports:
         suite = ElementTree.SubElement(
             top, "testsuite", name=_xml(str(report.file)),
-            tests=str(len(report.results) + len(report.wrong)),
-            failures=str(len(report.failures)), errors=str(len(report.wrong)), skipped="0",
+            tests=str(len(report.results) + len(report.broken)),
+            failures=str(len(report.failures)), errors=str(len(report.broken)), skipped="0",
         )  # fmt: skip
         name = _xml(report.file.name.removesuffix(selftest.SUFFIX))
         for one in report.results:
@@ -117,14 +117,14 @@ def _write_junit(
             if one.wrong:
                 message = _xml("; ".join(one.wrong))
                 ElementTree.SubElement(case, "failure", message=message).text = _xml(one.text())
-        for finding in report.wrong:
-            line = str(finding.mark.line)
+        for at, findings in report.broken:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=name, name=f"the case of line {line}",
-                file=_xml(str(report.file)), line=line, time="0",
+                suite, "testcase", classname=name, name=f"the case of line {at}",
+                file=_xml(str(report.file)), line=str(at), time="0",
             )  # fmt: skip
-            message = _xml(finding.message)
-            ElementTree.SubElement(case, "error", message=message).text = _xml(finding.text())
+            message = _xml("; ".join(one.message for one in findings))
+            mistake = ElementTree.SubElement(case, "error", message=message)
+            mistake.text = _xml("\n".join(one.text() for one in findings))
     for path, error in errors:
         suite = ElementTree.SubElement(
             top, "testsuite", name=_xml(str(path)), tests="1", failures="0", errors="1",

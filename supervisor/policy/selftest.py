@@ -68,13 +68,14 @@ class Result:
 @dataclass(frozen=True, slots=True)
 class Report:
     """The cases of one policy. `untried` are the places of rules that decided none of them; `wrong`
-    says what is no case.
+    says what is no case, and `broken` the same by case, with the line that it begins in.
     """
 
     file: Path
     results: tuple[Result, ...]
     untried: tuple[str, ...]
     wrong: tuple[Finding, ...] = ()
+    broken: tuple[tuple[int, tuple[Finding, ...]], ...] = ()
 
     @property
     def failures(self) -> tuple[Result, ...]:
@@ -125,18 +126,22 @@ def run(policy: Path, families: Mapping[str, FamilySpec]) -> Report:
     traits = Traits(cast("Nodes", nodes))
     compiled = compile_policy(policy, store.read(policy), traits, families)
     results: list[Result] = []
+    broken: list[tuple[int, tuple[Finding, ...]]] = []
     for index, case in enumerate(document["cases"]):
         node = source.root.at(("cases", index))
         mistakes = Mistakes()
         result = _case(compiled, families, case, f"{cases}:{node.mark.line}", mistakes)
+        known = len(source.findings)
         for where, text in mistakes.found:
             source.at(node.at(where), f"not a case: {text}")
+        if mistakes.found:
+            broken.append((node.mark.line, tuple(in_order(source.findings[known:]))))
         if result is not None:
             results.append(result)
     decided = {result.rule for result in results}
     every = [rule.place for rules in compiled.families.values() for rule in rules.rules]
     untried = tuple(place for place in every if place not in decided)
-    return Report(cases, tuple(results), untried, tuple(in_order(source.findings)))
+    return Report(cases, tuple(results), untried, tuple(in_order(source.findings)), tuple(broken))
 
 
 def _case(
