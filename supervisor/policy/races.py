@@ -76,13 +76,15 @@ def races(rules: AnyRules) -> Iterator[Race]:
         return
     budget = Budget(_STEPS_MAX)
     shapes = shapes_of(rules, budget)
-    if all(shape.free for shape in shapes):
+    memory = [any(not text.any for text in shape.texts) for shape in shapes]
+    if not any(memory):
         return
     free = Index([shape.boxes if shape.free else () for shape in shapes])
+    looks = Index([shape.boxes if told else () for shape, told in zip(shapes, memory, strict=True)])
     refused = Index([shapes[one].boxes if one in set(refusing) else () for one in range(last)])
     for one in going:
         otherwise = last if refuses(rules.otherwise) else None
-        found = _race(shapes, free, refused, one, otherwise, budget)
+        found = _race(shapes, free, looks, refused, one, otherwise, budget)
         if found is not None:
             texts = {
                 text.name for number in (one, found) for text in shapes[number].texts
@@ -98,19 +100,27 @@ def races(rules: AnyRules) -> Iterator[Race]:
 
 
 def _race(
-    shapes: list[Shape], free: Index, refused: Index, one: int, last: int | None, budget: Budget
+    shapes: list[Shape], free: Index, looks: Index, refused: Index, one: int, last: int | None,
+    budget: Budget,
 ) -> int | None:
     """The number of a rule that refuses some of what `one` continues, if only memory changes."""
-    if last is not None and _meet(shapes, free, one, last, budget):
+    if last is not None and _meet(shapes, free, looks, one, last, budget):
         return last
     others = dict.fromkeys(
         other for box in shapes[one].boxes for other in refused.near(box, budget) if other != one
     )
-    return next((other for other in others if _meet(shapes, free, one, other, budget)), None)
+    met = (other for other in others if _meet(shapes, free, looks, one, other, budget))
+    return next(met, None)
 
 
-def _meet(shapes: list[Shape], free: Index, one: int, other: int, budget: Budget) -> bool:
-    """Whether some call, but for its memory, can be decided by either rule; `one` lets it go on."""
+def _meet(
+    shapes: list[Shape], free: Index, looks: Index, one: int, other: int, budget: Budget
+) -> bool:
+    """Whether some call, but for its memory, can be decided by either rule; `one` lets it go on.
+
+    Where no rule as far as the later one looks at memory, nothing but who calls leads from one to
+    the other, and what was decided of a caller stays decided of that very call.
+    """
     mine = shapes[one]
     if other > one and mine.blind:
         return False  # whoever it lets go on comes no further, whatever is in memory
@@ -119,7 +129,10 @@ def _meet(shapes: list[Shape], free: Index, one: int, other: int, budget: Budget
         budget.spend(len(shapes[other].boxes))
         for theirs in shapes[other].boxes:
             both = meet(box, theirs)
-            if both is not None and _reached(shapes, free, both, later, budget):
+            if both is None or not _reached(shapes, free, both, later, budget):
+                continue
+            near = (number for number in looks.near(both, budget) if number <= later)
+            if any(meet(both, box) for number in near for box in shapes[number].boxes):
                 return True
     return False
 
@@ -169,7 +182,7 @@ def _report(source: Source, family: str, section: Any, rules: AnyRules) -> None:
             what = "`continue`"
             node = node.at(("do",))
         named = [ADDRESS_KEYS.get(family, text) if text == "to" else text for text in race.texts]
-        texts = " and ".join(named) or "program"
+        texts = " and ".join(named)
         source.at(
             node,
             f"{what} beside {_beside(race, rules)} by {texts} is a race with "

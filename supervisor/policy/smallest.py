@@ -12,7 +12,6 @@ from supervisor.kernel.text import printable
 from supervisor.model import Decision, Facts, MountSettings, Source, Verdict
 from supervisor.policy import write
 from supervisor.policy.asked import Asked
-from supervisor.policy.boxes import TooMany
 from supervisor.policy.devices import NAMES, device_text, protected
 from supervisor.policy.directories import DirectoryRules
 from supervisor.policy.draft import Draft, read_draft
@@ -31,7 +30,6 @@ from supervisor.policy.mounts import (
 )
 from supervisor.policy.opens import OpenRules
 from supervisor.policy.options import OptionRules, option_of, text_of
-from supervisor.policy.races import races
 from supervisor.policy.socket_write import socket_rule
 from supervisor.policy.sockets import OPERATIONS as SOCKET_OPERATIONS
 from supervisor.policy.sockets import AnyRules, SocketRules
@@ -160,19 +158,9 @@ def smallest(
     make: Any = type(rules)
     for position in range(len(every), -1, -1):  # as far behind as it still decides
         trial = make((*every[:position], *added, *every[position:]), rules.otherwise)
-        if _allows(trial, asked, facts, added[0].place) and not _races(trial, position):
+        if _allows(trial, asked, facts, added[0].place):
             return text, every[position].place if position < len(every) else ""
     return None
-
-
-def _races(rules: AnyRules, position: int) -> bool:
-    """Whether a policy would not load with what is new in it. What emulates never races."""
-    if not isinstance(rules, OptionRules):
-        return False
-    try:
-        return any(race.index == position for race in races(rules))
-    except TooMany:
-        return True
 
 
 def _draft(family: str, text: str, families: Mapping[str, FamilySpec]) -> Draft:

@@ -149,6 +149,14 @@ def test_a_path_is_memory(rule: str) -> None:
     assert rules("{uid: 0, do: continue}")
 
 
+def test_who_calls_is_none() -> None:
+    """A rule that answers matches nobody of whom nothing is known: that is no path."""
+    told = "{executable: /usr/bin/*, do: {return: 0}}"
+    assert rules(told, "{do: continue}")
+    with pytest.raises(Exception, match="beside a refusal by path is a race with"):
+        rules(told, "{path: /a, do: {return: 1}}", "{do: continue}")
+
+
 def test_a_directory_that_is_made_elsewhere_is_not_got_past() -> None:
     rule = "{path: /a, do: {redirect: /b}}"
     with pytest.raises(Exception, match="beside a rule that leads elsewhere by path is a race"):

@@ -362,11 +362,25 @@ def test_numbers_of_tables_are_those_of_the_kernels_headers(tmp_path: Path) -> N
 
 
 def test_the_smallest_rule_stands_where_a_policy_with_it_loads() -> None:
-    """Of a caller of whom nobody knows what it is capable of, a rule that returns decides nothing:
-    behind that one, what goes on would be held against it."""
+    """Behind a rule that returns, which of a caller of whom nobody knows what it is capable of
+    decides nothing: that is no race."""
     own = ("level: SOL_SOCKET, capability: sys_admin, do: {return: 0}", "do: refuse")
     call = parse(FAMILIES, "setsockopt(3, SOL_SOCKET, SO_MARK, [1], 4)").told({"capability": []})
     found = smallest(rules(*own).families["setsockopt"], call, call.facts, FAMILIES, "host")
     assert found is not None
-    assert found[1] == "p.yaml:6"
-    assert rules(found[0].strip("{}"), *own)
+    assert found[1] == "p.yaml:7"
+    assert rules(own[0], found[0].strip("{}"), own[1])
+
+
+@pytest.mark.parametrize("who", ["capability: sys_admin", "executable: /usr/bin/*", "host_uid: 5"])
+@pytest.mark.parametrize("otherwise", ["refuse", "kernel"])
+def test_who_calls_leads_nobody_past_a_rule(who: str, otherwise: str) -> None:
+    """A rule that answers matches nobody of whom nothing is known; but level and option are
+    registers, and the call that goes on is the one that was looked at."""
+    text = (
+        f"version: 1\nsyscalls:\n  setsockopt:\n    otherwise: {otherwise}\n    rules:\n"
+        f"      - {{level: SOL_SOCKET, {who}, do: {{return: 0}}}}\n"
+        "      - {optname: [SO_MARK, SO_KEEPALIVE], do: continue}\n"
+        "      - {level: SOL_SOCKET, do: {errno: EIO}}\n"
+    )
+    assert not read_draft(Path("p.yaml"), text.encode(), FAMILIES).source.everything()
