@@ -44,9 +44,9 @@ class Kept:
     goes: bool
     value: Mapping[str, Any]
 
-    def rule(self, level: int) -> NewRule:
-        """The rule as text."""
-        said = {key: one for key, one in self.value.items() if key != "accept_race"}
+    def rule(self, level: int, *, races: bool) -> NewRule:
+        """The rule as text; `races`: as it is accepted there that it may."""
+        said = {key: one for key, one in self.value.items() if races or key != "accept_race"}
         if self.goes and level == EMULATED:
             said = {key: one for key, one in said.items() if key != "mode"} | {"do": "emulate"}
         pairs = [(key, write.value(one)) for key, one in said.items()]
@@ -154,7 +154,8 @@ def _text_of(
     base, and what becomes of all else."""
     if level == NOTHING:
         return Section(rules, kernel=family == "open")
-    kept = [one.rule(level) for one in base.kept(family, used)]
+    # An open that no rule is about goes on, whatever is said; there a refusal is one that races.
+    kept = [one.rule(level, races=family == "open") for one in base.kept(family, used)]
     kernel = base.otherwise(family)
     why = f"as {base.name} has it: what it left to the kernel is in no record" if kernel else ""
     if kernel and level == EMULATED:

@@ -62,6 +62,16 @@ def test_what_a_base_refuses_is_not_let_go_for_lack_of_rules(tmp_path: Path) -> 
     assert text.endswith("syscalls: {}\n")
 
 
+def test_what_a_base_refuses_of_opens_stays_refused(tmp_path: Path) -> None:
+    """Beside what goes on that is a race, which the base has accepted."""
+    refused = '{path: "/a", do: {errno: EIO}}'
+    goes_on = "{do: continue, accept_race: true}"
+    text = learned(tmp_path, f"syscalls: {{open: [{refused}, {goes_on}]}}\n")
+    rules = [line.strip() for line in text.splitlines() if line.strip().startswith("- ")]
+    assert rules == [f"- {refused}", f"- {goes_on}"]
+    assert policy(text)
+
+
 def test_what_would_race_is_done_as_the_caller(tmp_path: Path) -> None:
     """A rule that emulates stood behind it, or it was accepted to be one."""
     base = "syscalls: {mkdir: [{path: /a/**, do: continue}, {path: /b, mode: audit, do: refuse}, "
