@@ -38,6 +38,8 @@ from supervisor.policy.rules import (
     until_settled,
 )
 
+# What keeps no caller from what the kernel would let it open.
+_HARMLESS: Final = (Verdict.CONTINUE, Verdict.INJECT)
 _NAMELESS: Final = (b"", b".", b"..")
 _TMPFILE: Final = os.O_TMPFILE & ~os.O_DIRECTORY
 
@@ -220,7 +222,7 @@ def may_match(rule: OpenRule, written: bytes, otherwise: Decision) -> bool:
 class _Cell:
     """The rules about one way of opening, in order, up to the first that asks for nothing more."""
 
-    __slots__ = ("_asks", "_entries", "_last")
+    __slots__ = ("_asks", "_blind", "_entries", "_last")
 
     def __init__(self, rules: Sequence[OpenRule], otherwise: Decision) -> None:
         asking, last = until_settled(rules, otherwise)
@@ -236,11 +238,18 @@ class _Cell:
         self._asks = replace(last, needs_facts=True) if refuses and last.verdict.grants else last
         if behind and spares(last, otherwise):
             self._asks = _to_be_seen(last)
+        # What could not be read may be there when the kernel reads it: where a rule may say no to
+        # this caller, an open does not go on, but has its errno from whoever carries it out.
+        self._blind = self.second(None)
+        every: list[OpenRule | Decision] = [*asking, last]
+        says_no = any(not one.audit and one.verdict not in _HARMLESS for one in every)
+        if says_no and (self._blind.audit or self._blind.verdict is Verdict.CONTINUE):
+            self._blind = _to_be_seen(self._blind)
 
     def first(self, written: bytes) -> Decision:
         """The first look at a path; b"" is one that could not be read."""
         if not written:
-            return self.second(None)
+            return self._blind
         path = lexical(written)
         for entry in self._entries:
             if not entry.may_match(written, path):
@@ -253,9 +262,11 @@ class _Cell:
         """The second look; None: the path could not be read, and only what refuses may match."""
         path = None if facts is None else facts.path
         for entry in self._entries:
-            if path is None:
-                spared = facts is not None and facts.nowhere and entry.rule.audit
-                found = not entry.grants or spared
+            if facts is None:
+                found = not entry.grants
+            elif path is None:
+                spared = facts.nowhere and entry.rule.audit
+                found = entry.matches is None or not entry.grants or spared
             else:
                 found = entry.matches is None or bool(entry.matches(path))
             if found and (facts is None or entry.rule.matches_caller(facts)):

@@ -6,6 +6,7 @@ from errno import EACCES, EIO
 
 import pytest
 
+from supervisor.handlers.base import UnreadableArgument
 from supervisor.handlers.registry import FAMILIES
 from supervisor.kernel.opening import pack_how
 from supervisor.kernel.simulate import action_text, run
@@ -287,3 +288,30 @@ def test_an_audit_rule_that_asks_who_calls_is_not_passed_by(path: str) -> None:
     assert (spared.value, spared.audit) == (EIO, True)
     refused = both_looks(rules, f'open("{path}", O_RDONLY)', 6)
     assert (refused.value, refused.audit) == (EACCES, False)
+
+
+@pytest.mark.parametrize("audit", ["{uid: 7, mode: audit, do: refuse}",
+                                   "{executable: /bin/a, mode: audit, do: kill}"])
+@pytest.mark.parametrize("held", ["{uid: 5, do: refuse}", "{do: {errno: EACCES}}",
+                                  "{uid: 5, do: {return: 0}}"])
+def test_a_path_that_cannot_be_read_gets_nobody_past_a_refusal(audit: str, held: str) -> None:
+    """Another thread may have put it there by the time that the kernel reads it."""
+    for path in ("EFAULT", "ENAMETOOLONG"):
+        call = asked(f"open({path}, O_RDONLY)").snapshot
+        decision = opens(audit, held).decide("open", call)
+        assert decision.needs_facts, "whoever carries it out says its errno"
+        with pytest.raises(UnreadableArgument):
+            FAMILIES["open"].plan(call, decision)
+        assert not opens(audit).decide("open", call).needs_facts
+
+
+def test_a_path_that_leads_nowhere_is_returned_by_a_rule_for_all_paths() -> None:
+    rules = opens(
+        "{gid: 0, mode: audit, do: {errno: EPERM}}", "{uid: 5, do: {return: 0}}",
+        "{path: /a, uid: 5, mode: audit, do: {inject: {directory: /models}}}",
+    )
+    call = asked('open("/a", O_RDONLY)').snapshot
+    found = rules.decide("open", call, Facts(None, 5, 1, nowhere=True))
+    assert (found.verdict, found.audit) == (Verdict.RETURN, False)
+    found = rules.decide("open", call, Facts(None, 6, 1, nowhere=True))
+    assert found.verdict is Verdict.CONTINUE
