@@ -9,6 +9,7 @@ narrowed to what ours leave over.
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -68,6 +69,7 @@ def oci(
         for rule in those
     ]
     try:
+        _agree(out.get("syscalls") or [], ours)
         for entry in out.get("syscalls") or []:
             entries += _narrowed(entry, ours)
         if any(number(name, X86_64) is None for name in ours):
@@ -246,7 +248,7 @@ def _both(
             hole = {arg: (bits, test["value"])}
             parts = [rest for part in parts for rest in _without(part, hole)]
         elif op in (_EQUAL, MASKED):
-            asked = (_WIDE, test["value"]) if op == _EQUAL else (test["value"], test["valueTwo"])
+            asked = _asked(test)
             parts = [{**part, arg: both} for part in parts if (both := _within(part[arg], asked))]
         else:
             once = False
@@ -259,6 +261,58 @@ def _both(
     for part in parts:
         ours = [Condition(arg, mask, value) for arg, (mask, value) in sorted(part.items())]
         yield {"args": [*_oci_args(tuple(ours)).get("args", ()), *kept]}
+
+
+def _asked(test: Mapping[str, Any]) -> tuple[int, int]:
+    """(mask, value) of a condition. libseccomp looks at no bits that are not in the mask."""
+    if test["op"] == _EQUAL:
+        return _WIDE, test["value"]
+    return test["value"], test["valueTwo"] & test["value"]
+
+
+def _agree(entries: Iterable[Mapping[str, Any]], ours: Mapping[str, Any]) -> None:
+    """Raises PolicyError where a base says two things of one call. Which of them libseccomp goes by
+    depends on the conditions of both, and those change where they are put together with ours.
+    """
+    said: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        for name in entry.get("names") or [entry["name"]]:
+            if name in ours:
+                said.setdefault(name, []).append(entry)
+    for name, those in said.items():
+        for one, other in itertools.combinations(those, 2):
+            if (
+                (one.get("args") or other.get("args"))
+                and (one["action"], one.get("errnoRet")) != (other["action"], other.get("errnoRet"))
+                and not _apart(one, other)
+            ):
+                raise PolicyError(
+                    f"the base says two things of the same calls of {name}, which the policy is "
+                    "about, too",
+                    hint="take one of these entries out of the base",
+                )
+
+
+def _apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether no container, or no call, has to do with both."""
+    for here, there in ((one, other), (other, one)):
+        needed = (here.get("includes") or {}).get("caps") or ()
+        if set(needed) & {*((there.get("excludes") or {}).get("caps") or ())}:
+            return True
+    return any(
+        mine["index"] == theirs["index"] and _differ(mine, theirs)
+        for mine in one.get("args") or () for theirs in other.get("args") or ()
+    )  # fmt: skip
+
+
+def _differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether no number is what both conditions say."""
+    known = [test for test in (one, other) if test.get("op") in (_EQUAL, MASKED)]
+    if len(known) == 2:
+        return _within(_asked(one), _asked(other)) is None
+    equal = [test for test in known if test["op"] == _EQUAL]
+    unequal = [test for test in (one, other) if test.get("op") == _NOT_EQUAL]
+    return bool(equal and unequal) and equal[0]["value"] == unequal[0]["value"]
 
 
 def _within(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int] | None:

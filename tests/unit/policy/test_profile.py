@@ -247,6 +247,39 @@ def test_arguments_that_cannot_be_put_together(
         oci(ours, {"defaultAction": "A", "syscalls": [entry]}, listener="/x", metadata=None)
 
 
+def test_a_value_has_no_bits_outside_of_its_mask() -> None:
+    """As libseccomp has it: what those of the policy say must not be asked of them."""
+    args = [{"index": 0, "value": 0xF0, "valueTwo": 0x10F, "op": "SCMP_CMP_MASKED_EQ"}]
+    base = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22, "args": args}]}
+    text = b"version: 1\nsyscalls: {connect: [{do: emulate}], bind: [{do: emulate}]}\n"
+    ours = rules_of(Path("p.yaml"), text, Traits("private"), FAMILIES)
+    alone = built(base, X86_64)
+    both = built(oci(ours, base, listener="/x", metadata=None), X86_64)
+    for domain, kind in itertools.product((1, 2, 15, 16, 17, 31, 0x10F), (1, 2)):
+        call = number("socket", X86_64) or 0, X86_64, [domain, kind, 0]
+        assert run(both, *call).action == run(alone, *call).action, (domain, kind)
+
+
+@pytest.mark.parametrize("args", [
+    [("EQ", 0, 1)], [("EQ", 2, 6)], [("MASKED_EQ", 0, 1)], [],
+])
+def test_a_base_that_says_two_things_of_a_call(args: list[tuple[str, int, int]]) -> None:
+    """Which one libseccomp goes by is chance where the policy adds conditions to them."""
+    first = {"names": ["socket"], "action": "SCMP_ACT_ALLOW",
+             "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]}
+    tests = [{"index": index, "value": value, "valueTwo": value, "op": f"SCMP_CMP_{op}"}
+             for op, index, value in args]
+    second: dict[str, Any] = {"names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": tests}
+    text = b"version: 1\nsyscalls: {connect: [{do: emulate}], bind: [{do: emulate}]}\n"
+    ours = rules_of(Path("p.yaml"), text, Traits("private"), FAMILIES)
+    base = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [first, second]}
+    with pytest.raises(PolicyError, match="two things of the same calls of socket"):
+        oci(ours, base, listener="/x", metadata=None)
+    second["includes"], apart = {"caps": ["CAP_X"]}, {**first, "excludes": {"caps": ["CAP_X"]}}
+    oci(ours, {**base, "syscalls": [apart, second]}, listener="/x", metadata=None)
+
+
 def test_options_that_a_base_allows_and_refuses() -> None:
     options = rules_of(Path("p.yaml"), OPTIONS.encode(), Traits("private"), FAMILIES)
     entries = [{"names": ["setsockopt"], "action": f"SCMP_ACT_{one}"} for one in ("ALLOW", "ERRNO")]
