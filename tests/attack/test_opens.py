@@ -38,10 +38,23 @@ syscalls:
 """
 
 
+# Refuses one program, and lets another user go for the records alone.
+UNREADABLE = """
+version: 1
+syscalls:
+  open:
+    - {uid: %s, mode: audit, do: refuse}
+    - {executable: %s/static/opens, do: {errno: EIO}}
+"""
+
+
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     with scratch(0o777, "/var/tmp") as folder:
         compile_c("opens", folder, "-pthread")
+        # loads nothing that a rule about its opens would refuse
+        (folder / "static").mkdir(0o755)
+        compile_c("opens", folder / "static", "-pthread", "-static")
         (folder / "rules.yaml").write_text(RULES % (folder, folder, folder))
         (folder / "roots").write_text("Granted")
         (folder / "roots").chmod(0o600)
@@ -67,6 +80,21 @@ def says(
 
 def test_by_int_0x80(person: Person, place: Path) -> None:
     assert says(person, place, "i386", f"{place}/allowed/granted") == ["G", "G", "G", "1"]
+
+
+@EVERY_LENGTH
+def test_a_path_that_cannot_be_read_yet(person: Person, place: Path, seconds: float) -> None:
+    """By the time that the kernel reads it, it may be there: it is not for another user's sake that
+    such an open goes on."""
+    for who, opens in ((7, False), (0, True)):
+        (place / "unreadable.yaml").write_text(UNREADABLE % (who, place))
+        script = f"exec {place}/static/opens pages {seconds} {place}/plain00/granted"
+        options = ("--policy", str(place / "unreadable.yaml"))
+        done = run(person, "sh", "-ec", script, options=options, timeout=60 + seconds)
+        assert (done.returncode, done.stderr) == (0, "")
+        opened, faults, refused = map(int, done.stdout.split())
+        assert (opened > 0, refused > 0) == (opens, not opens)
+        assert faults > 0
 
 
 @EVERY_LENGTH

@@ -4,6 +4,7 @@
  *   opens flip SECONDS A B    another thread turns the path between A/granted and B/granted (A and B
  *                             of equal length)
  *   opens links SECONDS A B   another process turns a symbolic link to directory A, or B, on its way
+ *   opens pages SECONDS PATH  another thread takes the page with the path away, and puts it back
  *   opens limit PATH          with a full table of descriptors
  *   opens files PATH          two threads with tables of their own
  *   opens storm SECONDS PATH  under signals that interrupt whatever they can
@@ -225,11 +226,52 @@ static int killed(int count, const char *name)
 	return getchar() == EOF; /* until somebody has looked at the session */
 }
 
+static void *take_away(void *page)
+{
+	int fd = memfd_create("path", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, 4096) || pwrite(fd, path, sizeof path, 0) != sizeof path)
+		exit(3);
+	while (!over) {
+		mmap(page, 4096, PROT_READ, MAP_FIXED | MAP_SHARED, fd, 0);
+		for (volatile int i = 0; i < 3000; i++)
+			;
+		munmap(page, 4096);
+		for (volatile int i = 0; i < 3000; i++)
+			;
+	}
+	return NULL;
+}
+
+/* How many were opened, had an unreadable path, were refused. */
+static int pages(double seconds, const char *name)
+{
+	char *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int opened = 0, faults = 0, refused = 0;
+	pthread_t other;
+	snprintf(path, sizeof path, "%s", name);
+	if (page == MAP_FAILED || pthread_create(&other, NULL, take_away, page))
+		return 3;
+	for (double end = now() + seconds; now() < end;) {
+		int fd = (int)syscall(SYS_openat, AT_FDCWD, page, O_RDONLY);
+		if (fd >= 0)
+			close(fd);
+		opened += fd >= 0;
+		faults += fd < 0 && errno == EFAULT;
+		refused += fd < 0 && errno == EIO;
+	}
+	over = 1;
+	pthread_join(other, NULL);
+	printf("%d %d %d\n", opened, faults, refused);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 2 ? argv[1] : "";
 	if (!strcmp(what, "i386"))
 		return i386(argv[2]);
+	if (!strcmp(what, "pages") && argc == 4)
+		return pages(atof(argv[2]), argv[3]);
 	if (!strcmp(what, "limit"))
 		return limit(argv[2]);
 	if (!strcmp(what, "files"))
