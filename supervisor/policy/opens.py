@@ -42,6 +42,7 @@ from supervisor.policy.rules import (
 _HARMLESS: Final = (Verdict.CONTINUE, Verdict.INJECT)
 _NAMELESS: Final = (b"", b".", b"..")
 _TMPFILE: Final = os.O_TMPFILE & ~os.O_DIRECTORY
+_MODES: Final = 0o7777
 
 
 class How(NamedTuple):
@@ -73,7 +74,7 @@ class How(NamedTuple):
         return not (
             self.flags & ~KNOWN_FLAGS
             or self.resolve & ~RESOLVE_NO_MAGICLINKS
-            or (self.mode and not self.flags & O_CREAT)
+            or self.mode & ~(_MODES if self.flags & O_CREAT else 0)
         )
 
 

@@ -44,10 +44,13 @@ for access in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
     for count in (0, 1, 2):
         for names in itertools.combinations(MORE, count):
             flags = access | sum(MORE[name] for name in names)
-            how = struct.pack("QQQ", flags, 0o644 if "O_CREAT" in names else 0, 0)
+            mode = 0o644 if "O_CREAT" in names else 0
+            how = struct.pack("QQQ", flags, mode, 0)
+            wrong = struct.pack("QQQ", flags, mode | 0o10000, 0)
             print(
                 access, *names, "|", opened(OPEN, PATH, flags, 0o644), "|",
                 opened(OPENAT, -100, PATH, flags, 0o644), "|",
-                opened(OPENAT2, -100, PATH, how, len(how)),
+                opened(OPENAT2, -100, PATH, how, len(how)), "|",
+                opened(OPENAT2, -100, PATH, wrong, len(wrong)),
             )  # fmt: skip
 print("creat", opened(CREAT, PATH, 0o644))

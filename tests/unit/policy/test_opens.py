@@ -66,6 +66,8 @@ def first(rules: CompiledPolicy, text: str) -> tuple[str, bool]:
         ('open("/proc/cpuinfo", O_RDWR)', ("continue", False)),
         ('openat2(5, "/dev/kvm", {flags=O_RDWR}, 24)', ("inject", True)),
         ('openat2(5, "/dev/kvm", {flags=O_RDWR, mode=0600}, 24)', ("continue", False)),
+        ('openat2(5, "/dev/kvm", {flags=O_RDWR|O_CREAT, mode=0600}, 24)', ("inject", True)),
+        ('openat2(5, "/dev/kvm", {flags=O_RDWR|O_CREAT, mode=010600}, 24)', ("continue", False)),
         ('openat2(5, "/dev/kvm", {flags=O_RDWR|0x40000000}, 24)', ("continue", False)),
         ('openat2(5, "/dev/kvm", {flags=0, resolve=RESOLVE_IN_ROOT}, 24)', ("continue", False)),
         ('openat2(5, "/dev/kvm", {flags=0, resolve=RESOLVE_NO_MAGICLINKS}, 24)', ("inject", True)),
