@@ -10,12 +10,11 @@
  *     emulate    make the node as the caller would: its root, cwd, ids, groups, umask, CAP_MKNOD
  *     bare       make the node in the caller's cwd with our own rights: wrong, and the fastest there is
  *     connect    fetch the caller's socket (pidfd_getfd), and connect that to the address that was read
- *     open       of opens instead: give a descriptor of /dev/zero for GRANTED, continue all others;
- *                where no symbolic link of the caller's leads on from there
+ *     open       of opens instead: give a descriptor of /dev/zero for GRANTED, continue all others
  *     open:PATH  the same with what PATH is, opened as the caller asks
  *     tun:PATH   the same in the caller's network namespace, which is one of its own; we go there once
- *     written    as open, for the path as it is written, wherever that leads: wrong, and the fastest
- *     written:PATH  the same with what PATH is
+ *     looked     as open, where no symbolic link of the caller's leads on from GRANTED
+ *     looked:PATH  the same with what PATH is
  *     filter     no supervisor: the filter itself answers EPERM; what it lets pass is what is measured
  *
  * The listener is used as seccompd uses it: WAIT_KILLABLE_RECV and SYNC_WAKE_UP. As an ordinary user
@@ -57,9 +56,9 @@
 
 enum { PATH_SIZE = 4096 };
 
-enum mode { REFUSE, CONTINUE, EMULATE, BARE, CONNECT, OPEN, TUN, WRITTEN, FILTER };
+enum mode { REFUSE, CONTINUE, EMULATE, BARE, CONNECT, OPEN, TUN, LOOKED, FILTER };
 static const char *const mode_names[] = {"refuse", "continue", "emulate", "bare", "connect",
-					 "open", "tun", "written", "filter"};
+					 "open", "tun", "looked", "filter"};
 
 _Noreturn void die(const char *what)
 {
@@ -171,11 +170,11 @@ static void serve(int listener, enum mode mode)
 				die("SECCOMP_IOCTL_NOTIF_SEND");
 			continue;
 		}
-		const int opens = mode == OPEN || mode == TUN || mode == WRITTEN;
+		const int opens = mode == OPEN || mode == TUN || mode == LOOKED;
 		const int at = request.data.nr == SYS_mknodat || opens;
 		ssize_t length = read_path((pid_t)request.pid, request.data.args[at], path);
 		int granted = opens && length >= 0 && !strcmp(path, GRANTED);
-		if (granted && mode != WRITTEN)
+		if (granted && mode == LOOKED)
 			granted = leads_to_granted((pid_t)request.pid);
 		if (granted && mode == TUN)
 			go_to_network((pid_t)request.pid);
@@ -263,7 +262,7 @@ static _Noreturn void launch(int socket, enum mode mode, char **command)
 		const unsigned long flags = SECCOMP_FILTER_FLAG_NEW_LISTENER |
 					    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
 		int fd = mode == CONNECT ? install_connect(flags)
-			 : mode == OPEN || mode == TUN || mode == WRITTEN
+			 : mode == OPEN || mode == TUN || mode == LOOKED
 				 ? install_for_opens(flags)
 				 : install(SECCOMP_RET_USER_NOTIF, flags);
 		if (fd < 0)
@@ -321,7 +320,7 @@ int main(int argc, char **argv)
 	if (mode >= 0 && sscanf(argv[2], "%u:%u:%u", &inside, &outside, &count) == 3)
 		at = 3;
 	if (mode < 0 || at >= argc) {
-		fputs("usage: floor refuse|continue|emulate|bare|connect|open[:PATH]|tun:PATH|written[:PATH]|filter [INSIDE:OUTSIDE:COUNT] CMD ...\n", stderr);
+		fputs("usage: floor refuse|continue|emulate|bare|connect|open[:PATH]|tun:PATH|looked[:PATH]|filter [INSIDE:OUTSIDE:COUNT] CMD ...\n", stderr);
 		return 125;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))

@@ -1,5 +1,5 @@
-/* The floor of an open that is given: see where the path leads, open the thing, put it into the caller's
- * table. */
+/* The floor of an open that is given: open the thing, put it into the caller's table; where that is asked
+ * for, see first where the path leads. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
