@@ -299,9 +299,10 @@ class Containers:
             self._events.later(self._config.session.hang, self._tick)
 
     def _tick(self) -> None:
-        """As long as there are sessions: none may leave a call unreceived for so long."""
+        """As long as there are sessions, or will be: none may leave a call unreceived for so long.
+        """
         self._ticking = False
-        sessions = [one for one in self.all() if one.keeper.session_pid is not None]
+        sessions = [one for one in self.all() if one.keeper.busy]
         for container in sessions:
             container.keeper.look()
         if sessions:

@@ -181,6 +181,11 @@ class Keeper:
     # -- the session's life
 
     @property
+    def busy(self) -> bool:
+        """Whether there is a session, or one on its way."""
+        return self._session is not None or self._ordered
+
+    @property
     def begun(self) -> int:
         """How many sessions there have been, with one that is on its way."""
         return self.sessions + self._ordered
@@ -306,14 +311,10 @@ class Keeper:
 
     def look(self) -> None:
         """Ends a session that stands still since the last time that we looked, and a call waits."""
-        if self._session is not None and self.slots.hang(self._ask):
+        if self._session is not None and self.slots.hang(lambda slot: self.tell({"turn": slot})):
             self._kill()
             self._forget_session()
             self._lost("hangs, and is ended")
-
-    def _ask(self, slot: int) -> None:
-        """Has the session show that it lives."""
-        self.tell({"turn": slot})
 
     def _again(self) -> None:
         if not self._lasting or any(self.slots.watch(slot).carried for slot, _ in self.slots):

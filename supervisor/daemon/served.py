@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -50,6 +51,12 @@ class Served:
     def state(self) -> int:
         """1: a call waits; 0: none; -ENOTCONN: no caller is left."""
         return self._state(self.fd)
+
+    def holds(self, watch: Any) -> bool:
+        """Whether the last call that the kernel gave out has no answer: who received it may have
+        stopped before it wrote down so much."""
+        last = int.from_bytes(ffi.buffer(watch.received, 8), sys.byteorder)
+        return last != 0 and lib.sd_id_valid(self.fds[0], last) == 0
 
     def refuse_next(self, watch: Any, errno: int) -> int:
         """As `state`, once the call that waits has been refused."""

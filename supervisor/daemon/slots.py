@@ -104,7 +104,7 @@ class Slots:
         self._spent.clear()
         self._released.clear()
 
-    def hang(self, ask: Callable[[int], None]) -> bool:
+    def hang(self, ask: Callable[[int], object]) -> bool:
         """Whether the session stands still since the last time that we looked, and a call waits.
 
         Who has calls to receive shows that it lives as it looks for them. `ask`: has it show that
@@ -115,7 +115,7 @@ class Slots:
             before, served.turns = served.turns, None
             watch = self.watch(slot)
             waits = served.state() == 1
-            if waits or watch.carried or any(watch.pending):
+            if waits or watch.carried or any(watch.pending) or served.holds(watch):
                 served.turns = watch.turns
                 found = found or served.turns == before
                 if not waits:

@@ -22,6 +22,10 @@ from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.program import seccompd
 from tests.support.scratch import a_place, scratch
+from tests.support.tracing import stop_after
+
+SYS_IOCTL = 16
+NOTIF_RECV = 0xC0502100  # SECCOMP_IOCTL_NOTIF_RECV
 
 # What a call has come to that waits for as long as nobody connects.
 ACCEPTS = POLICY.replace("mknod:", "accept: [{from: 127.0.0.1, do: emulate}]\n  mknod:")
@@ -278,6 +282,34 @@ def test_a_session_that_hangs(daemon: Daemon, caller: Caller) -> None:
     wait_for(lambda: daemon.ours("session"), lambda found: found not in ([], [session]))
     caller.gets(ENODEV)
     assert set(caller.errnos()) <= {str(ENODEV), str(ENOMEDIUM)}
+
+
+def test_a_session_that_hangs_with_a_call_just_received(daemon: Daemon, caller: Caller) -> None:
+    """Which it has not written down yet."""
+    session = daemon.one("session")
+    stop_after(session, SYS_IOCTL, lambda words: words[1] == NOTIF_RECV)
+    wait_for(lambda: daemon.ours("session"), lambda found: found not in ([], [session]))
+    caller.gets(ENODEV)
+    assert caller.errnos().count(str(ENOMEDIUM)) == 1
+
+
+def test_a_session_that_hangs_after_a_long_start(daemon: Daemon, place: Path) -> None:
+    """Nobody looked after it while it was on its way, and there was no other one."""
+    zygote, found = daemon.one("zygote"), Caller(place)
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        hand_over(daemon, found, "one")
+        sleep(2.5)  # longer than a session that hangs is left alone
+        os.kill(zygote, signal.SIGCONT)
+        found.gets(ENODEV)
+        session = daemon.one("session")
+        os.kill(session, signal.SIGSTOP)
+        wait_for(lambda: daemon.ours("session"), lambda those: those not in ([], [session]))
+        found.gets(ENODEV)
+    finally:
+        os.kill(zygote, signal.SIGCONT)
+        found.close()
+    wait_for(lambda: daemon.ask("ps"), lambda rows: rows == [])
 
 
 def test_a_session_that_hangs_with_a_call(root: Person) -> None:
