@@ -25,28 +25,32 @@ class Change:
         self._details = keeper.details
 
     def begin(self, forks: Forks, before: CompiledPolicy) -> None:
-        """A session that is started later has it anyhow."""
+        """A session that is started later has it anyhow. Where makers for an earlier policy are on
+        their way, nobody will want those: what the session has is of the one before."""
         new = self._policy
         if self._keeper.told is None:
             return
         same = (new.ceiling, new.mounts, new.fuse, new.lent, new.xattrs) == (
             before.ceiling, before.mounts, before.fuse, before.lent, before.xattrs
         )  # fmt: skip
-        if same:
+        if same and self._keeper.change is None:
             self._tell([])
         else:
+            self._keeper.change = self
             forks.order(self)
 
     def order(self) -> tuple[dict[str, Any], dict[str, int]] | None:
         """As a customer of the zygote's."""
         keeper = self._keeper
         if not self._wanted():
+            self._over()
             return None
         fds = {} if keeper.userns is None else {"userns": keeper.userns}
         return {**self._details, "do": "makers", "of": keeper.number}, fds
 
     def delivered(self, _: Mapping[str, Any], fds: list[int]) -> None:
         """There are makers."""
+        self._over()
         try:
             if self._wanted():
                 self._tell(fds)
@@ -56,6 +60,7 @@ class Change:
 
     def refused(self, why: str) -> None:
         """Without makers nothing may go on as it was."""
+        self._over()
         if self._wanted():
             self._keeper.give_up(f"no makers for another policy: {why}")
 
@@ -65,6 +70,10 @@ class Change:
         # The very same, not equal ones: the policy may be the one that the session began with, and
         # have had another one in between.
         return keeper.details is mine and keeper.told is not None and keeper.told is not mine
+
+    def _over(self) -> None:
+        if self._keeper.change is self:
+            self._keeper.change = None
 
     def _tell(self, makers: list[int]) -> None:
         with os.fdopen(os.memfd_create("policy", os.MFD_CLOEXEC), "w+b") as file:

@@ -59,10 +59,19 @@ class Channel:
             self.theirs = None
 
     def close(self) -> None:
-        """Closes both ends."""
+        """Closes both ends. A session that is on its way still hears nothing of what was said: it
+        serves nobody, and ends."""
+        while self.theirs is not None and self._unheard(self.theirs):
+            pass
         self.delivered()
         self._events.drop(self._ours.fileno())
         self._ours.close()
+
+    @staticmethod
+    def _unheard(theirs: socket.socket) -> bool:
+        with contextlib.suppress(OSError):
+            return theirs.recv(1, socket.MSG_DONTWAIT) != b""
+        return False
 
     def _news(self, _: int) -> None:
         assert self._heard is not None

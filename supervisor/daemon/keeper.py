@@ -7,11 +7,7 @@ received and not answered.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from errno import ENOTCONN
 from functools import partial
@@ -19,6 +15,7 @@ from itertools import count
 from typing import Any
 
 from supervisor.daemon.channel import Channel
+from supervisor.daemon.endings import Deaths, Ending, kill
 from supervisor.daemon.events import IN, Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.reading import ReadingDeadline
@@ -77,8 +74,10 @@ class Keeper:
         self.slots = Slots() if slots is None else slots
         self.session_pid: int | None = None
         self.told: Mapping[str, Any] | None = None  # the details that the session was ordered with
+        self.change: object = None  # a policy whose makers are on their way to the session
         self.on_start: Callable[[], None] | None = None
-        self._deaths: deque[float] = deque(maxlen=limits.restarts)
+        self._deaths = Deaths(limits.restarts)
+        self._dying = Ending(events, lambda: self._session_ended(0))
         self._session: int | None = None
         self._channel: Channel | None = None
         self._ordered = False
@@ -133,7 +132,8 @@ class Keeper:
             self._wait_for_call(served)
 
     def _wait_for_call(self, served: Served) -> None:
-        if (self._lasting and not self._ordered and self._session is None) or self.failed:
+        """Not beside a session, nor one that still dies: the two would receive into one watch."""
+        if self._session is None and (self.failed or (self._lasting and not self._ordered)):
             self._events.change(served.fd, IN)
 
     def _on_listener(self, slot: int, events: int) -> None:
@@ -170,7 +170,7 @@ class Keeper:
 
     def _go_on(self, slot: int, served: Served) -> None:
         if self.slots.get(slot) is served:
-            self._events.change(served.fd, IN)
+            self._wait_for_call(served)
 
     def counts(self) -> tuple[int, int]:
         """How many calls there were, and how many of them did not get what they asked for. What a
@@ -212,7 +212,9 @@ class Keeper:
         if not self.slots or channel is None or channel.theirs is None:
             self._ordered = False
             self._close_channel()
-            if not self.slots:
+            if self.slots:
+                self._again()
+            else:
                 self._no_more()
             return None
         timer = self._deadline.timer
@@ -237,9 +239,8 @@ class Keeper:
         for _, served in self.slots:
             served.turns = None
         self._events.add(session, IN, self._session_ended)
-        if self.failed is not None:  # meanwhile
-            self._kill()
-            self._forget_session()
+        if self._channel is None:  # meanwhile all was to be refused, or there is another policy
+            self._dying.begin(session, self._settle)
         if not self.slots and self._lasting:
             self._no_more()
 
@@ -263,9 +264,12 @@ class Keeper:
             self._kill()
 
     def _kill(self) -> None:
-        if self._session is not None:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._session, signal.SIGKILL)
+        kill(self._session)
+
+    def _settle(self) -> None:
+        """Goes on after a session that nobody wanted any more."""
+        self.slots.refuse_pending(self.on_error)
+        self._again()
 
     def _forget_session(self) -> None:
         if self._session is not None:
@@ -273,6 +277,7 @@ class Keeper:
             os.close(self._session)
             self._session = self.session_pid = None
         self._ending = False
+        self._dying.over()
         self._close_channel()
         self.slots.recycle()
 
@@ -282,7 +287,8 @@ class Keeper:
         self._channel = self.told = None
 
     def _session_ended(self, _: int) -> None:
-        ended = self._ending
+        natural = self._again if self._ending else partial(self._lost, "has died")
+        then = self._dying.over() or natural
         self._forget_session()
         for slot, served in self.slots:
             if served.state() == -ENOTCONN:
@@ -290,20 +296,13 @@ class Keeper:
         self.slots.recycle()
         if not self.slots:
             self._no_more()
-        elif ended:
-            self._again()
         else:
-            self._lost("has died")
+            then()
 
     def _lost(self, how: str) -> None:
         """There is no session any more: another one comes, if they do not all go that way."""
-        now = time.monotonic()
         refused = self.slots.refuse_pending(self.on_error)
-        self._deaths.append(now)
-        if (
-            len(self._deaths) == self.limits.restarts
-            and now - self._deaths[0] < self.limits.restart_window
-        ):
+        if self._deaths.one_more(self.limits):
             self.give_up(f"{len(self._deaths)} sessions have died one after the other")
             return
         self._again()
@@ -311,13 +310,13 @@ class Keeper:
 
     def look(self) -> None:
         """Ends a session that stands still since the last time that we looked, and a call waits."""
-        if self._session is not None and self.slots.hang(lambda slot: self.tell({"turn": slot})):
-            self._kill()
-            self._forget_session()
-            self._lost("hangs, and is ended")
+        lives = self._session is not None and not self._dying.begun
+        if lives and self.slots.hang(lambda slot: self.tell({"turn": slot})):
+            self._dying.begin(self._session, partial(self._lost, "hangs, and is ended"))
 
     def _again(self) -> None:
-        if not self._lasting or any(self.slots.watch(slot).carried for slot, _ in self.slots):
+        carried = any(self.slots.watch(slot).carried for slot, _ in self.slots)
+        if self.failed is None and (carried or not self._lasting):
             self.start()
             return
         for _, served in self.slots:
@@ -327,19 +326,20 @@ class Keeper:
         """From here on all is refused: better than to let callers wait, or to let them go."""
         if self.failed is None:
             self.failed = why
-            self.slots.refuse_pending(self.on_error)
             self._complain(f"{why}; every supervised call is refused from now on")
-            if self._lasting:
-                self._kill()
-                self._forget_session()
+            self._close_channel()
+            if self._session is not None:
+                self._dying.begin(self._session, self._settle)
+            else:
+                self.slots.refuse_pending(self.on_error)
         for _, served in self.slots:
-            self._events.change(served.fd, IN)
+            self._wait_for_call(served)
 
     def take_up(self) -> None:
         """After all there is a policy: calls are decided again."""
         if self.failed is not None:
             self.failed = None
-            self._deaths.clear()
+            self._deaths.forget()
             for _, served in self.slots:
                 self._events.change(served.fd, 0)
                 self._wait_for_call(served)
@@ -367,15 +367,15 @@ class Keeper:
 
     def _stalled(self, slot: int, served: Served) -> None:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""
-        watch = self.slots.watch(slot)
-        tid = watch.reading_tid
-        served.stalled(watch)
-        # It may hang in the kernel for as long as the caller wants; it will never answer again.
-        self._kill()
-        self._forget_session()
+        if self._session is not None and not self._dying.begun:
+            watch = self.slots.watch(slot)
+            tid = watch.reading_tid
+            served.stalled(watch)
+            self._dying.begin(self._session, lambda: self._given_up(tid, served.stalls))
+
+    def _given_up(self, tid: int, stalls: int) -> None:
         refused = self.slots.refuse_pending(self.on_error)
-        more = "" if served.stalls < lib.SD_STALLS else "; no caller's memory will be read any more"
-        watch.armed_at = 0
+        more = "" if stalls < lib.SD_STALLS else "; no caller's memory will be read any more"
         self._again()
         self._complain(
             f"thread {tid} made the reading of its memory hang; {refused} calls refused{more}"

@@ -170,8 +170,11 @@ class _Supervisor(Protocol):
     """Who answers the command's calls, as far as the front has to do with it."""
 
     def fileno(self) -> int:
-        """Readable when `dispatch` is to be called, which raises nothing but SeccompdError."""
+        """Readable when `dispatch` is to be called, which raises nothing but SeccompdError; it is
+        called after `timeout` seconds anyhow."""
         ...
+
+    def timeout(self) -> float | None: ...
 
     def dispatch(self) -> None: ...
 
@@ -190,6 +193,7 @@ class _Own:
 
     def __init__(self, events: Events, keeper: Keeper) -> None:
         self.fileno = events.fileno
+        self.timeout = events.timeout
         self.dispatch = events.dispatch
         self._keeper = keeper
 
@@ -323,12 +327,16 @@ class _Front:
         poller = select.poll()
         for fd in (self._init.sock, self._signals.fd, self._supervisor.fileno()):
             poller.register(fd, select.POLLIN)
-        for fd, _ in poller.poll():
+        wait = self._supervisor.timeout()
+        found = poller.poll(None if wait is None else wait * 1000 + 1)
+        if not found:
+            self._supervisor.dispatch()
+        for fd, _ in found:
             if fd == self._init.sock:
                 self._drain_events()
             elif fd == self._signals.fd:
-                for found in self._pending_signals():
-                    self._forward(found)
+                for one in self._pending_signals():
+                    self._forward(one)
             else:
                 self._supervisor.dispatch()
         if self._stop is not None and not self._ended:

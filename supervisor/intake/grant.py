@@ -62,6 +62,10 @@ class Grant:
         """Readable when the daemon has something to say."""
         return self._sock.fileno()
 
+    def timeout(self) -> float | None:
+        """It has a clock of its own."""
+        return None
+
     def hand_over(self, listener: int, init: Init, userns: int | None) -> None:
         """Gives the daemon the listener; by the command's init it sees whose calls come there."""
         fds = [fd for fd in (userns, listener) if fd is not None]
