@@ -19,7 +19,7 @@ from supervisor.daemon.container import Container
 from supervisor.daemon.containers import Containers
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.given import Given, Wish, nobodys, outside, wish_of
-from supervisor.daemon.giving import Givers
+from supervisor.daemon.giving import Farewell, Givers
 from supervisor.errors import SeccompdError
 from supervisor.kernel import giver
 from supervisor.kernel.giver import Answer, Holder, Receiver
@@ -37,6 +37,7 @@ class Devices:
     def __init__(self, forks: Forks, containers: Containers, seconds: float) -> None:
         """`seconds`: how long a helper may take for one order."""
         self._containers = containers
+        self._forks = forks
         self._givers = Givers(forks, seconds)
         self._under_way: set[tuple[Container, bytes]] = set()
 
@@ -51,7 +52,8 @@ class Devices:
                 raise SeccompdError("it has been given a device there", hint="remove it first")
             given = await self._add(container, wish, uid)
             if container not in self._containers.all():
-                os.close(given.home)
+                # somebody may hold its mount namespace still
+                self._forks.order(Farewell(given, _known(container)))
                 raise SeccompdError("the container has ended meanwhile")
             container.given[wish.path] = given
             self._containers.save(container)

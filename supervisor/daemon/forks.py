@@ -179,8 +179,7 @@ class Forks:
             return
         if "second" in answer:
             self._leave_second()
-            self._second_pid = answer["second"]
-            self._second = os.pidfd_open(self._second_pid), socket.socket(fileno=fds[0])
+            self._take_note(answer["second"], socket.socket(fileno=fds[0]))
             return
         customer = self._waiting.pop(answer["id"])
         if "error" in answer:
@@ -189,6 +188,14 @@ class Forks:
             self._delivered += 1
             customer.delivered(answer, fds)
         self._send()
+
+    def _take_note(self, pid: int, sock: socket.socket) -> None:
+        """There is a second one, if it has not died since."""
+        try:
+            self._second = os.pidfd_open(pid), sock
+            self._second_pid = pid
+        except ProcessLookupError:
+            sock.close()
 
     def _fail(self, why: str) -> None:
         if self.failed is not None:

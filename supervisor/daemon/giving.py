@@ -43,8 +43,8 @@ class _Order:
     def delivered(self, _: Mapping[str, Any], fds: list[int]) -> None:
         self.fds = fds
         self.there.set()
-        if not self.wanted:
-            self.end()
+        if not self.wanted and (late := self.end()) is not None:
+            os.close(late)
 
     def refused(self, why: str) -> None:
         self.refusal = why

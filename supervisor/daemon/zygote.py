@@ -179,7 +179,9 @@ class Zygote:
         self._leaving = [one for one in self._leaving if one[1] != pidfd]
         for number, makers in list(self._makers_of.items()):
             if pidfd in makers:
-                del self._makers_of[number]
+                makers.remove(pidfd)
+                if not makers:
+                    del self._makers_of[number]
         os.close(pidfd)
 
     def _hear(self) -> bool:
@@ -255,10 +257,11 @@ class Zygote:
             limits = Limits(**order["config"]["limits"])
             config = self._told(order, fds)
         makers = self._makers(order["of"], config, fds.get("userns"))
+        zygote = os.getpid()
         try:
             pid = os.fork()
             if pid == 0:
-                self._session(config, limits, fds, makers, resumed=order["resumed"])
+                self._session(zygote, config, limits, fds, makers, resumed=order["resumed"])
         finally:
             for maker in makers:
                 os.close(maker)
@@ -278,6 +281,7 @@ class Zygote:
         config = self._told(order, fds)
         until = time.monotonic() + order["config"]["limits"]["mount"] + _LAST_WORK
         self._leaving += [(until, pidfd) for pidfd in self._makers_of.pop(order["of"], ())]
+        self._leaving.sort()  # others have other limits
         makers = self._makers(order["of"], config, fds.get("userns"))
         return {}, makers
 
@@ -291,12 +295,12 @@ class Zygote:
         return {}, [giver.pidfd, giver.sock]
 
     def _session(
-        self, config: SessionConfig, limits: Limits, fds: Mapping[str, int], makers: list[int],
-        *, resumed: bool,
+        self, zygote: int, config: SessionConfig, limits: Limits, fds: Mapping[str, int],
+        makers: list[int], *, resumed: bool,
     ) -> NoReturn:
         status = 1
         try:
-            privileges.set_parent_death_signal(signal.SIGKILL)
+            privileges.end_with(zygote)
             privileges.set_name("seccompd-session")
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if config.foreign:
@@ -311,12 +315,11 @@ class Zygote:
                     "joining the user namespace",
                 )
                 os.close(userns)
-                # a change of credentials clears it
-                privileges.set_parent_death_signal(signal.SIGKILL)
+                privileges.end_with(zygote)
             elif config.as_root:
                 # Its callers may be anybody, and there is no user namespace to be confined to.
                 privileges.limit_capabilities(WITHOUT_NAMESPACE)
-                privileges.set_parent_death_signal(signal.SIGKILL)
+                privileges.end_with(zygote)
             privileges.set_dumpable(False)
             privileges.set_no_new_privileges()
             from supervisor.engine.serve import serve

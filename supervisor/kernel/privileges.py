@@ -6,6 +6,8 @@ of a newer kernel (CAP_CHECKPOINT_RESTORE among them) and so cannot drop it.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,6 +31,14 @@ def set_dumpable(dumpable: bool) -> None:
 def set_parent_death_signal(number: int) -> None:
     """The signal we get when the thread that forked us ends; a change of credentials clears it."""
     _prctl.set_pdeathsig(number)
+
+
+def end_with(parent: int) -> None:
+    """SIGKILL once the process `parent`, which has forked us, ends; the end where it has already.
+    To be called again after a change of credentials."""
+    _prctl.set_pdeathsig(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def set_subreaper(subreaper: bool) -> None:
