@@ -84,6 +84,8 @@ def serve(
 ) -> int:
     """Runs until SIGTERM or SIGINT; the exit status. SeccompdError where it cannot start."""
     events, forks, notifier = beginning.events, beginning.forks, beginning.notifier
+    # Before it is heard and after: nothing is loaded again then, and nobody is to die of that.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with contextlib.ExitStack() as stack:
         store = Store(events, notifier, beginning.given.kept)
         stack.callback(store.close)
@@ -176,12 +178,14 @@ async def _run(
             nursery.start_soon(door.serve)
         nursery.start_soon(_watch, events)
         nursery.start_soon(notifier.keep_alive)
-        loader.say_ready()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            loader.say_ready()  # whoever hears that may send one
             async for number in signals:
                 if number != signal.SIGHUP:
                     break
                 nursery.start_soon(_load_again, loader)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # that was heard: the end takes some seconds
         nursery.cancel_scope.cancel()
     if failed:
         # All sessions have ended with it, and nobody else could fork others.
