@@ -131,7 +131,7 @@ int sd_refuse_pending(int listener, struct sd_watch *watch, int error)
 			refused++;
 		watch->pending[i] = 0;
 	}
-	watch->reading_since = 0;
+	watch->reading_since = watch->armed_at = 0;
 	watch->carried = 0;
 	return refused;
 }

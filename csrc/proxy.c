@@ -182,7 +182,8 @@ int sd_proxy_refuse_pending(int proxy, struct sd_watch *watch, int error)
 		refused = !sd_proxy_answer(proxy, watch, &answer, sd_now_ns());
 	memset(watch->received, 0, sizeof watch->received);
 	memset(watch->pending, 0, sizeof watch->pending);
-	watch->answering = watch->carried = watch->reading_since = 0;
+	watch->answering = watch->carried = 0;
+	watch->reading_since = watch->armed_at = 0;
 	return refused;
 }
 

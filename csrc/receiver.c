@@ -94,10 +94,12 @@ static void begin_reading(struct sd_receiver *receiver, uint64_t id, uint32_t ti
 	uint64_t now = sd_now_ns();
 	watch->reading_id = id;
 	watch->reading_tid = tid;
-	__atomic_store_n(&watch->reading_since, now, __ATOMIC_RELEASE);
+	__atomic_store_n(&watch->reading_since, now, __ATOMIC_SEQ_CST);
 	/* A timer that is still running will be seen by the watchdog, who then waits for the rest of
-	 * this reading: so a busy session arms it at most once a deadline, and an idle one never. */
-	if (receiver->timer >= 0 && now - watch->armed_at >= receiver->deadline_ns) {
+	 * this reading: so a busy session arms it at most once a deadline, and an idle one never. Once
+	 * it has gone off the watchdog says so here (0) before it looks who reads. */
+	uint64_t armed_at = __atomic_load_n(&watch->armed_at, __ATOMIC_SEQ_CST);
+	if (receiver->timer >= 0 && (!armed_at || now - armed_at >= receiver->deadline_ns)) {
 		watch->armed_at = now;
 		sd_arm_timer(receiver->timer, receiver->deadline_ns);
 	}

@@ -106,7 +106,7 @@ struct sd_watch {
 	uint8_t received[256];        /* NOTIF_RECV writes here, so that no id can be lost in between */
 	uint64_t reading_since;       /* CLOCK_MONOTONIC, ns; 0: no memory is being read */
 	uint64_t reading_id;
-	uint64_t armed_at;            /* when the deadline timer was last armed */
+	uint64_t armed_at;            /* when the deadline timer was last armed; 0: it is not */
 	uint64_t carried;             /* id of a call that the watchdog received; 0: none */
 	uint64_t carried_at;          /* CLOCK_MONOTONIC, ns; of a proxy's client */
 	uint64_t answering;           /* id of a call whose answer may be on its way to a proxy's client */

@@ -33,6 +33,10 @@ class ReadingDeadline:
     def _due(self, _: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self.timer, 8)
+        for slot, _served in self._slots:
+            # Nothing is under way any more: who begins to read from here on arms it, and who has
+            # begun is seen below.
+            self._slots.watch(slot).armed_at = 0
         deadline = int(self._limit() * 1e9)
         for slot, served in self._slots:
             watch = self._slots.watch(slot)
