@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+import trio
 
 from supervisor.engine.limits import DEFAULT, Limits, Pace
 from supervisor.engine.waiting import Waiting
 from supervisor.kernel.syscalls import CallSpec
 from supervisor.model import Decision, Facts, Outcome, Snapshot
 from supervisor.plans import Plan
+
+_BEAT: Final = 0.25  # `limits.hang` is a second at least
 
 
 class PlanActor(Protocol):
@@ -106,6 +110,14 @@ class Crew:
     def alone(self) -> bool:
         """Whether nobody waits for his turn."""
         return len(self._members) <= 1 and not self._others
+
+    @staticmethod
+    async def hold(pause: float, alive: Callable[[], None]) -> None:
+        """Sleeps so many seconds, however many, and says now and then that nobody hangs."""
+        while pause > 0:
+            alive()
+            await trio.sleep(min(pause, _BEAT))
+            pause -= _BEAT
 
     def beside(self, others: bool) -> None:
         """Whether there is somebody else in this process, who has to get his turn."""

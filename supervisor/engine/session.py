@@ -163,7 +163,7 @@ class Session:
         """After so many calls: others in this process, and the container's rate."""
         pause = self._crew.pace.pause(turns)
         if pause:
-            await trio.sleep(pause)
+            await self._crew.hold(pause, self._receiver.alive)
         elif self._crew.waiting or not self._crew.alone:
             await trio.lowlevel.checkpoint()
 
