@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from supervisor.engine.snapshot import Receiver
@@ -44,6 +45,25 @@ class Listened:
                 assert event.kind is not Kind.ENDED
                 if event.kind is kind:
                     return event
+
+
+def received(listener: int) -> bool:
+    """Whether somebody has received a call there, and no other one waits."""
+    poller = select.poll()
+    poller.register(listener, select.POLLIN | select.POLLOUT)
+    return [events for _, events in poller.poll(0)] == [select.POLLOUT]
+
+
+def listener_of(pid: int) -> int:
+    """A copy of the only listener that a process has."""
+    links = ((fd, os.readlink(fd)) for fd in Path(f"/proc/{pid}/fd").iterdir())
+    (fd,) = (int(fd.name) for fd, link in links if link == "anon_inode:seccomp notify")
+    pidfd = os.pidfd_open(pid)
+    try:
+        copy: int = check(lib.sd_take_descriptor(pidfd, fd), "pidfd_getfd")
+        return copy
+    finally:
+        os.close(pidfd)
 
 
 class Waiting:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from errno import ENODEV, ENOMEDIUM
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ from supervisor.daemon.events import Events
 from supervisor.daemon.forks import Forks
 from supervisor.daemon.keeper import Keeper
 from supervisor.engine.config import SessionConfig
-from supervisor.engine.limits import Limits
+from supervisor.engine.limits import Limits, Pace
 from supervisor.policy.traits import Traits
 from tests.support.listener import Listened
 from tests.support.policies import policy
@@ -43,14 +45,16 @@ while os.read(asked, 1):
 class Kept:
     """A keeper with one caller; `loop` polls as the front does."""
 
-    def __init__(self, tmp_path: Path, limits: Limits) -> None:
+    def __init__(self, tmp_path: Path, limits: Limits, **more: Any) -> None:
+        """`more`: for the keeper."""
         asked, said = tmp_path / "asked", tmp_path / "said"
         os.mkfifo(asked)
         os.mkfifo(said)
         self.events = Events()
         self.forks = Forks(self.events, lambda: CONFIG, limits)
         self.keeper = Keeper(
-            self.events, self.forks, name="test", on_error=ENOMEDIUM, limits=limits, lasting=False
+            self.events, self.forks, name="test", on_error=ENOMEDIUM, limits=limits,
+            **{"lasting": False, **more},
         )
         self.listened = Listened(POLICY, [sys.executable, "-c", CALLER, str(asked), str(said)])
         self.asked = os.open(asked, os.O_WRONLY)
@@ -62,8 +66,8 @@ class Kept:
         for _ in range(3000):
             if until():
                 return
-            if select.select([self.events], [], [], 0.01)[0]:
-                self.events.dispatch()
+            select.select([self.events], [], [], 0.01)
+            self.events.dispatch()
         raise AssertionError("it did not come to that")
 
     def errno(self) -> int:
@@ -108,10 +112,10 @@ def name(pid: int) -> str:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Kept]:
+def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Kept]:
     assert threading.active_count() == 1, "it forks"
     before = set(os.listdir("/proc/self/fd"))
-    found = Kept(tmp_path, Limits(restarts=3))
+    found = Kept(tmp_path, Limits(restarts=3), **getattr(request, "param", {}))
     yield found
     found.close()
     assert set(os.listdir("/proc/self/fd")) == before
@@ -155,6 +159,33 @@ def test_a_zygote_that_dies(kept: Kept) -> None:
     kept.loop(lambda: not name(session))  # it dies of the zygote's death, and answers until then
     assert kept.keeper.failed == "the zygote has died"
     assert [kept.errno() for _ in range(3)] == [ENOMEDIUM] * 3
+
+
+@pytest.mark.parametrize("kept", [{"lasting": True, "pace": Pace(1)}], indirect=True)
+def test_a_pause_that_ends_beside_a_session(kept: Kept) -> None:
+    """Who refuses waits for its turn; then there is a policy, and a session that receives."""
+    kept.session()
+    kept.keeper.give_up("no policy")
+    kept.loop(lambda: kept.keeper.session_pid is None)
+    assert [kept.errno() for _ in range(2)] == [ENOMEDIUM] * 2
+    kept.keeper.take_up()
+    assert kept.errno() == ENODEV
+    later = monotonic() + 1.2
+    kept.loop(lambda: monotonic() > later)
+    listener = kept.keeper.slots[0].fd
+    lines = Path(f"/proc/self/fdinfo/{kept.events.fileno()}").read_text().splitlines()
+    (waits,) = (line.split()[3] for line in lines if line.split()[:2] == ["tfd:", str(listener)])
+    assert not int(waits, 16) & select.EPOLLIN
+    assert kept.errno() == ENODEV
+
+
+def test_a_deadline_that_has_gone_off(kept: Kept) -> None:
+    """Whoever begins to read then has to arm it again, however short ago it did so."""
+    assert kept.errno() == ENODEV
+    watch = kept.keeper.slots.watch(0)
+    for _ in range(3):
+        kept.loop(lambda: watch.armed_at == 0)
+        assert kept.errno() == ENODEV
 
 
 def test_nobody_to_serve(tmp_path: Path) -> None:
