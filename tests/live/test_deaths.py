@@ -12,6 +12,7 @@ import pytest
 
 from supervisor.engine.limits import DEFAULT
 from tests.support.inside import Asker, cpu_seconds, links, wait_for
+from tests.support.listener import listener_of, received
 from tests.support.people import Person
 from tests.support.scratch import mounts_below, scratch
 
@@ -73,7 +74,12 @@ def in_flight(asker: Asker) -> None:
     before = -1
     while before != (before := sleeps(session)):
         time.sleep(0.2)
-    asker.ask(1)
+    listener = listener_of(session)
+    try:
+        asker.ask(1)
+        wait_for(lambda: received(listener), bool)
+    finally:
+        os.close(listener)
     wait_for(lambda: sleeps(session), lambda now: now > before)
 
 
