@@ -397,6 +397,7 @@ def test_signals_at_its_end(root: Person) -> None:
     """It has been told to end, and does: in order, whatever it is told then."""
     with scratch(0o755) as place, contextlib.closing(Manager(place)) as manager:
         with serving(root, place, {"host": POLICY}, environ=manager.environ) as daemon:
+            manager.until("READY=1")
             stop_after_message(
                 daemon.pid, b"STOPPING=1", lambda: os.kill(daemon.pid, signal.SIGTERM)
             )
