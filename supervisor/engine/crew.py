@@ -95,9 +95,10 @@ class Crew:
     `waiting` counts the calls of all of them that wait in trio for a helper. `alone`: there is one
     loop, and nobody else in this process. `linger_us`: how long an idle loop waits in the kernel, 0
     where it could miss something. `pace` holds all of them together to the container's rate.
+    `hear` takes in what was said to this process.
     """
 
-    __slots__ = ("_members", "_others", "linger_us", "pace", "waiting")
+    __slots__ = ("_members", "_others", "hear", "linger_us", "pace", "waiting")
 
     def __init__(self, limits: Limits = DEFAULT) -> None:
         self._members: list[Member] = []
@@ -105,11 +106,19 @@ class Crew:
         self.waiting = 0
         self.linger_us = limits.linger_us
         self.pace = Pace(limits.rate)
+        self.hear: Callable[[], None] = lambda: None
 
     @property
     def alone(self) -> bool:
         """Whether nobody waits for his turn."""
         return len(self._members) <= 1 and not self._others
+
+    async def wait(self, listener: int) -> None:
+        """Until a call waits there. What was said before it came is heard before it."""
+        try:
+            await trio.lowlevel.wait_readable(listener)
+        finally:  # also where time is up
+            self.hear()
 
     @staticmethod
     async def hold(pause: float, alive: Callable[[], None]) -> None:

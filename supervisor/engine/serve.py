@@ -18,8 +18,10 @@ the channel, the session ends with its last caller.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,6 +81,12 @@ def _next(channel: int) -> tuple[bytes, list[int]]:
         return b"", []
 
 
+def _is_readable(fd: int) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
 class _Container:
     """The loops of one container, and what they share."""
 
@@ -94,6 +102,7 @@ class _Container:
         self._limits = limits
         self._policy = policy
         self._crew = Crew(limits)
+        self._crew.hear = self._hear_all
         self._receivers: dict[int, Receiver] = {}
         self._loops: set[Session] = set()
         self._totals = Totals()
@@ -138,14 +147,21 @@ class _Container:
 
     async def _hear(self) -> None:
         """A busy loop lets us have our turn now and then, an idle one looks at the channel."""
-        while self._channel is not None:
-            await trio.lowlevel.wait_readable(self._channel)
+        with contextlib.suppress(trio.ClosedResourceError):
+            while self._channel is not None:
+                await trio.lowlevel.wait_readable(self._channel)
+                self._hear_all()
+
+    def _hear_all(self) -> None:
+        """What has been said until now."""
+        while self._channel is not None and _is_readable(self._channel):
             message, fds = _next(self._channel)
             if message:
                 self._told(message, fds)
             else:
-                os.close(self._channel)
-                self._channel = None
+                channel, self._channel = self._channel, None
+                trio.lowlevel.notify_closing(channel)
+                os.close(channel)
                 self._look_at_each_other()
 
     def _told(self, message: bytes, fds: list[int]) -> None:

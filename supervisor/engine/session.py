@@ -172,7 +172,7 @@ class Session:
         if not self._crew.waiting and not self._actor.rest():
             until = min(until, _REST)
         with trio.move_on_after(until) as self._nap:
-            await trio.lowlevel.wait_readable(self._receiver.fd)
+            await self._crew.wait(self._receiver.fd)
 
     # -- one call
 

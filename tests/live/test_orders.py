@@ -21,7 +21,7 @@ import pytest
 from tests.support.daemon import Daemon, serving
 from tests.support.handovers import CALLER, POLICY, Caller, hand_over
 from tests.support.inside import wait_for
-from tests.support.listener import received
+from tests.support.listener import received, waits
 from tests.support.manager import Manager
 from tests.support.people import Person
 from tests.support.scratch import a_place, scratch
@@ -34,6 +34,7 @@ from tests.support.tracing import (
 )
 
 SYS_PIDFD_SEND_SIGNAL = 424
+EPOLL_WAIT = "232 "
 
 NOBODYS = POLICY.replace("host}", "own}")
 OTHER = POLICY.replace("ENODEV", "ENXIO")
@@ -72,6 +73,19 @@ libc = ctypes.CDLL(None)
 assert libc.unshare(0x20000) == 0
 assert libc.mount(b"none", b"/", None, 0x44000, None) == 0
 {CALLER}"""
+# Calls each time that it is told to.
+DEMAND = """
+import os, sys, time
+turn = 0
+while True:
+    while not os.path.exists(f"{sys.argv[1]}.go{turn}"):
+        time.sleep(0.01)
+    turn += 1
+    try:
+        os.mknod("/none/x", 0o20666, 0x103)
+    except OSError as error:
+        print(error.errno, file=open(sys.argv[1], "a"), flush=True)
+"""
 # From two threads, as fast as it goes.
 BUSY = """
 import os, sys, threading
@@ -196,6 +210,23 @@ def test_two_policies_before_the_first_has_makers(ours: Daemon) -> None:
         sleep(7)
         caller.gets(0)
         assert ours.one("session") == session
+
+
+def test_a_policy_that_comes_before_a_call(ours: Daemon) -> None:
+    """To a session that finds both there as it wakes."""
+    with calling(ours, DEMAND) as caller:
+        Path(f"{caller.said}.go0").touch()
+        wait_for(caller.errnos, lambda said: said == [str(ENODEV)])
+        session = ours.one("session")
+        asleep = Path(f"/proc/{session}/syscall")
+        for turn in range(1, 9):
+            wait_for(asleep.read_text, lambda text: text.startswith(EPOLL_WAIT))
+            with standing(session):
+                use(ours, OTHER if turn % 2 else POLICY)
+                Path(f"{caller.said}.go{turn}").touch()
+                wait_for(lambda: waits(caller.listener), bool)
+            wait_for(lambda: len(caller.errnos()), (turn + 1).__eq__)
+            assert caller.errnos()[-1] == str(ENXIO if turn % 2 else ENODEV)
 
 
 # -- calls that nobody answers

@@ -49,9 +49,18 @@ class Listened:
 
 def received(listener: int) -> bool:
     """Whether somebody has received a call there, and no other one waits."""
+    return _events(listener) == [select.POLLOUT]
+
+
+def waits(listener: int) -> bool:
+    """Whether a call waits there that nobody has received."""
+    return _events(listener) == [select.POLLIN]
+
+
+def _events(listener: int) -> list[int]:
     poller = select.poll()
     poller.register(listener, select.POLLIN | select.POLLOUT)
-    return [events for _, events in poller.poll(0)] == [select.POLLOUT]
+    return [events for _, events in poller.poll(0)]
 
 
 def listener_of(pid: int) -> int:
