@@ -82,8 +82,8 @@ class Control:
         self._connections: Counter[int] = Counter()
         self._rates = Rates(config.connects, config.connects_at_once)
         # For everybody: whoever has nothing here sees nothing.
-        self._socket = place.listen(NAME, 0o666 if os.geteuid() == 0 else 0o600)
-        refuse_descriptors(self._socket)
+        mode = 0o666 if os.geteuid() == 0 else 0o600
+        self._socket = place.listen(NAME, mode, descriptors=False)
         self._aside = Aside()
 
     async def serve(self) -> None:

@@ -15,6 +15,7 @@ import trio
 
 from supervisor.daemon.rates import Complaints, Rates
 from supervisor.errors import SeccompdError
+from supervisor.kernel.rights import refuse_descriptors
 from supervisor.observe.complaint import complain
 
 _BACKLOG = 4096
@@ -86,14 +87,22 @@ class RuntimeDirectory:
                 hint="stop that one, or set runtime_directory in the configuration",
             ) from error
 
-    def listen(self, name: str, mode: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def listen(
+        self, name: str, mode: int, kind: int = socket.SOCK_STREAM, *, descriptors: bool = True
+    ) -> socket.socket:
         """A listening socket, which does not block. What is left of an earlier daemon is removed:
-        the lock says that it has gone."""
+        the lock says that it has gone. Without `descriptors` nobody can send any there, from the
+        first moment on where the socket is ours."""
         path = self.path / name
         if name in self._given:
-            return self._take_given(name, mode, kind)
+            sock = self._take_given(name, mode, kind)
+            if not descriptors:
+                refuse_descriptors(sock)
+            return sock
         sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
         try:
+            if not descriptors:
+                refuse_descriptors(sock)
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
             before = os.umask(0o777 & ~mode)

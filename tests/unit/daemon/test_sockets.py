@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.daemon import sockets
 from supervisor.daemon.sockets import RuntimeDirectory
 from supervisor.errors import SeccompdError
 from tests.support.people import Person
@@ -57,3 +58,22 @@ def test_links_in_the_place_of_its_files(tmp_path: Path) -> None:
     (place / "lock").symlink_to(other)
     with pytest.raises(SeccompdError, match="no place for the sockets"):
         RuntimeDirectory(place)
+
+
+def test_nobody_is_early_with_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are refused before anybody can connect: what the kernel can do is found out by a process
+    of its own, which takes its time."""
+    listened = []
+
+    def refuse(sock: socket.socket) -> None:
+        listened.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+    monkeypatch.setattr(sockets, "refuse_descriptors", refuse)
+    place = RuntimeDirectory(tmp_path)
+    place.listen("one.sock", 0o600)
+    assert listened == []
+    place.listen("other.sock", 0o600, descriptors=False)
+    assert listened == [0]
+    place.close()
