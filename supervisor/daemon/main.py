@@ -84,8 +84,7 @@ def serve(
 ) -> int:
     """Runs until SIGTERM or SIGINT; the exit status. SeccompdError where it cannot start."""
     events, forks, notifier = beginning.events, beginning.forks, beginning.notifier
-    # Before it is heard and after: nothing is loaded again then, and nobody is to die of that.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # waits until it is heard
     with contextlib.ExitStack() as stack:
         store = Store(events, notifier, beginning.given.kept)
         stack.callback(store.close)
@@ -179,13 +178,14 @@ async def _run(
         nursery.start_soon(_watch, events)
         nursery.start_soon(notifier.keep_alive)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             loader.say_ready()  # whoever hears that may send one
             async for number in signals:
                 if number != signal.SIGHUP:
                     break
                 nursery.start_soon(_load_again, loader)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # that was heard: the end takes some seconds
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # it ends already, which takes a moment
         nursery.cancel_scope.cancel()
     if failed:
         # All sessions have ended with it, and nobody else could fork others.
