@@ -109,12 +109,12 @@ class Sockets:
         with contextlib.suppress(PorterError):
             self._porters.prepare()
 
-    def rest(self) -> None:
-        """Nobody calls."""
+    def rest(self) -> bool:
+        """Nobody calls. False: not all porters have let go of their calls yet."""
         self._ready.clear()
         lib.sd_socket_forget_owners()
         self._errands.rest()
-        self._porters.rest()
+        return self._porters.rest()
 
     def close(self) -> None:
         """Ends the porters."""

@@ -81,10 +81,9 @@ class Actors:
 
     def rest(self) -> bool:
         """Lets go of what was needed for a burst alone; False: not all helpers have ended yet."""
-        if self._known_sockets is not None:
-            self._known_sockets.rest()
+        rested = self._known_sockets is None or self._known_sockets.rest()
         self._paths.rare.rest()
-        return self._paths.rest()
+        return self._paths.rest() and rested
 
     def close(self) -> None:
         """Ends the helpers."""

@@ -78,13 +78,14 @@ class Porters:
         while self._idle:
             self.lose(self._idle.pop())
 
-    def rest(self) -> None:
-        """Nobody calls: a few are enough."""
+    def rest(self) -> bool:
+        """Nobody calls: a few are enough. False: some have not let go of their calls yet."""
         for porter in self._leaving:
             self.kick(porter)
         self._collect()
         while len(self._idle) > _MOST_IDLE:
             self.lose(self._idle.pop(0))
+        return not self._leaving
 
     def close(self) -> None:
         """Ends them all."""

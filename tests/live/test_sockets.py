@@ -330,6 +330,52 @@ for line in sys.stdin:
         started.kill()
 
 
+def test_porters_that_let_go_late(person: Person, place: Path, full: int) -> None:
+    """Their callers have gone, and nobody calls any more: they are looked for again."""
+    options = policy(place / "late.yaml", ["do: emulate"])
+    script = f"""
+import os, signal, socket, sys
+children = []
+for _ in range(8):
+    children.append(os.fork())
+    if not children[-1]:
+        socket.socket().connect(("127.0.0.1", {full}))
+        os._exit(0)
+sys.stdin.readline()
+for child in children:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+print("done", flush=True)
+sys.stdin.read()
+"""
+    words = ["run", *options, "--", python(person), "-c", script]
+    started = Started(person, words, stdin=subprocess.PIPE)
+
+    def porters() -> int:
+        those = names(started.processes).items()
+        (pid,) = (pid for pid, name in those if name == "seccompd-port")
+        return pid
+
+    def threads() -> int:
+        return len(os.listdir(f"/proc/{pid}/task"))
+
+    try:
+        assert started.process.stdin is not None
+        assert started.process.stdout is not None
+        wait_for(lambda: "seccompd-port" in names(started.processes).values(), bool)
+        pid = porters()
+        wait_for(threads, lambda count: count >= 9)
+        os.kill(pid, signal.SIGSTOP)
+        started.process.stdin.write(b"\n")
+        started.process.stdin.flush()
+        assert started.process.stdout.readline() == b"done\n"
+        time.sleep(1)  # the session finds that nobody has let go, and sleeps
+        os.kill(pid, signal.SIGCONT)
+        wait_for(threads, lambda count: count <= 4)
+    finally:
+        started.kill()
+
+
 def test_the_end_does_not_wait_for_a_connect(person: Person, place: Path, full: int) -> None:
     """Rule 9: when seccompd ends, so does all of it."""
     options = policy(place / "end.yaml", ["do: emulate"])
