@@ -47,6 +47,7 @@ class Door(Protocol):
 # namespace a container's processes are in, which those that are not dumpable show to
 # CAP_SYS_PTRACE alone, and it ends sessions, which are users of their containers.
 KEPT: Final = ("kill", "sys_ptrace")
+_HEARD: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # Makes a door; its sockets listen from then on.
 DoorMaker = Callable[[RuntimeDirectory, Containers, Config], Door]
@@ -177,15 +178,18 @@ async def _run(
             nursery.start_soon(door.serve)
         nursery.start_soon(_watch, events)
         nursery.start_soon(notifier.keep_alive)
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+        for one in _HEARD:
+            # Behind the receiver, which passes on what it has not told: the daemon ends already,
+            # and that takes a moment.
+            signal.signal(one, lambda *_: None)
+        with trio.open_signal_receiver(*_HEARD) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
             loader.say_ready()  # whoever hears that may send one
             async for number in signals:
                 if number != signal.SIGHUP:
                     break
                 nursery.start_soon(_load_again, loader)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # it ends already, which takes a moment
         nursery.cancel_scope.cancel()
     if failed:
         # All sessions have ended with it, and nobody else could fork others.
