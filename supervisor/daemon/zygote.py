@@ -13,6 +13,7 @@ The zygote of a daemon has a second one beside it (daemon/second.py).
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -170,7 +171,8 @@ class Zygote:
         while self._leaving and self._leaving[0][0] <= now:
             _, pidfd = self._leaving.pop(0)
             if pidfd in self._children:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it may have ended just now
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         return (self._leaving[0][0] - now) * 1000 + 1 if self._leaving else None
 
     def _ended(self, pidfd: int) -> None:
@@ -245,7 +247,8 @@ class Zygote:
             poller = select.poll()
             poller.register(pidfd, select.POLLIN)
             if not poller.poll(self._limits.goodbye * 500):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     # -- one session
 
