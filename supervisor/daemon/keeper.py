@@ -132,8 +132,8 @@ class Keeper:
             self._wait_for_call(served)
 
     def _wait_for_call(self, served: Served) -> None:
-        """Not beside a session, nor one that still dies: the two would receive into one watch."""
-        if self._session is None and (self.failed or (self._lasting and not self._ordered)):
+        """Not beside a session, be it on its way or dying: both would receive into one watch."""
+        if self._session is None and not self._ordered and (self.failed or self._lasting):
             self._events.change(served.fd, IN)
 
     def _on_listener(self, slot: int, events: int) -> None:
@@ -209,13 +209,10 @@ class Keeper:
         """What the zygote is to be told now, and the descriptors by name, which stay ours; None
         where no session is wanted any more."""
         channel = self._channel
-        if not self.slots or channel is None or channel.theirs is None:
-            self._ordered = False
+        if not self.slots or channel is None or channel.theirs is None or self.told is not None:
+            # Asked before: whom the zygote had forked may have heard all, and dies with it.
             self._close_channel()
-            if self.slots:
-                self._again()
-            else:
-                self._no_more()
+            self._dying.begin(None, self._settle)
             return None
         timer = self._deadline.timer
         fds = {"channel": channel.theirs.fileno(), "watch": self.slots.fd, "timer": timer}
@@ -232,8 +229,6 @@ class Keeper:
         (session,) = fds
         self.session_pid = answer["pid"]
         self._ordered = False
-        if self._channel is not None:
-            self._channel.delivered()
         self._session = session
         self.sessions += 1
         for _, served in self.slots:
@@ -241,6 +236,9 @@ class Keeper:
         self._events.add(session, IN, self._session_ended)
         if self._channel is None:  # meanwhile all was to be refused, or there is another policy
             self._dying.begin(session, self._settle)
+        else:
+            self._channel.delivered()
+            self._deadline.look()  # it may read for too long already
         if not self.slots and self._lasting:
             self._no_more()
 
@@ -276,7 +274,7 @@ class Keeper:
             self._events.drop(self._session)
             os.close(self._session)
             self._session = self.session_pid = None
-        self._ending = False
+        self._ordered = self._ending = False
         self._dying.over()
         self._close_channel()
         self.slots.recycle()
@@ -330,8 +328,8 @@ class Keeper:
             self._close_channel()
             if self._session is not None:
                 self._dying.begin(self._session, self._settle)
-            else:
-                self.slots.refuse_pending(self.on_error)
+        if not self.busy:
+            self.slots.refuse_pending(self.on_error)
         for _, served in self.slots:
             self._wait_for_call(served)
 

@@ -28,9 +28,10 @@ class ReadingDeadline:
         self._limit = limit
         self._stalled = stalled
         self.timer: int = check(lib.sd_deadline_timer(), "timerfd_create")
-        events.add(self.timer, IN, self._due)
+        events.add(self.timer, IN, self.look)
 
-    def _due(self, _: int) -> None:
+    def look(self, _: int = 0) -> None:
+        """Whether somebody reads for too long."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.timer, 8)
         for slot, _served in self._slots:
