@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import ENODEV, ENXIO, EPERM
+from errno import ENODEV, ENOMEDIUM, ENXIO, EPERM
 from pathlib import Path
 from time import sleep
 
@@ -29,10 +29,12 @@ from tests.support.tracing import (
     SYS_SENDMSG,
     child_held,
     held_before,
+    message,
     stop_after,
     stop_after_message,
 )
 
+SYS_RECVMSG = 47
 SYS_PIDFD_SEND_SIGNAL = 424
 EPOLL_WAIT = "232 "
 
@@ -137,6 +139,15 @@ def calling(daemon: Daemon, *more: str, name: str = "one") -> Iterator[Caller]:
 
 
 @contextmanager
+def silent(zygote: int, begin: Callable[[], object]) -> Iterator[None]:
+    """It has forked a session, which `begin` makes it, and does not say so as long as this lasts.
+    """
+    said = lambda words: b'"pid"' in message(zygote, words)  # noqa: E731
+    with held_before(zygote, SYS_SENDMSG, said, begin=begin):
+        yield
+
+
+@contextmanager
 def standing(pid: int) -> Iterator[None]:
     """A process that does nothing as long as this lasts."""
     os.kill(pid, signal.SIGSTOP)
@@ -193,6 +204,24 @@ def test_no_policy_any_more_while_a_session_is_on_its_way(ours: Daemon) -> None:
         wait_for(lambda: ours.ours("session"), lambda found: found == [])
         use(ours, POLICY)
         caller.gets(ENODEV)
+    finally:
+        caller.close()
+
+
+def test_no_policy_any_more_before_it_is_known_that_a_session_serves(ours: Daemon) -> None:
+    """It is ended once it is known; the two must not receive beside each other."""
+    caller = Caller(ours.place, BUSY)
+    try:
+        with silent(ours.one("zygote"), lambda: hand_over(ours, caller, "one")):
+            wait_for(lambda: ours.container("one")["calls"], lambda count: count > 100)
+            use(ours, NOBODYS)
+            sleep(1)
+            assert "the session failed" not in ours.log()
+        wait_for(lambda: ours.ours("session"), lambda found: found == [])
+        with calling(ours, name="one") as other:
+            other.gets(EPERM)
+            use(ours, POLICY)
+            other.gets(ENODEV)
     finally:
         caller.close()
 
@@ -271,6 +300,28 @@ def test_a_zygote_that_dies_before_its_session_lives(ours: Daemon) -> None:
         caller.close()
 
 
+def test_a_zygote_that_dies_before_it_says_who_serves(root: Person) -> None:
+    """The next session is told of all listeners again, and nobody waits for the first one."""
+    with scratch(0o755) as place, serving(
+        root, place, {"host": ACCEPTS}, limits={"hang": 60}
+    ) as daemon:
+        wait_for(lambda: daemon.ours("second"), bool)
+        zygote, other = daemon.one("zygote"), Caller(place)
+        caller = Caller(place, ACCEPT, ACCEPTS)
+        try:
+            hand_over(daemon, caller, "one")
+            with silent(zygote, lambda: hand_over(daemon, other, "one")):
+                other.gets(ENODEV)
+                Path(f"{caller.said}.go").touch()
+                wait_for(lambda: received(caller.listener), bool)
+                os.kill(zygote, signal.SIGKILL)
+            wait_for(caller.errnos, lambda said: said == [str(ENOMEDIUM)])
+            other.gets(ENODEV)
+        finally:
+            caller.close()
+            other.close()
+
+
 def test_a_second_zygote_that_dies_at_once(ours: Daemon) -> None:
     """Before the daemon hears of it."""
     first, second = ours.one("zygote"), ours.one("second")
@@ -346,6 +397,34 @@ def test_makers_end_in_time_beside_others(root: Person, stopped: Callable[[int],
             assert daemon.command("reload").returncode == 0
             wait_for(lambda: all(map(gone, short)), bool)
             assert not any(map(gone, long))
+
+
+def test_makers_that_end_as_their_time_is_over(
+    ours: Daemon, stopped: Callable[[int], None]
+) -> None:
+    """Before the zygote has heard that they have."""
+    use(ours, NULL)
+    with calling(ours) as caller:
+        wait_for(caller.errnos, bool)
+        makers, zygote = ours.ours("make"), ours.one("zygote")
+        stopped(ours.one("session"))
+        use(ours, POLICY)
+        wait_for(lambda: len(ours.ours("make")), (len(makers) + 2).__eq__)
+        other = Caller(ours.place)
+        try:
+            stop_after(
+                zygote, SYS_RECVMSG, begin=lambda: hand_over(ours, other, "two"),
+                good=lambda result: result > 0,
+            )
+            sleep(7)
+            for maker in makers:
+                os.kill(maker, signal.SIGKILL)
+            wait_for(lambda: all(map(gone, makers)), bool)
+            os.kill(zygote, signal.SIGCONT)
+            other.gets(ENODEV)
+            assert ours.one("zygote") == zygote
+        finally:
+            other.close()
 
 
 def test_a_helper_that_comes_too_late(ours: Daemon) -> None:
@@ -435,6 +514,18 @@ def test_signals_at_its_end(root: Person) -> None:
             for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
                 os.kill(daemon.pid, number)
             os.kill(daemon.pid, signal.SIGCONT)
+            assert daemon.started.process.wait(20) == 0
+            assert list(daemon.runtime.glob("*.sock")) == []
+
+
+def test_two_signals_at_once(root: Person) -> None:
+    """The second one is not heard any more, and does not end it out of order."""
+    with scratch(0o755) as place, contextlib.closing(Manager(place)) as manager:
+        with serving(root, place, {"host": POLICY}, environ=manager.environ) as daemon:
+            manager.until("READY=1")
+            with standing(daemon.pid):
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    os.kill(daemon.pid, number)
             assert daemon.started.process.wait(20) == 0
             assert list(daemon.runtime.glob("*.sock")) == []
 

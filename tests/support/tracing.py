@@ -115,7 +115,8 @@ def held_before(
         _to_call(pid, number, wanted, _ENTRY)
         yield
     finally:
-        _ptrace(_DETACH, pid)
+        with contextlib.suppress(ProcessLookupError):  # it may have been killed
+            _ptrace(_DETACH, pid)
 
 
 @contextlib.contextmanager

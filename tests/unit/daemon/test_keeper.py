@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from errno import ENODEV, ENOMEDIUM
 from pathlib import Path
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from supervisor.engine.limits import Limits, Pace
 from supervisor.policy.traits import Traits
 from tests.support.listener import Listened
 from tests.support.policies import policy
+from tests.support.tracing import SYS_SENDMSG, held_before
 
 POLICY = policy(
     "version: 1\non_error: ENOMEDIUM\nsyscalls:\n  mknod:\n    - {do: {errno: ENODEV}}\n", "none"
@@ -186,6 +187,25 @@ def test_a_deadline_that_has_gone_off(kept: Kept) -> None:
     for _ in range(3):
         kept.loop(lambda: watch.armed_at == 0)
         assert kept.errno() == ENODEV
+
+
+@pytest.mark.parametrize("kept", [{"lasting": True}], indirect=True)
+def test_a_deadline_before_it_is_known_who_reads(
+    kept: Kept, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The zygote has forked a session, and takes long to say so."""
+    os.kill(kept.session(), signal.SIGKILL)
+    kept.loop(lambda: not kept.keeper.busy)
+    (zygote,) = (pid for pid in children(os.getpid()) if name(pid) == "seccompd-zygote")
+    watch = kept.keeper.slots.watch(0)
+    with held_before(zygote, SYS_SENDMSG, begin=kept.keeper.start):
+        first = kept.session()
+        watch.reading_since = monotonic_ns()  # as if it never came back from that
+        later = monotonic() + 0.3
+        kept.loop(lambda: monotonic() > later)
+    kept.loop(lambda: kept.sessions() not in ([], [first]) or not kept.keeper.busy)
+    assert "made the reading of its memory hang" in capfd.readouterr().err
+    assert kept.errno() == ENODEV
 
 
 def test_nobody_to_serve(tmp_path: Path) -> None:
