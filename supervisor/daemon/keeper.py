@@ -361,7 +361,7 @@ class Keeper:
 
     def _end_hung(self, session: int) -> None:
         if self._session == session and (self._ending or not self.slots):
-            self._kill()
+            self._dying.begin(session, self._again)
 
     def _stalled(self, slot: int, served: Served) -> None:
         """A caller's memory does not come. The reader is given up, the caller refused unread."""

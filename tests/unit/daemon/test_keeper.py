@@ -208,6 +208,23 @@ def test_a_deadline_before_it_is_known_who_reads(
     assert kept.errno() == ENODEV
 
 
+@pytest.mark.parametrize("kept", [{"lasting": True}], indirect=True)
+def test_the_end_of_a_session_that_does_not_die(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads memory that never comes, of a caller that has gone: the container ends still."""
+    ended: list[int] = []
+    kept.keeper.on_end = lambda: ended.append(1)
+    session = kept.session()
+    os.kill(session, signal.SIGSTOP)
+    for module in ("keeper", "endings"):
+        monkeypatch.setattr(f"supervisor.daemon.{module}.kill", lambda _: None)
+    kept.listened.close()
+    kept.loop(lambda: bool(ended))
+    assert ended == [1]
+    os.kill(session, signal.SIGKILL)
+
+
 def test_nobody_to_serve(tmp_path: Path) -> None:
     """A launch that failed: the zygote has nothing to wait for."""
     before = set(os.listdir("/proc/self/fd"))
