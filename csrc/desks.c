@@ -20,14 +20,16 @@ void sd_desk_bind(struct sd_desk *desk, uint32_t cpu)
 void sd_desk_set(struct sd_desk *desk, uint32_t state)
 {
 	uint32_t before = __atomic_exchange_n(&desk->state, state, __ATOMIC_ACQ_REL);
-	if (before == SD_DESK_ANSWERED)
+	if (before == SD_DESK_ASLEEP)
 		syscall(SYS_futex, &desk->state, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
 int sd_desk_wait(struct sd_desk *desk)
 {
-	while (sd_desk_is(desk, SD_DESK_ANSWERED))
-		syscall(SYS_futex, &desk->state, FUTEX_WAIT, SD_DESK_ANSWERED, NULL, NULL, 0);
+	while (sd_desk_is_answered(desk)) {
+		sd_desk_change(desk, SD_DESK_ANSWERED, SD_DESK_ASLEEP);
+		syscall(SYS_futex, &desk->state, FUTEX_WAIT, SD_DESK_ASLEEP, NULL, NULL, 0);
+	}
 	/* whoever answers: a session that has given up waiting has the result told */
 	return __atomic_exchange_n(&desk->told, 0, __ATOMIC_ACQUIRE) != 0;
 }

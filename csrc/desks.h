@@ -8,7 +8,7 @@
 #include "receiver.h"
 
 struct sd_desk { /* what is asked for lies behind it */
-	_Alignas(64) uint32_t state; /* enum sd_desk_state; who has answered sleeps on it */
+	_Alignas(64) uint32_t state; /* enum sd_desk_state; who works there sleeps on it */
 	uint32_t tid;  /* of who works there */
 	uint32_t cpu;  /* where that runs, and nowhere else; + 1: 0 is anywhere */
 	uint32_t told; /* the next one lies there; who takes it sets this back */
@@ -18,6 +18,7 @@ enum sd_desk_state { /* who answers the call that is carried out */
 	SD_DESK_SESSIONS = 0, /* the session, once it has been told the result */
 	SD_DESK_PORTERS,      /* who carries it out, if it still is so when there is a result */
 	SD_DESK_ANSWERED,     /* that one has, or does so now; the session is told nothing */
+	SD_DESK_ASLEEP,       /* the same, and has to be woken for the next one */
 };
 
 /* ---- desks.c ---- */
@@ -31,9 +32,9 @@ SD_HIDDEN int sd_desk_wait(struct sd_desk *desk);
 /* By the session, which wakes who sleeps there. */
 SD_HIDDEN void sd_desk_set(struct sd_desk *desk, uint32_t state);
 
-static inline int sd_desk_is(const struct sd_desk *desk, uint32_t state)
+static inline int sd_desk_is_answered(const struct sd_desk *desk)
 {
-	return __atomic_load_n(&desk->state, __ATOMIC_ACQUIRE) == state;
+	return __atomic_load_n(&desk->state, __ATOMIC_ACQUIRE) >= SD_DESK_ANSWERED;
 }
 
 /* Whether it was so, and is changed now. */

@@ -223,9 +223,9 @@ static int make_home(struct maker *maker)
 	return error;
 }
 
-/* Forks a maker below `ceiling`, which is made of sd_kept_new() and has to stay as it is until then. Its first
- * message says whether it is ready: 0 or -errno. Needs real root. */
-int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
+/* Forks a maker below `ceiling`, which is made of sd_kept_new() and has to stay as it is until then; `apart`:
+ * the zygote has other containers, too. Its first message says whether it is ready: 0 or -errno. Needs real root. */
+int sd_maker_spawn(const struct sd_ceiling *ceiling, int apart, struct sd_child *child)
 {
 	int pid = sd_fork_helper(child, "seccompd-make");
 	int joins = ceiling->mount_count || ceiling->lent_count;
@@ -235,7 +235,8 @@ int sd_maker_spawn(const struct sd_ceiling *ceiling, struct sd_child *child)
 		return pid;
 	static struct maker maker;
 	char word;
-	setsid(); /* where the kernel shares processors by sessions, it is not the zygote's share */
+	if (apart) /* where the kernel shares processors by sessions, it is not the zygote's share */
+		setsid();
 	maker.ceiling = ceiling;
 	maker.mounting.userns = -1;
 	if (joins)

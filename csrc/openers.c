@@ -21,12 +21,14 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { NICENESS = 5 };     /* its work is half of a session's: so it has used up as much of its share */
 enum { MOST_OPENERS = 6 }; /* of a maker at a time: one that hangs is left behind */
 
 static struct {
@@ -144,6 +146,15 @@ static int become(const struct sd_make *make, const int *fds, int userns, uint64
 	return error ? error : sd_set_caps(0, 0);
 }
 
+/* Who is woken by its answer goes on before us, and so does the session, which has the next call: else we
+ * would have the processor for a moment, after each call, to see that there is nothing to do yet. */
+static void stand_back(void)
+{
+	const struct sched_param none = {0};
+	sched_setscheduler(0, SCHED_BATCH, &none);
+	setpriority(PRIO_PROCESS, 0, NICENESS);
+}
+
 static int settle(const struct sd_make *make, const int *fds, int userns, uint64_t permitted)
 {
 	struct stat file;
@@ -176,6 +187,7 @@ int sd_opener_start(const struct sd_make *make, const int *fds, int userns, uint
 	if (dup2(fds[0], 0) < 0)
 		_exit(1);
 	ready.error = settle(make, fds, userns, permitted);
+	stand_back();
 	sd_harden(); /* now: to become somebody else undoes it */
 	if (getppid() != maker)
 		_exit(1);

@@ -62,7 +62,7 @@ static void hear(struct sd_runner *runner)
 static enum sd_errand_end give_up(struct sd_runner *runner)
 {
 	sd_desk_change(runner->desk, SD_DESK_PORTERS, SD_DESK_SESSIONS);
-	return sd_desk_is(runner->desk, SD_DESK_ANSWERED) ? SD_ERRAND_DONE : SD_ERRAND_BEGUN;
+	return sd_desk_is_answered(runner->desk) ? SD_ERRAND_DONE : SD_ERRAND_BEGUN;
 }
 
 static int begin_span(struct sd_patience *patience)
@@ -87,7 +87,7 @@ static enum sd_errand_end wait_for(struct sd_runner *runner, int listener,
 			hear(runner);
 			return give_up(runner) == SD_ERRAND_DONE ? SD_ERRAND_DONE : SD_ERRAND_NOT;
 		}
-		if (sd_desk_is(runner->desk, SD_DESK_ANSWERED))
+		if (sd_desk_is_answered(runner->desk))
 			return SD_ERRAND_DONE;
 		if (polled[1].revents)
 			patience->armed = 0;

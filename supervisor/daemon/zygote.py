@@ -360,6 +360,7 @@ class Zygote:
                 maker = spawn_maker(
                     devices, config.uids or (), config.gids or (), policy.mounts, userns,
                     lent=policy.lent, xattrs=policy.xattrs, real_nodes=config.real_nodes, mark=mark,
+                    apart=config.foreign,
                 )
                 makers.append(maker.sock)
                 if maker.pidfd >= 0:

@@ -76,6 +76,7 @@ def spawn_maker(
     xattrs: Sequence[XattrCeiling] = (),
     real_nodes: bool = True,
     mark: str = "",
+    apart: bool = True,
 ) -> Helper:
     """Forks a maker; needs root's privileges in the initial user namespace.
 
@@ -87,7 +88,8 @@ def spawn_maker(
     `real_nodes` it makes those that can be opened only to be mounted, so that none of them stays.
     `xattrs` is what it may ever do with extended attributes, as root.
     `lent` are devices, files, directories and loop devices that it lends for opens; `mark`, a
-    secret, is by what the makers of one session know the loop devices again that are its own.
+    secret, is by what the makers of one session know the loop devices again that are its own. `apart`: its share of the
+    processors is not ours, where the kernel goes by sessions.
     """
     keep = (
         _kept("struct sd_range[]", [tuple(r) for r in uids]),
@@ -109,7 +111,7 @@ def spawn_maker(
     bounds.xattrs, bounds.xattr_count = _xattr_rules(paths, xattrs), len(xattrs)
     bounds.lent, bounds.lent_count = things, len(lent)
     child = ffi.new("struct sd_child *")
-    check(lib.sd_maker_spawn(bounds, child), "fork")
+    check(lib.sd_maker_spawn(bounds, apart, child), "fork")
     del kept, paths
     return _ready(child, "a maker could not be set up")
 
