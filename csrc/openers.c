@@ -152,7 +152,7 @@ static void stand_back(void)
 {
 	const struct sched_param none = {0};
 	sched_setscheduler(0, SCHED_BATCH, &none);
-	setpriority(PRIO_PROCESS, 0, NICENESS);
+	setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + NICENESS);
 }
 
 static int settle(const struct sd_make *make, const int *fds, int userns, uint64_t permitted)

@@ -88,8 +88,8 @@ def spawn_maker(
     `real_nodes` it makes those that can be opened only to be mounted, so that none of them stays.
     `xattrs` is what it may ever do with extended attributes, as root.
     `lent` are devices, files, directories and loop devices that it lends for opens; `mark`, a
-    secret, is by what the makers of one session know the loop devices again that are its own. `apart`: its share of the
-    processors is not ours, where the kernel goes by sessions.
+    secret, is by what the makers of one session know the loop devices again that are its own.
+    `apart`: its share of the processors is not ours, where the kernel goes by sessions.
     """
     keep = (
         _kept("struct sd_range[]", [tuple(r) for r in uids]),

@@ -211,6 +211,17 @@ def test_it_is_not_who_a_maker_was_last(root: Person, inside: Inside, place: Pat
     ]  # fmt: skip
 
 
+def test_it_stands_back(inside: Inside) -> None:
+    """Who has its answer goes on before it, and so does the session; all are of one group."""
+    opener = inside.with_opener(FILE)
+    found = names(inside.started.processes)
+    (session,) = [pid for pid, name in found.items() if name == "seccompd-sessio"]
+    assert os.sched_getscheduler(opener) == os.SCHED_BATCH
+    nice, usual = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (opener, session))
+    assert nice > usual
+    assert os.getsid(opener) == os.getsid(session)
+
+
 def test_no_wider_than_the_rule(inside: Inside) -> None:
     assert inside("times(5, '/srv/less', os.O_RDONLY)") == ["OK"] * 5
     assert inside("times(3, '/srv/less', os.O_RDWR)") == ["EACCES"] * 3
