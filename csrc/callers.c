@@ -214,6 +214,32 @@ int sd_root_of_known(uint32_t tid)
 	return error ? error : root;
 }
 
+static int stat_root(struct known *one, void *result, const void *nothing)
+{
+	const unsigned int want = STATX_MODE | STATX_INO | STATX_MNT_ID;
+	(void)nothing;
+	return syscall(SYS_statx, one->task, "root", AT_STATX_DONT_SYNC, want, result) ? -errno : 0;
+}
+
+int sd_stat_root_of_known(uint32_t tid, struct statx *root)
+{
+	return with_known(tid, stat_root, root, NULL);
+}
+
+static int open_mounts(struct known *one, void *result, const void *nothing)
+{
+	(void)nothing;
+	int fd = openat(one->task, "mountinfo", O_RDONLY | O_CLOEXEC);
+	*(int *)result = fd;
+	return fd < 0 ? -errno : 0;
+}
+
+int sd_mounts_of_known(uint32_t tid)
+{
+	int fd, error = with_known(tid, open_mounts, &fd, NULL);
+	return error ? error : fd;
+}
+
 static int stat_network(struct known *one, void *result, const void *nothing)
 {
 	(void)nothing;

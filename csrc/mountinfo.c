@@ -21,6 +21,16 @@ static void unescape(char *text)
 	*to = 0;
 }
 
+/* Of which dentries stay as long as what they name: shmem, and ramfs, which devtmpfs is one of. */
+static int is_memory(const char *type)
+{
+	static const char *const names[] = {"tmpfs ", "devtmpfs ", "ramfs "};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (!strncmp(type, names[i], strlen(names[i])))
+			return 1;
+	return 0;
+}
+
 int sd_next_mount(FILE *mounts, struct sd_mount_line *line)
 {
 	while (getline(&line->text, &line->size, mounts) > 0) {
@@ -35,6 +45,7 @@ int sd_next_mount(FILE *mounts, struct sd_mount_line *line)
 		char *dash = strstr(rest, " - ");
 		char *shared = strstr(rest, " shared:");
 		line->shared = shared && (!dash || shared < dash);
+		line->memory = dash && is_memory(dash + 3);
 		line->text[end] = 0;
 		line->path = line->text + start;
 		line->device = makedev(major, minor);

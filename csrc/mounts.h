@@ -25,6 +25,7 @@ enum sd_mount_attr_flag { SD_ATTR_RDONLY = 0x1, SD_ATTR_IDMAP = 0x100000 };
 struct sd_mount_line { /* all zero before the first one */
 	unsigned long long id, parent;
 	uint64_t device; /* of the filesystem */
+	int memory;      /* that is all in memory: nothing is there that the kernel has not looked up */
 	int shared;      /* what is mounted on it is mounted on its peers, too */
 	char *path;      /* below the root directory of who reads it; good until the next one */
 	char *text;

@@ -36,7 +36,15 @@ SD_HIDDEN void sd_lend_keep_alone(void);
 /* Whether that is a file or a directory, and no device. */
 SD_HIDDEN int sd_lend_is_file(uint64_t index);
 
-/* ---- opener_calls.c: the session's ---- */
+/* ---- plain.c: the session's ---- */
+
+/* As sd_open_is_plain, and the caller's root directory is held then until sd_open_leave, for the next look.
+ * sd_open_stay leaves it where that could be in anybody's way. */
+SD_HIDDEN int sd_open_look(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length);
+SD_HIDDEN void sd_open_stay(void);
+SD_HIDDEN void sd_open_leave(void);
+
+/* ---- opener_calls.c: the same ---- */
 
 /* Has the opener of `gift` open it and give it to the caller of `call`. */
 SD_HIDDEN enum sd_errand_end sd_opener_run(const struct sd_gift *gift, const struct sd_waiting *call,

@@ -12,58 +12,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef RESOLVE_CACHED
-#define RESOLVE_CACHED 0x20
-#endif
-
-int sd_open_cached(int dir, const char *path, uint64_t flags)
-{
-	struct open_how how = {
-		.flags = O_PATH | O_CLOEXEC | flags,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
-			   RESOLVE_CACHED,
-	};
-	int fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
-	return fd < 0 ? -errno : fd;
-}
-
-/* We walk with rights of our own, so only where everybody may. */
-static int for_everybody(int dir)
-{
-	struct statx at;
-	return !syscall(SYS_statx, dir, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MODE, &at) &&
-	       at.stx_mode & S_IXOTH;
-}
-
-int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length)
-{
-	char rest[SD_PATH_MAX];
-	if (length < 2 || length >= sizeof rest)
-		return 0;
-	memcpy(rest, path, length);
-	rest[length] = 0;
-	int fd = sd_root_of_known(tid);
-	if (fd < 0)
-		return 0;
-	int plain = sd_id_valid(call->listener, call->id) ? 0 : -1;
-	for (char *name = rest + 1; plain < 0;) {
-		char *end = strchr(name, '/');
-		if (end)
-			*end = 0;
-		int next = for_everybody(fd) ? sd_open_cached(fd, name, end ? O_DIRECTORY : 0) : -EACCES;
-		if (next == -ENOENT || (next >= 0 && !end))
-			plain = 1; /* what is missing cannot be a link, nor what would be behind it */
-		else if (next < 0)
-			plain = 0;
-		close(fd);
-		fd = next;
-		name = end ? end + 1 : name;
-	}
-	if (fd >= 0)
-		close(fd);
-	return plain;
-}
-
 struct sd_node *sd_node_new(int fd)
 {
 	struct sd_node *node = malloc(sizeof *node);

@@ -216,6 +216,9 @@ SD_HIDDEN int sd_look_at_known(struct sd_caller *caller, uint32_t tid, const cha
 /* Its root directory, O_PATH: a descriptor or -errno; and its network namespace. 0 or -errno. Whether that
  * is the caller's its call says, which has to be asked, or answered, after it. */
 SD_HIDDEN int sd_root_of_known(uint32_t tid);
+struct statx; /* of that: mode, inode and mount, without waiting */
+SD_HIDDEN int sd_stat_root_of_known(uint32_t tid, struct statx *root);
+SD_HIDDEN int sd_mounts_of_known(uint32_t tid); /* its mountinfo */
 struct stat;
 SD_HIDDEN int sd_network_of_known(uint32_t tid, struct stat *network);
 SD_HIDDEN int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd);

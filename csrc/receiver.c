@@ -193,6 +193,8 @@ static int receive(struct sd_receiver *receiver, struct sd_call *call, int linge
 			if (slot < 0)
 				return slot;
 			int from = receiver->proxy >= 0 ? receiver->proxy : receiver->listener;
+			if (!receiver->patience.there)
+				sd_open_leave();
 			int ready = sd_wait_for_call(&receiver->patience, from, linger_us, also,
 						     also_count);
 			if (ready <= 0)
@@ -221,8 +223,9 @@ static int receive(struct sd_receiver *receiver, struct sd_call *call, int linge
 	}
 }
 
-int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
-	       size_t also_count)
+/* Until there is one that was not settled. */
+static int receive_new(struct sd_receiver *receiver, struct sd_call *call, int linger_us,
+		       const int *also, size_t also_count)
 {
 	call->settled = call->begun = 0;
 	while (call->settled < SD_AT_ONCE) {
@@ -241,6 +244,14 @@ int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us
 		}
 	}
 	return 0;
+}
+
+int sd_receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
+	       size_t also_count)
+{
+	int found = receive_new(receiver, call, linger_us, also, also_count);
+	sd_open_leave(); /* what comes now may take long */
+	return found;
 }
 
 int sd_receiver_write(struct sd_receiver *receiver, uint64_t id, uint32_t tid, uint64_t address,
