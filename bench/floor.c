@@ -173,7 +173,8 @@ static void serve(int listener, enum mode mode)
 		const int opens = mode == OPEN || mode == TUN || mode == LOOKED;
 		const int at = request.data.nr == SYS_mknodat || opens;
 		ssize_t length = read_path((pid_t)request.pid, request.data.args[at], path);
-		int granted = opens && length >= 0 && !strcmp(path, GRANTED);
+		int granted = opens && length >= 0 &&
+			      (!strcmp(path, GRANTED) || !strcmp(path, GRANTED_IN_MEMORY));
 		if (granted && mode == LOOKED)
 			granted = leads_to_granted((pid_t)request.pid);
 		if (granted && mode == TUN)

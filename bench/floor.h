@@ -19,6 +19,8 @@ int make_connect(int listener, const struct seccomp_notif *request);
 
 /* What an open of GRANTED is given: a path, /dev/zero where none is said. */
 #define GRANTED "/granted"
+/* The same, in a directory whose filesystem does not remember what is missing there. */
+#define GRANTED_IN_MEMORY "/dev/granted"
 extern const char *thing;
 /* Opens that as a caller asks for it with `flags`, and gives it to the one that waits: 0, or -errno where
  * somebody has to answer still. */

@@ -9,6 +9,9 @@ leaves the processors to the kernel.
 Of what takes root, or may make who opens it wait, the floor opens that very thing as real root; tun
 in the caller's network namespace, which is one of its own, and which the floor enters once.
 
+A container's /dev is a filesystem in memory, of which nothing says that a name is not there: that
+one has to be looked for each time.
+
 This floor takes the path as it is written. A rule is about the file that a path leads to: rows
 without a bound are against a floor that sees that no link of the caller's leads on from there.
 """
@@ -25,6 +28,7 @@ from bench import peers
 from bench.compare import Bench, Item, Row, quartiles
 
 GRANTED: Final = "/granted"
+_IN_MEMORY: Final = "/dev/granted"
 _FILES: Final = 200
 _OPENS: Final = 100_000
 _LOOP_CTL_GET_FREE: Final = 0x4C82
@@ -63,6 +67,12 @@ def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
         both = [*one, *floor], [*one, *ours]
         yield partial(bench.compare, Item(f"open given: {what}", both, request, 2.0, expect=0))
         if what == "a device":
+            rule = f"{{path: {_IN_MEMORY}, do: {{inject: {{{inject}}}}}}}"
+            below = [*one, *floor], [*one, *_policy(bench, "open-dev", [rule])]
+            asked = f"open 1000 0 1 {_IN_MEMORY}"
+            yield partial(
+                bench.compare, Item("open given: a device, in /dev", below, asked, 2.0, expect=0)
+            )
             text = "  the same, on any processor"
             yield partial(bench.compare, Item(text, (floor, ours), request, None, expect=0))
             yield partial(bench.compare, _looked(both, "looked", request))

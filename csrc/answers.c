@@ -97,15 +97,14 @@ static int give_again(struct sd_receiver *receiver, struct sd_call *call, const 
 		return 0;
 	if (sd_open_look(&waiting, call->tid, gift->path, gift->length) != 1)
 		return 0;
+	sd_open_stay(); /* from here on the caller goes on */
 	if (gift->by) {
 		int *there = &receiver->patience.there;
-		sd_open_stay(); /* while we wait for the next call */
 		enum sd_errand_end end = sd_opener_run(gift, &waiting, others_wait, there);
 		if (end != SD_ERRAND_DONE || !*there)
 			sd_open_leave();
 		return came_to(receiver, call, end);
 	}
-	sd_open_leave();
 	int fd = sd_open_again(gift->node->fd, gift->flags);
 	if (fd < 0)
 		return 0;

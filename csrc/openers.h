@@ -43,6 +43,7 @@ SD_HIDDEN int sd_lend_is_file(uint64_t index);
 SD_HIDDEN int sd_open_look(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length);
 SD_HIDDEN void sd_open_stay(void);
 SD_HIDDEN void sd_open_leave(void);
+SD_HIDDEN int sd_open_stays(void); /* whether it is held still */
 
 /* ---- opener_calls.c: the same ---- */
 

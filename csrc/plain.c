@@ -21,8 +21,8 @@
 
 enum { MOST_MOUNTS = 500 }; /* so many lines are looked at */
 
-/* The root directory of the last caller, from its look until sd_open_leave. While calls that openers
- * answer come within a millisecond of each other it is kept for the next: to open it takes as long as all
+/* The root directory of the last caller, from its look until sd_open_leave. While settled
+ * opens come within a millisecond of each other it is kept for the next: to open it takes as long as all
  * the rest of a look, and to see that the next caller's is the same one does not. Who holds a directory keeps
  * everybody from unmounting it, but for the one at the top of a mount namespace, where nobody can: that
  * alone is kept. (Somebody could who makes another one the top, by pivot_root(2), at that very moment.) */
@@ -67,6 +67,11 @@ void sd_open_leave(void)
 		close(root.fd);
 	root.fd = -1;
 	root.stays = 0;
+}
+
+int sd_open_stays(void)
+{
+	return root.fd >= 0;
 }
 
 /* It is at the top of its mount namespace, or of none: from there ".." leads nowhere. */

@@ -13,6 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum { SOON_US = 1000 };
+
 static int by_call(const void *a, const void *b)
 {
 	const struct sd_reads *x = a, *y = b;
@@ -177,6 +179,25 @@ static int next_call(struct sd_receiver *receiver)
 	return errno == ENOENT || errno == EINTR ? -EAGAIN : -errno;
 }
 
+/* As sd_wait_for_call. What is held of the last caller is let go of where none comes soon. */
+static int wait_for_call(struct sd_receiver *receiver, int from, int linger_us, const int *also,
+			 size_t also_count)
+{
+	static struct sd_patience soon = {.timer = -1};
+	if (sd_open_stays() && !receiver->patience.there) {
+		if (soon.timer < 0)
+			soon.timer = sd_deadline_timer();
+		int ready = linger_us && soon.timer >= 0
+				    ? sd_wait_for_call(&soon, from, SOON_US, also, also_count) : 0;
+		if (!ready)
+			sd_open_leave();
+		receiver->patience.called |= ready > 0;
+		if (ready)
+			return ready;
+	}
+	return sd_wait_for_call(&receiver->patience, from, linger_us, also, also_count);
+}
+
 /* One call: see sd_receive. */
 static int receive(struct sd_receiver *receiver, struct sd_call *call, int linger_us, const int *also,
 	       size_t also_count)
@@ -193,10 +214,7 @@ static int receive(struct sd_receiver *receiver, struct sd_call *call, int linge
 			if (slot < 0)
 				return slot;
 			int from = receiver->proxy >= 0 ? receiver->proxy : receiver->listener;
-			if (!receiver->patience.there)
-				sd_open_leave();
-			int ready = sd_wait_for_call(&receiver->patience, from, linger_us, also,
-						     also_count);
+			int ready = wait_for_call(receiver, from, linger_us, also, also_count);
 			if (ready <= 0)
 				return ready;
 			int error = next_call(receiver);

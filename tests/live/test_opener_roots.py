@@ -22,6 +22,7 @@ version: 1
 syscalls:
   open:
     - {path: [/srv/file, /mnt/none/file], do: {inject: {file: PLACE/file, access: read-write}}}
+    - {path: /srv/text, do: {inject: {content: "text"}}}
 """
 CODE = """
 import ctypes, os, sys, threading
@@ -33,7 +34,7 @@ top = os.open("/", os.O_PATH)
 def go(path):
     os.chroot(path) if path else (os.fchdir(top), os.chroot("."))
 def read(path="/srv/file"):
-    fd = os.open(path, os.O_RDWR)
+    fd = os.open(path, os.O_RDONLY)
     try:
         return os.read(fd, 9).decode()
     finally:
@@ -83,12 +84,12 @@ def two():
     thread.join()
     called(libc.umount2(b"/mnt", 2))  # the thread is still about to end
     return [set(one) for one in said]
-def unmounted():
+def unmounted(path):
     said = set()
     for _ in range(50):
         mounted("/mnt", False)
         go("/mnt")
-        said.update(read() for _ in range(5))
+        said.update(read(path) for _ in range(5))
         go(None)
         called(libc.umount2(b"/mnt", 0))
     return said
@@ -140,7 +141,8 @@ def test_two_callers_with_roots_of_their_own(inside: Inside) -> None:
 
 def test_a_root_directory_that_is_unmounted(inside: Inside) -> None:
     """As soon as nobody of the container is there: EBUSY would be ours."""
-    assert inside("unmounted()") == {"file"}
+    assert inside("unmounted('/srv/file')") == {"file"}
+    assert inside("unmounted('/srv/text')") == {"text"}
 
 
 def test_what_is_missing_in_memory(inside: Inside) -> None:
