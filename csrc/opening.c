@@ -32,9 +32,14 @@ void sd_node_drop(struct sd_node *node)
 
 int sd_open_again(int fd, uint32_t flags)
 {
-	char link[32];
-	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	return sd_open_unblocking(AT_FDCWD, link, (int)flags);
+	static int ours = -1; /* a session's, which forks nobody who comes here */
+	char link[16];
+	if (ours < 0)
+		ours = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (ours < 0)
+		return -errno;
+	snprintf(link, sizeof link, "%d", fd);
+	return sd_open_unblocking(ours, link, (int)flags);
 }
 
 int sd_open_ask(int resolver, const struct sd_waiting *call, int task, int thing,

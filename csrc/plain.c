@@ -150,12 +150,25 @@ static int is_memory(uint32_t tid, const struct statx *dir)
 /* What has that name: a descriptor, -ENOENT, or another error where that takes longer to find out. */
 static int find(int dir, const char *name, uint64_t flags, uint32_t tid, const struct statx *at)
 {
+	static struct {
+		struct statx dir;
+		char name[64];
+	} missing; /* the last one that was */
 	int fd = sd_open_cached(dir, name, flags);
+	if (fd >= 0 && !strcmp(name, missing.name))
+		missing.name[0] = 0;
 	if (fd != -EAGAIN || !is_memory(tid, at))
 		return fd;
-	/* All that is there is in the cache, unless it was just renamed. */
+	/* All that is there is in the cache, and found there, unless somebody renames something, be it
+	 * elsewhere, at that very moment: so it has to be missed twice, now or by two looks. */
+	if (is_same(at, &missing.dir) && !strcmp(name, missing.name))
+		return -ENOENT;
 	fd = sd_open_cached(dir, name, flags);
-	return fd == -EAGAIN ? -ENOENT : fd;
+	if (fd != -EAGAIN)
+		return fd;
+	missing.dir = *at;
+	snprintf(missing.name, sizeof missing.name, "%s", name);
+	return -ENOENT;
 }
 
 /* From `root` on; cuts `rest` up. */
