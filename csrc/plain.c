@@ -166,8 +166,11 @@ static int find(int dir, const char *name, uint64_t flags, uint32_t tid, const s
 	fd = sd_open_cached(dir, name, flags);
 	if (fd != -EAGAIN)
 		return fd;
+	const size_t size = strlen(name) + 1;
 	missing.dir = *at;
-	snprintf(missing.name, sizeof missing.name, "%s", name);
+	missing.name[0] = 0;
+	if (size <= sizeof missing.name)
+		memcpy(missing.name, name, size);
 	return -ENOENT;
 }
 
