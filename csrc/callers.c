@@ -216,7 +216,7 @@ int sd_root_of_known(uint32_t tid)
 
 static int stat_root(struct known *one, void *result, const void *nothing)
 {
-	const unsigned int want = STATX_MODE | STATX_INO | STATX_MNT_ID;
+	const unsigned int want = STATX_MODE | STATX_INO | STATX_BTIME | STATX_MNT_ID;
 	(void)nothing;
 	return syscall(SYS_statx, one->task, "root", AT_STATX_DONT_SYNC, want, result) ? -errno : 0;
 }

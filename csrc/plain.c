@@ -50,7 +50,7 @@ int sd_open_cached(int dir, const char *path, uint64_t flags)
 
 static int look_at(int dir, struct statx *at)
 {
-	const unsigned int want = STATX_MODE | STATX_INO | STATX_MNT_ID;
+	const unsigned int want = STATX_MODE | STATX_INO | STATX_BTIME | STATX_MNT_ID;
 	return syscall(SYS_statx, dir, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, want, at) ? -errno : 0;
 }
 
@@ -115,31 +115,39 @@ static int go_to_root(uint32_t tid)
 	return look_at(fd, &root.at);
 }
 
+/* The same, of what may not have been held meanwhile: all numbers are soon another's, but not with the same
+ * time of birth. */
+static int is_still(const struct statx *a, const struct statx *b)
+{
+	return is_same(a, b) && a->stx_mask & b->stx_mask & STATX_BTIME &&
+	       a->stx_btime.tv_sec == b->stx_btime.tv_sec &&
+	       a->stx_btime.tv_nsec == b->stx_btime.tv_nsec;
+}
+
 /* Whether a directory is of a filesystem in memory, which the caller's list of mounts says. */
 static int is_memory(uint32_t tid, const struct statx *dir)
 {
 	static struct {
-		uint64_t mount, device;
+		struct statx dir;
 		int memory;
-	} seen[8], *one; /* a mount whose number and device are another's by now was of the same kind, or we are slow */
+	} seen[8], *one;
 	static unsigned int next;
 	const uint64_t device = makedev(dir->stx_dev_major, dir->stx_dev_minor);
 	struct sd_mount_line line = {0};
-	if (dir->stx_dev_major || !(dir->stx_mask & STATX_MNT_ID))
+	if (dir->stx_dev_major || !is_still(dir, dir))
 		return 0;
 	for (one = seen; one < seen + 8; one++)
-		if (one->mount == dir->stx_mnt_id && one->device == device)
+		if (is_still(&one->dir, dir))
 			return one->memory;
 	one = &seen[next++ % 8];
-	one->mount = dir->stx_mnt_id;
-	one->device = device;
+	one->dir = *dir;
 	one->memory = 0;
 	int fd = sd_mounts_of_known(tid);
 	FILE *mounts = fd < 0 ? NULL : fdopen(fd, "r");
 	if (!mounts && fd >= 0)
 		close(fd);
 	for (int count = 0; mounts && count < MOST_MOUNTS && sd_next_mount(mounts, &line); count++)
-		if (line.id == one->mount && line.device == device)
+		if (line.id == dir->stx_mnt_id && line.device == device)
 			one->memory = line.memory;
 	free(line.text);
 	if (mounts)
@@ -161,7 +169,7 @@ static int find(int dir, const char *name, uint64_t flags, uint32_t tid, const s
 		return fd;
 	/* All that is there is in the cache, and found there, unless somebody renames something, be it
 	 * elsewhere, at that very moment: so it has to be missed twice, now or by two looks. */
-	if (is_same(at, &missing.dir) && !strcmp(name, missing.name))
+	if (is_still(at, &missing.dir) && !strcmp(name, missing.name))
 		return -ENOENT;
 	fd = sd_open_cached(dir, name, flags);
 	if (fd != -EAGAIN)
