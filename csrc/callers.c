@@ -216,9 +216,9 @@ int sd_root_of_known(uint32_t tid)
 
 static int stat_root(struct known *one, void *result, const void *nothing)
 {
-	const unsigned int want = STATX_MODE | STATX_INO | STATX_BTIME | STATX_MNT_ID;
 	(void)nothing;
-	return syscall(SYS_statx, one->task, "root", AT_STATX_DONT_SYNC, want, result) ? -errno : 0;
+	return syscall(SYS_statx, one->task, "root", AT_STATX_DONT_SYNC, SD_LOOK_STATX, result)
+		       ? -errno : 0;
 }
 
 int sd_stat_root_of_known(uint32_t tid, struct statx *root)

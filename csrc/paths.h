@@ -216,7 +216,8 @@ SD_HIDDEN int sd_look_at_known(struct sd_caller *caller, uint32_t tid, const cha
 /* Its root directory, O_PATH: a descriptor or -errno; and its network namespace. 0 or -errno. Whether that
  * is the caller's its call says, which has to be asked, or answered, after it. */
 SD_HIDDEN int sd_root_of_known(uint32_t tid);
-struct statx; /* of that: mode, inode and mount, without waiting */
+#define SD_LOOK_STATX (STATX_MODE | STATX_INO | STATX_BTIME | STATX_MNT_ID)
+struct statx; /* of that: mode, inode, birth and mount, without waiting */
 SD_HIDDEN int sd_stat_root_of_known(uint32_t tid, struct statx *root);
 SD_HIDDEN int sd_mounts_of_known(uint32_t tid); /* its mountinfo */
 struct stat;

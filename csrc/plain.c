@@ -50,8 +50,8 @@ int sd_open_cached(int dir, const char *path, uint64_t flags)
 
 static int look_at(int dir, struct statx *at)
 {
-	const unsigned int want = STATX_MODE | STATX_INO | STATX_BTIME | STATX_MNT_ID;
-	return syscall(SYS_statx, dir, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, want, at) ? -errno : 0;
+	return syscall(SYS_statx, dir, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, SD_LOOK_STATX, at)
+		       ? -errno : 0;
 }
 
 static int is_same(const struct statx *a, const struct statx *b)
