@@ -134,22 +134,29 @@ class Bench:
         return self._peers[key]
 
     def ask(self, prefix: list[str], request: str, expect: int) -> Sample:
+        return self._ask(self.peer(prefix), request, expect)
+
+    def _ask(self, peer: Peer, request: str, expect: int) -> Sample:
         try:
-            return self.peer(prefix).ask(request, expect)
+            return peer.ask(request, expect)
         finally:
             for node in (self.place / "nodes").iterdir():
                 node.unlink()
 
     def compare(self, item: Item) -> list[Row]:
         """Rounds of one item by turns on both sides: one row."""
+        return self.by_turns(item, (self.peer(item.sides[0]), self.peer(item.sides[1])))
+
+    def by_turns(self, item: Item, sides: tuple[Peer, Peer]) -> list[Row]:
+        """The same with callers that are there."""
         kind, count, *rest = item.request.split()
         short = " ".join([kind, str(max(int(count) // 5, 5)), *rest])
-        for side in item.sides:
-            self.ask(side, short, item.expect)
+        for side in sides:
+            self._ask(side, short, item.expect)
         taken: tuple[list[float], list[float]] = ([], [])
         for number in range(max(3, round(item.rounds * self.scale))):
             for which in (0, 1) if number % 2 else (1, 0):  # neither always goes first
-                sample = self.ask(item.sides[which], item.request, item.expect)
+                sample = self._ask(sides[which], item.request, item.expect)
                 taken[which].append(sample.per_second if item.rate else sample.median_us)
         low, middle, high = quartiles([b / a for a, b in zip(*taken, strict=True)])
         medians = statistics.median(taken[0]), statistics.median(taken[1])

@@ -1,4 +1,5 @@
-"""Containers of runc under `seccompd serve`: what their start costs, and how busy ones share."""
+"""Containers of runc under `seccompd serve`: what their start costs, how busy ones share, and what
+an open costs them for which somebody else than their session is needed."""
 
 from __future__ import annotations
 
@@ -12,12 +13,13 @@ import statistics
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from bench import peers
-from bench.compare import Bench, Row, quartiles
+from bench.compare import Bench, Item, Row, quartiles
 from bench.peers import BenchError, Peer
 
 POLICY: Final = """\
@@ -28,6 +30,14 @@ syscalls:
   mknod:
     - {devices: ["null"], path: "/errno/**", do: {errno: EPERM}}
     - {devices: ["null"], do: emulate}
+"""
+OPENS: Final = """\
+version: 1
+name: containers
+match: {{door: oci}}
+syscalls:
+  open:
+    - {{path: /granted, do: {{inject: {{file: {file}, access: read-write}}}}}}
 """
 EPERM, ENOENT = 1, 2
 MANY: Final = 20
@@ -81,16 +91,18 @@ def _agent(place: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _daemon(bench: Bench, place: Path) -> Iterator[Path]:
+def _daemon(
+    bench: Bench, place: Path, policy: str = POLICY, prefix: Sequence[str] = ()
+) -> Iterator[Path]:
     (place / "policies").mkdir()
-    (place / "policies" / "containers.yaml").write_text(POLICY)
+    (place / "policies" / "containers.yaml").write_text(policy)
     config = place / "seccompd.yaml"
     config.write_text(
         json.dumps({"runtime_directory": str(place / "run"), "policies": str(place / "policies")})
     )
     with (place / "log").open("wb") as log:
         daemon = subprocess.Popen(
-            [*bench.command, "serve", "--config", str(config)], env=bench.env, stderr=log
+            [*prefix, *bench.command, "serve", "--config", str(config)], env=bench.env, stderr=log
         )
     sock = place / "run" / "oci.sock"
     try:
@@ -128,7 +140,7 @@ def measure(bench: Bench) -> list[Callable[[], list[Row]]]:
     """The rows of containers; none where they cannot be had."""
     if not bench.root or shutil.which("runc") is None:
         return []
-    return [lambda: _start(bench), lambda: _memory(bench), lambda: _share(bench)]
+    return [partial(row, bench) for row in (_start, _memory, _share, _open)]
 
 
 def _start(bench: Bench) -> list[Row]:
@@ -158,8 +170,10 @@ def _start(bench: Bench) -> list[Row]:
 class _Container(Peer):
     """A caller in a container of its own."""
 
-    def __init__(self, bundle: Bundle, env: dict[str, str]) -> None:
-        super().__init__(bundle.command(), env, program=())
+    def __init__(
+        self, bundle: Bundle, env: dict[str, str], prefix: Sequence[str] = ()
+    ) -> None:
+        super().__init__([*prefix, *bundle.command()], env, program=())
 
 
 def _memory(bench: Bench) -> list[Row]:
@@ -223,3 +237,22 @@ def _share(bench: Bench) -> list[Row]:
             rows.append(Row(what, *medians, "/s", ratio, low, high, bound, at_least=True))
     assert os.geteuid() == 0
     return rows
+
+
+def _open(bench: Bench) -> list[Row]:
+    """A file of root's to write; all on one processor, for what bench/opens.py says."""
+    _build()
+    place = bench.place / "open"
+    place.mkdir(mode=0o755)
+    file = place / "file"
+    file.write_text("0")
+    file.chmod(0o600)
+    one = peers.one_processor()
+    floor = [*one, *peers.floor(f"open:{file}")]
+    item = Item(
+        "open given: a file, to a container", (floor, []), "openrw 1000 0 1 /granted", 2.0, expect=0
+    )
+    with _daemon(bench, place, OPENS.format(file=file), one) as daemon:
+        bundle = Bundle(place, _profile(bench, place, daemon), ["/caller"])
+        with Peer(floor, bench.env) as least, _Container(bundle, bench.env, one) as caller:
+            return bench.by_turns(item, (least, caller))

@@ -357,7 +357,7 @@ static _Noreturn void serve(void)
 /* Needs real root. */
 int sd_giver_spawn(struct sd_child *child)
 {
-	int pid = sd_fork_helper(child, "seccompd-give");
+	int pid = sd_fork_helper(child, "seccompd-give", 0);
 	if (!pid)
 		serve();
 	return pid;

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 enum { MOST_GIVEN = SD_OPENER_FDS };
+enum { NICENESS = 5 }; /* of a share of its own: a third of a usual one */
 
 static void close_all(const int *fds, int count)
 {
@@ -223,11 +224,24 @@ static int make_home(struct maker *maker)
 	return error;
 }
 
-/* Forks a maker below `ceiling`, which is made of sd_kept_new() and has to stay as it is until then; `apart`:
- * the zygote has other containers, too. Its first message says whether it is ready: 0 or -errno. Needs real root. */
-int sd_maker_spawn(const struct sd_ceiling *ceiling, int apart, struct sd_child *child)
+/* Where the kernel shares processors by sessions (autogroup, sched(7)), who is of another session than the
+ * one that asks it for something has a whole share beside that. Its openers would go before the session then,
+ * with a smaller one they do not. */
+static void have_a_share(void)
 {
-	int pid = sd_fork_helper(child, "seccompd-make");
+	int own = setsid() < 0 ? -1 : open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
+	if (own < 0)
+		return;
+	dprintf(own, "%d", NICENESS);
+	close(own);
+}
+
+/* Forks a maker below `ceiling`, which is made of sd_kept_new() and has to stay as it is until it is ready:
+ * one that shares the processors with us and is our parent's child as we are, or our own child, which has a
+ * share of its own. Its first message says whether it is ready: 0 or -errno. Needs real root. */
+int sd_maker_spawn(const struct sd_ceiling *ceiling, int sibling, struct sd_child *child)
+{
+	int pid = sd_fork_helper(child, "seccompd-make", sibling);
 	int joins = ceiling->mount_count || ceiling->lent_count;
 	if (pid > 0 && joins) /* no descriptor but its socket lives through the fork */
 		sd_send_fds(child->sock, "u", 1, &ceiling->userns, ceiling->userns >= 0);
@@ -235,8 +249,8 @@ int sd_maker_spawn(const struct sd_ceiling *ceiling, int apart, struct sd_child 
 		return pid;
 	static struct maker maker;
 	char word;
-	if (apart) /* where the kernel shares processors by sessions, it is not the zygote's share */
-		setsid();
+	if (!sibling)
+		have_a_share();
 	maker.ceiling = ceiling;
 	maker.mounting.userns = -1;
 	if (joins)

@@ -155,8 +155,9 @@ SD_HIDDEN int sd_is_mapped(const struct sd_range *ranges, uint32_t count, uint32
 
 /* ---- spawn.c ---- */
 
-/* Forks a helper that has nothing but its socket, as descriptor 0. In the child returns 0. */
-SD_HIDDEN int sd_fork_helper(struct sd_child *child, const char *name);
+/* Forks a helper that has nothing but its socket, as descriptor 0: a child of ours, or of our parent's. In
+ * the helper returns 0. */
+SD_HIDDEN int sd_fork_helper(struct sd_child *child, const char *name, int sibling);
 /* What every change of credentials undoes: not dumpable, and dying with the parent. */
 SD_HIDDEN void sd_harden(void);
 /* Moves this helper to the processor of who asks it, and waits for it: there it runs at once, while

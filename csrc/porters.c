@@ -184,7 +184,7 @@ int sd_porters_spawn(struct sd_child *child)
 			return -errno;
 		desks = shared;
 	}
-	int pid = sd_fork_helper(child, "seccompd-port");
+	int pid = sd_fork_helper(child, "seccompd-port", 0);
 	if (pid)
 		return pid;
 	struct sigaction interrupt = {.sa_handler = nothing}; /* no SA_RESTART: that is what it is for */

@@ -110,7 +110,7 @@ static void serve(void)
 
 int sd_spare_spawn(struct sd_child *child)
 {
-	int pid = sd_fork_helper(child, "seccompd-fuse");
+	int pid = sd_fork_helper(child, "seccompd-fuse", 0);
 	if (pid)
 		return pid;
 	/* It runs for a moment when a program is executed, and must not take that one's place. */

@@ -120,7 +120,7 @@ static void serve(struct sd_home *home)
 /* Forks a resolver. Its first message says whether it could make itself a home: 0 or -errno. */
 int sd_resolver_spawn(struct sd_child *child)
 {
-	int pid = sd_fork_helper(child, "seccompd-path");
+	int pid = sd_fork_helper(child, "seccompd-path", 0);
 	if (pid)
 		return pid;
 	/* /proc is read before the root is left, so these come first */

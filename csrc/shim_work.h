@@ -75,7 +75,7 @@ void sd_kept_free(void *data);
 
 /* Both return the pid. The helper's first message, an int32_t, is 0 or -errno (sd_helper_ready). */
 int sd_resolver_spawn(struct sd_child *child);
-int sd_maker_spawn(const struct sd_ceiling *ceiling, int apart, struct sd_child *child);
+int sd_maker_spawn(const struct sd_ceiling *ceiling, int sibling, struct sd_child *child);
 int sd_helper_ready(int sock, int timeout_ms);
 
 enum { SD_HOST_NODE_MAX = 256, SD_MOST_LENT = 256 };

@@ -72,12 +72,13 @@ static void forget_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-int sd_fork_helper(struct sd_child *child, const char *name)
+int sd_fork_helper(struct sd_child *child, const char *name, int sibling)
 {
 	int pair[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
-	pid_t pid = fork();
+	/* as fork(2) in a process of one thread, which it is; the others are zero on all architectures */
+	pid_t pid = sibling ? (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0) : fork();
 	if (pid < 0) {
 		int error = -errno;
 		close(pair[0]);

@@ -25,15 +25,22 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NoReturn
 
+from supervisor.daemon.makers import (
+    ceiling_of,
+    fork_makers,
+    hear_of_makers,
+    own_makers,
+    text_of,
+)
 from supervisor.daemon.second import spared
 from supervisor.engine.config import SessionConfig
 from supervisor.engine.limits import Limits
 from supervisor.kernel import privileges
 from supervisor.kernel.shim import check, lib, realise, receive_fds, send_fds
+from supervisor.kernel.spawn import Ceiling
 from supervisor.observe.complaint import complain
 from supervisor.policy.compiled import CompiledPolicy
 
-MAKERS = 2
 # Makers under an earlier policy: how many seconds they have beyond what a mount may take.
 _LAST_WORK = 5.0
 _ORDER_MAX = 65536
@@ -221,8 +228,7 @@ class Zygote:
         try:
             answer, found = obey(order, dict(zip(order["fds"], fds, strict=True)))
         except OSError as error:
-            text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            answer, found = {"error": text}, []
+            answer, found = {"error": text_of(error)}, []
         self._reply({"id": order["id"], **answer}, found)
         for fd in found:
             if fd not in self._children:
@@ -259,18 +265,34 @@ class Zygote:
         if config is None:
             limits = Limits(**order["config"]["limits"])
             config = self._told(order, fds)
-        makers = self._makers(order["of"], config, fds.get("userns"))
+        ceiling = ceiling_of(config, fds.get("userns"))
         zygote = os.getpid()
-        try:
-            pid = os.fork()
-            if pid == 0:
-                self._session(zygote, config, limits, fds, makers, resumed=order["resumed"])
-        finally:
-            for maker in makers:
-                os.close(maker)
-        pidfd = os.pidfd_open(pid)
-        self._watch(pidfd)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            with theirs:
+                pid = os.fork()
+                if pid == 0:
+                    self._session(
+                        zygote, config, limits, fds, ceiling, theirs, resumed=order["resumed"]
+                    )
+            pidfd = os.pidfd_open(pid)
+            self._watch(pidfd)
+            try:
+                self._know(order["of"], hear_of_makers(ours))
+            except OSError:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                raise
+            finally:
+                if ceiling is not None:
+                    ceiling.release()
         return {"pid": pid}, [pidfd]
+
+    def _know(self, keeper: int, makers: list[int]) -> None:
+        """Pidfds of those that it has now."""
+        self._makers_of[keeper] = makers
+        for pidfd in makers:
+            self._watch(pidfd)
 
     def _told(self, order: Mapping[str, Any], fds: Mapping[str, int]) -> SessionConfig:
         told = order["config"]
@@ -285,8 +307,9 @@ class Zygote:
         until = time.monotonic() + order["config"]["limits"]["mount"] + _LAST_WORK
         self._leaving += [(until, pidfd) for pidfd in self._makers_of.pop(order["of"], ())]
         self._leaving.sort()  # others have other limits
-        makers = self._makers(order["of"], config, fds.get("userns"))
-        return {}, makers
+        makers = fork_makers(ceiling_of(config, fds.get("userns")), sibling=False)
+        self._know(order["of"], [maker.pidfd for maker in makers])
+        return {}, [maker.sock for maker in makers]
 
     def _giver(
         self, _order: Mapping[str, Any], _fds: Mapping[str, int]
@@ -299,7 +322,7 @@ class Zygote:
 
     def _session(
         self, zygote: int, config: SessionConfig, limits: Limits, fds: Mapping[str, int],
-        makers: list[int], *, resumed: bool,
+        ceiling: Ceiling | None, told: socket.socket, *, resumed: bool,
     ) -> NoReturn:
         status = 1
         try:
@@ -308,8 +331,9 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if config.foreign:
                 os.setsid()  # where the kernel shares processors by sessions, one for a container
-            _close_all_but({*fds.values(), *makers, config.audit_fd, config.trace_fd})
+            _close_all_but({*fds.values(), told.fileno(), config.audit_fd, config.trace_fd})
             userns = fds.get("userns")
+            makers = own_makers(ceiling, told)
             if userns is not None:
                 if config.as_root:
                     os.setgroups(config.groups)  # inside it may be too late: root's would stay
@@ -341,34 +365,3 @@ class Zygote:
                 sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)
-
-    def _makers(self, number: int, config: SessionConfig, userns: int | None) -> list[int]:
-        """Sockets of fresh makers; none where we have no privileges to make nodes with."""
-        if not config.as_root:
-            return []
-        from supervisor.kernel.spawn import spawn_maker
-
-        policy = config.policy
-        devices = policy.ceiling
-        if policy.fuse:  # what a FUSE program has to open
-            devices = (*devices, ("c", 10, 10, 229, 229, False))
-        makers: list[int] = []
-        known: list[int] = []
-        mark = f"seccompd {os.urandom(16).hex()}"
-        try:
-            while len(makers) < MAKERS:
-                maker = spawn_maker(
-                    devices, config.uids or (), config.gids or (), policy.mounts, userns,
-                    lent=policy.lent, xattrs=policy.xattrs, real_nodes=config.real_nodes, mark=mark,
-                    apart=config.foreign,
-                )
-                makers.append(maker.sock)
-                if maker.pidfd >= 0:
-                    known.append(maker.pidfd)
-                    self._watch(maker.pidfd)
-        except BaseException:
-            for sock in makers:
-                os.close(sock)
-            raise
-        self._makers_of[number] = known
-        return makers

@@ -18,7 +18,6 @@ import trio
 from supervisor.kernel import spawn
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
-from supervisor.model import MountCeiling
 
 MOST_RESOLVERS: Final = 8
 # Of these: a mount can take one for as long as its program or its image makes it wait.
@@ -31,30 +30,6 @@ _TIDYING: Final = 0.0005
 
 class HelperError(Exception):
     """Why there is no helper; the text goes into the audit record."""
-
-
-def spawn_maker(
-    ceiling: Sequence[tuple[str, int, int, int, int, bool]],
-    ids: Sequence[tuple[int, int, int]] | None,
-    gids: Sequence[tuple[int, int, int]] | None = None,
-    mounts: Sequence[MountCeiling] = (),
-    userns: int | None = None,
-    *,
-    real_nodes: bool = True,
-) -> int:
-    """A maker below `ceiling` for a user namespace with these maps; the socket that it answers on.
-
-    The devices are (type, lowest major, highest major, lowest minor, highest minor, closed). The
-    child is the caller's own, to be reaped by it; it ends when the last copy of the socket is
-    closed.
-    """
-    helper = spawn.spawn_maker(
-        ceiling, ids or (), gids if gids is not None else ids or (), mounts, userns,
-        real_nodes=real_nodes,
-    )  # fmt: skip
-    if helper.pidfd >= 0:
-        os.close(helper.pidfd)
-    return helper.sock
 
 
 class Resolvers:

@@ -65,8 +65,21 @@ def spawn_giver() -> Helper:
     return Helper(child.pid, child.pidfd, child.sock)
 
 
-def spawn_maker(
-    ceiling: Sequence[tuple[str, int, int, int, int, bool]],
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What a maker may ever do, as C has it. It has to stay until the maker is there."""
+
+    bounds: Any
+    _pieces: list[Any]
+
+    def release(self) -> None:
+        """Gives its memory back: who forks while it has a ceiling has it twice."""
+        for piece in self._pieces:
+            ffi.release(piece)
+
+
+def maker_ceiling(
+    devices: Sequence[tuple[str, int, int, int, int, bool]],
     uids: Sequence[tuple[int, int, int]],
     gids: Sequence[tuple[int, int, int]],
     mounts: Sequence[MountCeiling] = (),
@@ -76,50 +89,58 @@ def spawn_maker(
     xattrs: Sequence[XattrCeiling] = (),
     real_nodes: bool = True,
     mark: str = "",
-    apart: bool = True,
-) -> Helper:
-    """Forks a maker; needs root's privileges in the initial user namespace.
+) -> Ceiling:
+    """What bounds makers.
 
-    `ceiling` has the devices it may ever make: type ("c" or "b"), lowest and highest major, lowest
+    `devices` are those that they may ever make: type ("c" or "b"), lowest and highest major, lowest
     and highest minor, and whether they are made only where nobody can open them (which without a
     user namespace there is nowhere, and is not looked at). `uids` and `gids` are (inside, outside,
-    count) of the target's user namespace; none: it has none of its own. `mounts` is what it may
+    count) of the target's user namespace; none: it has none of its own. `mounts` is what they may
     ever mount, and `userns` the target's user namespace, for whose ids it is mounted. Without
-    `real_nodes` it makes those that can be opened only to be mounted, so that none of them stays.
-    `xattrs` is what it may ever do with extended attributes, as root.
-    `lent` are devices, files, directories and loop devices that it lends for opens; `mark`, a
+    `real_nodes` they make those that can be opened only to be mounted, so that none of them stays.
+    `xattrs` is what they may ever do with extended attributes, as root.
+    `lent` are devices, files, directories and loop devices that they lend for opens; `mark`, a
     secret, is by what the makers of one session know the loop devices again that are its own.
-    `apart`: its share of the processors is not ours, where the kernel goes by sessions.
     """
-    keep = (
-        _kept("struct sd_range[]", [tuple(r) for r in uids]),
-        _kept("struct sd_range[]", [tuple(r) for r in gids]),
-        _kept("struct sd_devices[]", [(ord(kind), *numbers) for kind, *numbers in ceiling]),
-    )
-    bounds = _kept("struct sd_ceiling *")
-    bounds.uids, bounds.gids, bounds.devices = keep
-    bounds.uid_count, bounds.gid_count, bounds.device_count = map(len, keep)
-    rules, kept = _mount_rules(mounts)
-    bounds.mounts, bounds.mount_count = rules, len(mounts)
-    bounds.named_options = _strings(kept, [name.encode() for name in NAMED_OPTIONS])
+    pieces: list[Any] = []
+    bounds = _piece(pieces, "struct sd_ceiling *")
+    bounds.uids = _piece(pieces, "struct sd_range[]", [tuple(r) for r in uids])
+    bounds.gids = _piece(pieces, "struct sd_range[]", [tuple(r) for r in gids])
+    listed = [(ord(kind), *numbers) for kind, *numbers in devices]
+    bounds.devices = _piece(pieces, "struct sd_devices[]", listed)
+    bounds.uid_count, bounds.gid_count, bounds.device_count = len(uids), len(gids), len(listed)
+    bounds.mounts, bounds.mount_count = _mount_rules(pieces, mounts), len(mounts)
+    bounds.named_options = _strings(pieces, [name.encode() for name in NAMED_OPTIONS])
     bounds.named_count = len(NAMED_OPTIONS)
     bounds.userns = -1 if userns is None else userns
     bounds.no_real_nodes = not real_nodes
-    things, paths = _lent(lent)
-    paths.append(name := _kept("char[]", mark.encode()))
-    bounds.mark = name
-    bounds.xattrs, bounds.xattr_count = _xattr_rules(paths, xattrs), len(xattrs)
-    bounds.lent, bounds.lent_count = things, len(lent)
+    bounds.lent, bounds.lent_count = _lent(pieces, lent), len(lent)
+    bounds.xattrs, bounds.xattr_count = _xattr_rules(pieces, xattrs), len(xattrs)
+    bounds.mark = _piece(pieces, "char[]", mark.encode())
+    return Ceiling(bounds, pieces)
+
+
+def spawn_maker(ceiling: Ceiling, *, sibling: bool = False) -> Helper:
+    """Forks a maker; needs root's privileges in the initial user namespace.
+
+    A `sibling` is a child of our parent's, and has one share of the processors with us, where the
+    kernel goes by sessions (autogroup, sched(7)); else it is our child, with a smaller share of
+    its own.
+    """
     child = ffi.new("struct sd_child *")
-    check(lib.sd_maker_spawn(bounds, apart, child), "fork")
-    del kept, paths
+    check(lib.sd_maker_spawn(ceiling.bounds, sibling, child), "fork")
     return _ready(child, "a maker could not be set up")
 
 
-def _lent(lent: Sequence[Inject]) -> tuple[Any, list[Any]]:
-    """The array, and what has to live as long as it does."""
-    things = _kept("struct sd_lent[]", max(len(lent), 1))
-    paths: list[Any] = []
+def _piece(pieces: list[Any], kind: str, value: Any = None) -> Any:
+    """New memory that makers keep; it lives as long as it is one of `pieces`."""
+    pieces.append(piece := _kept(kind, value))
+    return piece
+
+
+def _lent(pieces: list[Any], lent: Sequence[Inject]) -> Any:
+    """A C array of them."""
+    things = _piece(pieces, "struct sd_lent[]", max(len(lent), 1))
     for thing, inject in zip(things, lent, strict=False):
         thing.writes = inject.writes
         if inject.device is not None:
@@ -131,43 +152,37 @@ def _lent(lent: Sequence[Inject]) -> tuple[Any, list[Any]]:
             thing.minor, thing.loops = first, last - first + 1
         name = inject.file or inject.directory
         if name is not None:
-            paths.append(path := _kept("char[]", os.fsencode(name)))
-            thing.path, thing.directory = path, inject.directory is not None
-    return things, paths
+            thing.path = _piece(pieces, "char[]", os.fsencode(name))
+            thing.directory = inject.directory is not None
+    return things
 
 
-def _strings(kept: list[Any], texts: Sequence[bytes]) -> Any:
-    """A C array of them; what has to live as long as it does is added to `kept`."""
-    strings = [_kept("char[]", text) for text in texts]
-    kept += strings
-    kept.append(array := _kept("char *[]", strings))
-    return array
+def _strings(pieces: list[Any], texts: Sequence[bytes]) -> Any:
+    """A C array of them."""
+    return _piece(pieces, "char *[]", [_piece(pieces, "char[]", text) for text in texts])
 
 
-def _xattr_rules(kept: list[Any], xattrs: Sequence[XattrCeiling]) -> Any:
-    """A C array of them; what has to live as long as it does is added to `kept`."""
-    rules = _kept("struct sd_xattr_rule[]", max(len(xattrs), 1))
+def _xattr_rules(pieces: list[Any], xattrs: Sequence[XattrCeiling]) -> Any:
+    """A C array of them."""
+    rules = _piece(pieces, "struct sd_xattr_rule[]", max(len(xattrs), 1))
     for rule, xattr in zip(rules, xattrs, strict=False):
-        kept.append(name := _kept("char[]", xattr.name))
-        rule.name = name
+        rule.name = _piece(pieces, "char[]", xattr.name)
         if xattr.value is not None:
-            kept.append(value := _kept("char[]", xattr.value))
-            rule.value, rule.size = value, len(xattr.value)
-    kept.append(rules)
+            rule.value = _piece(pieces, "char[]", xattr.value)
+            rule.size = len(xattr.value)
     return rules
 
 
-def _mount_rules(mounts: Sequence[MountCeiling]) -> tuple[Any, list[Any]]:
-    """The array, and what has to live as long as it does."""
-    rules = _kept("struct sd_mount_rule[]", len(mounts))
-    kept: list[Any] = []
+def _mount_rules(pieces: list[Any], mounts: Sequence[MountCeiling]) -> Any:
+    """A C array of them."""
+    rules = _piece(pieces, "struct sd_mount_rule[]", len(mounts))
     for rule, mount in zip(rules, mounts, strict=True):
-        kept.append(fstype := _kept("char[]", mount.fstype))
+        rule.fstype = _piece(pieces, "char[]", mount.fstype)
         devices = [(ord("b"), *numbers) for numbers in mount.devices]
-        kept.append(device_list := _kept("struct sd_devices[]", devices))
-        rule.fstype, rule.devices, rule.device_count = fstype, device_list, len(devices)
-        rule.names, rule.name_count = _strings(kept, mount.names), len(mount.names)
-        rule.options, rule.option_count = _strings(kept, mount.options), len(mount.options)
+        rule.devices = _piece(pieces, "struct sd_devices[]", devices)
+        rule.device_count = len(devices)
+        rule.names, rule.name_count = _strings(pieces, mount.names), len(mount.names)
+        rule.options, rule.option_count = _strings(pieces, mount.options), len(mount.options)
         rule.force, rule.flags = attr_of(mount.force), mount.flags
         rule.images, rule.text, rule.shift = mount.images, mount.text, mount.shift
-    return rules, kept
+    return rules

@@ -160,6 +160,41 @@ def test_so_many_descriptors(root: Person, place: Path, crowds: list[Caller]) ->
         assert crowd(daemon, crowds, "later", 1).errnos() == [str(ENODEV)]
 
 
+def share(pid: int) -> tuple[str, int]:
+    """Which share of the processors is a process's, where the kernel goes by sessions, and how nice
+    that is (/proc/PID/autogroup, sched(7))."""
+    name, _, nice = Path(f"/proc/{pid}/autogroup").read_text().rpartition(" nice ")
+    return name, int(nice)
+
+
+def test_one_share_for_all_who_work_for_a_container(
+    root: Person, place: Path, crowds: list[Caller]
+) -> None:
+    """Its session and its makers; makers for another policy have smaller ones beside it."""
+    if not Path("/proc/self/autogroup").exists():
+        pytest.skip("this kernel does not go by sessions")
+    with serving(root, place, {"host": EMULATED}) as daemon:
+        shares = set()
+        for name in ("one", "two"):
+            before = daemon.ours("session"), daemon.ours("make"), daemon.ours("path")
+            crowd(daemon, crowds, name, 1)
+            now = daemon.ours("session"), daemon.ours("make"), daemon.ours("path")
+            (session,), *helpers = (set(a) - set(b) for a, b in zip(now, before, strict=True))
+            assert list(map(len, helpers)) == [2, 1]
+            assert {os.getsid(pid) for pid in set().union(*helpers)} == {os.getsid(session)}
+            assert {share(pid) for pid in set().union(*helpers)} == {share(session)}
+            assert share(session)[1] == 0
+            shares.add(share(session))
+        assert len({*shares, share(daemon.one("zygote"))}) == 3
+        first = set(daemon.ours("make"))
+        more = EMULATED.replace('["null"]', '["null", "zero"]')
+        (place / "policies" / "host.yaml").write_text(more)
+        assert daemon.command("reload").returncode == 0
+        new = wait_for(lambda: set(daemon.ours("make")) - first, lambda found: len(found) == 4)
+        assert len({share(pid) for pid in new} - shares) == 4
+        assert {share(pid)[1] for pid in new} == {5}
+
+
 def test_a_noisy_container_and_a_quiet_one(
     root: Person, place: Path, crowds: list[Caller]
 ) -> None:

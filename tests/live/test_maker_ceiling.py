@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.engine.helpers import spawn_maker
+from supervisor.kernel.spawn import maker_ceiling, spawn_maker
 from tests.support.inside import wait_for
 from tests.support.people import Person
 from tests.support.scratch import scratch
@@ -32,11 +32,18 @@ FULL = (1, 7)
 TMPFS, EXT4 = 0x01021994, 0xEF53
 
 
+def born(*, real_nodes: bool = True) -> int:
+    """A maker of ours; its socket."""
+    ids = [(0, START, 1000)]
+    helper = spawn_maker(maker_ceiling(CEILING, ids, ids, real_nodes=real_nodes))
+    os.close(helper.pidfd)
+    return helper.sock
+
+
 @pytest.fixture
 def maker(root: Person) -> Iterator[socket.socket]:
     assert root.name is None
-    sock = spawn_maker(CEILING, [(0, START, 1000)])
-    with socket.socket(fileno=sock) as found:
+    with socket.socket(fileno=born()) as found:
         found.settimeout(5)
         yield found
 
@@ -246,9 +253,7 @@ def test_it_is_bare(maker: socket.socket) -> None:
 def test_no_real_nodes(root: Person, folder: Path) -> None:
     """Whose target's end is to be the end of its nodes: only those that are mounted."""
     assert root.name is None
-    with socket.socket(
-        fileno=spawn_maker(CEILING, [(0, START, 1000)], real_nodes=False)
-    ) as maker:
+    with socket.socket(fileno=born(real_nodes=False)) as maker:
         maker.settimeout(5)
         for op in (NODE, AT):
             for flags in (0, ANYWHERE | DAC):

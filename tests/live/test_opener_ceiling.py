@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.kernel.spawn import spawn_maker
+from supervisor.kernel.spawn import maker_ceiling, spawn_maker
 from supervisor.model import Inject
 from tests.support.people import Person
 from tests.support.scratch import scratch
@@ -41,7 +41,7 @@ def maker(root: Person) -> Iterator[socket.socket]:
             Inject(file=str(folder / "file"), writes=True), Inject(file=str(folder / "shown")),
             Inject(device=("b", 7, 0), writes=True), Inject(device=("c", 1, 5)),
         )  # fmt: skip
-        helper = spawn_maker((), (), (), lent=lent)
+        helper = spawn_maker(maker_ceiling((), (), (), lent=lent))
         os.close(helper.pidfd)
         with socket.socket(fileno=helper.sock) as found:
             found.settimeout(5)

@@ -290,12 +290,26 @@ def test_a_zygote_that_dies_before_its_session_lives(ours: Daemon) -> None:
     wait_for(lambda: ours.ours("second"), bool)
     caller = Caller(ours.place)
     try:
-        with child_held(zygote, 3, begin=lambda: hand_over(ours, caller, "one")) as child:
+        with child_held(zygote, 1, begin=lambda: hand_over(ours, caller, "one")) as child:
             os.kill(zygote, signal.SIGKILL)
             wait_for(lambda: gone(zygote), bool)
         wait_for(lambda: gone(child), bool)
         caller.gets(ENODEV)
         assert ours.one("session") != child
+    finally:
+        caller.close()
+
+
+def test_a_session_that_dies_before_it_has_makers(ours: Daemon) -> None:
+    """As one that dies later: another one serves."""
+    zygote, caller = ours.one("zygote"), Caller(ours.place)
+    try:
+        with child_held(zygote, 1, begin=lambda: hand_over(ours, caller, "one")) as child:
+            os.kill(child, signal.SIGKILL)
+        caller.gets(ENODEV)
+        assert ours.one("session") != child
+        assert ours.one("zygote") == zygote
+        assert len(ours.ours("make")) == 2
     finally:
         caller.close()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.kernel.spawn import spawn_maker
+from supervisor.kernel.spawn import maker_ceiling, spawn_maker
 from supervisor.model import XattrCeiling
 from tests.support.people import Person
 from tests.support.scratch import scratch
@@ -35,7 +35,7 @@ def maker_of(
     xattrs: tuple[XattrCeiling, ...], *, real_nodes: bool = True
 ) -> Iterator[socket.socket]:
     ids = [(0, START, 1000)]
-    helper = spawn_maker([], ids, ids, xattrs=xattrs, real_nodes=real_nodes)
+    helper = spawn_maker(maker_ceiling([], ids, ids, xattrs=xattrs, real_nodes=real_nodes))
     os.close(helper.pidfd)
     with socket.socket(fileno=helper.sock) as found:
         found.settimeout(5)

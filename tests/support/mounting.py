@@ -180,8 +180,8 @@ def mounting(
 
 
 def _serve(config: dict[str, Any]) -> None:
-    from supervisor.engine.helpers import spawn_maker
     from supervisor.kernel.shim import check, lib
+    from supervisor.kernel.spawn import maker_ceiling, spawn_maker
     from supervisor.model import MountCeiling
     from supervisor.policy.compiled import CompiledPolicy
     from tests.support.listener import Waiting
@@ -206,7 +206,8 @@ def _serve(config: dict[str, Any]) -> None:
             for rule in config["ceiling"]
         ]  # fmt: skip
         fuse = [("c", 10, 10, 229, 229, False)]
-        makers = [spawn_maker(fuse, MAP, MAP, rules, userns) for _ in range(2)]
+        ceiling = maker_ceiling(fuse, MAP, MAP, rules, userns)
+        makers = [spawn_maker(ceiling).sock for _ in range(2)]
     # before we are somebody who may not read what root can
     import trio
 

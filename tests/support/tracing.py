@@ -141,7 +141,8 @@ def child_held(pid: int, which: int, *, begin: Callable[[], object]) -> Iterator
         yield child
     finally:
         if child:
-            _ptrace(_DETACH, child)
+            with contextlib.suppress(ProcessLookupError):  # killed meanwhile
+                _ptrace(_DETACH, child)
 
 
 def stop_after_message(pid: int, text: bytes, begin: Callable[[], object]) -> None:

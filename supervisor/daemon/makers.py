@@ -1,0 +1,88 @@
+"""The birth of a session's makers.
+
+The session forks them itself, before it gives up what that takes, as the zygote's children: so all
+who work for a container are one session of the kernel's (setsid(2)), which has one share of the
+processors where it goes by that (autogroup, sched(7)). Those for another policy come later, when
+the session could not fork them any more, and are the zygote's work.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from typing import Final
+
+from supervisor.engine.config import SessionConfig
+from supervisor.kernel.shim import receive_fds, send_fds
+from supervisor.kernel.spawn import Ceiling, Helper, maker_ceiling, spawn_maker
+
+MAKERS: Final = 2
+# For all of them, of which spawn_maker waits five seconds for each.
+_PATIENCE_MS: Final = 15_000
+_BORN: Final = b"born"
+
+
+def ceiling_of(config: SessionConfig, userns: int | None) -> Ceiling | None:
+    """What a session's makers may ever do; None: we have no privileges to make nodes with."""
+    if not config.as_root:
+        return None
+    policy = config.policy
+    devices = policy.ceiling
+    if policy.fuse:  # what a FUSE program has to open
+        devices = (*devices, ("c", 10, 10, 229, 229, False))
+    return maker_ceiling(
+        devices, config.uids or (), config.gids or (), policy.mounts, userns,
+        lent=policy.lent, xattrs=policy.xattrs, real_nodes=config.real_nodes,
+        mark=f"seccompd {os.urandom(16).hex()}",
+    )  # fmt: skip
+
+
+def fork_makers(ceiling: Ceiling | None, *, sibling: bool) -> list[Helper]:
+    """Fresh makers, and the ceiling is released. Raises OSError."""
+    makers: list[Helper] = []
+    if ceiling is None:
+        return makers
+    try:
+        while len(makers) < MAKERS:
+            makers.append(spawn_maker(ceiling, sibling=sibling))
+    except OSError:
+        for maker in makers:
+            os.close(maker.sock)
+            os.close(maker.pidfd)
+        raise
+    finally:
+        ceiling.release()
+    return makers
+
+
+def own_makers(ceiling: Ceiling | None, told: socket.socket) -> list[int]:
+    """In a session: sockets of its makers, of whom the zygote is told. Raises OSError."""
+    try:
+        makers = fork_makers(ceiling, sibling=True)
+    except OSError as error:
+        send_fds(told.fileno(), text_of(error).encode(), [])
+        raise
+    send_fds(told.fileno(), _BORN, [maker.pidfd for maker in makers])
+    for maker in makers:
+        os.close(maker.pidfd)
+    told.close()
+    return [maker.sock for maker in makers]
+
+
+def hear_of_makers(session: socket.socket) -> list[int]:
+    """In the zygote: pidfds of the makers that a session has; none where it has died, which whoever
+    ordered it sees. Raises OSError: it can have none. Raises TimeoutError: it says nothing."""
+    poller = select.poll()
+    poller.register(session, select.POLLIN)
+    if not poller.poll(_PATIENCE_MS):
+        raise TimeoutError("the session forks no makers, and does not say why")
+    message, fds = receive_fds(session.fileno())
+    if message not in (_BORN, b""):
+        raise OSError(message.decode())
+    return fds
+
+
+def text_of(error: OSError) -> str:
+    """What went wrong, and with what."""
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
