@@ -59,8 +59,8 @@ def session(daemon: Daemon, box: Bundle) -> int:
     return daemon.one("session")
 
 
-def sockets_of(session: int, makers: list[int]) -> Iterator[socket.socket]:
-    """The session's own ends of sockets that one of those processes has made."""
+def sockets_of(session: int, maker: int) -> Iterator[socket.socket]:
+    """The session's own ends of sockets that this process has made while it was root."""
     pidfd = os.pidfd_open(session)
     for entry in os.listdir(f"/proc/{session}/fd"):
         if os.readlink(f"/proc/{session}/fd/{entry}").startswith("socket:"):
@@ -68,7 +68,7 @@ def sockets_of(session: int, makers: list[int]) -> Iterator[socket.socket]:
             assert fd >= 0
             sock = socket.socket(fileno=fd)
             cred = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            if struct.unpack("3i", cred)[0] in makers:
+            if struct.unpack("3i", cred) == (maker, 0, 0):
                 yield sock
             else:
                 sock.close()
@@ -76,9 +76,9 @@ def sockets_of(session: int, makers: list[int]) -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def makers(daemon: Daemon, session: int) -> Iterator[list[socket.socket]]:
-    """Those of its makers, which the zygote has made."""
-    found = list(sockets_of(session, daemon.ours("zygote")))
+def makers(session: int) -> Iterator[list[socket.socket]]:
+    """Those of its makers, which it has forked before it was anybody else."""
+    found = list(sockets_of(session, session))
     assert len(found) == 2
     yield found
     for sock in found:
@@ -180,7 +180,7 @@ def test_what_it_says_to_the_daemon(root: Person) -> None:
         for message in NONSENSE:
             assert box.exec(name, "mknod /dev/a c 1 3 && rm /dev/a").returncode == 0
             session = daemon.container(name)["session"]
-            (channel,) = sockets_of(session, [daemon.pid])
+            (channel,) = sockets_of(session, daemon.pid)
             with channel:
                 channel.send(message)
                 if message == NONSENSE[-1]:  # once that may be so: it sees first that all have gone
