@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NoReturn
 
 from supervisor.daemon.makers import (
@@ -135,6 +135,19 @@ def _close_all_but(kept: set[int | None]) -> None:
         os.closerange(first, fd)
         first = fd + 1
     os.closerange(first, 1 << 30)
+
+
+@contextlib.contextmanager
+def _no_child_lost() -> Iterator[None]:
+    """As long as this lasts the number of a child that has ended is nobody else's."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def _as_json(answer: Mapping[str, Any]) -> bytes:
@@ -269,13 +282,13 @@ class Zygote:
         zygote = os.getpid()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
-            with theirs:
+            with theirs, _no_child_lost():
                 pid = os.fork()
                 if pid == 0:
                     self._session(
                         zygote, config, limits, fds, ceiling, theirs, resumed=order["resumed"]
                     )
-            pidfd = os.pidfd_open(pid)
+                pidfd = os.pidfd_open(pid)
             self._watch(pidfd)
             try:
                 self._know(order["of"], hear_of_makers(ours))

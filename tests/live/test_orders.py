@@ -300,12 +300,18 @@ def test_a_zygote_that_dies_before_its_session_lives(ours: Daemon) -> None:
         caller.close()
 
 
-def test_a_session_that_dies_before_it_has_makers(ours: Daemon) -> None:
-    """As one that dies later: another one serves."""
+@pytest.mark.parametrize("known", [True, False])
+def test_a_session_that_dies_before_it_has_makers(ours: Daemon, *, known: bool) -> None:
+    """As one that dies later: another one serves. It may have died before its zygote goes on."""
     zygote, caller = ours.one("zygote"), Caller(ours.place)
     try:
         with child_held(zygote, 1, begin=lambda: hand_over(ours, caller, "one")) as child:
+            if not known:
+                os.kill(zygote, signal.SIGSTOP)
             os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)  # as who traces it; its zygote's turn is next
+        assert gone(child)
+        os.kill(zygote, signal.SIGCONT)
         caller.gets(ENODEV)
         assert ours.one("session") != child
         assert ours.one("zygote") == zygote
