@@ -8,6 +8,7 @@ the session could not fork them any more, and are the zygote's work.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -21,6 +22,10 @@ MAKERS: Final = 2
 # For all of them, of which spawn_maker waits five seconds for each.
 _PATIENCE_MS: Final = 15_000
 _BORN: Final = b"born"
+
+
+class NoMakersError(Exception):
+    """A session can have none, and its zygote has been told why."""
 
 
 def ceiling_of(config: SessionConfig, userns: int | None) -> Ceiling | None:
@@ -57,12 +62,12 @@ def fork_makers(ceiling: Ceiling | None, *, sibling: bool) -> list[Helper]:
 
 
 def own_makers(ceiling: Ceiling | None, told: socket.socket) -> list[int]:
-    """In a session: sockets of its makers, of whom the zygote is told. Raises OSError."""
+    """In a session: sockets of its makers, of whom the zygote is told. Raises NoMakersError."""
     try:
         makers = fork_makers(ceiling, sibling=True)
     except OSError as error:
         send_fds(told.fileno(), text_of(error).encode(), [])
-        raise
+        raise NoMakersError from None
     send_fds(told.fileno(), _BORN, [maker.pidfd for maker in makers])
     for maker in makers:
         os.close(maker.pidfd)
@@ -70,9 +75,10 @@ def own_makers(ceiling: Ceiling | None, told: socket.socket) -> list[int]:
     return [maker.sock for maker in makers]
 
 
-def hear_of_makers(session: socket.socket) -> list[int]:
-    """In the zygote: pidfds of the makers that a session has; none where it has died, which whoever
-    ordered it sees. Raises OSError: it can have none. Raises TimeoutError: it says nothing."""
+def hear_of_makers(session: socket.socket, count: int) -> list[int]:
+    """In the zygote: pidfds of a session's makers, so many; none where it has died, which whoever
+    ordered it sees. Raises OSError: it can have none, or we cannot have them all, and could not end
+    who hangs. Raises TimeoutError: it says nothing."""
     poller = select.poll()
     poller.register(session, select.POLLIN)
     if not poller.poll(_PATIENCE_MS):
@@ -80,9 +86,15 @@ def hear_of_makers(session: socket.socket) -> list[int]:
     message, fds = receive_fds(session.fileno())
     if message not in (_BORN, b""):
         raise OSError(message.decode())
+    if message and len(fds) < count:  # the kernel drops what we have no numbers left for
+        for fd in fds:
+            os.close(fd)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "the pidfds of makers")
     return fds
 
 
 def text_of(error: OSError) -> str:
-    """What went wrong, and with what."""
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    """What went wrong, and with what; that is the fork of a session where nothing is named."""
+    if error.strerror is None:
+        return str(error)
+    return f"{error.filename or 'fork'}: {error.strerror}"

@@ -26,6 +26,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NoReturn
 
 from supervisor.daemon.makers import (
+    MAKERS,
+    NoMakersError,
     ceiling_of,
     fork_makers,
     hear_of_makers,
@@ -291,7 +293,7 @@ class Zygote:
                 pidfd = os.pidfd_open(pid)
             self._watch(pidfd)
             try:
-                self._know(order["of"], hear_of_makers(ours))
+                self._know(order["of"], hear_of_makers(ours, 0 if ceiling is None else MAKERS))
             except OSError:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -303,7 +305,8 @@ class Zygote:
 
     def _know(self, keeper: int, makers: list[int]) -> None:
         """Pidfds of those that it has now."""
-        self._makers_of[keeper] = makers
+        if makers:  # or nothing would ever take that away again
+            self._makers_of[keeper] = makers
         for pidfd in makers:
             self._watch(pidfd)
 
@@ -372,6 +375,8 @@ class Zygote:
                 resumed=resumed, resolver=resolver,
             )
             status = 0
+        except NoMakersError:
+            pass  # the zygote says why
         except BaseException as error:
             complain(f"{config.name}: the session failed: {type(error).__name__}: {error}")
             if os.environ.get("SECCOMPD_TEST_TRACEBACK"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -316,6 +317,25 @@ def test_a_session_that_dies_before_it_has_makers(ours: Daemon, *, known: bool) 
         assert ours.one("session") != child
         assert ours.one("zygote") == zygote
         assert len(ours.ours("make")) == 2
+    finally:
+        caller.close()
+
+
+def test_a_session_that_can_have_no_makers(ours: Daemon) -> None:
+    """Its calls are refused; that is said, and why, by its keeper alone."""
+    zygote, caller = ours.one("zygote"), Caller(ours.place)
+    try:
+        with child_held(zygote, 1, begin=lambda: hand_over(ours, caller, "one")) as child:
+            _, most = resource.prlimit(child, resource.RLIMIT_NOFILE)
+            resource.prlimit(child, resource.RLIMIT_NOFILE, (3, most))
+            os.kill(zygote, signal.SIGSTOP)  # which would kill it before it has said anything
+        wait_for(lambda: gone(child), bool)
+        os.kill(zygote, signal.SIGCONT)
+        caller.gets(ENOMEDIUM)
+        ours.said(": fork: Too many open files; every supervised call is refused from now on\n")
+        assert ours.log().count("open files") == 1
+        assert ours.one("zygote") == zygote
+        assert ours.ours("make") == []
     finally:
         caller.close()
 

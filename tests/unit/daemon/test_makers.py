@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from errno import EAGAIN
+
+from supervisor.daemon.makers import text_of
 
 # In a process of its own, whose children the makers are that its child forks.
 SCRIPT = """
-import os, socket, sys
-from supervisor.daemon.makers import hear_of_makers, own_makers, text_of
+import os, resource, signal, socket, sys
+from supervisor.daemon import makers
+from supervisor.daemon.makers import NoMakersError, hear_of_makers, own_makers, text_of
 from supervisor.kernel.spawn import maker_ceiling
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 ceiling = maker_ceiling((), (), ()) if sys.argv[1] != "none" else None
-if os.geteuid() == 0 and sys.argv[1] != "rights":
+if os.geteuid() == 0 and sys.argv[1] not in ("rights", "full"):
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
 child = os.fork()
@@ -21,20 +25,33 @@ if child == 0:
     ours.close()
     if sys.argv[1] == "dead":
         os._exit(0)
+    if sys.argv[1] == "silent":
+        signal.pause()
     try:
         socks = own_makers(ceiling, theirs)
-    except OSError as error:
-        print(text_of(error), flush=True)
+    except NoMakersError:
+        print("none", flush=True)
         os._exit(0)
     print(len(socks), flush=True)
     for sock in socks:
         assert os.fstat(sock)
     os._exit(0)
 theirs.close()
+if sys.argv[1] == "full":  # but for one
+    free = os.dup(0)
+    os.close(free)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, most))
+if sys.argv[1] == "silent":
+    makers._PATIENCE_MS = 50
 try:
-    found = hear_of_makers(ours)
+    found = hear_of_makers(ours, 0 if ceiling is None else 2)
 except OSError as error:
     found = error
+if sys.argv[1] == "full":
+    assert os.dup(0) == free
+if sys.argv[1] == "silent":
+    os.kill(child, signal.SIGKILL)
 os.waitpid(child, 0)
 if isinstance(found, OSError):
     print("heard:", text_of(found))
@@ -56,9 +73,8 @@ def born(how: str) -> list[str]:
 
 def test_without_the_rights() -> None:
     said, heard = born("unprivileged")
-    text = "a maker could not be set up: Operation not permitted"
-    assert said == text
-    assert heard == f"heard: {text}"
+    assert said == "none"
+    assert heard == "heard: a maker could not be set up: Operation not permitted"
 
 
 def test_none_are_wanted() -> None:
@@ -70,7 +86,25 @@ def test_a_session_that_dies() -> None:
     assert born("dead") == ["heard: 0"]
 
 
+def test_a_session_that_stands_still() -> None:
+    assert born("silent") == ["heard: the session forks no makers, and does not say why"]
+
+
 def test_with_the_rights() -> None:
     """They are the zygote's children, who can wait for them, and end with the session."""
     if os.geteuid() == 0:
         assert born("rights") == ["2", "heard: 2"]
+
+
+def test_a_zygote_without_descriptors_left() -> None:
+    """It could not end them, should they hang."""
+    if os.geteuid() == 0:
+        assert born("full") == ["2", "heard: the pidfds of makers: Too many open files"]
+
+
+def test_what_went_wrong() -> None:
+    fork = OSError(EAGAIN, os.strerror(EAGAIN))
+    assert text_of(fork) == "fork: Resource temporarily unavailable"
+    fork.filename = "the maker"
+    assert text_of(fork) == "the maker: Resource temporarily unavailable"
+    assert text_of(OSError("said by a session")) == "said by a session"
