@@ -37,33 +37,56 @@ static void let_go(const char *line)
 	munmap((void *)from, to - from);
 }
 
-/* What a helper goes by is made in memory that it keeps: small pieces on the heap, large ones in
- * mappings that are no arena. */
-struct piece {
-	size_t mapped; /* 0: on the heap */
+/* What a helper goes by is made in mappings of its own: with that, nobody who was forked has a part in the
+ * heap that changes once it is given back. Sealed they can be told from what helpers let go of, and each
+ * has them as they were then, whatever another one does to its own. */
+struct chunk {
+	struct chunk *next;
+	size_t size, used;
 	_Alignas(16) char data[];
 };
 
+enum { CHUNK = 64 * 1024 };
+
+static struct chunk *unsealed;
+
 void *sd_kept_new(size_t size)
 {
-	size_t whole = size + sizeof(struct piece);
-	int large = whole >= ARENA / 4;
-	struct piece *piece = !large ? malloc(whole)
-				     : mmap(NULL, whole, PROT_READ | PROT_WRITE,
-					    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (!piece || piece == MAP_FAILED)
-		return NULL;
-	piece->mapped = large ? whole : 0;
-	return piece->data;
+	size = (size + 15) & ~(size_t)15;
+	if (!unsealed || unsealed->size - unsealed->used < size) {
+		size_t whole = size + sizeof(struct chunk) > CHUNK ? size + sizeof(struct chunk) : CHUNK;
+		struct chunk *chunk = mmap(NULL, whole, PROT_READ | PROT_WRITE,
+					   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (chunk == MAP_FAILED)
+			return NULL;
+		chunk->next = unsealed;
+		chunk->size = whole;
+		chunk->used = sizeof *chunk;
+		unsealed = chunk;
+	}
+	void *piece = (char *)unsealed + unsealed->used;
+	unsealed->used += size;
+	return piece;
 }
 
-void sd_kept_free(void *data)
+void *sd_kept_seal(void)
 {
-	struct piece *piece = data ? (void *)((char *)data - offsetof(struct piece, data)) : NULL;
-	if (piece && piece->mapped)
-		munmap(piece, piece->mapped);
-	else
-		free(piece);
+	struct chunk *first = unsealed;
+	unsealed = NULL;
+	for (struct chunk *chunk = first; chunk; chunk = chunk->next)
+		if (mprotect(chunk, chunk->size, PROT_READ)) {
+			sd_kept_free(first);
+			return NULL;
+		}
+	return first;
+}
+
+void sd_kept_free(void *kept)
+{
+	for (struct chunk *chunk = kept, *next; chunk; chunk = next) {
+		next = chunk->next;
+		munmap(chunk, chunk->size);
+	}
 }
 
 int sd_own_maps(void)

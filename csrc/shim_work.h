@@ -69,9 +69,11 @@ struct sd_ceiling { /* all that a maker can ever be asked for */
 	const char *mark;      /* of the loop devices that are attached for this container: a secret */
 };
 
-/* Memory that helpers keep, see forget.c: all that a ceiling is made of. NULL: there is none */
-void *sd_kept_new(size_t size);
-void sd_kept_free(void *data);
+/* Memory that helpers keep, see forget.c: all that a ceiling is made of. NULL: there is none. */
+void *sd_kept_new(size_t size); /* zeroed */
+/* all that is new since the last time; from then on nobody can write to it */
+void *sd_kept_seal(void);
+void sd_kept_free(void *sealed);
 
 /* Both return the pid. The helper's first message, an int32_t, is 0 or -errno (sd_helper_ready). */
 int sd_resolver_spawn(struct sd_child *child);

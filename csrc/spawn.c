@@ -77,7 +77,8 @@ int sd_fork_helper(struct sd_child *child, const char *name, int sibling)
 	int pair[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
-	/* as fork(2) in a process of one thread, which it is; the others are zero on all architectures */
+	/* as fork(2), for which libc does no more where there is one thread; whatever the order of arguments is,
+	 * flags come first where we run */
 	pid_t pid = sibling ? (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0) : fork();
 	if (pid < 0) {
 		int error = -errno;

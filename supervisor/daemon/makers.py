@@ -78,11 +78,11 @@ def own_makers(ceiling: Ceiling | None, told: socket.socket) -> list[int]:
 def hear_of_makers(session: socket.socket, count: int) -> list[int]:
     """In the zygote: pidfds of a session's makers, so many; none where it has died, which whoever
     ordered it sees. Raises OSError: it can have none, or we cannot have them all, and could not end
-    who hangs. Raises TimeoutError: it says nothing."""
+    who hangs. Raises TimeoutError: it says nothing, and hangs."""
     poller = select.poll()
     poller.register(session, select.POLLIN)
     if not poller.poll(_PATIENCE_MS):
-        raise TimeoutError("the session forks no makers, and does not say why")
+        raise TimeoutError(f"the session has no makers after {_PATIENCE_MS // 1000} seconds")
     message, fds = receive_fds(session.fileno())
     if message not in (_BORN, b""):
         raise OSError(message.decode())

@@ -1,7 +1,7 @@
 """The process that sessions are forked from: small, single-threaded, no trio loop runs in it.
 
-It has imported what a session needs and nothing else, holds what a session must not have (the
-privileges that makers are made with), and reads nothing of any target.
+It has imported what a session needs and nothing else, holds what a session that serves must not
+have (the privileges that makers are made with), and reads nothing of any target.
 
 Its orders are JSON objects, one a message, with descriptors: `policy` (a memfd with a compiled
 policy) and `forget`, each with a `key`, `session`, and `makers` (for a session that runs, under
@@ -152,6 +152,11 @@ def _no_child_lost() -> Iterator[None]:
                 pass
 
 
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it may have ended just now
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
 def _as_json(answer: Mapping[str, Any]) -> bytes:
     """Numbers alone, as those of a new session, without json.dumps: of all memory that we write to
     after a fork, be it to count a reference, the child has the only copy of what was there before.
@@ -193,8 +198,7 @@ class Zygote:
         while self._leaving and self._leaving[0][0] <= now:
             _, pidfd = self._leaving.pop(0)
             if pidfd in self._children:
-                with contextlib.suppress(ProcessLookupError):  # it may have ended just now
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                _kill(pidfd)
         return (self._leaving[0][0] - now) * 1000 + 1 if self._leaving else None
 
     def _ended(self, pidfd: int) -> None:
@@ -268,8 +272,7 @@ class Zygote:
             poller = select.poll()
             poller.register(pidfd, select.POLLIN)
             if not poller.poll(self._limits.goodbye * 500):
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                _kill(pidfd)
 
     # -- one session
 
@@ -281,6 +284,16 @@ class Zygote:
             limits = Limits(**order["config"]["limits"])
             config = self._told(order, fds)
         ceiling = ceiling_of(config, fds.get("userns"))
+        try:
+            return self._fork_below(ceiling, config, limits, order, fds)
+        finally:
+            if ceiling is not None:
+                ceiling.release()
+
+    def _fork_below(
+        self, ceiling: Ceiling | None, config: SessionConfig, limits: Limits,
+        order: Mapping[str, Any], fds: Mapping[str, int],
+    ) -> tuple[dict[str, Any], list[int]]:
         zygote = os.getpid()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with ours:
@@ -294,13 +307,11 @@ class Zygote:
             self._watch(pidfd)
             try:
                 self._know(order["of"], hear_of_makers(ours, 0 if ceiling is None else MAKERS))
-            except OSError:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                raise
-            finally:
-                if ceiling is not None:
-                    ceiling.release()
+            except OSError as error:
+                _kill(pidfd)
+                if not isinstance(error, TimeoutError):
+                    raise
+                complain(f"{config.name}: {error}; it is ended")  # as one that hangs later
         return {"pid": pid}, [pidfd]
 
     def _know(self, keeper: int, makers: list[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from errno import ENOMEM
 from typing import Any
 
 from supervisor.kernel.mounts import NAMED_OPTIONS, attr_of
@@ -13,7 +14,7 @@ from supervisor.model import Inject, MountCeiling, XattrCeiling
 
 _READY_MS = 5000
 # What a maker goes by, which is all of its parent's memory that it does not let go of.
-_kept = ffi.new_allocator(lib.sd_kept_new, lib.sd_kept_free)
+_kept = ffi.new_allocator(lib.sd_kept_new, should_clear_after_alloc=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +66,17 @@ def spawn_giver() -> Helper:
     return Helper(child.pid, child.pidfd, child.sock)
 
 
-@dataclass(frozen=True, slots=True)
 class Ceiling:
     """What a maker may ever do, as C has it. It has to stay until the maker is there."""
 
-    bounds: Any
-    _pieces: list[Any]
+    def __init__(self, bounds: Any, memory: Any) -> None:
+        self.bounds = bounds
+        self._memory = memory
 
     def release(self) -> None:
-        """Gives its memory back: who forks while it has a ceiling has it twice."""
-        for piece in self._pieces:
-            ffi.release(piece)
+        """Gives its memory back."""
+        lib.sd_kept_free(self._memory)
+        self.bounds = self._memory = ffi.NULL
 
 
 def maker_ceiling(
@@ -102,22 +103,28 @@ def maker_ceiling(
     `lent` are devices, files, directories and loop devices that they lend for opens; `mark`, a
     secret, is by what the makers of one session know the loop devices again that are its own.
     """
-    pieces: list[Any] = []
-    bounds = _piece(pieces, "struct sd_ceiling *")
-    bounds.uids = _piece(pieces, "struct sd_range[]", [tuple(r) for r in uids])
-    bounds.gids = _piece(pieces, "struct sd_range[]", [tuple(r) for r in gids])
-    listed = [(ord(kind), *numbers) for kind, *numbers in devices]
-    bounds.devices = _piece(pieces, "struct sd_devices[]", listed)
-    bounds.uid_count, bounds.gid_count, bounds.device_count = len(uids), len(gids), len(listed)
-    bounds.mounts, bounds.mount_count = _mount_rules(pieces, mounts), len(mounts)
-    bounds.named_options = _strings(pieces, [name.encode() for name in NAMED_OPTIONS])
-    bounds.named_count = len(NAMED_OPTIONS)
-    bounds.userns = -1 if userns is None else userns
-    bounds.no_real_nodes = not real_nodes
-    bounds.lent, bounds.lent_count = _lent(pieces, lent), len(lent)
-    bounds.xattrs, bounds.xattr_count = _xattr_rules(pieces, xattrs), len(xattrs)
-    bounds.mark = _piece(pieces, "char[]", mark.encode())
-    return Ceiling(bounds, pieces)
+    try:
+        bounds = _kept("struct sd_ceiling *")
+        bounds.uids = _kept("struct sd_range[]", [tuple(r) for r in uids])
+        bounds.gids = _kept("struct sd_range[]", [tuple(r) for r in gids])
+        listed = [(ord(kind), *numbers) for kind, *numbers in devices]
+        bounds.devices = _kept("struct sd_devices[]", listed)
+        bounds.uid_count, bounds.gid_count, bounds.device_count = len(uids), len(gids), len(listed)
+        bounds.mounts, bounds.mount_count = _mount_rules(mounts), len(mounts)
+        bounds.named_options = _strings([name.encode() for name in NAMED_OPTIONS])
+        bounds.named_count = len(NAMED_OPTIONS)
+        bounds.userns = -1 if userns is None else userns
+        bounds.no_real_nodes = not real_nodes
+        bounds.lent, bounds.lent_count = _lent(lent), len(lent)
+        bounds.xattrs, bounds.xattr_count = _xattr_rules(xattrs), len(xattrs)
+        bounds.mark = _kept("char[]", mark.encode())
+    except BaseException:
+        lib.sd_kept_free(lib.sd_kept_seal())
+        raise
+    memory = lib.sd_kept_seal()
+    if memory == ffi.NULL:
+        raise OSError(ENOMEM, os.strerror(ENOMEM))
+    return Ceiling(bounds, memory)
 
 
 def spawn_maker(ceiling: Ceiling, *, sibling: bool = False) -> Helper:
@@ -132,15 +139,9 @@ def spawn_maker(ceiling: Ceiling, *, sibling: bool = False) -> Helper:
     return _ready(child, "a maker could not be set up")
 
 
-def _piece(pieces: list[Any], kind: str, value: Any = None) -> Any:
-    """New memory that makers keep; it lives as long as it is one of `pieces`."""
-    pieces.append(piece := _kept(kind, value))
-    return piece
-
-
-def _lent(pieces: list[Any], lent: Sequence[Inject]) -> Any:
+def _lent(lent: Sequence[Inject]) -> Any:
     """A C array of them."""
-    things = _piece(pieces, "struct sd_lent[]", max(len(lent), 1))
+    things = _kept("struct sd_lent[]", max(len(lent), 1))
     for thing, inject in zip(things, lent, strict=False):
         thing.writes = inject.writes
         if inject.device is not None:
@@ -152,37 +153,37 @@ def _lent(pieces: list[Any], lent: Sequence[Inject]) -> Any:
             thing.minor, thing.loops = first, last - first + 1
         name = inject.file or inject.directory
         if name is not None:
-            thing.path = _piece(pieces, "char[]", os.fsencode(name))
+            thing.path = _kept("char[]", os.fsencode(name))
             thing.directory = inject.directory is not None
     return things
 
 
-def _strings(pieces: list[Any], texts: Sequence[bytes]) -> Any:
+def _strings(texts: Sequence[bytes]) -> Any:
     """A C array of them."""
-    return _piece(pieces, "char *[]", [_piece(pieces, "char[]", text) for text in texts])
+    return _kept("char *[]", [_kept("char[]", text) for text in texts])
 
 
-def _xattr_rules(pieces: list[Any], xattrs: Sequence[XattrCeiling]) -> Any:
+def _xattr_rules(xattrs: Sequence[XattrCeiling]) -> Any:
     """A C array of them."""
-    rules = _piece(pieces, "struct sd_xattr_rule[]", max(len(xattrs), 1))
+    rules = _kept("struct sd_xattr_rule[]", max(len(xattrs), 1))
     for rule, xattr in zip(rules, xattrs, strict=False):
-        rule.name = _piece(pieces, "char[]", xattr.name)
+        rule.name = _kept("char[]", xattr.name)
         if xattr.value is not None:
-            rule.value = _piece(pieces, "char[]", xattr.value)
+            rule.value = _kept("char[]", xattr.value)
             rule.size = len(xattr.value)
     return rules
 
 
-def _mount_rules(pieces: list[Any], mounts: Sequence[MountCeiling]) -> Any:
+def _mount_rules(mounts: Sequence[MountCeiling]) -> Any:
     """A C array of them."""
-    rules = _piece(pieces, "struct sd_mount_rule[]", len(mounts))
+    rules = _kept("struct sd_mount_rule[]", len(mounts))
     for rule, mount in zip(rules, mounts, strict=True):
-        rule.fstype = _piece(pieces, "char[]", mount.fstype)
+        rule.fstype = _kept("char[]", mount.fstype)
         devices = [(ord("b"), *numbers) for numbers in mount.devices]
-        rule.devices = _piece(pieces, "struct sd_devices[]", devices)
+        rule.devices = _kept("struct sd_devices[]", devices)
         rule.device_count = len(devices)
-        rule.names, rule.name_count = _strings(pieces, mount.names), len(mount.names)
-        rule.options, rule.option_count = _strings(pieces, mount.options), len(mount.options)
+        rule.names, rule.name_count = _strings(mount.names), len(mount.names)
+        rule.options, rule.option_count = _strings(mount.options), len(mount.options)
         rule.force, rule.flags = attr_of(mount.force), mount.flags
         rule.images, rule.text, rule.shift = mount.images, mount.text, mount.shift
     return rules
