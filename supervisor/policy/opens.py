@@ -65,9 +65,9 @@ class How(NamedTuple):
         that is what is given. O_PATH and O_TMPFILE are none; nor is what resolves a path otherwise
         than all others do, or what the kernel calls invalid.
         """
-        if self.flags & O_PATH or not self.access:
+        if self.flags & (O_PATH | _TMPFILE) or not self.access:
             return False
-        if self.flags & O_DIRECTORY and (not directory or self.flags & (O_CREAT | _TMPFILE)):
+        if self.flags & O_DIRECTORY and (not directory or self.flags & O_CREAT):
             return False
         if not self.strict:
             return True
