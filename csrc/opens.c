@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,6 +14,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+enum { LINKED = 1, MOST_LINKS = 40 };
 
 /* The name of what is open, below the caller's root directory. */
 static int found(struct sd_caller *caller, struct sd_home *home, int fd, struct sd_told *told)
@@ -45,10 +48,23 @@ static int append(struct sd_told *told, const char *rest)
 	return 0;
 }
 
-/* The path leads nowhere: where would that be? */
-static int missing(struct sd_caller *caller, struct sd_home *home, const char *path,
-		   struct sd_told *told)
+/* Puts what a symbolic link says in its own place, which is in the directory of `told`. */
+static int replace_link(char *path, const char *target, const char *rest, const struct sd_told *told)
 {
+	char whole[SD_PATH_MAX];
+	int below = *target == '/' ? 0 : told->path_length;
+	int length = snprintf(whole, sizeof whole, "%.*s/%s%s", below, told->path, target, rest);
+	if (length >= (int)sizeof whole)
+		return -ENAMETOOLONG;
+	memcpy(path, whole, (size_t)length + 1);
+	return LINKED;
+}
+
+/* The path leads nowhere: where would that be? LINKED: where `path` leads now, which is where the symbolic
+ * link leads that the way ends with. With O_CREAT the kernel would make something there. */
+static int missing(struct sd_caller *caller, struct sd_home *home, char *path, struct sd_told *told)
+{
+	char name[NAME_MAX + 1], target[SD_PATH_MAX];
 	char parent[SD_PATH_MAX];
 	size_t end = strlen(path);
 	int directory = -ENOENT;
@@ -63,11 +79,21 @@ static int missing(struct sd_caller *caller, struct sd_home *home, const char *p
 	}
 	if (directory < 0)
 		return directory;
+	size_t length = strcspn(path + end, "/");
+	ssize_t linked = -1;
+	if (length < sizeof name) {
+		memcpy(name, path + end, length);
+		name[length] = 0;
+		linked = readlinkat(directory, name, target, sizeof target - 1);
+	}
 	int error = found(caller, home, directory, told);
 	close(directory);
 	if (error || told->path_length < 0)
 		return error;
-	return append(told, path + end);
+	if (linked <= 0)
+		return append(told, path + end);
+	target[linked] = 0;
+	return replace_link(path, target, path + end + length, told);
 }
 
 /* A path of which it is known where it leads, if there is no symbolic link on its way: that is seen
@@ -100,19 +126,30 @@ static int is_plain(const struct sd_caller *caller, const char *path)
 static int look(struct sd_caller *caller, struct sd_home *home, const struct sd_ask *ask,
 		struct sd_told *told)
 {
-	const char *path = sd_ask_text(ask, 0);
-	int follow = !(ask->flags & SD_OPEN_NOFOLLOW);
+	char path[SD_PATH_MAX];
+	const char *written = sd_ask_text(ask, 0);
+	const size_t size = strlen(written) + 1;
+	int follow = !(ask->flags & (SD_OPEN_NOFOLLOW | SD_OPEN_NEW));
+	int fd = -ENOENT, error = LINKED;
 	struct stat file;
-	if (!*path)
-		return -ENOENT;
-	int fd = sd_walk(home, caller, 0, path, 0, follow);
-	if (fd == -ENOENT)
-		return missing(caller, home, path, told);
+	if (size == 1 || size > sizeof path)
+		return size == 1 ? -ENOENT : -ENAMETOOLONG;
+	memcpy(path, written, size);
+	for (int links = 0; error == LINKED; links++) {
+		told->path_length = -1;
+		if (links > MOST_LINKS)
+			return -ELOOP;
+		fd = sd_walk(home, caller, 0, path, 0, follow);
+		if (fd != -ENOENT)
+			break;
+		error = missing(caller, home, path, told);
+	}
 	if (fd < 0)
-		return fd;
-	int error = found(caller, home, fd, told);
+		return fd == -ENOENT ? error : fd;
+	error = found(caller, home, fd, told);
 	if (!error && !follow && !fstat(fd, &file) && S_ISLNK(file.st_mode))
-		error = -ELOOP;
+		error = ask->flags & SD_OPEN_NEW ? -EEXIST
+			: ask->call_flags & O_DIRECTORY ? -ENOTDIR : -ELOOP;
 	close(fd);
 	return error;
 }

@@ -10,6 +10,7 @@ enum sd_open_flag {
 	SD_OPEN_NOFOLLOW = 1,
 	SD_OPEN_DECIDED = 4, /* what is given is opened whatever the path leads to now */
 	SD_OPEN_NET = 2, /* what is given is opened in the caller's network namespace */
+	SD_OPEN_NEW = 8, /* nothing may be there, a symbolic link neither */
 };
 
 struct sd_opening {

@@ -24,6 +24,7 @@ from supervisor.kernel.opening import (
     O_ACCMODE,
     O_CLOEXEC,
     O_CREAT,
+    O_DIRECTORY,
     O_EXCL,
     O_NOATIME,
     O_NOFOLLOW,
@@ -305,13 +306,14 @@ class Opener:
         if that is `decided` already.
         """
         opening, flags = asking.opening, asking.plan.flags
-        no_follow = flags & O_NOFOLLOW or flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL
-        opening.flags = lib.SD_OPEN_NOFOLLOW if no_follow else 0
+        opening.flags = lib.SD_OPEN_NOFOLLOW if flags & O_NOFOLLOW else 0
+        if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL:
+            opening.flags |= lib.SD_OPEN_NEW
         if decided:
             opening.flags |= lib.SD_OPEN_DECIDED
         if inject is not None and inject.device == _TUN:
             opening.flags |= lib.SD_OPEN_NET
-        opening.open_flags = flags & FILE_FLAGS
+        opening.open_flags = flags & (FILE_FLAGS | O_DIRECTORY)
         await self._resolvers.ask(
             lambda helper: self._ask_one(helper.sock, asking, node), self.calls.on_wait
         )
