@@ -105,7 +105,7 @@ static int give_again(struct sd_receiver *receiver, struct sd_call *call, const 
 			sd_open_leave();
 		return came_to(receiver, call, end);
 	}
-	int fd = sd_open_again(gift->node->fd, gift->flags);
+	int fd = sd_node_open(gift->node, gift->flags);
 	if (fd < 0)
 		return 0;
 	int number = sd_give(receiver, call->id, call->slot, fd, gift->flags & O_CLOEXEC);

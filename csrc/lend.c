@@ -8,7 +8,11 @@
  *
  * A directory is a mount of its own as well, but one that is in no mount namespace any more. ".." leads
  * nowhere from its root then; and nobody can move it into a namespace, copy it or change its flags, as
- * whoever is root of a container could with one that only was not attached yet. */
+ * whoever is root of a container could with one that only was not attached yet.
+ *
+ * Each device and file has a directory of its own. Who opens it for a caller elsewhere is lent that, below a
+ * mount in no namespace as well, and not the thing alone: that could only be opened by a link of /proc,
+ * and not with O_NOFOLLOW, which a descriptor has from then on. */
 #include "mounts.h"
 #include "openers.h"
 
@@ -27,6 +31,9 @@
 #define CAP(name) (1ULL << (name))
 
 enum { ATTR_NOSUID = 0x2, ATTR_NODEV = 0x4, ATTR_NOEXEC = 0x8 };
+
+/* What of a caller's flags is for whatever is opened. */
+enum { ANY = O_APPEND | O_NONBLOCK | O_SYNC | O_DIRECT | O_ASYNC | O_LARGEFILE | O_NOFOLLOW };
 
 static struct {
 	const struct sd_ceiling *ceiling;
@@ -74,15 +81,18 @@ static int mount_of(const struct sd_lent *lent, int userns, int *shared)
 	return error ? error : tree;
 }
 
-static int root_of(const struct sd_lent *lent, int userns, int *shared)
+static int keep_root(int tree)
 {
-	int tree = mount_of(lent, userns, shared);
-	if (tree < 0)
-		return tree;
 	int root = openat(tree, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int error = root < 0 ? -errno : 0;
 	close(tree); /* which takes the mount out of the kernel's lists */
 	return error ? error : root;
+}
+
+static int root_of(const struct sd_lent *lent, int userns, int *shared)
+{
+	int tree = mount_of(lent, userns, shared);
+	return tree < 0 ? tree : keep_root(tree);
 }
 
 void sd_lend_prepare(const struct sd_ceiling *ceiling, int userns)
@@ -97,9 +107,16 @@ void sd_lend_prepare(const struct sd_ceiling *ceiling, int userns)
 	}
 }
 
-static void name_of(char name[16], uint32_t index)
+struct name { /* of a thing, and of its directory */
+	char place[16], file[24];
+};
+
+static struct name name_of(uint32_t index)
 {
-	snprintf(name, 16, "lent.%u", index);
+	struct name name;
+	snprintf(name.place, sizeof name.place, "lent.%u", index);
+	snprintf(name.file, sizeof name.file, "%s/" SD_LENT_NAME, name.place);
+	return name;
 }
 
 static int settle_device(const struct sd_lent *lent, const char *name)
@@ -123,21 +140,22 @@ static int settle_file(int tree, const char *name)
 int sd_lend_settle(void)
 {
 	const struct sd_ceiling *ceiling = lending.ceiling;
-	char name[16];
 	if (ceiling->lent_count > SD_MOST_LENT)
 		return -E2BIG;
 	umask(0);
 	for (uint32_t i = 0; i < ceiling->lent_count; i++) {
 		const struct sd_lent *lent = &ceiling->lent[i];
-		name_of(name, i);
-		if (lent->loops)
+		const struct name name = name_of(i);
+		if (lent->loops) {
 			lending.state[i] = -EPERM; /* loops.c has those */
-		else if (lent->directory)
+		} else if (lent->directory) {
 			lending.state[i] = lending.root[i] < 0 ? lending.root[i] : 0;
-		else if (lent->path)
-			lending.state[i] = settle_file(lending.state[i], name);
-		else
-			lending.state[i] = settle_device(lent, name);
+		} else {
+			if (mkdir(name.place, 0755))
+				return -errno;
+			lending.state[i] = lent->path ? settle_file(lending.state[i], name.file)
+						      : settle_device(lent, name.file);
+		}
 	}
 	return 0;
 }
@@ -180,39 +198,45 @@ int sd_lend_is_file(uint64_t index)
 
 int sd_lend_open(uint64_t index, int flags)
 {
-	char name[16];
 	if (index >= lending.ceiling->lent_count)
 		return -EPERM;
 	if (lending.state[index])
 		return lending.state[index];
 	if (lending.ceiling->lent[index].directory)
-		return sd_open_unblocking(lending.root[index], ".", (flags & O_NONBLOCK) | O_DIRECTORY);
-	name_of(name, (uint32_t)index);
-	return sd_open_unblocking(AT_FDCWD, name, flags & ~(O_CREAT | O_EXCL | O_PATH));
+		return sd_open_unblocking(lending.root[index], ".", flags & (ANY | O_DIRECTORY));
+	return sd_open_unblocking(AT_FDCWD, name_of((uint32_t)index).file,
+				  flags & (ANY | O_ACCMODE | O_TRUNC | O_EXCL));
+}
+
+/* A detached copy of a thing's directory, as root_of has it. */
+static int copy_of(const char *place)
+{
+	int tree = (int)syscall(SYS_open_tree, AT_FDCWD, place,
+				OPEN_TREE_CLONE | AT_RECURSIVE | O_CLOEXEC);
+	return tree < 0 ? -errno : keep_root(tree);
 }
 
 int sd_lend(const struct sd_make *make, uint64_t permitted, int *give)
 {
 	const struct sd_ceiling *ceiling = lending.ceiling;
-	char name[16];
 	if (make->device >= ceiling->lent_count)
 		return -EPERM;
 	uint32_t index = (uint32_t)make->device;
 	const struct sd_lent *lent = &ceiling->lent[index];
 	if (lending.state[index])
 		return lending.state[index];
-	name_of(name, index);
-	if (make->flags & O_PATH && !lending.shared[index])
+	int opens = lent->path && !(make->flags & O_PATH);
+	if (lent->path && !opens && !lending.shared[index])
 		return -EOPNOTSUPP;
-	int error = sd_set_caps(lent->path ? CAP(CAP_DAC_OVERRIDE) : CAP(CAP_SYS_ADMIN), permitted);
+	int by_name = opens || lent->directory; /* of the host's, which root may not be let into */
+	int error = sd_set_caps(by_name ? CAP(CAP_DAC_OVERRIDE) : CAP(CAP_SYS_ADMIN), permitted);
 	if (error)
 		return error;
-	if (make->flags & O_PATH)
-		*give = lent->directory ? openat(lending.root[index], ".", O_PATH | O_CLOEXEC)
-					: open(name, O_PATH | O_CLOEXEC);
-	else if (lent->path)
+	if (opens)
 		*give = sd_lend_open(index, (int)make->flags);
+	else if (lent->directory)
+		*give = openat(lending.root[index], ".", O_PATH | O_CLOEXEC);
 	else
-		*give = sd_open_tree(AT_FDCWD, name);
+		*give = copy_of(name_of(index).place);
 	return *give < 0 ? *give : 0;
 }

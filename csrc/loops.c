@@ -50,7 +50,7 @@ static int open_number(uint32_t number, int flags)
 	struct stat found;
 	if (!sd_loop_is_lent(LOOP_MAJOR, number))
 		return -EPERM;
-	flags &= O_ACCMODE | O_NONBLOCK | O_DIRECT | O_SYNC;
+	flags &= O_ACCMODE | O_APPEND | O_NONBLOCK | O_SYNC | O_DIRECT | O_ASYNC | O_EXCL | O_NOFOLLOW;
 	snprintf(name, sizeof name, "/loop.%u", number);
 	if (lstat(name, &found)) {
 		int error = sd_try_node(AT_FDCWD, name, S_IFBLK | 0600, makedev(LOOP_MAJOR, number));

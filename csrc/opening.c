@@ -12,11 +12,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-struct sd_node *sd_node_new(int fd)
+struct sd_node *sd_node_new(int fd, enum sd_node_kind kind)
 {
 	struct sd_node *node = malloc(sizeof *node);
 	if (node)
-		*node = (struct sd_node){fd, 1};
+		*node = (struct sd_node){fd, 1, kind};
 	else
 		close(fd);
 	return node;
@@ -39,10 +39,17 @@ int sd_open_again(int fd, uint32_t flags)
 	if (ours < 0)
 		return -errno;
 	snprintf(link, sizeof link, "%d", fd);
-	return sd_open_unblocking(ours, link, (int)flags);
+	return sd_open_unblocking(ours, link, (int)flags & ~O_NOFOLLOW);
 }
 
-int sd_open_ask(int resolver, const struct sd_waiting *call, int task, int thing,
+int sd_node_open(const struct sd_node *node, uint32_t flags)
+{
+	if (node->kind == SD_NODE_ITSELF)
+		return sd_open_again(node->fd, flags);
+	return sd_open_unblocking(node->fd, node->kind == SD_NODE_PLACE ? SD_LENT_NAME : ".", (int)flags);
+}
+
+int sd_open_ask(int resolver, const struct sd_waiting *call, int task, const struct sd_node *node,
 		struct sd_opening *opening)
 {
 	struct sd_ask ask;
@@ -68,8 +75,10 @@ int sd_open_ask(int resolver, const struct sd_waiting *call, int task, int thing
 		used += (size_t)opening->granted_length;
 		ask.text[used++] = 0;
 	}
-	if (thing >= 0)
-		fds[count++] = thing;
+	if (node) {
+		fds[count++] = node->fd;
+		ask.flags |= node->kind == SD_NODE_PLACE ? SD_OPEN_PLACE : 0;
+	}
 	ask.id = call->id;
 	ask.listener = (uint32_t)count;
 	fds[count++] = call->listener;

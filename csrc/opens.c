@@ -161,15 +161,15 @@ static int leads(const struct sd_ask *ask, const struct sd_told *told)
 }
 
 struct reopening {
-	int net_ns, task, flags, result;
-	char link[32];
+	int net_ns, dir, flags, result;
+	char name[32];
 };
 
 static int reopen(void *argument)
 {
 	struct reopening *it = argument;
 	it->result = it->net_ns >= 0 && setns(it->net_ns, CLONE_NEWNET)
-			     ? -errno : sd_open_unblocking(it->task, it->link, it->flags);
+			     ? -errno : sd_open_unblocking(it->dir, it->name, it->flags);
 	return 0;
 }
 
@@ -210,14 +210,18 @@ void sd_do_open(struct sd_caller *caller, struct sd_home *home, const struct sd_
 	told->flags |= SD_TOLD_LEADS;
 	if (held[1] < 0)
 		return;
-	struct reopening it = {caller->net_ns, caller->task, (int)ask->call_flags, -EPERM, ""};
-	snprintf(it.link, sizeof it.link, "../self/fd/%d", held[1]);
+	struct reopening it = {caller->net_ns, held[1], (int)ask->call_flags, -EPERM, SD_LENT_NAME};
+	if (!(ask->flags & SD_OPEN_PLACE)) {
+		it.dir = caller->task;
+		it.flags &= ~O_NOFOLLOW;
+		snprintf(it.name, sizeof it.name, "../self/fd/%d", held[1]);
+	}
 	told->error = sd_go_home(home, caller);
 	if (!told->error)
 		told->error = sd_act_as_self(home);
 	if (told->error)
 		return;
-	if (!(ask->flags & SD_OPEN_NET) || (it.net_ns >= 0 && is_ours(it.net_ns, it.task))) {
+	if (!(ask->flags & SD_OPEN_NET) || (it.net_ns >= 0 && is_ours(it.net_ns, caller->task))) {
 		it.net_ns = -1;
 		reopen(&it);
 	} else if (it.net_ns >= 0) {

@@ -94,7 +94,7 @@ enum sd_make_op {
 	SD_MAKE_DROP,     /* [what is closed once it is done]; no answer */
 	SD_MAKE_LINK,     /* likewise */
 	SD_MAKE_AT,       /* [where a path starts] -> [parent], with SD_NEEDS_BIND */
-	SD_MAKE_LEND,     /* [] -> [detached node], [file]: `device` is the index in the ceiling */
+	SD_MAKE_LEND,     /* [] -> [file], or what it is opened by: `device` is the index in the ceiling */
 	SD_MAKE_MOUNT,    /* [channel], [channel, image], of AGAIN [mount]: struct sd_new_mount */
 	SD_MAKE_LOOP,     /* [] or [image] -> [] or [device]: struct sd_loop_order */
 	SD_MAKE_OPENER,   /* [socket, desk], [socket, desk, network namespace]: `device` is an enum
@@ -359,6 +359,8 @@ SD_HIDDEN int sd_xattr_as_root(const struct sd_ceiling *ceiling, const struct sd
 SD_HIDDEN void sd_lend_prepare(const struct sd_ceiling *ceiling, int userns);
 /* Once the root directory is our own. 0 or -errno. */
 SD_HIDDEN int sd_lend_settle(void);
+/* What a device or a file is called in the directory that it is lent by. */
+#define SD_LENT_NAME "it"
 /* What `make` asks for: 0 and `*give`, or -errno. */
 SD_HIDDEN int sd_lend(const struct sd_make *make, uint64_t permitted, int *give);
 /* Opens without waiting for anything, and clears O_NONBLOCK where `flags` have none. */

@@ -10,6 +10,7 @@ enum sd_open_flag {
 	SD_OPEN_NOFOLLOW = 1,
 	SD_OPEN_DECIDED = 4, /* what is given is opened whatever the path leads to now */
 	SD_OPEN_NET = 2, /* what is given is opened in the caller's network namespace */
+	SD_OPEN_PLACE = 16, /* what is given is a SD_NODE_PLACE; set by sd_open_ask */
 	SD_OPEN_NEW = 8, /* nothing may be there, a symbolic link neither */
 };
 
@@ -31,28 +32,38 @@ struct sd_opening {
 };
 
 /* Has a resolver see where a path leads, whether there is something or not; and where that is
- * `granted`, open what `thing` (O_PATH; -1: nothing) stands for. 0 or -errno. */
-int sd_open_ask(int resolver, const struct sd_waiting *call, int task, int thing,
+ * `granted`, open `node` (NULL: nothing). 0 or -errno. */
+struct sd_node;
+int sd_open_ask(int resolver, const struct sd_waiting *call, int task, const struct sd_node *node,
 		struct sd_opening *opening);
 /* 1: it has answered; 0: not within `linger_us`; -EPIPE: it has gone */
 int sd_open_told(int resolver, struct sd_opening *opening, int linger_us);
 /* 1: for the caller of `call` this absolute path, in which nothing has to be cleaned, leads to itself,
  * whether something is there or not; 0: that takes a resolver to tell. Never waits. */
 int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length);
+enum sd_node_kind { /* what a descriptor (O_PATH) is of */
+	SD_NODE_ITSELF,    /* what is opened */
+	SD_NODE_PLACE,     /* a directory of a maker's, where that has SD_LENT_NAME */
+	SD_NODE_DIRECTORY, /* what is opened, a directory */
+};
 /* What is opened again for each caller: a descriptor, and how many hold it. The last one to drop it
  * closes it. */
 struct sd_node {
 	int fd;
 	int holders;
+	enum sd_node_kind kind;
 };
 /* Takes the descriptor over; NULL: there is no memory, and it was closed */
-struct sd_node *sd_node_new(int fd);
+struct sd_node *sd_node_new(int fd, enum sd_node_kind kind);
 void sd_node_drop(struct sd_node *node);
+/* Opens it: a descriptor or -errno. By a name, so that it has all of `flags`; but SD_NODE_ITSELF, which can
+ * be opened by a link of /proc alone, where O_NOFOLLOW would be ELOOP: it is without that. */
+int sd_node_open(const struct sd_node *node, uint32_t flags);
 /* Opens what an O_PATH descriptor stands for: a descriptor or -errno */
 int sd_open_again(int fd, uint32_t flags);
-/* Asks a maker for the `index`th thing of its ceiling: of a device a detached mount of a node, which
- * is for a resolver to open; of a file or directory what `flags` open, or with O_PATH what
- * sd_open_again opens (-EOPNOTSUPP: that cannot be). 0 or -errno */
+/* Asks a maker for the `index`th thing of its ceiling: of a device SD_NODE_PLACE; of a file or directory what
+ * `flags` open, or with O_PATH that, too, or SD_NODE_DIRECTORY (-EOPNOTSUPP: that cannot be). 0 or
+ * -errno */
 int sd_lend_ask(int maker, uint32_t index, uint32_t flags);
 /* 1: `*fd` is it; 0: not within `linger_us`; -errno: why there is none; -EPIPE: the maker has gone.
  * `*fd` is -1 at the start. */

@@ -27,7 +27,7 @@ from typing import Any, Final
 from supervisor.engine.helpers import HelperError, Resolvers
 from supervisor.engine.maker_calls import MakerCalls, Refused
 from supervisor.kernel import loops
-from supervisor.kernel.opening import O_ACCMODE, O_CLOEXEC, O_PATH, O_RDONLY, O_RDWR
+from supervisor.kernel.opening import O_ACCMODE, O_CLOEXEC, O_PATH, O_RDONLY, O_RDWR, O_TRUNC
 from supervisor.kernel.shim import ffi, lib
 from supervisor.kernel.spawn import Helper
 from supervisor.model import Inject, Outcome, Snapshot
@@ -101,7 +101,7 @@ class Loops:
             found = os.fstat(fd)
             self._empty[what] = fd
             self._stands_for[found.st_dev, found.st_ino] = what
-        fd = lib.sd_open_again(self._empty[what], flags & O_ACCMODE)
+        fd = lib.sd_open_again(self._empty[what], flags & ~(O_TRUNC | os.O_DIRECT))
         if fd < 0:
             raise Refused(-fd, "opening what is given")
         return int(fd)

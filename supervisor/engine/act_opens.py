@@ -7,7 +7,6 @@ file or a directory is opened by a maker; content is a sealed file of our own.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable
 from errno import EACCES, EEXIST, EISDIR, ENAMETOOLONG, ENODEV, EPERM, ESRCH
@@ -17,6 +16,7 @@ from supervisor.engine.act_loops import Loops
 from supervisor.engine.helpers import HelperError, Makers, Resolvers
 from supervisor.engine.limits import Limits
 from supervisor.engine.maker_calls import MakerCalls, Refused
+from supervisor.engine.open_nodes import content_file, held
 from supervisor.engine.openers import DEVICES, FILES, NET, Asked, Openers
 from supervisor.engine.said import Policy
 from supervisor.kernel.opening import (
@@ -24,7 +24,6 @@ from supervisor.kernel.opening import (
     O_ACCMODE,
     O_CLOEXEC,
     O_CREAT,
-    O_DIRECTORY,
     O_EXCL,
     O_NOATIME,
     O_NOFOLLOW,
@@ -37,7 +36,6 @@ from supervisor.kernel.shim import ffi, lib
 from supervisor.model import Decision, Facts, Given, Inject, Outcome, Snapshot, Verdict
 from supervisor.plans import Open
 
-_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 # Its open goes by the network namespace of whoever opens it.
 _TUN: Final = ("c", 10, 200)
 # Memory devices, and the miscellaneous ones: no open of those waits for anything.
@@ -139,7 +137,7 @@ class Opener:
         if not (node or by_others) or not self._is_plain(plan, snapshot):
             return None
         opener: tuple[int, int] | None = None
-        fd = -EPERM if node is None else lib.sd_open_again(node.fd, flags & FILE_FLAGS)
+        fd = -EPERM if node is None else lib.sd_node_open(node, flags & FILE_FLAGS)
         if fd < 0 and by_others:
             node, opener = None, (kind, self._lent.index(inject))
             opened = self.openers.open(*opener, flags, how)
@@ -239,11 +237,13 @@ class Opener:
     ) -> Outcome:
         flags = asking.plan.flags
         errno = _refusal(inject, flags)
+        if flags & O_CREAT and (asking.plan.place.path or b"").endswith(b"/"):
+            errno = EISDIR
         if errno:
             raise Refused(errno, "wider than what is given" if errno == EACCES else "")
         if inject.content is not None:
             content = await self._node(inject)
-            fd = lib.sd_open_again(content.fd, flags & FILE_FLAGS)
+            fd = lib.sd_node_open(content, flags & FILE_FLAGS)
             if fd < 0:
                 raise Refused(-fd, "opening what is given")
         elif inject.loops is not None:
@@ -272,7 +272,7 @@ class Opener:
         """
         flags = asking.plan.flags
         node = await self._kept(inject)
-        fd = -EPERM if node is None else lib.sd_open_again(node.fd, flags & FILE_FLAGS)
+        fd = -EPERM if node is None else lib.sd_node_open(node, flags & FILE_FLAGS)
         if fd < 0:
             await self.openers.want(FILES, asking.task)
             fd = await self._lend(inject, flags & FILE_FLAGS)
@@ -283,7 +283,8 @@ class Opener:
         """What the next callers get the file by, asked for once; None: a maker has to open it."""
         if inject not in self._nodes and inject not in self._by_makers:
             try:
-                node = _held(await self._lend(inject, O_PATH))
+                kind = lib.SD_NODE_DIRECTORY if inject.directory else lib.SD_NODE_PLACE
+                node = held(await self._lend(inject, O_PATH), kind)
             except Refused:
                 self._by_makers.add(inject)
             else:
@@ -313,15 +314,15 @@ class Opener:
             opening.flags |= lib.SD_OPEN_DECIDED
         if inject is not None and inject.device == _TUN:
             opening.flags |= lib.SD_OPEN_NET
-        opening.open_flags = flags & (FILE_FLAGS | O_DIRECTORY)
+        opening.open_flags = flags & FILE_FLAGS
         await self._resolvers.ask(
             lambda helper: self._ask_one(helper.sock, asking, node), self.calls.on_wait
         )
 
     async def _ask_one(self, sock: int, asking: _Asking, node: Any) -> bool:
         """False: this resolver cannot become that caller."""
-        thing = -1 if node is None else node.fd
-        result = lib.sd_open_ask(sock, asking.waiting, asking.task, thing, asking.opening)
+        node = node or ffi.NULL
+        result = lib.sd_open_ask(sock, asking.waiting, asking.task, node, asking.opening)
         if result == 0:
             result = await self.calls.answer(
                 sock, lambda linger: lib.sd_open_told(sock, asking.opening, linger)
@@ -338,16 +339,18 @@ class Opener:
         if node is not None:
             return node
         if inject.content is not None:
-            return self._nodes.setdefault(inject, _held(_content(inject.content)))
+            node = held(content_file(inject.content), lib.SD_NODE_ITSELF)
+            return self._nodes.setdefault(inject, node)
         assert inject.device is not None
         if self._makers.all or self._makers.lost:
-            fd = await self._lend(inject, 0)
+            fd, kind = await self._lend(inject, 0), lib.SD_NODE_PLACE
         else:
             name = host_node(*inject.device)
             if name is None:
                 raise Refused(ENODEV, "the host has no node of this device")
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        node = _held(fd)
+            kind = lib.SD_NODE_ITSELF
+        node = held(fd, kind)
         if inject not in self._lent:  # there is another policy since
             raise Refused(self.calls.on_error, "another policy")
         return self._nodes.setdefault(inject, node)  # somebody else may have been quicker
@@ -376,26 +379,3 @@ def _refusal(inject: Inject, flags: int) -> int:
     if not inject.writes and (flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC):
         return EACCES
     return EPERM if flags & O_NOATIME else 0
-
-
-def _held(fd: int) -> Any:
-    """A node of the shim, of which the descriptor is now."""
-    node = lib.sd_node_new(fd)
-    if node == ffi.NULL:
-        raise MemoryError
-    return ffi.gc(node, lib.sd_node_drop)
-
-
-def _content(text: str) -> int:
-    """A file with this content, which nobody can change."""
-    file = os.memfd_create("content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        left = memoryview(text.encode())
-        while left:
-            left = left[os.write(file, left) :]
-        os.fchmod(file, 0o444)
-        fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
-    except OSError as error:
-        os.close(file)
-        raise Refused(error.errno or EPERM, "opening what is given") from None
-    return file

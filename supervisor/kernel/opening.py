@@ -36,10 +36,12 @@ KNOWN_FLAGS: Final = (
     | os.O_TMPFILE | O_CREAT | O_EXCL | O_TRUNC | O_NONBLOCK | O_NOFOLLOW | O_NOATIME | O_CLOEXEC
     | O_PATH
 )  # fmt: skip
-# What of a caller's flags is for the open of what is given; the others are about its path.
+# What of a caller's flags is for the open of what is given; the others are about its path. So are
+# O_NOFOLLOW and O_DIRECTORY, but a descriptor has them from then on. O_EXCL alone claims a disk.
 FILE_FLAGS: Final = (
-    O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DIRECT | _LARGEFILE | O_TRUNC | O_NONBLOCK
-)
+    O_ACCMODE | os.O_APPEND | os.O_SYNC | os.O_DIRECT | os.O_ASYNC | _LARGEFILE | O_TRUNC
+    | O_NONBLOCK | O_EXCL | O_NOFOLLOW | O_DIRECTORY
+)  # fmt: skip
 
 CALLS: Final = frozenset(("open", "creat", "openat", "openat2"))
 

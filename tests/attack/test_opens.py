@@ -174,6 +174,10 @@ def test_the_caller_is_killed(person: Person, place: Path) -> None:
 
 
 def test_the_caller_of_an_opener_is_killed(root: Person, place: Path) -> None:
+    script = f"for i in 1 2 3 4; do readlink /proc/self/fd/3 3<{place}/allowed/written; done"
+    done = run(root, "sh", "-c", script, options=["--policy", str(place / "rules.yaml")])
+    assert all(line.endswith("/it") for line in done.stdout.splitlines()), done.stdout
+    assert done.stdout.count("/it") == 4
     killed(root, place, "written")
 
 
@@ -183,8 +187,9 @@ def killed(person: Person, place: Path, name: str) -> None:
     try:
         assert started.process.stdout is not None
         assert started.process.stdout.readline() == b"60\n"
-        what, kept = {"granted": ("content", 1), "written": ("lent", 1)}[name]
-        wait_for(  # the session's own, opened for each anew; an opener has none
+        # the session's own, opened for each anew; of a file that is the directory that it is in
+        what, kept = {"granted": ("content", 1), "written": ("/it", 0)}[name]
+        wait_for(
             lambda: [link for pid in _ours(started) for link in links(pid) if what in link],
             lambda found: len(found) == kept, seconds=5,
         )  # fmt: skip

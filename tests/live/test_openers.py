@@ -35,6 +35,13 @@ syscalls:
     - {path: /dev/net/tun, do: {inject: {device: tun}}}
     - {path: /tick, do: {inject: {content: "."}}}
 """
+OPENED = """
+def opened(path, flags=os.O_RDWR):
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+"""
 # A thread that calls keeps the session from letting go of its openers; `quiet` stops it.
 CODE = """
 import ctypes, errno, fcntl, os, stat, struct, sys, threading, time
@@ -43,11 +50,7 @@ def tick():
     while not quiet.wait(0.05):
         os.close(os.open("/tick", os.O_RDONLY))
 threading.Thread(target=tick, daemon=True).start()
-def opened(path, flags=os.O_RDWR):
-    try:
-        return os.open(path, flags)
-    except OSError as error:
-        return errno.errorcode[error.errno]
+OPENED
 def times(count, path, flags=os.O_RDWR):
     found = [opened(path, flags) for _ in range(count)]
     [os.close(fd) for fd in found if isinstance(fd, int)]
@@ -77,7 +80,7 @@ def in_thread(call):
     return found[0]
 for line in sys.stdin:
     print(repr(eval(line)), flush=True)
-"""
+""".replace("OPENED", OPENED)
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +230,27 @@ def test_no_wider_than_the_rule(inside: Inside) -> None:
     assert inside("times(3, '/srv/less', os.O_RDWR)") == ["EACCES"] * 3
     assert inside("opened(f'/proc/self/fd/{opened(\"/srv/less\", os.O_RDONLY)}')") == "EACCES"
     assert inside("[stat.S_ISBLK(os.stat(opened('/srv/less', 0)).st_mode)] * 2") == [True] * 2
+
+
+def test_a_disk_is_claimed(inside: Inside, place: Path) -> None:
+    """As with a node of it: by O_EXCL, for as long as that is open."""
+    text = """
+def claimed(path):
+    said = []
+    for access in (os.O_RDONLY, os.O_RDWR) * 3:
+        claim = opened(path, access | os.O_EXCL)
+        said += [opened(path, access | os.O_EXCL), type(opened(path, access)).__name__]
+        os.close(claim)
+    return said
+"""
+    disk = re.search(r"block 7:(\d+)", (place / "rules.yaml").read_text())
+    assert disk is not None
+    words = [f"import errno, os\n{OPENED}{text}print(claimed('/dev/loop{disk[1]}'))"]
+    done = subprocess.run(
+        ["python3", "-c", *words], check=True, capture_output=True, text=True, timeout=20
+    )
+    assert inside(f"exec({text!r}, globals()) or claimed({DISK!r})") == literal_eval(done.stdout)
+    assert "EBUSY" in done.stdout
 
 
 def test_a_network_of_its_own(inside: Inside) -> None:

@@ -129,6 +129,30 @@ for flags in (os.O_CLOEXEC, 0, os.O_NONBLOCK) * 2:
     ]  # fmt: skip
 
 
+def test_mounts_of_what_is_given_cannot_be_taken(root: Person, place: Path) -> None:
+    """A node that could be mounted would be there without a rule."""
+    text = f"""
+import ctypes, errno, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+open_tree, move_mount, mount_setattr, AT_EMPTY_PATH, CLONE, BIND = 428, 429, 442, 0x1000, 1, 4096
+os.chdir({str(place)!r})
+open("taken", "w").close()
+clear = struct.pack("QQQQ", 0, 1 | 2 | 4, 0, 0)
+for path in "/dev/zeroes", "/dev/net/tun", "/etc/licence", "/srv/common":
+    for _ in range(4):
+        fd = os.open(path, os.O_RDONLY)
+        for call in (
+            lambda: libc.syscall(mount_setattr, fd, b"", AT_EMPTY_PATH, clear, len(clear)),
+            lambda: libc.syscall(move_mount, fd, b"", -100, b"taken", 4),
+            lambda: libc.syscall(open_tree, fd, b"", AT_EMPTY_PATH | CLONE),
+            lambda: libc.mount(f"/proc/self/fd/{{fd}}".encode(), b"taken", None, BIND, None),
+        ):
+            print(errno.errorcode[ctypes.get_errno()] if call() < 0 else "done")
+os.unlink("taken")
+"""
+    assert code(root, place, text).splitlines() == ["EINVAL"] * 4 * 4 * 4
+
+
 # Links by the name of what is given, and the errno of each open of one.
 LINKS = """
 import errno, itertools, os, shutil
