@@ -61,6 +61,13 @@ void go_to_network(pid_t tid)
 	if (stat(name, &there) || (there.st_ino == here.st_ino && there.st_dev == here.st_dev))
 		return;
 	int fd = open(name, O_RDONLY | O_CLOEXEC);
+	if (geteuid()) { /* an ordinary user has to be root there first */
+		snprintf(name, sizeof name, "/proc/%d/ns/user", tid);
+		int userns = open(name, O_RDONLY | O_CLOEXEC);
+		if (userns < 0 || setns(userns, CLONE_NEWUSER))
+			die(name);
+		close(userns);
+	}
 	if (fd < 0 || setns(fd, CLONE_NEWNET))
 		die(name);
 	close(fd);

@@ -12,6 +12,9 @@ in the caller's network namespace, which is one of its own, and which the floor 
 A container's /dev is a filesystem in memory, of which nothing says that a name is not there: that
 one has to be looked for each time.
 
+An ordinary user's container is given the host's own nodes: rows on tun, and on one that is not for
+everybody, are there where the host has such ones that this user can open.
+
 This floor takes the path as it is written. A rule is about the file that a path leads to: rows
 without a bound are against a floor that sees that no link of the caller's leads on from there.
 """
@@ -19,6 +22,7 @@ without a bound are against a floor that sees that no link of the caller's leads
 from __future__ import annotations
 
 import fcntl
+import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -76,6 +80,8 @@ def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
             text = "  the same, on any processor"
             yield partial(bench.compare, Item(text, (floor, ours), request, None, expect=0))
             yield partial(bench.compare, _looked(both, "looked", request))
+    if not bench.root:
+        yield from _hosts(bench)
     rule = f"{{path: {GRANTED}, do: {{inject: {{device: zero}}}}}}"
     ours = _policy(bench, "open-others", [rule])
     item = Item(
@@ -83,6 +89,25 @@ def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
     )
     yield partial(bench.compare, item)
     yield partial(_build, bench, _policy(bench, "open-none", []), ours, f"{plain}/")
+
+
+def _hosts(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
+    """What an ordinary user may open, as the host has it."""
+    one = peers.one_processor()
+    for what, device, floor, options in (
+        ("tun", "/dev/net/tun", "open:/dev/net/tun", ()),
+        ("tun, in a network", "/dev/net/tun", "tun:/dev/net/tun", ("--unshare", "net")),
+        ("kvm", "/dev/kvm", "open:/dev/kvm", ()),
+    ):
+        if not os.access(device, os.R_OK | os.W_OK):
+            continue
+        inject = f"device: {device.rpartition('/')[2]}"
+        rule = f"{{path: {GRANTED}, do: {{inject: {{{inject}}}}}}}"
+        ours = _policy(bench, f"open-{floor.partition(':')[0]}-{inject[8:]}", [rule], *options)
+        both = [*one, *peers.floor(floor)], [*one, *ours]
+        request = f"openrw 1000 0 1 {GRANTED}"
+        text = f"open given: the host's {what}"
+        yield partial(bench.compare, Item(text, both, request, 2.0, expect=0))
 
 
 def as_root(bench: Bench) -> Iterator[Callable[[], list[Row]]]:

@@ -92,20 +92,26 @@ static int give_again(struct sd_receiver *receiver, struct sd_call *call, const 
 		      int others_wait)
 {
 	const struct sd_waiting waiting = {receiver->listener, call->id};
-	/* before it is asked whether the caller still waits, which says whose network that was */
-	if (gift->by && (receiver->proxy >= 0 || !sd_opener_is_there(gift->by, call->tid)))
+	/* before it is asked whether the caller still waits, which says whose network that was, and whose ids */
+	int here = gift->by == SD_OPENER_NET && gift->node && sd_network_is_ours(call->tid);
+	if (gift->by && !here &&
+	    (receiver->proxy >= 0 || !sd_opener_is_there(gift->by, call->tid)))
+		return 0;
+	const enum sd_node_for why =
+		gift->node ? sd_node_is_for(gift->node, call->tid, gift->flags) : SD_NODE_NO;
+	if (gift->node && why == SD_NODE_NO)
 		return 0;
 	if (sd_open_look(&waiting, call->tid, gift->path, gift->length) != 1)
 		return 0;
 	sd_open_stay(); /* from here on the caller goes on */
-	if (gift->by) {
+	if (gift->by && !here) {
 		int *there = &receiver->patience.there;
 		enum sd_errand_end end = sd_opener_run(gift, &waiting, others_wait, there);
 		if (end != SD_ERRAND_DONE || !*there)
 			sd_open_leave();
 		return came_to(receiver, call, end);
 	}
-	int fd = sd_node_open(gift->node, gift->flags);
+	int fd = sd_node_open_for(gift->node, why, gift->flags);
 	if (fd < 0)
 		return 0;
 	int number = sd_give(receiver, call->id, call->slot, fd, gift->flags & O_CLOEXEC);

@@ -1,8 +1,10 @@
 /* Who a caller is, as /proc/TID tells. */
+#include "callers.h"
 #include "compat.h"
-#include "paths.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,15 +132,9 @@ int sd_look_at(struct sd_caller *caller, const char *userns)
 /* The files of those who called lately stay open, for to open them takes longer than to read them.
  * Nothing that was read is kept. Such a descriptor belongs to one thread for ever, and once that has
  * gone whatever is read through it is ESRCH: what can be read while a call waits is of its caller. */
-static struct known {
-	uint32_t tid;
-	int task, status;
-	int comm, pidfd;  /* 0: not open yet */
-	int32_t own_tid;  /* which belongs to the thread as its descriptors do */
-	uint64_t used;
-} known[KNOWN];
+static struct sd_known known[KNOWN];
 
-static void forget(struct known *one)
+static void forget(struct sd_known *one)
 {
 	const int fds[] = {one->task, one->status, one->comm, one->pidfd};
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
@@ -153,7 +149,7 @@ void sd_forget_callers(void)
 		forget(&known[i]);
 }
 
-static int open_known(struct known *one, uint32_t tid)
+static int open_known(struct sd_known *one, uint32_t tid)
 {
 	char name[32];
 	forget(one);
@@ -164,12 +160,11 @@ static int open_known(struct known *one, uint32_t tid)
 	return one->status < 0 ? -errno : 0;
 }
 
-/* What `look` makes of a thread; through descriptors that are open already, if they are still its. */
-static int with_known(uint32_t tid, int (*look)(struct known *, void *, const void *), void *result,
+int sd_with_known(uint32_t tid, int (*look)(struct sd_known *, void *, const void *), void *result,
 		      const void *more)
 {
 	static uint64_t calls;
-	struct known *one = &known[0];
+	struct sd_known *one = &known[0];
 	if (!tid)
 		return -ESRCH;
 	for (int i = 1; i < KNOWN && one->tid != tid; i++)
@@ -187,7 +182,7 @@ static int with_known(uint32_t tid, int (*look)(struct known *, void *, const vo
 	return error;
 }
 
-static int look_at(struct known *one, void *result, const void *userns)
+static int look_at(struct sd_known *one, void *result, const void *userns)
 {
 	struct sd_caller *caller = result;
 	caller->task = one->task;
@@ -197,10 +192,10 @@ static int look_at(struct known *one, void *result, const void *userns)
 
 int sd_look_at_known(struct sd_caller *caller, uint32_t tid, const char *userns)
 {
-	return with_known(tid, look_at, caller, userns);
+	return sd_with_known(tid, look_at, caller, userns);
 }
 
-static int open_root(struct known *one, void *result, const void *nothing)
+static int open_root(struct sd_known *one, void *result, const void *nothing)
 {
 	(void)nothing;
 	int fd = openat(one->task, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -210,11 +205,11 @@ static int open_root(struct known *one, void *result, const void *nothing)
 
 int sd_root_of_known(uint32_t tid)
 {
-	int root, error = with_known(tid, open_root, &root, NULL);
+	int root, error = sd_with_known(tid, open_root, &root, NULL);
 	return error ? error : root;
 }
 
-static int stat_root(struct known *one, void *result, const void *nothing)
+static int stat_root(struct sd_known *one, void *result, const void *nothing)
 {
 	(void)nothing;
 	return syscall(SYS_statx, one->task, "root", AT_STATX_DONT_SYNC, SD_LOOK_STATX, result)
@@ -223,10 +218,10 @@ static int stat_root(struct known *one, void *result, const void *nothing)
 
 int sd_stat_root_of_known(uint32_t tid, struct statx *root)
 {
-	return with_known(tid, stat_root, root, NULL);
+	return sd_with_known(tid, stat_root, root, NULL);
 }
 
-static int open_mounts(struct known *one, void *result, const void *nothing)
+static int open_mounts(struct sd_known *one, void *result, const void *nothing)
 {
 	(void)nothing;
 	int fd = openat(one->task, "mountinfo", O_RDONLY | O_CLOEXEC);
@@ -236,22 +231,26 @@ static int open_mounts(struct known *one, void *result, const void *nothing)
 
 int sd_mounts_of_known(uint32_t tid)
 {
-	int fd, error = with_known(tid, open_mounts, &fd, NULL);
+	int fd, error = sd_with_known(tid, open_mounts, &fd, NULL);
 	return error ? error : fd;
 }
 
-static int stat_network(struct known *one, void *result, const void *nothing)
+/* What the link is called says it all, and to follow it takes twice as long. */
+static int read_network(struct sd_known *one, void *result, const void *nothing)
 {
+	char link[32] = "";
 	(void)nothing;
-	return fstatat(one->task, "ns/net", result, 0) ? -errno : 0;
+	if (readlinkat(one->task, "ns/net", link, sizeof link - 1) < 0)
+		return -errno;
+	return sscanf(link, "net:[%" SCNu64 "]", (uint64_t *)result) == 1 ? 0 : -ESRCH;
 }
 
-int sd_network_of_known(uint32_t tid, struct stat *network)
+int sd_network_of_known(uint32_t tid, uint64_t *network)
 {
-	return with_known(tid, stat_network, network, NULL);
+	return sd_with_known(tid, read_network, network, NULL);
 }
 
-static int read_ids(struct known *one, struct sd_identity *who)
+static int read_ids(struct sd_known *one, struct sd_identity *who)
 {
 	int size = read_file(one->status, text, sizeof text);
 	if (size < 0)
@@ -268,7 +267,7 @@ static int read_ids(struct known *one, struct sd_identity *who)
 	return 0;
 }
 
-static int ask_ids(struct known *one, struct sd_identity *who)
+static int ask_ids(struct sd_known *one, struct sd_identity *who)
 {
 	struct pidfd_info info = {.mask = PIDFD_INFO_CREDS};
 	if (ioctl(one->pidfd, PIDFD_GET_INFO, &info))
@@ -281,7 +280,7 @@ static int ask_ids(struct known *one, struct sd_identity *who)
 	return 0;
 }
 
-static int identify(struct known *one, void *result, const void *by_pidfd)
+static int identify(struct sd_known *one, void *result, const void *by_pidfd)
 {
 	struct sd_identity *who = result;
 	if (!one->comm) {
@@ -289,7 +288,7 @@ static int identify(struct known *one, void *result, const void *by_pidfd)
 		if (one->comm < 0)
 			return -errno;
 	}
-	int error = one->pidfd > 0 ? ask_ids(one, who) : read_ids(one, who);
+	int error = one->pidfd > 0 && one->own_tid ? ask_ids(one, who) : read_ids(one, who);
 	if (error)
 		return error;
 	int length = read_file(one->comm, who->comm, sizeof who->comm);
@@ -307,5 +306,5 @@ int sd_identify(uint32_t tid, int by_pidfd, struct sd_identity *who)
 {
 	memset(who, 0, sizeof *who);
 	who->tid = tid;
-	return with_known(tid, identify, who, &by_pidfd);
+	return sd_with_known(tid, identify, who, &by_pidfd);
 }

@@ -17,8 +17,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { OVERFLOW_ID = 65534 };
-
 #define CAP(name) (1ULL << (name))
 /* What a caller's capabilities may do for it in path work. CAP_MKNOD is never among them: without
  * it a mknod goes through all the checks and ends in EPERM before anything happens. */
@@ -32,7 +30,7 @@ static uint32_t overflow_uid(void)
 	ssize_t got = fd < 0 ? -1 : read(fd, number, sizeof number - 1);
 	if (fd >= 0)
 		close(fd);
-	return got > 0 ? (uint32_t)strtoul(number, NULL, 10) : OVERFLOW_ID;
+	return got > 0 ? (uint32_t)strtoul(number, NULL, 10) : SD_OVERFLOW_ID;
 }
 
 int sd_home_init(struct sd_home *home)
@@ -127,7 +125,7 @@ static int take_groups(struct sd_home *home, const struct sd_caller *caller)
 						 home->first_groups, home->first_count))
 		return 0;
 	for (uint32_t i = 0; i < caller->group_count; i++) {
-		if (caller->groups[i] == OVERFLOW_ID)
+		if (caller->groups[i] == SD_OVERFLOW_ID)
 			unmapped = 1;
 		else
 			list[count++] = caller->groups[i];

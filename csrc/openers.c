@@ -7,6 +7,9 @@
  * what a driver lets somebody do is what it lets the container. /dev/net/tun is of the network namespace
  * of whoever opens it: for that one goes there, once, with the container's rights alone.
  *
+ * A session that has no makers forks its own, which open nodes of the host's. They are who the session is,
+ * without capabilities; it is the session that sees whether the caller could open them as well.
+ *
  * Whom it gives something to is for the kernel to say: the call has to be one that waits at the listener
  * that the session has sent. */
 #include "openers.h"
@@ -17,6 +20,7 @@
 #include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -29,6 +33,7 @@
 #include <unistd.h>
 
 enum { NICENESS = 5 };     /* its work is half of a session's: so it has used up as much of its share */
+enum { MOST_BROUGHT = 2 }; /* with one order */
 enum { MOST_OPENERS = 6 }; /* of a maker at a time: one that hangs is left behind */
 
 static struct {
@@ -36,10 +41,25 @@ static struct {
 	dev_t anonymous; /* of the files that listeners are */
 	struct sd_opener_desk *desk;
 	int listener;
-} self = {.listener = -1};
+	int links;  /* of a session without makers: /proc/self/fd; -1 */
+	int nodes[SD_MOST_LENT]; /* and of the host's nodes those that it has brought; 0: none */
+} self = {.listener = -1, .links = -1};
+
+/* With the ids that we were forked with, and no capabilities. */
+static int open_hosts(const struct sd_open_order *order)
+{
+	char link[16];
+	if (order->index >= SD_MOST_LENT || !self.nodes[order->index])
+		return -EPERM;
+	snprintf(link, sizeof link, "%d", self.nodes[order->index]);
+	return sd_open_unblocking(self.links, link,
+				  (int)order->flags & ~(O_CREAT | O_PATH | O_NOFOLLOW));
+}
 
 static int open_it(const struct sd_open_order *order)
 {
+	if (self.links >= 0)
+		return open_hosts(order);
 	if (sd_lend_is_file(order->index) != (self.kind == SD_OPENER_FILES))
 		return -EPERM;
 	return sd_lend_open(order->index, (int)order->flags);
@@ -105,18 +125,41 @@ static int keep(int listener)
 	return 0;
 }
 
+static int keep_node(uint32_t index, int node)
+{
+	if (self.links < 0 || index >= SD_MOST_LENT)
+		return -EPERM;
+	if (self.nodes[index])
+		close(self.nodes[index]);
+	self.nodes[index] = node;
+	return 0;
+}
+
+/* What has come with an order. Whether that is a listener */
+static int take_along(const struct sd_open_order *order, const int *fds)
+{
+	int at = 0, listener = order->brings & SD_BRINGS_LISTENER ? fds[at++] : -1;
+	int node = order->brings & SD_BRINGS_NODE ? fds[at++] : -1;
+	if ((listener >= 0 && keep(listener)) || (node >= 0 && keep_node(order->index, node)))
+		_exit(1);
+	for (; at < MOST_BROUGHT; at++)
+		if (fds[at] >= 0)
+			close(fds[at]);
+	return listener >= 0;
+}
+
 static _Noreturn void serve(void)
 {
 	struct sd_open_order order;
 	for (int answered = 0;;) {
-		int listener = -1, answers = answered && sd_desk_wait(&self.desk->desk);
+		int fds[MOST_BROUGHT], answers = answered && sd_desk_wait(&self.desk->desk);
 		if (answers) /* once: the session may write there meanwhile */
 			order = *(volatile struct sd_open_order *)&self.desk->order;
-		else if (sd_receive_fds(0, &order, sizeof order, &listener, 1) != (int)sizeof order)
+		else if (sd_receive_fds(0, &order, sizeof order, fds, MOST_BROUGHT) != (int)sizeof order)
 			_exit(0);
-		if (listener >= 0 && keep(listener))
-			_exit(1);
-		answered = carry_out(&order, answers || listener >= 0);
+		else
+			answers = take_along(&order, fds);
+		answered = carry_out(&order, answers);
 	}
 }
 
@@ -155,7 +198,7 @@ static void stand_back(void)
 	setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + NICENESS);
 }
 
-static int settle(const struct sd_make *make, const int *fds, int userns, uint64_t permitted)
+static int know_listeners(void)
 {
 	struct stat file;
 	int any = eventfd(0, EFD_CLOEXEC);
@@ -163,7 +206,14 @@ static int settle(const struct sd_make *make, const int *fds, int userns, uint64
 		return -EMFILE;
 	self.anonymous = file.st_dev;
 	close(any);
-	int error = map_desk(fds[1]);
+	return 0;
+}
+
+static int settle(const struct sd_make *make, const int *fds, int userns, uint64_t permitted)
+{
+	int error = know_listeners();
+	if (!error)
+		error = map_desk(fds[1]);
 	return error ? error : become(make, fds, userns, permitted);
 }
 
@@ -197,5 +247,37 @@ int sd_opener_start(const struct sd_make *make, const int *fds, int userns, uint
 		syscall(SYS_close_range, 1, ~0U, 0);
 	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready.error)
 		_exit(1);
+	serve();
+}
+
+/* Where it is to be, and as what. */
+static int settle_for_session(void)
+{
+	struct sd_opener_birth birth;
+	int fds[2];
+	if (sd_receive_fds(0, &birth, sizeof birth, fds, 2) != (int)sizeof birth)
+		_exit(1);
+	self.kind = (enum sd_opener)birth.kind;
+	self.links = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int error = self.links < 0 ? -errno : know_listeners();
+	if (!error)
+		error = map_desk(fds[0]);
+	if (!error && fds[1] >= 0 && setns(fds[1], CLONE_NEWNET))
+		error = -errno;
+	for (int i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return error ? error : sd_set_caps(0, 0);
+}
+
+void sd_opener_live(void)
+{
+	int maps = sd_own_maps();
+	const struct sd_made ready = {settle_for_session()};
+	stand_back();
+	sd_harden();
+	if (sd_send_fds(0, &ready, sizeof ready, NULL, 0) < 0 || ready.error)
+		_exit(1);
+	sd_forget_parent(maps);
 	serve();
 }

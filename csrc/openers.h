@@ -10,8 +10,13 @@ struct sd_open_order {
 	uint32_t cpu;   /* the asker's, see sd_follow */
 	uint32_t index; /* in the ceiling */
 	uint32_t flags; /* O_*, O_CLOEXEC too */
-	uint32_t reserved;
+	uint32_t brings; /* enum sd_brings: what comes with it, in this order */
 	uint64_t id;    /* the call that is to be answered */
+};
+
+enum sd_brings {
+	SD_BRINGS_LISTENER = 1,
+	SD_BRINGS_NODE = 2, /* the host's node that has this index from now on, where there are no makers */
 };
 
 struct sd_opener_desk {
@@ -26,6 +31,13 @@ enum { SD_OPENER_FDS = 3 }; /* its socket, a memfd with its desk, and of SD_OPEN
 /* Forks one: 0, or -errno. `userns`: of the target; -1: none. */
 SD_HIDDEN int sd_opener_start(const struct sd_make *make, const int *fds, int userns,
 			      uint64_t permitted);
+/* The life of one that a session has forked. */
+SD_HIDDEN _Noreturn void sd_opener_live(void);
+
+/* What it is told first, by a session that has no makers, with its desk and a network namespace or none. */
+struct sd_opener_birth {
+	uint32_t kind; /* enum sd_opener */
+};
 
 /* ---- lend.c ---- */
 

@@ -14,9 +14,10 @@
 
 struct sd_node *sd_node_new(int fd, enum sd_node_kind kind)
 {
+	static uint64_t serial;
 	struct sd_node *node = malloc(sizeof *node);
 	if (node)
-		*node = (struct sd_node){fd, 1, kind};
+		*node = (struct sd_node){.fd = fd, .holders = 1, .kind = kind, .serial = ++serial};
 	else
 		close(fd);
 	return node;
@@ -44,7 +45,7 @@ int sd_open_again(int fd, uint32_t flags)
 
 int sd_node_open(const struct sd_node *node, uint32_t flags)
 {
-	if (node->kind == SD_NODE_ITSELF)
+	if (node->kind == SD_NODE_ITSELF || node->kind == SD_NODE_HOSTS)
 		return sd_open_again(node->fd, flags);
 	return sd_open_unblocking(node->fd, node->kind == SD_NODE_PLACE ? SD_LENT_NAME : ".", (int)flags);
 }

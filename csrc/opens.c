@@ -163,13 +163,16 @@ static int leads(const struct sd_ask *ask, const struct sd_told *told)
 struct reopening {
 	int net_ns, dir, flags, result;
 	char name[32];
+	uint64_t caps; /* the caller's */
 };
 
+/* In that network namespace, and then as the caller. */
 static int reopen(void *argument)
 {
 	struct reopening *it = argument;
-	it->result = it->net_ns >= 0 && setns(it->net_ns, CLONE_NEWNET)
-			     ? -errno : sd_open_unblocking(it->dir, it->name, it->flags);
+	it->result = setns(it->net_ns, CLONE_NEWNET) ? -errno : sd_set_caps(it->caps, it->caps);
+	if (!it->result)
+		it->result = sd_open_unblocking(it->dir, it->name, it->flags);
 	return 0;
 }
 
@@ -210,7 +213,8 @@ void sd_do_open(struct sd_caller *caller, struct sd_home *home, const struct sd_
 	told->flags |= SD_TOLD_LEADS;
 	if (held[1] < 0)
 		return;
-	struct reopening it = {caller->net_ns, held[1], (int)ask->call_flags, -EPERM, SD_LENT_NAME};
+	struct reopening it = {caller->net_ns, held[1], (int)ask->call_flags, -EPERM, SD_LENT_NAME,
+			       caller->as_caller};
 	if (!(ask->flags & SD_OPEN_PLACE)) {
 		it.dir = caller->task;
 		it.flags &= ~O_NOFOLLOW;
@@ -222,8 +226,9 @@ void sd_do_open(struct sd_caller *caller, struct sd_home *home, const struct sd_
 	if (told->error)
 		return;
 	if (!(ask->flags & SD_OPEN_NET) || (it.net_ns >= 0 && is_ours(it.net_ns, caller->task))) {
-		it.net_ns = -1;
-		reopen(&it);
+		it.result = sd_act_as_caller_alone(home, caller);
+		if (!it.result)
+			it.result = sd_open_unblocking(it.dir, it.name, it.flags);
 	} else if (it.net_ns >= 0) {
 		it.result = reopen_there(&it);
 	}

@@ -9,7 +9,7 @@
 
 #define SD_HIDDEN __attribute__((visibility("hidden")))
 
-enum { SD_GROUPS = 64, SD_HELD = 7, SD_LOCAL = 24 };
+enum { SD_OVERFLOW_ID = 65534, SD_GROUPS = 64, SD_HELD = 7, SD_LOCAL = 24 };
 
 /* A descriptor travels ahead of its message, alone in one of a single byte: so its sender has
  * closed its own copy before the message is there, and an umount after it finds nothing held. */
@@ -221,8 +221,10 @@ SD_HIDDEN int sd_root_of_known(uint32_t tid);
 struct statx; /* of that: mode, inode, birth and mount, without waiting */
 SD_HIDDEN int sd_stat_root_of_known(uint32_t tid, struct statx *root);
 SD_HIDDEN int sd_mounts_of_known(uint32_t tid); /* its mountinfo */
-struct stat;
-SD_HIDDEN int sd_network_of_known(uint32_t tid, struct stat *network);
+SD_HIDDEN int sd_network_of_known(uint32_t tid, uint64_t *network); /* by its inode, in nsfs */
+/* Whether whatever file it opens we open as well: it has our file system ids, and our groups, or of
+ * `any_groups` more than these. Not where that cannot be told; capabilities are left aside. */
+SD_HIDDEN int sd_is_like_us(uint32_t tid, int any_groups);
 SD_HIDDEN int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd);
 /* Reads who the caller is and takes it on: ids, groups, umask, and those of its capabilities that
  * path work may use; opens where its paths start. Then it asks `listener` (-1: nobody) whether the
@@ -257,6 +259,11 @@ SD_HIDDEN int sd_walk(struct sd_home *home, struct sd_caller *caller, int which,
 /* The parent directory of `path`; `*last` is the rest of it, slashes at its end included. */
 SD_HIDDEN int sd_walk_parent(struct sd_home *home, struct sd_caller *caller, int which,
 			     const char *path, const char **last);
+
+/* ---- host_nodes.c: the session's ---- */
+
+/* What an id shows as that our user namespace does not map: of users, or of groups. */
+SD_HIDDEN uint32_t sd_unmapped(int group);
 
 /* ---- opening.c: the session's ---- */
 

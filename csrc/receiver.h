@@ -38,8 +38,8 @@ void sd_take_arguments(struct sd_call *call, const struct sd_reads *reads, const
 enum { SD_SETTLED = 256 };
 
 struct sd_gift { /* what is opened anew for a caller, where its path surely leads to `path` */
-	struct sd_node *node; /* NULL: an opener opens it */
-	uint32_t by, index;   /* enum sd_opener, and what it knows it by */
+	struct sd_node *node; /* NULL: an opener opens it, of what a maker lends */
+	uint32_t by, index;   /* enum sd_opener, and what it knows it by; 0: we open it */
 	uint32_t flags;
 	size_t length;
 	char path[];

@@ -45,6 +45,7 @@ enum sd_node_kind { /* what a descriptor (O_PATH) is of */
 	SD_NODE_ITSELF,    /* what is opened */
 	SD_NODE_PLACE,     /* a directory of a maker's, where that has SD_LENT_NAME */
 	SD_NODE_DIRECTORY, /* what is opened, a directory */
+	SD_NODE_HOSTS,     /* what is opened, the host's own: as the caller could alone */
 };
 /* What is opened again for each caller: a descriptor, and how many hold it. The last one to drop it
  * closes it. */
@@ -52,13 +53,27 @@ struct sd_node {
 	int fd;
 	int holders;
 	enum sd_node_kind kind;
+	int32_t bare_nsec; /* it has no access list, as long as it was last changed then; 0 s: not known */
+	int64_t bare_sec;
+	uint64_t serial; /* no two have the same */
 };
 /* Takes the descriptor over; NULL: there is no memory, and it was closed */
 struct sd_node *sd_node_new(int fd, enum sd_node_kind kind);
 void sd_node_drop(struct sd_node *node);
-/* Opens it: a descriptor or -errno. By a name, so that it has all of `flags`; but SD_NODE_ITSELF, which can
- * be opened by a link of /proc alone, where O_NOFOLLOW would be ELOOP: it is without that. */
+/* Opens it: a descriptor or -errno. By a name, so that it has all of `flags`; but SD_NODE_ITSELF and _HOSTS,
+ * which can be opened by a link of /proc alone, where O_NOFOLLOW would be ELOOP: they are without that. */
 int sd_node_open(const struct sd_node *node, uint32_t flags);
+/* Whether it does not matter that it is we who open it, or an opener of ours, and not the caller, as things
+ * are now. Whether that was the caller its call says, which has to be asked, or answered, after it. */
+enum sd_node_for {
+	SD_NODE_NO = 0,     /* it does, or may do so */
+	SD_NODE_EVERYBODYS, /* nor whoever else calls */
+	SD_NODE_OURS,       /* the caller has the ids that we have */
+	SD_NODE_OURS_ALONE, /* the same, where capabilities could matter: we use none */
+};
+enum sd_node_for sd_node_is_for(struct sd_node *node, uint32_t tid, uint32_t flags);
+/* Opens it, where that does not matter */
+int sd_node_open_for(const struct sd_node *node, enum sd_node_for why, uint32_t flags);
 /* Opens what an O_PATH descriptor stands for: a descriptor or -errno */
 int sd_open_again(int fd, uint32_t flags);
 /* Asks a maker for the `index`th thing of its ceiling: of a device SD_NODE_PLACE; of a file or directory what
@@ -88,8 +103,14 @@ int sd_opener_ask(int maker, enum sd_opener kind, int netns, int *sock);
 void sd_opener_by(enum sd_opener kind, int sock, int on_error);
 /* Whether there is one, where that caller would open it. */
 int sd_opener_is_there(enum sd_opener kind, uint32_t tid);
-/* Has it open something and send it to us: sd_lend_told. 0 or -errno */
-int sd_opener_open(enum sd_opener kind, uint32_t index, uint32_t flags);
+/* Whether that caller's network namespace is ours. */
+int sd_network_is_ours(uint32_t tid);
+/* Has it open something and send it to us: sd_lend_told. `node`: the host's that is behind that number, where
+ * there are no makers; NULL. 0 or -errno */
+int sd_opener_open(enum sd_opener kind, uint32_t index, uint32_t flags, const struct sd_node *node);
+/* Without makers: forks one, which opens nodes of the host's with our ids and no capabilities. `netns` as
+ * above; it says by itself that it is ready. As sd_resolver_spawn */
+int sd_opener_spawn(enum sd_opener kind, int netns, struct sd_child *child);
 
 /* ---- loop_calls.c: what a session asks about loop devices; loops.c: what a maker answers ---- */
 

@@ -124,8 +124,8 @@ struct sd_socket; /* shim_descriptors.h, as the next one */
 struct sd_node;
 
 struct sd_gift_from { /* who opens what is given */
-	struct sd_node *node; /* we do, by this one; NULL: an opener does, */
-	uint32_t by, index;   /* enum sd_opener, the `index`th thing of its ceiling */
+	struct sd_node *node; /* we do, by this one; NULL: an opener does; with one of the host's either */
+	uint32_t by, index;   /* enum sd_opener, 0: none; the `index`th thing of its ceiling */
 };
 
 /* All the watches of a memfd that has room for them; NULL: they cannot be mapped, see errno. */
@@ -230,6 +230,8 @@ struct sd_identity { /* all zero but what is said */
 
 /* For a record. `by_pidfd`: the kernel has PIDFD_GET_INFO, and it is not hidden. 0 or -errno. */
 int sd_identify(uint32_t tid, int by_pidfd, struct sd_identity *who);
+/* Whether it has, for what is asked of callers later. */
+void sd_known_by_pidfd(int by_pidfd);
 /* Closes the files of callers that are kept open for their next call. */
 void sd_forget_callers(void);
 

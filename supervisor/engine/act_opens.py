@@ -19,6 +19,7 @@ from supervisor.engine.maker_calls import MakerCalls, Refused
 from supervisor.engine.open_nodes import content_file, held
 from supervisor.engine.openers import DEVICES, FILES, NET, Asked, Openers
 from supervisor.engine.said import Policy
+from supervisor.kernel import features
 from supervisor.kernel.opening import (
     FILE_FLAGS,
     O_ACCMODE,
@@ -31,7 +32,7 @@ from supervisor.kernel.opening import (
     O_RDONLY,
     O_TRUNC,
 )
-from supervisor.kernel.procfs import for_everybody, host_node
+from supervisor.kernel.procfs import host_node
 from supervisor.kernel.shim import ffi, lib
 from supervisor.model import Decision, Facts, Given, Inject, Outcome, Snapshot, Verdict
 from supervisor.plans import Open
@@ -99,6 +100,8 @@ class Opener:
         self._nodes: dict[Inject, Any] = {}
         self._by_makers: set[Inject] = set()
         self._waiting = ffi.new("struct sd_waiting *")
+        if makers.none:
+            lib.sd_known_by_pidfd(features.available("pidfd_info"))
 
     def take(self, policy: Policy, limits: Limits) -> None:
         """Goes by another policy from now on."""
@@ -126,21 +129,29 @@ class Opener:
         kind = self._kind(inject)
         if snapshot.begun:
             return self.openers.begun(kind, flags, how)
-        if kind == NET and not lib.sd_opener_is_there(kind, snapshot.tid):
-            return None  # looked at before it is asked whether the caller still waits
-        # another device would be of our network, or have us wait, or be opened with our rights
-        node = self._nodes.get(inject) if self._prompt(inject) else None
-        if node and inject.device and not self._makers.all:
+        # what is looked at here is so before it is asked whether the caller still waits
+        here = self._makers.none and kind == NET and lib.sd_network_is_ours(snapshot.tid)
+        if kind == NET and not here and not lib.sd_opener_is_there(kind, snapshot.tid):
+            return None
+        node, why = self._nodes.get(inject), lib.SD_NODE_EVERYBODYS
+        if inject.device and self._makers.none:
             # an ordinary user's: the host's node, which the caller may not be allowed to open
-            node = node if not self._makers.lost and for_everybody(node.fd, flags) else None
+            why = lib.sd_node_is_for(node, snapshot.tid, flags) if node else lib.SD_NODE_NO
+            if why == lib.SD_NODE_NO:
+                return None
+        hosts = node if node and node.kind == lib.SD_NODE_HOSTS else None
+        # another device would be of our network, or have us wait, or be opened with our rights
+        if not (self._prompt(inject) or here) or (inject.device and self._makers.lost):
+            node = None
         by_others = kind if kind != FILES or node or inject in self._by_makers else 0
         if not (node or by_others) or not self._is_plain(plan, snapshot):
             return None
-        opener: tuple[int, int] | None = None
-        fd = -EPERM if node is None else lib.sd_node_open(node, flags & FILE_FLAGS)
-        if fd < 0 and by_others:
-            node, opener = None, (kind, self._lent.index(inject))
-            opened = self.openers.open(*opener, flags, how)
+        # beside what we open here: who calls from another network is another's
+        opener = (kind, self._lent.index(inject)) if here else None
+        fd = -EPERM if node is None else lib.sd_node_open_for(node, why, flags & FILE_FLAGS)
+        if fd < 0 and by_others and not here:
+            node, opener = hosts, (kind, self._lent.index(inject))
+            opened = self.openers.open(*opener, flags, how, hosts)
             if isinstance(opened, Asked):
                 return opened
             fd = opened
@@ -160,10 +171,10 @@ class Opener:
 
     def _kind(self, inject: Inject) -> int:
         """Who may have to open it, where we do not; 0: nobody."""
-        if not self._makers.all or inject.loops is not None or inject.content is not None:
+        if inject.loops is not None or inject.content is not None:
             return 0
-        if inject.device is None:
-            return FILES
+        if inject.device is None or not (self._makers.all or self._makers.none):
+            return FILES if self._makers.all else 0
         return 0 if self._prompt(inject) else NET if inject.device == _TUN else DEVICES
 
     def _is_plain(self, plan: Open, snapshot: Snapshot) -> bool:
@@ -349,7 +360,7 @@ class Opener:
             if name is None:
                 raise Refused(ENODEV, "the host has no node of this device")
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-            kind = lib.SD_NODE_ITSELF
+            kind = lib.SD_NODE_HOSTS
         node = held(fd, kind)
         if inject not in self._lent:  # there is another policy since
             raise Refused(self.calls.on_error, "another policy")

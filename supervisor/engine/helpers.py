@@ -193,6 +193,11 @@ class Makers:
         """There were makers, and none is left."""
         return bool(self._given) and not self.all
 
+    @property
+    def none(self) -> bool:
+        """There never were any: an ordinary user's."""
+        return not self._given
+
     def pick(self) -> Maker | None:
         """An idle one where there is one; None where there is none at all."""
         for maker in self.all:

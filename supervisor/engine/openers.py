@@ -11,6 +11,7 @@ from errno import EPIPE
 from typing import Any, Final
 
 from supervisor.engine.maker_calls import MakerCalls, Refused
+from supervisor.engine.own_openers import OwnOpeners
 from supervisor.kernel.shim import ffi, lib
 
 FILES: Final[int] = lib.SD_OPENER_FILES
@@ -42,11 +43,13 @@ class Openers:
         self._seen: set[int] = set()
         self._tried: set[int] = set()
         self._age = 0
+        self._own = OwnOpeners()
 
-    def open(self, kind: int, index: int, flags: int, how: str) -> int | Asked:
+    def open(self, kind: int, index: int, flags: int, how: str, node: Any) -> int | Asked:
         """Has the `index`th thing of the makers' ceiling opened: a descriptor; -errno where it
-        could not be, or there is no opener. `Asked`: it takes longer."""
-        result: int = lib.sd_opener_open(kind, index, flags)
+        could not be, or there is no opener. `Asked`: it takes longer. `node`: what is opened where
+        there are no makers; None."""
+        result: int = lib.sd_opener_open(kind, index, flags, node or ffi.NULL)
         if result < 0:
             return result
         fd = ffi.new("int *", -1)
@@ -104,16 +107,20 @@ class Openers:
 
     async def _begin(self, kind: int, task: int) -> None:
         calls, age = self._calls, self._age
-        maker = calls.makers.pick()
-        if maker is None or not maker.idle():  # nobody waits for that: the next call asks again
-            self._tried.discard(kind)
+        maker = None if calls.makers.none else calls.makers.pick()
+        if not calls.makers.none and (maker is None or not maker.idle()):
+            self._tried.discard(kind)  # nobody waits for that: the next call asks again
             return
         sock = ffi.new("int *", -1)
         netns = -1
         try:
             if kind == NET:  # whoever it is: each caller's is held against this one
                 netns = os.open("ns/net", os.O_RDONLY | os.O_CLOEXEC, dir_fd=task)
-            sent = lib.sd_opener_ask(maker.sock, kind, netns, sock)
+            if maker is None:
+                sock[0] = self._own.fork(kind, netns)
+                sent = 0
+            else:
+                sent = lib.sd_opener_ask(maker.sock, kind, netns, sock)
         finally:
             if netns >= 0:
                 os.close(netns)
@@ -121,11 +128,12 @@ class Openers:
             if sock[0] >= 0:
                 os.close(sock[0])
             raise Refused(calls.on_error)
-        ready = await calls.asked(
-            maker, sent, lambda linger: lib.sd_lend_told(maker.sock, sock, linger), sock
-        )
-        if ready != 1:
-            raise Refused(-ready)
+        if maker is not None:
+            ready = await calls.asked(
+                maker, sent, lambda linger: lib.sd_lend_told(maker.sock, sock, linger), sock
+            )
+            if ready != 1:
+                raise Refused(-ready)
         ready = 0
         try:
             ready = await calls.answer(
@@ -147,3 +155,4 @@ class Openers:
             lib.sd_opener_by(kind, -1, 0)
             os.close(sock)
         self._socks.clear()
+        self._own.rest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from errno import ENODATA, EOPNOTSUPP
 from typing import Final
 
 from supervisor.kernel.shim import ffi, lib
@@ -56,21 +55,6 @@ def host_node(kind: str, major: int, minor: int) -> str | None:
     except OSError:
         pass
     return None
-
-
-def for_everybody(fd: int, flags: int) -> bool:
-    """Whether anybody can open the node that an O_PATH descriptor is of, with O_RDONLY, O_WRONLY or
-    O_RDWR: by its mode its owner, its group and all others, and it has no access list.
-    """
-    rights = {os.O_RDONLY: os.R_OK, os.O_WRONLY: os.W_OK}
-    wanted = rights.get(flags & os.O_ACCMODE, os.R_OK | os.W_OK) * 0o111
-    if os.fstat(fd).st_mode & wanted != wanted:
-        return False
-    try:
-        os.getxattr(f"/proc/self/fd/{fd}", "system.posix_acl_access")
-    except OSError as error:
-        return error.errno in (ENODATA, EOPNOTSUPP)
-    return False
 
 
 def block_device_name(major: int, minor: int) -> bytes:

@@ -52,6 +52,14 @@ def spawn_porters() -> Helper:
     return _ready(child, "porters could not be set up")
 
 
+def spawn_opener(kind: int, netns: int) -> Helper:
+    """Forks an opener of the host's nodes, which is to be in that network namespace (-1: in ours).
+    It says by itself when it is ready."""
+    child = ffi.new("struct sd_child *")
+    check(lib.sd_opener_spawn(kind, netns, child), "fork")
+    return Helper(child.pid, child.pidfd, child.sock)
+
+
 def spawn_fuse_starter() -> Helper:
     """Forks who makes the beginnings of FUSE programs, as children of this process."""
     child = ffi.new("struct sd_child *")

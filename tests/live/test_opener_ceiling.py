@@ -26,6 +26,7 @@ MOST = 6
 LAYOUT = "7I4x5QI64I256s4x24Q"  # struct sd_make
 ORDER = "4IQ"  # struct sd_open_order
 NO_CPU = 0xFFFFFFFF
+A_LISTENER, A_NODE = 1, 2  # come with an order
 IT_ANSWERS = 1  # of a desk's state: the opener, and not the session
 SEALS = fcntl.F_SEAL_SHRINK
 
@@ -140,9 +141,20 @@ def test_what_is_no_listener(maker: socket.socket, tmp_path: Path) -> None:
         error, sock = ask(maker, FILES, memfd)
         with sock:
             assert (error, sock.recv(4)) == (0, bytes(4))
-            send(sock, struct.pack(ORDER, NO_CPU, FILE, os.O_RDWR, 0, 1), [fd])
+            send(sock, struct.pack(ORDER, NO_CPU, FILE, os.O_RDWR, A_LISTENER, 1), [fd])
             os.close(fd)
             assert sock.recv(4) == b""
+
+
+@pytest.mark.parametrize("kind", [FILES, DEVICES, NET])
+def test_no_node_of_the_sessions(maker: socket.socket, kind: int, tmp_path: Path) -> None:
+    """It opens what a maker lends, and nothing that it is sent."""
+    (tmp_path / "file").touch()
+    with opener(maker, kind) as sock:
+        fd = os.open(tmp_path / "file", os.O_PATH)
+        send(sock, struct.pack(ORDER, NO_CPU, FILE, os.O_RDWR, A_NODE, 0), [fd])
+        os.close(fd)
+        assert sock.recv(4) == b""
 
 
 def test_how_many(maker: socket.socket) -> None:
