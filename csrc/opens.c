@@ -215,14 +215,16 @@ void sd_do_open(struct sd_caller *caller, struct sd_home *home, const struct sd_
 		return;
 	struct reopening it = {caller->net_ns, held[1], (int)ask->call_flags, -EPERM, SD_LENT_NAME,
 			       caller->as_caller};
-	if (!(ask->flags & SD_OPEN_PLACE)) {
-		it.dir = caller->task;
-		it.flags &= ~O_NOFOLLOW;
-		snprintf(it.name, sizeof it.name, "../self/fd/%d", held[1]);
-	}
 	told->error = sd_go_home(home, caller);
 	if (!told->error)
 		told->error = sd_act_as_self(home);
+	if (!told->error && !(ask->flags & SD_OPEN_PLACE)) {
+		/* now: the caller itself may not be let into its own directory there (hidepid) */
+		it.dir = openat(caller->task, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		told->error = it.dir < 0 ? -errno : 0;
+		it.flags &= ~O_NOFOLLOW;
+		snprintf(it.name, sizeof it.name, "self/fd/%d", held[1]);
+	}
 	if (told->error)
 		return;
 	if (!(ask->flags & SD_OPEN_NET) || (it.net_ns >= 0 && is_ours(it.net_ns, caller->task))) {
@@ -232,6 +234,8 @@ void sd_do_open(struct sd_caller *caller, struct sd_home *home, const struct sd_
 	} else if (it.net_ns >= 0) {
 		it.result = reopen_there(&it);
 	}
+	if (it.dir != held[1])
+		close(it.dir);
 	told->error = it.result < 0 ? it.result : 0;
 	if (it.result >= 0)
 		*give = it.result;

@@ -45,6 +45,16 @@ class Member(Person):
         return ["setpriv", *ids, "--", *command]
 
 
+@dataclass(frozen=True)
+class Hidden(Person):
+    """Somebody of a host whose /proc shows everybody their own processes alone."""
+
+    def argv(self, command: Sequence[str]) -> list[str]:
+        hide = 'mount -t proc -o hidepid=2 proc /proc && exec "$@"'
+        mounting = ["unshare", "-m", "--propagation", "private", "sh", "-c", hide, "sh"]
+        return [*mounting, *super().argv(command)]
+
+
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     if os.geteuid():
@@ -229,6 +239,18 @@ def test_the_users_own(place: Path, device: None) -> None:
         assert inside("in_thread(lambda: drop_dac() or times(4))") == ["EACCES"] * 4
         assert inside("in_thread(lambda: drop_dac() or times(4, flags=0))") == ["OK"] * 4
         assert inside("times(2)") == ["OK"] * 2
+
+
+def test_a_host_that_hides_processes(place: Path, device: None, tun: None) -> None:
+    """A resolver that opens with the caller's capabilities needs none for its own /proc."""
+    person = Hidden(ranged().name)
+    with container(person, place, "--unshare", "net") as inside:
+        other = "in_thread(lambda: setfsuid(5) or drop_ptrace() or times(3{}))"
+        restrict(0o660)
+        assert inside(other.format("")) == ["EACCES"] * 3
+        restrict(0o606)
+        assert inside(other.format("")) == ["OK"] * 3
+        assert inside(other.format(", '/tun'")) == ["OK"] * 3
 
 
 def test_user_namespaces_below(place: Path, device: None) -> None:

@@ -67,10 +67,14 @@ def setfsuid(uid):
 def setfsgid(gid):
     libc.setfsgid(gid)
 def drop_dac():
+    drop(0b110)
+def drop_ptrace():
+    drop(1 << 19)
+def drop(capabilities):
     head, data = struct.pack("Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
     assert not libc.syscall(125, head, data)
     words = list(struct.unpack("6I", data.raw))
-    words[0] &= ~0b110
+    words[0] &= ~capabilities
     assert not libc.syscall(126, head, struct.pack("6I", *words))
 def nested(inside=0):
     uid, gid = os.geteuid(), os.getegid()
