@@ -140,6 +140,9 @@ static int take_along(const struct sd_open_order *order, const int *fds)
 {
 	int at = 0, listener = order->brings & SD_BRINGS_LISTENER ? fds[at++] : -1;
 	int node = order->brings & SD_BRINGS_NODE ? fds[at++] : -1;
+	/* what there was no room for would be missed later on, when another call waits for its answer */
+	if (at && fds[at - 1] < 0)
+		_exit(1);
 	if ((listener >= 0 && keep(listener)) || (node >= 0 && keep_node(order->index, node)))
 		_exit(1);
 	for (; at < MOST_BROUGHT; at++)
