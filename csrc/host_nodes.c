@@ -98,7 +98,7 @@ enum sd_node_for sd_node_is_for(struct sd_node *node, uint32_t tid, uint32_t fla
 	struct stat file;
 	if (node->kind != SD_NODE_HOSTS)
 		return SD_NODE_EVERYBODYS;
-	if (fstat(node->fd, &file))
+	if (fstat(node->fd, &file) || !file.st_nlink) /* or there is another one by now, of other rights */
 		return SD_NODE_NO;
 	const uint32_t want = wanted(flags), all = want * 0111;
 	if ((file.st_mode & all) == all && is_bare(node, &file))

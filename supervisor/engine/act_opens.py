@@ -347,8 +347,9 @@ class Opener:
     async def _node(self, inject: Inject) -> Any:
         """What is opened again, kept for the next one: the content, or a node of the device."""
         node = self._nodes.get(inject)
-        if node is not None:
+        if node is not None and not _has_gone(node):
             return node
+        self._nodes.pop(inject, None)
         if inject.content is not None:
             node = held(content_file(inject.content), lib.SD_NODE_ITSELF)
             return self._nodes.setdefault(inject, node)
@@ -379,6 +380,11 @@ class Opener:
         if result < 0:
             raise Refused(-result, "opening what is given")
         return int(fd[0])
+
+
+def _has_gone(node: Any) -> bool:
+    """Whether the host has another node by now, if any, which may be for others."""
+    return bool(node.kind == lib.SD_NODE_HOSTS) and not os.fstat(node.fd).st_nlink
 
 
 def _refusal(inject: Inject, flags: int) -> int:

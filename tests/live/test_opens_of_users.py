@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import stat
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -279,6 +280,25 @@ def test_what_an_open_may_wait_for(place: Path) -> None:
         assert inside("[opened('/disk') for _ in range(3)]") == ["EACCES"] * 3
         os.chown(disk, 0, GROUP + 1)
         assert inside("[opened('/disk', 0) for _ in range(3)]") == ["EACCES"] * 3
+
+
+def test_made_anew(place: Path) -> None:
+    """Another node of the same device, as of the next disk that has its number, is what counts."""
+    disk = os.path.realpath(place / "disk")
+    device = os.stat(disk).st_rdev
+    os.chown(disk, 0, GROUP)
+    os.chmod(disk, 0o640)
+    with container(Member(without_ranges().name), place) as inside:
+        assert inside("[os.read(opened('/disk', 0), 4) for _ in range(4)]") == [b"disk"] * 4
+        for _ in range(2):
+            os.unlink(disk)
+            os.mknod(disk, stat.S_IFBLK | 0o600, device)
+            assert inside("[opened('/disk', 0) for _ in range(3)]") == ["EACCES"] * 3
+            os.chown(disk, 0, GROUP)
+            os.chmod(disk, 0o640)
+            assert inside("[os.read(opened('/disk', 0), 4) for _ in range(4)]") == [b"disk"] * 4
+            with inside.without_resolvers():
+                assert inside("[os.read(opened('/disk', 0), 4) for _ in range(4)]") == [b"disk"] * 4
 
 
 def test_tun_by_an_opener(place: Path, tun: None) -> None:
