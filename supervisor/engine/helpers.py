@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 import trio
@@ -30,6 +30,21 @@ _TIDYING: Final = 0.0005
 
 class HelperError(Exception):
     """Why there is no helper; the text goes into the audit record."""
+
+
+def left_of(children: Iterable[Helper]) -> list[Helper]:
+    """Those that have not ended; the others are reaped."""
+    left = []
+    for helper in children:
+        try:
+            gone = os.waitpid(helper.pid, os.WNOHANG)[0] == helper.pid
+        except ChildProcessError:
+            gone = True
+        if not gone:
+            left.append(helper)
+        elif helper.pidfd >= 0:
+            os.close(helper.pidfd)
+    return left
 
 
 class Resolvers:
@@ -132,17 +147,7 @@ class Resolvers:
         self._reap()
 
     def _reap(self) -> None:
-        left = []
-        for helper in self._abandoned:
-            try:
-                gone = os.waitpid(helper.pid, os.WNOHANG)[0] == helper.pid
-            except ChildProcessError:
-                gone = True
-            if not gone:
-                left.append(helper)
-            elif helper.pidfd >= 0:
-                os.close(helper.pidfd)
-        self._abandoned = left
+        self._abandoned = left_of(self._abandoned)
 
     @property
     def abandoned(self) -> int:

@@ -8,6 +8,7 @@ import time
 from errno import EAGAIN
 from typing import Final
 
+from supervisor.engine.helpers import left_of
 from supervisor.kernel import spawn
 from supervisor.kernel.spawn import Helper
 
@@ -39,14 +40,4 @@ class OwnOpeners:
         self._reap()
 
     def _reap(self) -> None:
-        left = []
-        for helper in self._left:
-            try:
-                gone = os.waitpid(helper.pid, os.WNOHANG)[0] == helper.pid
-            except ChildProcessError:
-                gone = True
-            if not gone:
-                left.append(helper)
-            elif helper.pidfd >= 0:
-                os.close(helper.pidfd)
-        self._left = left
+        self._left = left_of(self._left)

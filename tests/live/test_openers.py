@@ -11,14 +11,14 @@ import subprocess
 from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.evaluating import OPENED, Evaluating
 from tests.support.inside import links, wait_for
 from tests.support.needs import need
-from tests.support.people import Person, python
-from tests.support.program import Started, names
+from tests.support.people import Person
+from tests.support.program import names
 from tests.support.scratch import scratch
 
 DAC_OVERRIDE = 1 << 1
@@ -35,33 +35,13 @@ syscalls:
     - {path: /dev/net/tun, do: {inject: {device: tun}}}
     - {path: /tick, do: {inject: {content: "."}}}
 """
-OPENED = """
-def opened(path, flags=os.O_RDWR):
-    try:
-        return os.open(path, flags)
-    except OSError as error:
-        return errno.errorcode[error.errno]
-"""
-# A thread that calls keeps the session from letting go of its openers; `quiet` stops it.
 CODE = """
-import ctypes, errno, fcntl, os, stat, struct, sys, threading, time
-quiet = threading.Event()
-def tick():
-    while not quiet.wait(0.05):
-        os.close(os.open("/tick", os.O_RDONLY))
-threading.Thread(target=tick, daemon=True).start()
-OPENED
 def times(count, path, flags=os.O_RDWR):
     found = [opened(path, flags) for _ in range(count)]
     [os.close(fd) for fd in found if isinstance(fd, int)]
     return [fd if isinstance(fd, str) else "OK" for fd in found]
 def network(name):
-    fd = opened("/dev/net/tun")
-    try:
-        fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name, 1))
-        return name.decode() in open("/proc/thread-self/net/dev").read()
-    finally:
-        os.close(fd)
+    return attached(name, "/dev/net/tun")
 def elsewhere():
     ctypes.CDLL(None).unshare(0x40000000)
     return network(b"tun-inner"), network(b"tun-again")
@@ -72,15 +52,7 @@ def make_as(gid, path):
         os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 7))
         os._exit(0)
     return os.waitpid(pid, 0)[1]
-def in_thread(call):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(call()))
-    thread.start()
-    thread.join()
-    return found[0]
-for line in sys.stdin:
-    print(repr(eval(line)), flush=True)
-""".replace("OPENED", OPENED)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -102,33 +74,14 @@ def place(root: Person) -> Iterator[Path]:
             subprocess.run(["losetup", "-d", disk], check=True)
 
 
-class Inside:
-    """A container whose program says what an expression comes to."""
+class Inside(Evaluating):
+    """A container of root's, with its openers."""
 
     def __init__(self, root: Person, place: Path) -> None:
-        options = ["--policy", str(place / "rules.yaml"), "--unshare", "net"]
-        self.started = Started(
-            root, ["run", *options, "--", python(root), "-c", CODE], stdin=subprocess.PIPE
-        )
-
-    def begin(self, expression: str) -> None:
-        asked = self.started.process.stdin
-        assert asked is not None
-        asked.write(expression.encode() + b"\n")
-        asked.flush()
-
-    def end(self) -> Any:
-        said = self.started.process.stdout
-        assert said is not None
-        return literal_eval(said.readline().decode())
-
-    def __call__(self, expression: str) -> Any:
-        self.begin(expression)
-        return self.end()
+        super().__init__(root, place / "rules.yaml", "--unshare", "net", code=CODE)
 
     def openers(self) -> list[int]:
-        found = names(self.started.processes)
-        return [pid for pid, name in found.items() if name == "seccompd-open"]
+        return self.ours("seccompd-open")
 
     def with_opener(self, path: str) -> int:
         """The one opener that there is, which has opened that last."""

@@ -1,4 +1,5 @@
-"""A program in an ordinary user's container that opens things, and is another one while it does."""
+"""A program in a container that says what expressions come to; by itself one for ordinary users',
+which is somebody else while it opens things."""
 
 from __future__ import annotations
 
@@ -14,19 +15,43 @@ from typing import Any
 from tests.support.people import Person, python
 from tests.support.program import Started, names
 
-CODE = """
-import ctypes, errno, fcntl, os, struct, sys, threading, time
+OPENED = """
+def opened(path, flags=os.O_RDWR):
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+"""
+# A thread that calls keeps the session from letting go of its openers; `quiet` stops it.
+_BEFORE = """
+import ctypes, errno, fcntl, os, stat, struct, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
 quiet = threading.Event()
 def tick():
     while not quiet.wait(0.05):
         os.close(os.open("/tick", os.O_RDONLY))
 threading.Thread(target=tick, daemon=True).start()
-def opened(path, flags=os.O_RDWR):
+def attached(name, tun):  # whether the interface is in our network
+    fd = opened(tun)
+    if isinstance(fd, str):
+        return fd
     try:
-        return os.open(path, flags)
-    except OSError as error:
-        return errno.errorcode[error.errno]
+        fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name, 1))
+        return name.decode() in open("/proc/thread-self/net/dev").read()
+    finally:
+        os.close(fd)
+def in_thread(call):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
+"""
+_AFTER = """
+for line in sys.stdin:
+    print(repr(eval(line)), flush=True)
+"""
+_OTHERS = """
 def times(count, path="/given", flags=os.O_RDWR):  # and what the kernel says of the device itself
     found = [opened(path, flags) for _ in range(count)]
     itself = opened({"/given": "/dev/fuse", "/tun": "/dev/net/tun"}[path], flags)
@@ -36,12 +61,6 @@ def times(count, path="/given", flags=os.O_RDWR):  # and what the kernel says of
         os.close(itself)
     [os.close(fd) for fd in found if isinstance(fd, int)]
     return [fd if isinstance(fd, str) else "OK" for fd in found]
-def in_thread(call):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(call()))
-    thread.start()
-    thread.join()
-    return found[0]
 def in_child(call):
     reading, writing = os.pipe()
     if not os.fork():
@@ -85,28 +104,20 @@ def nested(inside=0):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
 def network(name):
-    fd = opened("/tun")
-    if isinstance(fd, str):
-        return fd
-    try:
-        fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", name, 1))
-        return name.decode() in open("/proc/thread-self/net/dev").read()
-    finally:
-        os.close(fd)
+    return attached(name, "/tun")
 def elsewhere():
     libc.unshare(0x40000000)
     return network(b"tun-inner"), network(b"tun-again"), network(b"tun-third")
-for line in sys.stdin:
-    print(repr(eval(line)), flush=True)
 """
 
 
 class Evaluating:
     """A container whose program says what an expression comes to."""
 
-    def __init__(self, person: Person, rules: Path, *options: str) -> None:
-        words = ["run", "--policy", str(rules), *options, "--"]
-        self.started = Started(person, [*words, python(person), "-c", CODE], stdin=subprocess.PIPE)
+    def __init__(self, person: Person, rules: Path, *options: str, code: str = _OTHERS) -> None:
+        words = ["run", "--policy", str(rules), *options, "--", python(person), "-c"]
+        code = _BEFORE + OPENED + code + _AFTER
+        self.started = Started(person, [*words, code], stdin=subprocess.PIPE)
 
     def begin(self, expression: str) -> None:
         asked = self.started.process.stdin
