@@ -162,9 +162,10 @@ def test_so_many_descriptors(root: Person, place: Path, crowds: list[Caller]) ->
 
 def share(pid: int) -> tuple[str, int]:
     """Which share of the processors is a process's, where the kernel goes by sessions, and how nice
-    that is (/proc/PID/autogroup, sched(7))."""
+    that is (/proc/PID/autogroup, sched(7)). The file is empty for who is in no session's share, as
+    all are that an init without a session of its own has started; that is the root's share."""
     name, _, nice = Path(f"/proc/{pid}/autogroup").read_text().rpartition(" nice ")
-    return name, int(nice)
+    return (name, int(nice)) if name else ("", 0)
 
 
 def test_one_share_for_all_who_work_for_a_container(
