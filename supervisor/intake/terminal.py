@@ -21,22 +21,24 @@ class Terminal:
             except OSError:
                 continue
 
-    def give_back(self, init: int) -> None:
+    def give_back(self, init: int | None) -> None:
         """Makes our process group the foreground again (our SIGTTOU is blocked).
 
-        Only after a group that has ended or is the command's, below process `init`: where our
-        shell has put us in the background, the terminal is the shell's.
+        Only after a group that has ended or is the command's, below process `init` (None: that has
+        ended): where our shell has put us in the background, the terminal is the shell's.
         """
         if self._fd is None:
             return
         with contextlib.suppress(OSError):
             group = os.tcgetpgrp(self._fd)
-            if group > 0 and group != os.getpgrp() and (_has_ended(group) or below(group, init)):
+            if group <= 0 or group == os.getpgrp():
+                return
+            if _has_ended(group) or (init is not None and below(group, init)):
                 os.tcsetpgrp(self._fd, os.getpgrp())
 
     def close(self) -> None:
         """After the end of the command's last process."""
-        self.give_back(0)
+        self.give_back(None)
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -25,7 +25,7 @@ DAC_OVERRIDE = 1 << 1
 FILE, DISK, TUN = "/srv/file", "/srv/disk", "/dev/net/tun"
 RULES = """
 version: 1
-limits: {path: 1}
+limits: {path: 3}
 syscalls:
   mknod: [{devices: [full], do: emulate}]
   open:

@@ -6,11 +6,12 @@ import contextlib
 import os
 import pty
 import signal
+import subprocess
 import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -216,16 +217,18 @@ class Terminal:
     """A session leader with a terminal, which runs one job as a shell would."""
 
     def __init__(
-        self, person: Person, command: list[str], mark: str, shell: str = SHELL
+        self, person: Person, command: list[str], mark: str, shell: str = SHELL,
+        by: Sequence[str] = (),
     ) -> None:
+        """`by`: what starts the shell, with the full path."""
         self.text = b""
         self.mark = mark
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir("/")
-            argv = [sys.executable, "-c", shell, *seccompd(person, "run", "--", *command)]
             # setpriv is to be found by its full path: the shell above knows no PATH.
-            argv[3:] = ["/usr/bin/env", *argv[3:]]
+            job = ["/usr/bin/env", *seccompd(person, "run", "--", *command)]
+            argv = [*by, sys.executable, "-c", shell, *job]
             os.execve(argv[0], argv, person.environ({MARK: mark}))
 
     def send(self, data: bytes) -> None:
@@ -270,8 +273,8 @@ class Terminal:
 def terminal(person: Person) -> Iterator[Callable[..., Terminal]]:
     made: list[Terminal] = []
 
-    def make(command: list[str], shell: str = SHELL) -> Terminal:
-        made.append(Terminal(person, command, uuid.uuid4().hex, shell))
+    def make(command: list[str], shell: str = SHELL, by: Sequence[str] = ()) -> Terminal:
+        made.append(Terminal(person, command, uuid.uuid4().hex, shell, by))
         return made[-1]
 
     yield make
@@ -355,6 +358,8 @@ def test_keyboard_after_a_shell_inside_has_ended(
 BACKGROUND = textwrap.dedent("""
     import os, signal, sys
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    if os.getsid(0) != os.getpid():
+        os.setpgid(0, 0)
     job = os.fork()
     if job == 0:
         os.setpgid(0, 0)
@@ -376,6 +381,25 @@ def test_a_job_in_the_background_leaves_the_terminal_alone(
     shown = terminal(["sh", "-c", "echo ready; kill -TSTP $$; sleep 0.2"], BACKGROUND)
     shown.wait_for("shell: continued")
     shown.wait_for("shell: foreground is mine True")
+
+
+def test_the_same_where_the_shells_parent_is_none_of_ours(
+    terminal: Callable[..., Terminal], root: Person
+) -> None:
+    """As in a container that somebody has entered: that shell is below process 0."""
+    words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sleep", "1000"]
+    with subprocess.Popen(words) as holder:
+        try:
+            below = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
+            first = wait_for(below.read_text, bool).strip()
+            wait_for(Path(f"/proc/{first}/comm").read_text, lambda name: name == "sleep\n")
+            enter = ["/usr/bin/nsenter", "--target", first, "--pid", "--mount"]
+            command = ["sh", "-c", "echo ready; kill -TSTP $$; sleep 0.2"]
+            shown = terminal(command, BACKGROUND, enter)
+            shown.wait_for("shell: continued")
+            shown.wait_for("shell: foreground is mine True")
+        finally:
+            holder.kill()
 
 
 def test_stopped_command_stops_the_front(person: Person) -> None:
