@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -83,9 +84,19 @@ def test_signal_to_the_group_reaches_the_command_once(counter: Started, number: 
     assert counts(counter) == {number: 1, signal.SIGUSR2: 1}
 
 
+def pending(pid: int, number: int) -> bool:
+    """Whether a process has still to take a signal: a second one would be the same, until then."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return any(
+        int(mask, 16) >> (number - 1) & 1
+        for mask in re.findall(r"^(?:Shd|Sig)Pnd:\s*(\w+)", status, re.MULTILINE)
+    )
+
+
 def test_signals_to_group_and_front_are_two(counter: Started) -> None:
     os.killpg(counter.process.pid, signal.SIGTERM)
     came(counter)
+    wait_for(lambda: pending(counter.process.pid, signal.SIGTERM), lambda there: not there)
     os.kill(counter.process.pid, signal.SIGTERM)
     assert counts(counter) == {signal.SIGTERM: 2, signal.SIGUSR2: 1}
 
