@@ -59,6 +59,7 @@ class Opens(Family):
     verdicts: ClassVar[frozenset[Verdict]] = frozenset(Verdict) - {Verdict.EMULATE}
     # Whatever no rule is about is the kernel's: a list of all that may be opened would be a race.
     otherwise: ClassVar[tuple[str, ...]] = ("kernel",)
+    io_uring: ClassVar[bool] = True
 
     def always(self, spec: CallSpec, rules: object) -> Sequence[Match]:
         """What some rule can be about; of openat2 all, for how it opens lies in memory."""
