@@ -57,6 +57,12 @@ def one_processor() -> list[str]:
     return ["taskset", "-c", str(max(os.sched_getaffinity(0)))]
 
 
+def two_processors() -> tuple[list[str], list[str]]:
+    """The words before two commands that are to have a processor each, if there are two."""
+    there = os.sched_getaffinity(0)
+    return ["taskset", "-c", str(min(there))], ["taskset", "-c", str(max(there))]
+
+
 def floor(mode: str) -> list[str]:
     """The command line that runs what follows it below the floor."""
     return [str(BUILT / "floor"), mode, *([ID_MAP] if os.geteuid() == 0 else [])]

@@ -4,7 +4,11 @@
 what sends back all. `python -m bench.sockets KIND HOST PORT` is who connects: for every number that
 it reads it measures so many times, and prints the microseconds that each took. KIND is "connect" (a
 connection, one byte there and back, its end), "ask" (one byte there and back over a connection that
-is kept) or "send" (64 MiB).
+is kept) or "send" (16 MiB over a new connection, once as much has gone over it).
+
+How fast a connection is depends on where the kernel has put its two ends: so throughput is measured
+with a processor for each of them, over new connections in turns. What two direct ones differ by is
+noise.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -30,7 +34,8 @@ from bench.peers import Asked, BenchError
 _LOCAL: Final = "127.0.0.1"
 _VIRTUAL: Final = "203.0.113.7"  # RFC 5737: nobody is there
 _MIB: Final = 1 << 20
-_SENT: Final = 64
+_SENT: Final = 16
+_TURNS: Final = 25  # of one round: the machine has moods
 _HAPROXY: Final = """\
 global
   maxconn 1000
@@ -49,12 +54,15 @@ listen all
 def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
     """What can be measured here, one after the other."""
     with ExitStack() as stack:
-        swallows, asked = _server(bench, stack)
+        first, last = peers.two_processors()
+        swallows, _ = _server(bench, stack, first)
+        _, asked = _server(bench, stack)
         policy = bench.place / "led.yaml"
         policy.write_text(
             "version: 1\nname: led\nsyscalls:\n  connect:\n"
             f'    - {{to: "{_VIRTUAL}", port: 1, do: {{redirect: "{_LOCAL}:{swallows}"}}}}\n'
             f'    - {{to: "{_VIRTUAL}", port: 2, do: {{balance: ["{_LOCAL}:{asked}"]}}}}\n'
+            f'    - {{to: "{_VIRTUAL}", port: 3, do: {{balance: ["{_LOCAL}:{swallows}"]}}}}\n'
             "    - {do: emulate}\n"
         )
         ours = peers.seccompd(bench.command, policy)
@@ -65,9 +73,9 @@ def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
             stack.callback(one.close)
             return one
 
-        direct = side([], "send", _LOCAL, swallows)
-        led = side(ours, "send", _VIRTUAL, 1)
-        yield partial(_throughput, bench, direct, led)
+        direct, again = (side(last, "send", _LOCAL, swallows) for _ in range(2))
+        led, shared = (side([*last, *ours], "send", _VIRTUAL, port) for port in (1, 3))
+        yield partial(_throughput, bench, direct, {"led": led, "balanced": shared, "again": again})
         proxy = _haproxy(bench, stack, asked)
         if proxy is None:
             print("(no haproxy: `balance` is not compared with it)")
@@ -79,18 +87,28 @@ def measure(bench: Bench) -> Iterator[Callable[[], list[Row]]]:
             yield partial(_latency, bench, f"haproxy, balance: {what}", pair, count, bound)
 
 
-def _throughput(bench: Bench, direct: Asked, led: Asked) -> list[Row]:
-    """MiB in a second over both."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for number in range(max(3, round(15 * bench.scale)) + 1):
-        pair = [_SENT * 1e6 / one.ask(4) for one in (direct, led)]
-        if number:
-            taken[0].append(pair[0])
-            taken[1].append(pair[1])
-    low, middle, high = quartiles([b / a for a, b in zip(*taken, strict=True)])
-    medians = statistics.median(taken[0]), statistics.median(taken[1])
-    name = "throughput (MiB/s), direct and led"
-    return [Row(name, *medians, "/s", middle, low, high, 0.95, at_least=True)]
+def _throughput(bench: Bench, direct: Asked, others: dict[str, Asked]) -> list[Row]:
+    """MiB in a second, over a direct connection and over others; "again" is a direct one, too."""
+    sides = {"": direct, **others}
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(max(8, round(15 * bench.scale)) + 1):
+        some: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(_TURNS):
+            # nobody comes twice in a row, whose memory would be in the processor's cache still
+            first = turn % len(sides)
+            for name in [*list(sides)[first:], *list(sides)[:first]]:
+                some[name].append(_SENT * 1e6 / sides[name].ask(1))
+        for name, speeds in some.items() if number else ():
+            taken[name].append(statistics.median(speeds))
+    rows = []
+    for name in others:
+        pairs = zip(taken[""], taken[name], strict=True)
+        low, middle, high = quartiles([b / a for a, b in pairs])
+        medians = statistics.median(taken[""]), statistics.median(taken[name])
+        title = f"throughput (MiB/s), direct and {name}"
+        bound = None if name == "again" else 0.95
+        rows.append(Row(title, *medians, "/s", middle, low, high, bound, at_least=True))
+    return rows
 
 
 def _latency(
@@ -107,9 +125,9 @@ def _latency(
     return [Row(name, *medians, "us", middle, low, high, bound)]
 
 
-def _server(bench: Bench, stack: ExitStack) -> tuple[int, int]:
+def _server(bench: Bench, stack: ExitStack, prefix: Sequence[str] = ()) -> tuple[int, int]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.sockets", "serve"], env=bench.env, text=True,
+        [*prefix, sys.executable, "-m", "bench.sockets", "serve"], env=bench.env, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     stack.callback(process.communicate)
@@ -206,12 +224,17 @@ def _times(act: Callable[[], None], count: int) -> list[float]:
 
 
 def _main(kind: str, host: str, port: int) -> None:
-    if kind == "connect":
-        act = partial(_once, host, port)
-    else:
-        act = partial(_send if kind == "send" else _there_and_back, _connected(host, port))
+    kept = _connected(host, port) if kind == "ask" else None
     for line in sys.stdin:
-        print(json.dumps(_times(act, int(line))), flush=True)
+        if kind == "connect":
+            found = _times(partial(_once, host, port), int(line))
+        elif kept is not None:
+            found = _times(partial(_there_and_back, kept), int(line))
+        else:
+            with _connected(host, port) as sock:
+                _send(sock)  # while whoever made the connection finishes its work
+                found = _times(partial(_send, sock), int(line))
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
