@@ -129,6 +129,33 @@ for flags in (os.O_CLOEXEC, 0, os.O_NONBLOCK) * 2:
     ]  # fmt: skip
 
 
+def test_what_openat2_is_to_resolve(person: Person, place: Path) -> None:
+    """With what keeps a path from links and mounts the kernel alone finds what is there; that none
+    of it may lead by a link of /proc makes no difference to what is given."""
+    text = """
+import ctypes, errno, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH, IN_ROOT, CACHED = (1 << bit for bit in range(6))
+root = os.open("/", os.O_PATH)
+def opened(path, resolve):
+    how = struct.pack("QQQ", os.O_RDONLY, 0, resolve)
+    fd = libc.syscall(437, root, path, how, len(how))
+    return os.read(fd, 12) if fd >= 0 else errno.errorcode[ctypes.get_errno()]
+for path in b"proc/cpuinfo", b"/dev/nothing":
+    for resolve in 0, NO_MAGICLINKS, NO_XDEV, NO_SYMLINKS, BENEATH, IN_ROOT, CACHED, 1 << 60:
+        print(opened(path, resolve))
+"""
+    found = code(person, place, text).splitlines()
+    given, none = "b'processor : '", "b''"
+    assert found[:2] == [given] * 2
+    assert given not in found[2:8]
+    assert found[8:10] == [none] * 2
+    # nothing is there; with an absolute path that is to stay beneath it is EXDEV, as with one that
+    # leads to another mount
+    assert {*found[10:15]} <= {"ENOENT", "EXDEV", "EAGAIN"}
+    assert found[7] == found[15] == "EINVAL"
+
+
 def test_mounts_of_what_is_given_cannot_be_taken(root: Person, place: Path) -> None:
     """A node that could be mounted would be there without a rule."""
     text = f"""

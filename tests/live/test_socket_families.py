@@ -119,6 +119,8 @@ def rules(place: Path, greeters: Greeters, free: int) -> list[str]:
          f'path: "{place}/elsewhere", do: {{redirect: "[::1]:{greeters.six}"}}',
          f'path: "{place}/other", do: {{redirect: "{greeters.path}"}}',
          f'abstract: "elsewhere", do: {{redirect: "127.0.0.1:{greeters.four}"}}',
+         f'to: "{NOWHERE}", port: 8, do: {{redirect: "{place}/full"}}',
+         f'to: "{NOWHERE}", port: 9, do: {{redirect: "[2001:db8::1]:1"}}',
          "do: emulate"],
     )  # fmt: skip
 
@@ -280,6 +282,38 @@ print(code(plain.connect, (NOWHERE, 1)))
         "ECONNREFUSED 2", "ECONNREFUSED 2", "0 EISCONN 10", "EINPROGRESS", "ECONNREFUSED",
         "EINPROGRESS EALREADY", "EINPROGRESS", "ENETUNREACH 0", "::1", "EPROTOTYPE", "EISCONN",
     ]  # fmt: skip
+
+
+def test_who_cannot_be_reached(person: Person, place: Path, rules: list[str]) -> None:
+    """A unix listener that is full, and a network to which there is no way: held against what a
+    socket of that family is told."""
+    script = f"""
+with socket.socket(socket.AF_UNIX) as server:
+    server.bind("{place}/full")
+    server.listen(0)
+    filling = socket.socket(socket.AF_UNIX)
+    filling.connect("{place}/full")
+    for blocks in (False, True):
+        said = []
+        for family, where in ((socket.AF_UNIX, "{place}/full"), (socket.AF_INET, (NOWHERE, 8))):
+            with socket.socket(family) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 200000))
+                sock.setblocking(blocks)
+                said.append(code(sock.connect, where))
+        print(*said)
+    sock = socket.socket()
+    thread = threading.Thread(target=lambda: print(code(sock.connect, (NOWHERE, 8))))
+    thread.start()
+    time.sleep(0.3)
+    server.accept()
+    thread.join()
+os.unlink("{place}/full")
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    own, led = socket.socket(socket.AF_INET6, kind), socket.socket(socket.AF_INET, kind)
+    print(code(own.connect, ("2001:db8::1", 1)), code(led.connect, (NOWHERE, 9)))
+"""
+    found = inside(person, place, script, [*rules, "--unshare", "net"])
+    assert found == ["EAGAIN EAGAIN", "EAGAIN EAGAIN", "0", *["ENETUNREACH ENETUNREACH"] * 2]
 
 
 def test_a_number_that_means_something_else_by_then(

@@ -233,8 +233,12 @@ sock = socket.socket()
 print(code(sock.connect, (LOCAL, PORT)), of_the_host(sock))
 udp = socket.socket(type=socket.SOCK_DGRAM)
 print(code(udp.sendto, b"x", (LOCAL, PORT)), of_the_host(udp))
+listens = socket.socket()
+print(code(listens.bind, (LOCAL, FREE)), of_the_host(listens), code(listens.listen))
 """
-    assert run(person, place, script, rules, echo, free) == ["ENETUNREACH False"] * 2
+    assert run(person, place, script, rules, echo, free) == [
+        *["ENETUNREACH False"] * 2, "0 False 0",
+    ]  # fmt: skip
     assert echo.taken == before
 
 

@@ -146,6 +146,28 @@ for uid in (0, 7):
     assert found == (expected if own else ["may not refused 0"] * 2)
 
 
+def test_a_mark_of_what_connects(person: Person, place: Path) -> None:
+    """On the caller's own socket, and on one of another family in its place."""
+    rules = [
+        f'to: "{NOWHERE}", do: {{redirect: {{to: "[::1]:9", set: {{SO_MARK: 7}}}}}}',
+        "do: {emulate: {set: {SO_MARK: 8, SO_KEEPALIVE: true}}}",
+    ]
+    options = policy(place / "marks.yaml", rules)
+    script = """
+import fcntl, os, struct
+with socket.socket() as sock:
+    fcntl.ioctl(sock, 0x8914, struct.pack("16sh14x", b"lo".ljust(16, b"\\0"), 1))  # SIOCSIFFLAGS
+os.setresuid(7, 7, 7)
+for where in (("203.0.113.7", 9), ("127.0.0.1", 9)):
+    sock = socket.socket(type=socket.SOCK_DGRAM)
+    sock.connect(where)
+    domain = sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+    print(sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK), domain == socket.AF_INET6)
+"""
+    found = inside(person, place, script, [*options, "--unshare", "net"], "import socket")
+    assert found == ["7 True", "8 False"]
+
+
 def test_the_names_are_the_kernels() -> None:
     """Held against Python's own, which has them from the same headers by other means."""
     from supervisor.kernel.socket_options import options

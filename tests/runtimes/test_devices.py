@@ -173,8 +173,10 @@ def test_a_mapping_holds_it(box: Box) -> None:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"\n"
-        (found,) = box.remove("/mapped", STILL_HELD)["holders"]
-        assert (found["pid"], found["how"]) == (holder.pid, "mapped")
+        done = box.device("remove", "/mapped")
+        comm = Path(f"/proc/{holder.pid}/comm").read_text().strip()
+        assert (done.returncode, done.stderr) == (STILL_HELD, "")
+        assert done.stdout == f"still mapped: {comm}[{holder.pid}]\n"
         holder.communicate()
     assert holder.returncode == 0
 
