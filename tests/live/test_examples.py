@@ -120,7 +120,7 @@ def test_what_fits_a_cgroup(person: Person) -> None:
 def limited(memory: int, processors: int) -> Iterator[list[Path]]:
     """The files by which one enters cgroups with these limits, of whichever version has them."""
     period, name = 100_000, f"sd-test-{uuid.uuid4().hex[:8]}"
-    wanted = {
+    wanted: dict[str, dict[str, object]] = {
         "memory": {"memory.max": memory, "memory.limit_in_bytes": memory},
         "cpu": {"cpu.max": f"{processors * period} {period}",
                 "cpu.cfs_quota_us": processors * period},
