@@ -133,9 +133,9 @@ def limited(memory: int, processors: int) -> Iterator[list[Path]]:
                 folder.mkdir()
                 stack.callback(folder.rmdir)
             files.add(folder / "cgroup.procs")
-            for file, limit in limits.items():
-                if (folder / file).exists():
-                    (folder / file).write_text(str(limit))
+            for setting, limit in limits.items():
+                if (folder / setting).exists():
+                    (folder / setting).write_text(str(limit))
         yield sorted(files)
         for file in files:
             wait_for(file.read_text, lambda text: not text)
