@@ -30,7 +30,7 @@ from supervisor.engine.balance import Balancers
 from supervisor.engine.errands import Errands
 from supervisor.engine.helpers import HelperError, Resolvers
 from supervisor.engine.limits import DEFAULT, Limits
-from supervisor.engine.porters import Porter, PorterError, Porters
+from supervisor.engine.porters import MOST_PORTERS, Porter, PorterError, Porters
 from supervisor.engine.sharing import share_out
 from supervisor.engine.socket_jobs import ERESTARTSYS, WHY, SocketError, SocketJob
 from supervisor.engine.socket_names import SocketNames
@@ -54,6 +54,8 @@ from supervisor.policy.leads import backends
 _AS_ASKED: Final = SocketSettings()
 _LINGER_US: Final = 300
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
+# The other porters are for what ends within a beat: who waits at a black hole keeps nobody from that.
+_MOST_WAITING: Final = MOST_PORTERS * 11 // 12
 _PLAIN: Final = frozenset(family.to_bytes(2, "little") for family in (AF_INET, AF_INET6))
 _MOST_READY: Final = 64
 _MSG_FASTOPEN: Final = 0x20000000
@@ -336,6 +338,7 @@ class Sockets:
         assert porter is not None
         result = seen = 0
         self.patient += 1
+        crowded = self.patient > _MOST_WAITING
         try:
             while result == 0:
                 self.on_wait()
@@ -345,6 +348,8 @@ class Sockets:
                 if result == 0:
                     if not valid():
                         raise SocketError(self._on_error, _GONE)
+                    if crowded:
+                        raise SocketError(self._on_error, "socket: too many calls wait")
                     pending, job.certain = interrupted(job.snapshot.tid)
                     seen = seen + 1 if pending else 0
                     if job.certain or seen >= _UNSEEN_TO:

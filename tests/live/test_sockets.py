@@ -252,6 +252,36 @@ os._exit(0)
     assert inside(person, place, script, options) == ["True"]
 
 
+def test_however_many_wait_others_are_served(root: Person, place: Path, full: int) -> None:
+    """At a black hole, for minutes: what would be too many is refused, and keeps nobody from calls
+    that end."""
+    options = policy(place / "crowd.yaml", ["do: emulate"], ["do: emulate"])
+    script = f"""
+import threading
+threading.stack_size(1 << 17)
+server = socket.create_server(("127.0.0.1", 0))
+refused = []
+def wait():
+    try:
+        socket.socket().connect(("127.0.0.1", {full}))
+    except OSError as error:
+        refused.append(errno.errorcode[error.errno])
+for _ in range(300):
+    threading.Thread(target=wait, daemon=True).start()
+end = time.monotonic() + 20
+while len(refused) < 80 and time.monotonic() < end:
+    time.sleep(0.1)
+time.sleep(1)
+print(len(refused), *set(refused))
+for _ in range(30):
+    socket.create_connection(server.getsockname()).close()
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))
+print("served", flush=True)
+os._exit(0)
+"""
+    assert inside(root, place, script, options) == ["80 EPERM", "served"]
+
+
 def test_a_caller_that_is_killed_while_it_waits(person: Person, place: Path, full: int) -> None:
     """The call ends with it, and whoever makes the calls is there for the next ones."""
     options = policy(place / "killed.yaml", ["do: emulate"])
