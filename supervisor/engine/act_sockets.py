@@ -54,7 +54,7 @@ from supervisor.policy.leads import backends
 _AS_ASKED: Final = SocketSettings()
 _LINGER_US: Final = 300
 _BEAT: Final = 0.1  # how often a long wait looks after its caller
-# The other porters are for what ends within a beat: who waits at a black hole keeps nobody from that.
+# The other porters are for what ends within a beat, from which who waits keeps nobody.
 _MOST_WAITING: Final = MOST_PORTERS * 11 // 12
 _PLAIN: Final = frozenset(family.to_bytes(2, "little") for family in (AF_INET, AF_INET6))
 _MOST_READY: Final = 64
