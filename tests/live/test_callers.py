@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.people import Person
+from tests.support.people import Person, python
 from tests.support.program import run
 from tests.support.scratch import a_place, compile_c, scratch
 
@@ -82,6 +82,34 @@ def test_no_listener_of_its_own_and_no_io_uring(
 ) -> None:
     out = call(person, programs, place, "uring", "listener")
     assert out == "io-uring ENOSYS\nnew-listener EBUSY\nplain-filter 0\n"
+
+
+RINGS = [
+    ('connect: [{to: "127.0.0.1", do: emulate}]', "ENOSYS"),
+    ("bind: [{do: emulate}]", "ENOSYS"),
+    ("accept: [{do: emulate}]", "ENOSYS"),
+    ("setsockopt: [{optname: SO_MARK, do: refuse}, {do: continue}]", "ENOSYS"),
+    ("open: [{path: /x, do: {inject: {device: zero}}}]", "ENOSYS"),
+    ("open: [{uid: 7, do: refuse}]", "ENOSYS"),  # a path is none of its business
+    ("mknod: [{devices: [zero], path: /x, do: emulate}]", "ENOSYS"),
+    # the kernel's own answer: the arguments are none
+    ("open: [{uid: 7, mode: audit, do: refuse}]", "EFAULT"),
+]
+
+
+@pytest.mark.parametrize(("rules", "answer"), RINGS, ids=range(len(RINGS)))
+def test_rings_where_sockets_or_paths_are_gated(
+    person: Person, place: Path, rules: str, answer: str
+) -> None:
+    """What goes through a ring passes no filter."""
+    file = place / "rings.yaml"
+    file.write_text(f"version: 1\nsyscalls: {{{rules}}}\n")
+    script = (
+        "import ctypes, errno; libc = ctypes.CDLL(None, use_errno=True); "
+        "libc.syscall(425, 4, None); print(errno.errorcode[ctypes.get_errno()])"
+    )
+    done = run(person, python(person), "-c", script, options=("--policy", str(file)))
+    assert (done.stdout, done.stderr) == (f"{answer}\n", "")
 
 
 NODES = (
