@@ -4,7 +4,7 @@
 what sends back all. `python -m bench.sockets KIND HOST PORT` is who connects: for every number that
 it reads it measures so many times, and prints the microseconds that each took. KIND is "connect" (a
 connection, one byte there and back, its end), "ask" (one byte there and back over a connection that
-is kept) or "send" (16 MiB over a new connection, once as much has gone over it).
+is kept) or "send" (128 MiB over a new connection).
 
 How fast a connection is depends on where the kernel has put its two ends: so throughput is measured
 with a processor for each of them, over new connections in turns. What two direct ones differ by is
@@ -34,8 +34,8 @@ from bench.peers import Asked, BenchError
 _LOCAL: Final = "127.0.0.1"
 _VIRTUAL: Final = "203.0.113.7"  # RFC 5737: nobody is there
 _MIB: Final = 1 << 20
-_SENT: Final = 16
-_TURNS: Final = 25  # of one round: the machine has moods
+_SENT: Final = 128
+_TURNS: Final = 4  # of one round: the machine has moods
 _HAPROXY: Final = """\
 global
   maxconn 1000
@@ -232,7 +232,6 @@ def _main(kind: str, host: str, port: int) -> None:
             found = _times(partial(_there_and_back, kept), int(line))
         else:
             with _connected(host, port) as sock:
-                _send(sock)  # while whoever made the connection finishes its work
                 found = _times(partial(_send, sock), int(line))
         print(json.dumps(found), flush=True)
 
