@@ -156,6 +156,8 @@ static int change(const struct sd_loop_order *order, struct sd_loop_answer *answ
 		memcpy(answer->info, &info, sizeof info);
 	} else if (order->what == SD_LOOP_CHANGE) {
 		memcpy(&info, order->info, sizeof info);
+		/* as the kernel: these are what can be set later, and others are passed over */
+		info.lo_flags &= LO_FLAGS_AUTOCLEAR | LO_FLAGS_PARTSCAN;
 		error = tame(&info, 0);
 		if (!error && ioctl(fd, LOOP_SET_STATUS64, &info))
 			error = -errno;

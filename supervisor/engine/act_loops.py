@@ -170,29 +170,40 @@ class Loops:
             os.close(image)
         if errno:
             return Outcome(errno)
-        error = -lib.sd_held_put(call.waiting, plan.fd, fd, bool(held.flags & O_CLOEXEC))
-        if error:
+        try:
+            errno = await self._keep(
+                number, autoclear=bool(loops.flags_of(config.info) & loops.AUTOCLEAR)
+            )
+            if not errno:
+                closes = bool(held.flags & O_CLOEXEC)
+                errno = -lib.sd_held_put(call.waiting, plan.fd, fd, closes)
+        finally:
             os.close(fd)
-            return Outcome(self._calls.on_error if error == ESRCH else error)
-        self._keep(number, fd, autoclear=bool(loops.flags_of(config.info) & loops.AUTOCLEAR))
+        if errno:
+            self._let_go(number)
+            return Outcome(self._calls.on_error if errno == ESRCH else errno)
         self._names[number] = loops.name_of(config.info)
         return Outcome(0, f"attached: loop{number}")
 
-    def _keep(self, number: int, fd: int, *, autoclear: bool) -> None:
-        """Holds it attached, or lets it go with its last user."""
-        before = self._held.pop(number, None)
-        if before is not None:
-            os.close(before)
-        if autoclear:
-            os.close(fd)
-        else:
+    async def _keep(self, number: int, *, autoclear: bool) -> int:
+        """Holds it attached, or lets it go with its last user. By an open of our own: with the
+        caller's we would hold its locks as well, after it has closed it. An errno, or 0."""
+        errno, fd = 0, -1
+        if not autoclear:
+            errno, _, fd = await self._ask(lib.SD_LOOP_OPEN, number, O_RDONLY)
+        self._let_go(number)
+        if not autoclear and not errno:
             self._held[number] = fd
+        return errno
+
+    def _let_go(self, number: int) -> None:
+        if number in self._held:
+            os.close(self._held.pop(number))
 
     async def _attached(self, plan: LoopCall, number: int) -> Outcome:
         match plan.command:
             case loops.CLR_FD:
-                if number in self._held:
-                    os.close(self._held.pop(number))
+                self._let_go(number)
                 return Outcome(0, f"detached: loop{number}")
             case loops.SET_FD | loops.CONFIGURE:
                 return Outcome(EBUSY)
@@ -220,9 +231,7 @@ class Loops:
         self._names[number] = loops.name_of(info)
         autoclear = bool(loops.flags_of(info) & loops.AUTOCLEAR)
         if autoclear != (number not in self._held):
-            errno, _, fd = await self._ask(lib.SD_LOOP_OPEN, number, O_RDONLY)
-            if not errno:
-                self._keep(number, fd, autoclear=autoclear)
+            errno = await self._keep(number, autoclear=autoclear)
         return Outcome(errno)
 
     # -- helpers
@@ -249,7 +258,12 @@ class Loops:
         """The image that the caller's descriptor `number` is of, opened anew with the caller's own
         rights, no further than that one is. Raises Refused.
         """
-        flags = self._look(call.waiting, call.snapshot.tid, number).flags
+        held = self._look(call.waiting, call.snapshot.tid, number)
+        device = self._stands_for.get((held.device, held.inode))
+        if device is not None:  # one that is not attached either: as the kernel says
+            own = self._stands_for.get((call.held.device, call.held.inode))
+            raise Refused(EBADF if device == own else EINVAL)
+        flags = held.flags
         writes = flags & O_ACCMODE == O_RDWR
         seen, _ = await self._seen(call, number, writes=writes)
         if not seen.flags & lib.SD_SEEN_IMAGE:

@@ -293,6 +293,43 @@ print(found[9].rstrip(bytes(1)).decode(), os.lseek(fd, 0, os.SEEK_END))
     none_is_left()
 
 
+def test_status_with_flags_that_are_not_set_later(root: Person, place: Path, image: Path) -> None:
+    """As programs hand back what they were told; the kernel passes over them."""
+    code = f"""
+fd, mine = opened(FIRST, os.O_RDONLY), os.open({str(image)!r}, os.O_RDONLY)
+def status(flags):
+    info = struct.pack("5Q4I64s64s32s16s", *[0] * 8, flags, b"", b"", b"", b"")
+    done, found = ioctl(fd, SET_STATUS, info), ioctl(fd, GET_STATUS, bytes(232))
+    return done, struct.unpack_from("5Q4I", found)[8]
+print(ioctl(fd, SET_FD, mine), status(1 | 4), status(16 | 1 << 20), status(8))
+"""
+    assert " ".join(says(root, place, code)) == "0 (0, 5) (0, 1) ('EINVAL', 1)"
+    none_is_left()
+
+
+def test_its_locks_go_with_its_descriptor(root: Person, place: Path, image: Path) -> None:
+    code = f"""
+fd, mine = opened(FIRST), os.open({str(image)!r}, os.O_RDWR)
+print(ioctl(fd, SET_FD, mine), tried(fcntl.flock, fd, fcntl.LOCK_EX))
+os.close(fd)
+fd = opened(FIRST)
+print(tried(fcntl.flock, fd, fcntl.LOCK_EX | fcntl.LOCK_NB), ioctl(fd, CLR_FD))
+"""
+    assert says(root, place, code) == ["0", "None", "None", "0"]
+    none_is_left()
+
+
+def test_no_device_is_an_image(root: Person, place: Path) -> None:
+    """The empty file that stands for one is none, either."""
+    code = """
+fd, other = opened(FIRST), opened(FIRST + 1)
+control = os.open("/dev/loop-control", os.O_RDWR)
+print(ioctl(fd, SET_FD, fd), ioctl(fd, SET_FD, other), ioctl(fd, CONFIGURE, config(control)))
+"""
+    assert says(root, place, code) == ["EBADF", "EINVAL", "EINVAL"]
+    none_is_left()
+
+
 def test_an_ordinary_user_has_none(user: Person, place: Path) -> None:
     done = run(user, "sh", "-c", ": <>/dev/loop-control", options=options(place))
     assert "Operation not permitted" in done.stderr
