@@ -250,8 +250,10 @@ def _may_do_all(uid: int) -> bool:
 def _request(line: bytes) -> dict[str, Any]:
     try:
         request = json.loads(line)
+        # half of a surrogate pair that stands for no byte is no text that anything can be called by
+        os.fsencode(json.dumps(request, ensure_ascii=False))
     except (ValueError, RecursionError):
-        raise Wrong("not JSON") from None
+        raise Wrong("not JSON, or no text") from None
     if not isinstance(request, dict) or not isinstance(request.get("do"), str):
         raise Wrong('a request is an object with "do"')
     return request

@@ -129,7 +129,8 @@ def test_others_see_nothing_and_order_nothing(
 
 
 WRONG = [b"{", b"[1]", b"{}", b'{"do": 5}', b'{"do": "fly"}', b'{"do": "trace", "syscalls": 5}',
-         b'{"do": "trace", "container": 5}', b"[" * 10_000, b"x" * 70_000]  # fmt: skip
+         b'{"do": "trace", "container": 5}', b"[" * 10_000, b"x" * 70_000,
+         b'{"do": "devices", "container": "\\ud800"}']  # fmt: skip
 
 
 @pytest.mark.parametrize("request_", WRONG, ids=range(len(WRONG)))
