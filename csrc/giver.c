@@ -178,6 +178,23 @@ static int make_node(const struct sd_give *give, struct sd_given *given)
 	return 0;
 }
 
+/* The file that it is mounted on: a new one, or one that a device has left there that went with the
+ * mounts of an earlier start of the container: empty, its root's, and open to nobody. */
+static int place_of(int dir, const char *name, struct stat *file)
+{
+	int place = sd_place(dir, name, 0), left = place == -EEXIST;
+	if (left)
+		place = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (place < 0)
+		return left ? -EEXIST : place;
+	if (fstat(place, file) || (left && (file->st_mode != S_IFREG || file->st_size ||
+					    file->st_uid != geteuid() || file->st_nlink != 1))) {
+		close(place);
+		return -EEXIST;
+	}
+	return place;
+}
+
 static int put(struct sd_give *give, struct sd_given *given, int proc, int tree, int alone)
 {
 	const char *name;
@@ -187,9 +204,7 @@ static int put(struct sd_give *give, struct sd_given *given, int proc, int tree,
 	if (dir < 0)
 		return dir;
 	given->stage = SD_GIVE_PLACE;
-	int place = sd_place(dir, name, 0), error = place < 0 ? place : 0;
-	if (!error && fstat(place, &file))
-		error = -errno;
+	int place = place_of(dir, name, &file), error = place < 0 ? place : 0;
 	if (!error) {
 		given->place_device = file.st_dev;
 		given->place_inode = file.st_ino;
@@ -306,20 +321,34 @@ static void drop_place(struct sd_give *give)
 	close(dir);
 }
 
-/* First nobody may open it any more, wherever it may be. The owner first: it could change the mode. */
+/* The owner first: it could change the mode. */
+static int close_to_all(const struct sd_give *give, int home)
+{
+	if (fchownat(home, NODE, give->uid, give->gid, AT_SYMLINK_NOFOLLOW) ||
+	    fchmodat(home, NODE, 0, 0))
+		return -errno;
+	return 0;
+}
+
+/* First nobody may open it any more, wherever it may be. */
 static int take(struct sd_give *give, struct sd_given *given, int home, int mounts, int user)
 {
 	struct stat node;
 	int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	given->stage = SD_GIVE_NODE;
-	if (proc < 0 || fchownat(home, NODE, give->uid, give->gid, AT_SYMLINK_NOFOLLOW) ||
-	    fchmodat(home, NODE, 0, 0) || fstatat(home, NODE, &node, AT_SYMLINK_NOFOLLOW))
+	int error = close_to_all(give, home);
+	/* root of a container without a user namespace may have made it read-only */
+	if (error == -EROFS && !sd_make_writable(home))
+		error = close_to_all(give, home);
+	if (error)
+		return error;
+	if (proc < 0 || fstatat(home, NODE, &node, AT_SYMLINK_NOFOLLOW))
 		return -errno;
 	given->device = node.st_dev;
 	given->stage = SD_GIVE_ENTER;
 	if (mounts < 0)
 		return 0;
-	int error = enter(give, user, mounts);
+	error = enter(give, user, mounts);
 	if (!error)
 		error = detach_all(proc, given);
 	if (!error && !given->hidden)

@@ -1,5 +1,5 @@
 /* Who has a device still: descriptors, mappings and mounts, by the number of the tmpfs that its inode
- * is in. Nobody who is looked at can make us wait for good: nothing is asked of a file but what the
+ * is in; and a filesystem on it that the container has mounted, by the number of the device. Nobody who is looked at can make us wait for good: nothing is asked of a file but what the
  * kernel has of it. What is in flight between processes is not seen. */
 #include "mounts.h"
 
@@ -16,10 +16,15 @@
 
 enum { MOST_NAMESPACES = 4096 };
 
+/* A mount namespace as a process sees it: what is not below its root directory is not shown to it. */
+struct view {
+	uint64_t namespace, root, root_mount;
+};
+
 struct search {
 	int sock;
 	const struct sd_look *look;
-	ino_t seen[MOST_NAMESPACES]; /* mount namespaces whose mounts were read */
+	struct view seen[MOST_NAMESPACES]; /* whose mounts were read */
 	uint32_t seen_count;
 	int failed; /* who asked has gone */
 };
@@ -129,19 +134,30 @@ static void mappings(struct search *search, struct process *process)
 static void mounts(struct search *search, const struct process *process)
 {
 	struct sd_mount_line line = {0};
+	struct view view = {0}; /* it is compared whole */
 	struct stat ns;
-	if (fstatat(process->task, "ns/mnt", &ns, 0))
+	struct statx root;
+	if (fstatat(process->task, "ns/mnt", &ns, 0) ||
+	    syscall(SYS_statx, process->task, "root", AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
+		    STATX_INO | STATX_MNT_ID, &root))
 		return;
+	view.namespace = ns.st_ino;
+	view.root = root.stx_ino;
+	view.root_mount = root.stx_mnt_id;
 	for (uint32_t i = 0; i < search->seen_count; i++)
-		if (search->seen[i] == ns.st_ino)
+		if (!memcmp(&search->seen[i], &view, sizeof view))
 			return;
 	if (search->seen_count < MOST_NAMESPACES)
-		search->seen[search->seen_count++] = ns.st_ino;
+		search->seen[search->seen_count++] = view;
 	FILE *file = open_file(process->task, "mountinfo");
 	while (file && sd_next_mount(file, &line))
 		if (wanted(search, line.device))
 			tell(search, process->task, process->pid, SD_HELD_MOUNTED, line.device,
 			     line.path);
+		else if (view.namespace == search->look->within && line.whole &&
+			 line.device == search->look->block)
+			tell(search, process->task, process->pid, SD_HELD_MOUNTED,
+			     search->look->devices[0], line.path);
 	if (file)
 		fclose(file);
 }

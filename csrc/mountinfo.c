@@ -35,9 +35,10 @@ int sd_next_mount(FILE *mounts, struct sd_mount_line *line)
 {
 	while (getline(&line->text, &line->size, mounts) > 0) {
 		unsigned int major, minor;
-		int start = 0, end = 0;
-		if (sscanf(line->text, "%llu %llu %u:%u %*s %n%*s%n", &line->id, &line->parent,
-			   &major, &minor, &start, &end) < 4 ||
+		int root = 0, start = 0, end = 0;
+		/* only a space ends a name: what else scanf takes for white space may be part of one */
+		if (sscanf(line->text, "%llu %llu %u:%u %n%*[^ ] %n%*[^ ]%n", &line->id, &line->parent,
+			   &major, &minor, &root, &start, &end) < 4 ||
 		    !end)
 			continue;
 		/* optional fields come after the path and the flags, and end with a dash */
@@ -46,6 +47,7 @@ int sd_next_mount(FILE *mounts, struct sd_mount_line *line)
 		char *shared = strstr(rest, " shared:");
 		line->shared = shared && (!dash || shared < dash);
 		line->memory = dash && is_memory(dash + 3);
+		line->whole = !strncmp(line->text + root, "/ ", 2);
 		line->text[end] = 0;
 		line->path = line->text + start;
 		line->device = makedev(major, minor);

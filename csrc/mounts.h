@@ -27,6 +27,7 @@ struct sd_mount_line { /* all zero before the first one */
 	uint64_t device; /* of the filesystem */
 	int memory;      /* that is all in memory: nothing is there that the kernel has not looked up */
 	int shared;      /* what is mounted on it is mounted on its peers, too */
+	int whole;       /* from its root directory on */
 	char *path;      /* below the root directory of who reads it; good until the next one */
 	char *text;
 	size_t size;
@@ -212,6 +213,8 @@ SD_HIDDEN int sd_remember_superblock(struct sd_mounting *mounting, const char *p
 SD_HIDDEN const struct sd_superblock *sd_superblock_of(struct sd_mounting *mounting, uint64_t dev);
 /* How many there are. */
 SD_HIDDEN uint32_t sd_superblocks(struct sd_mounting *mounting);
+/* Makes the filesystem that `fd` is the root of one that can be written to. 0 or -errno. */
+SD_HIDDEN int sd_make_writable(int fd);
 /* Other flags and data for the one that `fd` is on, if it came from here. 0 or -errno. */
 SD_HIDDEN int sd_reconfigure(struct sd_mounting *mounting, const struct sd_new_mount *new, int fd,
 			     struct sd_mounted *mounted);

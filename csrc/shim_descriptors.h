@@ -353,6 +353,8 @@ struct sd_look {
 	uint32_t count;
 	uint32_t mounts_of; /* only the mounts that this process sees; 0: all of everybody */
 	uint32_t reserved;
+	uint64_t block;     /* a block device whose filesystem may be mounted, for devices[0]; 0: none */
+	uint64_t within;    /* in the mount namespace with that inode */
 	uint64_t devices[SD_MOST_LOOKED]; /* as sd_given has told */
 };
 

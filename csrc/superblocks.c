@@ -81,6 +81,17 @@ static int configure(int context, int command, const char *key, const char *valu
 	return syscall(SYS_fsconfig, context, command, key, value, 0) ? -errno : 0;
 }
 
+int sd_make_writable(int fd)
+{
+	int context = (int)syscall(SYS_fspick, fd, "", FSPICK_CLOEXEC_EMPTY);
+	int error = context < 0 ? -errno : configure(context, SET_FLAG, "rw", NULL);
+	if (!error)
+		error = configure(context, RECONFIGURE, NULL, NULL);
+	if (context >= 0)
+		close(context);
+	return error;
+}
+
 int sd_reconfigure(struct sd_mounting *mounting, const struct sd_new_mount *new, int fd,
 		   struct sd_mounted *mounted)
 {

@@ -106,7 +106,9 @@ class Devices:
             home = os.dup(given.home)
             try:
                 answer = await self._remove(container, given, home)
-                holders, complete = await self._givers.holders([given.device])
+                holders, complete = await self._givers.holders(
+                    [given.device], block=_block(container, given)
+                )
             finally:
                 os.close(home)
         complain(f"{container.keeper.name}: {_shown(path)} is taken away from it")
@@ -177,6 +179,8 @@ class Devices:
                 found, complete = await self._givers.holders(
                     [one.device for one in some], mounts_of=_known(container).pid
                 )
+                if not _lives(_known(container)):  # that was another process, perhaps
+                    found, complete = [], False
                 for one in some:
                     where = [held.path for held in found if held.device == one.device]
                     state = _state(one, where) if where or complete else "unknown"
@@ -236,6 +240,25 @@ def _namespaces(target: Target) -> Iterator[tuple[int, int | None]]:
         except OSError as error:
             raise SeccompdError(f"the container cannot be entered: {error.strerror}") from None
         yield mounts, userns
+
+
+def _lives(target: Target) -> bool:
+    try:
+        os.close(mounts_of(target))
+    except PermissionError:
+        return True  # in one that is not the container's own, by now
+    except OSError:
+        return False
+    return True
+
+
+def _block(container: Container, given: Given) -> tuple[int, int]:
+    """See giver.ask_who_has."""
+    wish = given.wish
+    if wish.kind == "b":
+        with contextlib.suppress(SeccompdError), _namespaces(_known(container)) as (mounts, _):
+            return os.makedev(wish.major, wish.minor), os.fstat(mounts).st_ino
+    return 0, 0
 
 
 def _root(target: Target) -> tuple[int, int]:

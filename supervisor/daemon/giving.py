@@ -87,13 +87,13 @@ class Givers:
         return await self._with_one(work)
 
     async def holders(
-        self, devices: Sequence[int], *, mounts_of: int = 0
+        self, devices: Sequence[int], *, mounts_of: int = 0, block: tuple[int, int] = (0, 0)
     ) -> tuple[list[Holder], bool]:
         """See giver.ask_who_has; and whether these were all."""
         found: list[Holder] = []
 
         async def work(sock: int) -> bool:
-            giver.ask_who_has(sock, devices, mounts_of=mounts_of)
+            giver.ask_who_has(sock, devices, mounts_of=mounts_of, block=block)
             while True:
                 await trio.lowlevel.wait_readable(sock)
                 one = giver.receive_holder(sock)

@@ -94,10 +94,15 @@ def ask_to_take(
     _send(sock, give, fds)
 
 
-def ask_who_has(sock: int, devices: Sequence[int], *, mounts_of: int = 0) -> None:
-    """Who has one of these (at most MOST_LOOKED), or only where process `mounts_of` sees them."""
+def ask_who_has(
+    sock: int, devices: Sequence[int], *, mounts_of: int = 0, block: tuple[int, int] = (0, 0)
+) -> None:
+    """Who has one of these (at most MOST_LOOKED), or only where process `mounts_of` sees them.
+    `block`: the number of a block device that the only one of `devices` is, and the inode of the
+    mount namespace in which a filesystem on that counts, too."""
     look = ffi.new("struct sd_look *")
     look.op, look.count, look.mounts_of = lib.SD_GIVE_LOOK, len(devices), mounts_of
+    look.block, look.within = block
     look.devices[0 : len(devices)] = devices
     _send(sock, look, [])
 
