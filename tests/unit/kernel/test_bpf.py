@@ -269,6 +269,9 @@ def test_io_uring_is_refused_where_it_would_go_past_a_rule(arch: int) -> None:
     assert ask(policy(f"version: 1\n{rule}").filter, "io_uring_setup", arch) == ENOSYS
     audited = policy(f"version: 1\nmode: audit\n{rule}").filter
     assert ask(audited, "io_uring_setup", arch) == bpf.RET_ALLOW
+    opens = "version: 1\nsyscalls: {open: [{uid: 5, do: %s}]}"
+    for verdict, want in (("{errno: EACCES}", ENOSYS), ("continue", bpf.RET_ALLOW)):
+        assert ask(policy(opens % verdict).filter, "io_uring_setup", arch) == want
     assert ask(audited, "socket", arch, 2, 5, 0) == bpf.RET_ALLOW
 
 
