@@ -273,7 +273,7 @@ def _refusal(answer: Answer, wish: Wish) -> SeccompdError:
             return SeccompdError(
                 f"the runtime's device cgroup does not let the container open {wish.text}",
                 hint="allow it when the container is made: runc and crun: linux.resources.devices; "
-                "podman: --device-cgroup-rule; LXC: lxc.cgroup.devices.allow",
+                "podman: --device-cgroup-rule or --device; LXC: lxc.cgroup.devices.allow",
             )
         case "node":
             return SeccompdError(f"no node for {wish.text} can be made: {why}")
