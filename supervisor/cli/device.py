@@ -109,8 +109,8 @@ def _remove(args: argparse.Namespace) -> int:
             sys.stdout.write(f"still {one['how']}{where}: {one['comm']}[{one['pid']}]\n")
     if found["hidden"]:
         print(
-            "seccompd: nobody in the container can open it any more, but a mount of it is hidden "
-            "below another one; remove it again once that has gone", file=sys.stderr,
+            "seccompd: it is nobody's in the container, but a mount of it is hidden below another "
+            "one; remove it again once that has gone", file=sys.stderr,
         )  # fmt: skip
     if not found["complete"]:
         print("seccompd: who holds it was not found out in time", file=sys.stderr)

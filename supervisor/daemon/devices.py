@@ -138,7 +138,7 @@ class Devices:
         self._containers.save(container)
         if answer.errno:
             raise SeccompdError(
-                f"nobody in the container can open it any more, but its mount stays: "
+                f"it is nobody's in the container any more, but its mount stays: "
                 f"{os.strerror(answer.errno)}"
             )
         return answer
