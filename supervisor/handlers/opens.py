@@ -57,7 +57,6 @@ class Opens(Family):
         **CALLER_KEYS,
     }
     verdicts: ClassVar[frozenset[Verdict]] = frozenset(Verdict) - {Verdict.EMULATE}
-    io_uring: ClassVar[bool] = True
     # Whatever no rule is about is the kernel's: a list of all that may be opened would be a race.
     otherwise: ClassVar[tuple[str, ...]] = ("kernel",)
     io_uring: ClassVar[bool] = True
