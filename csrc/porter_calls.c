@@ -138,6 +138,10 @@ static int64_t fits(struct sd_errand *errand, struct sd_hold *hold, struct sd_er
 		return refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN);
 	if (done->domain == AF_UNIX && leads_to_a_path(errand))
 		return refuse(done, -EINVAL, SD_SOCKET_OTHER);
+	/* raw_bind() takes an address of any family for one of IPv4 */
+	if (errand->op == SD_SOCKET_BIND && done->domain == AF_INET && family_of(errand) != AF_INET)
+		return refuse(done, errand->asked_length < (int)sizeof(struct sockaddr_in) ? -EINVAL : -EAFNOSUPPORT,
+			      SD_SOCKET_KERNEL);
 	int64_t error = lead_elsewhere(errand, sock, hold, done);
 	if (error)
 		return error;
