@@ -135,14 +135,16 @@ static int read_vectors(struct sd_call *call, uint64_t address, uint64_t count)
 
 /* ---- control messages ---- */
 
-/* Those of a 32-bit caller as a 64-bit one would have them; what is malformed ends the list, with
- * the errno that the kernel has for it. */
+/* Those of a 32-bit caller as a 64-bit one would have them: cmsghdr_from_user_compat(). Of one of 64 bits
+ * what is behind the last one is nothing; here it is malformed. */
 static int widen(struct sd_message *message, const char *narrow, size_t size)
 {
 	size_t at = 0, used = 0;
-	while (size - at >= sizeof(struct narrow_control)) {
+	while (at < size) {
 		struct narrow_control from;
 		struct cmsghdr to;
+		if (size - at < sizeof from)
+			return -EINVAL;
 		memcpy(&from, narrow + at, sizeof from);
 		if (from.length < sizeof from || from.length > size - at)
 			return -EINVAL;
@@ -158,8 +160,6 @@ static int widen(struct sd_message *message, const char *narrow, size_t size)
 		memcpy(message->control + used + CMSG_LEN(0), narrow + at + sizeof from, length);
 		used += CMSG_SPACE(length);
 		at += (from.length + 3U) & ~3U;
-		if (at > size)
-			break;
 	}
 	message->control_length = (int32_t)used;
 	return 0;
@@ -171,6 +171,8 @@ static int read_control(struct sd_call *call, uint64_t address, uint64_t size)
 	char narrow[SD_CONTROL_MAX];
 	if (size > SD_CONTROL_MAX)
 		return -ENOBUFS;
+	if (is_narrow(call) && !address)
+		return -EINVAL;
 	int error = copy(call->tid, address, is_narrow(call) ? narrow : message->control, size);
 	if (error || is_narrow(call))
 		return error ? error : widen(message, narrow, size);
@@ -247,7 +249,7 @@ static int read_message(struct sd_call *call, uint64_t address, char *name, int 
 		message->told_at = address + (is_narrow(call) ? sizeof(struct narrow_message)
 							      : sizeof(struct msghdr));
 	message->error = read_vectors(call, (uintptr_t)header.msg_iov, header.msg_iovlen);
-	if (!message->error && header.msg_control)
+	if (!message->error && header.msg_controllen)
 		message->error = read_control(call, (uintptr_t)header.msg_control,
 					      header.msg_controllen);
 	return length ? length : SD_NULL;

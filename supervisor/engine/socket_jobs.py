@@ -27,6 +27,8 @@ _OPERATIONS: Final = {
 }  # fmt: skip
 _OF_OPTIONS: Final = frozenset(("set-option", "get-option"))
 _MSG_NOSIGNAL: Final = 0x4000
+# Says of a message that it has 32 bits, in the kernel; no program of 64 bits may say so of its own.
+_MSG_CMSG_COMPAT: Final = 0x80000000
 _SOCK_STREAM: Final = 1
 _SOCK_DGRAM: Final = 2
 # The kernel's own, for a call that is to begin anew once the signal has been seen to: it knows
@@ -65,6 +67,14 @@ class NobodyThere(SocketError):
     """There is no unix socket where a rule leads to."""
 
 
+def _flags(plan: SocketCall, snapshot: Snapshot) -> int:
+    """Those of the call, as a signed number; where the kernel takes no notice of one, without it."""
+    flags = plan.flags
+    if plan.operation == "send" and (snapshot.name == "sendto" or snapshot.arch != X86_64):
+        flags &= ~_MSG_CMSG_COMPAT
+    return (flags + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
 class SocketJob:
     """One call on its way. `porter` is who makes it, None before that. `certain`: it was
     interrupted for a signal that the calling thread itself will see to. `target` is the struct
@@ -85,7 +95,7 @@ class SocketJob:
         call = self.call = ffi.new("struct sd_socket *")
         call.listener, call.id, call.tid = snapshot.listener, snapshot.id, snapshot.tid
         call.number, call.by_thread = plan.fd, by_thread
-        call.op, call.call_flags = _OPERATIONS[plan.operation], plan.flags
+        call.op, call.call_flags = _OPERATIONS[plan.operation], _flags(plan, snapshot)
         if plan.operation in _OF_OPTIONS:
             call.call_flags = plan.length
         call.task = call.path = call.watch = call.taken = -1

@@ -81,11 +81,75 @@ def test_32_bit_callers(
         "bind": "0", "connect": "0", "connect-refused": "EACCES", "sendto": "3",
         "sendto-refused": "EACCES", "send": "4", "sendmsg": "5", "sendmmsg": "1", "sent": "5",
         "sendmsg-refused": "EACCES", "nowhere": "EFAULT",
+        # cmsghdr_from_user_compat(): all of the list has to be messages
+        "control": "5", "control-behind": "EINVAL", "control-cut": "EINVAL",
+        "control-short": "EINVAL", "control-nowhere": "EINVAL", "flag": "5",
     }  # fmt: skip
     if how == "socketcall":
         expected["no-arguments"] = "EFAULT"
     assert found == expected
-    assert ports[0].count() == 4
+    assert ports[0].count() == 6
+
+
+MESSAGES = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+class Message(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("name_length", ctypes.c_uint), ("data", ctypes.c_void_p),
+                ("count", ctypes.c_size_t), ("control", ctypes.c_char_p),
+                ("control_length", ctypes.c_size_t), ("flags", ctypes.c_int)]
+class Vector(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_char_p), ("length", ctypes.c_size_t)]
+taker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+taker.bind(("127.0.0.1", 0))
+to = struct.pack("=H", 2) + struct.pack("!H4s8x", taker.getsockname()[1], bytes((127, 0, 0, 1)))
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+vector = Vector(b"one", 3)
+def result(got):
+    return got if got >= 0 else errno.errorcode[ctypes.get_errno()]
+def sendmsg(control, length, flags=0):
+    message = Message(to, 16, ctypes.addressof(vector), 1, control, length)
+    return result(libc.sendmsg(sock.fileno(), ctypes.byref(message), flags))
+ttl = struct.pack("=Qii4xi4x", 20, 0, 2, 9)[:16] + struct.pack("=i4x", 9)
+print(sendmsg(ttl, 24), sendmsg(ttl + bytes(8), 32), sendmsg(None, 24), sendmsg(None, 0))
+for flag in (1 << 31, 1 << 30, 0x4000):  # MSG_CMSG_COMPAT, one that is none here, MSG_NOSIGNAL
+    flag = ctypes.c_int(flag)
+    print(sendmsg(None, 0, flag), result(libc.sendto(sock.fileno(), b"one", 3, flag, to, 16)))
+taker.setblocking(False)
+count = 0
+try:
+    while taker.recv(9) == b"one":
+        count += 1
+except BlockingIOError:
+    print(count)
+"""
+
+
+def test_flags_and_control_messages_of_all_sorts(person: Person, place: Path) -> None:
+    options = policy(place / "messages.yaml", ["do: emulate"])
+    found = inside(person, place, MESSAGES, options)
+    assert found == ["3 3 EFAULT 3", "EINVAL 3", "3 3", "3 3", "8"]
+    # as by the kernel
+    assert inside(person, place, MESSAGES, policy(place / "binds.yaml", [], ["do: emulate"])) == found
+
+
+def test_a_raw_socket_takes_no_address_for_another(root: Person, place: Path) -> None:
+    """The kernel's raw_bind() takes one of any family for one of IPv4."""
+    options = policy(place / "raw.yaml", [], ['address: ["127.0.0.1", "::1"], do: emulate'])
+    script = """
+import ctypes, fcntl
+libc = ctypes.CDLL(None, use_errno=True)
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sH22x", b"lo", 0x41))  # SIOCSIFFLAGS: up
+sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, 200)
+for family, ip in ((2, "127.0.0.5"), (10, "127.0.0.5"), (2, "127.0.0.1")):
+    address = struct.pack("=H", family) + struct.pack("!H4s20x", 0, socket.inet_aton(ip))
+    address = address if family == 2 else address[:23] + bytes([1]) + bytes(4)
+    bad = libc.bind(sock.fileno(), address, len(address))
+    print(bad and errno.errorcode[ctypes.get_errno()], sock.getsockname()[0])
+"""
+    assert inside(root, place, script, [*options, "--unshare", "net"]) == [
+        "EACCES 0.0.0.0", "EAFNOSUPPORT 0.0.0.0", "0 127.0.0.1",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("hidden", ["", "pidfd_info"])

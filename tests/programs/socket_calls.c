@@ -79,6 +79,24 @@ static long call(int wrapped, uint32_t which, uint32_t nr, const uint32_t args[6
 	return call32(102, which, at(low->args), 0, 0, 0, 0);
 }
 
+/* A control message with nothing, or too little, around it; and none at all. */
+static void control_as_32_bit(int wrapped, uint32_t f)
+{
+	static const struct {
+		const char *name;
+		int there;
+		uint32_t length;
+	} some[] = {{"control", 1, 16},	      {"control-behind", 1, 20}, {"control-cut", 1, 15},
+		    {"control-short", 1, 8},  {"control-nowhere", 0, 16}};
+	for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+		memcpy(low->several, (uint32_t[6]){16, IPPROTO_IP, IP_TTL, 9}, 6 * sizeof(uint32_t));
+		low->message[4] = some[i].there ? at(low->several) : 0;
+		low->message[5] = some[i].length;
+		say(some[i].name, call(wrapped, 16, 370, (uint32_t[6]){f, at(low->message), 0}));
+	}
+	low->message[4] = low->message[5] = 0;
+}
+
 static void as_32_bit(int wrapped)
 {
 	int fd = socket(AF_INET, SOCK_DGRAM, 0), other = socket(AF_INET, SOCK_DGRAM, 0);
@@ -113,6 +131,10 @@ static void as_32_bit(int wrapped)
 	say("sent", low->several[7]);
 	low->message[0] = at(&low->refused);
 	say("sendmsg-refused", call(wrapped, 16, 370, (uint32_t[6]){f, at(low->message), 0}));
+	low->message[0] = at(&low->allowed);
+	control_as_32_bit(wrapped, f);
+	/* MSG_CMSG_COMPAT, which the kernel says itself of what has 32 bits */
+	say("flag", call(wrapped, 16, 370, (uint32_t[6]){f, at(low->message), 1U << 31}));
 	say("nowhere", call(wrapped, 3, 362, (uint32_t[6]){f, 16, size}));
 	if (wrapped)
 		say("no-arguments", call32(102, 3, 16, 0, 0, 0, 0));
