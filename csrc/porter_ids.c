@@ -36,13 +36,16 @@ static int rest(void)
 	return sd_set_caps(permitted & CAP(CAP_SYS_PTRACE), permitted);
 }
 
-/* Each call that waits holds half a dozen: a limit that was made for programs with select() is soon used up. */
+/* Each call that waits holds half a dozen: a limit that was made for programs with select() is soon used up.
+ * What callers have under way over unix sockets counts as this user's, which is that of the session and its
+ * helpers, too. Beyond the sender's limit the kernel lets nobody send more: so ours ends before theirs, who
+ * could do nothing any more. */
 static int take_more_descriptors(void)
 {
 	struct rlimit most;
 	if (getrlimit(RLIMIT_NOFILE, &most))
 		return -errno;
-	most.rlim_cur = most.rlim_max;
+	most.rlim_cur = most.rlim_max - most.rlim_max / 4;
 	return setrlimit(RLIMIT_NOFILE, &most) ? -errno : 0;
 }
 

@@ -359,6 +359,7 @@ class Zygote:
             if config.foreign:
                 os.setsid()  # where the kernel shares processors by sessions, one for a container
             _close_all_but({*fds.values(), told.fileno(), config.audit_fd, config.trace_fd})
+            privileges.take_more_descriptors()
             userns = fds.get("userns")
             makers = own_makers(ceiling, told)
             if userns is not None:

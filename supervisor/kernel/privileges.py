@@ -6,7 +6,9 @@ of a newer kernel (CAP_CHECKPOINT_RESTORE among them) and so cannot drop it.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 from collections.abc import Iterable
 from typing import Any
@@ -44,6 +46,14 @@ def end_with(parent: int) -> None:
 def set_subreaper(subreaper: bool) -> None:
     """Whether orphaned descendants become our children."""
     _prctl.set_child_subreaper(subreaper)
+
+
+def take_more_descriptors() -> None:
+    """As many as we may have: so many may be under way between processes of our user's, too, before
+    the kernel lets us send no more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def set_no_new_privileges() -> None:

@@ -133,6 +133,35 @@ def test_flags_and_control_messages_of_all_sorts(person: Person, place: Path) ->
     assert inside(person, place, MESSAGES, policy(place / "binds.yaml", [], ["do: emulate"])) == found
 
 
+def test_descriptors_under_way_leave_room_for_ours(root: Person, place: Path) -> None:
+    """They count as those of seccompd's user in the container, who could send none any more."""
+    options = policy(place / "room.yaml", ["do: emulate"])
+    script = """
+import array, resource
+null, kept, count = os.open("/dev/null", os.O_RDONLY), [], 0
+many = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * 240))]
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+while True:
+    kept.append(socket.socketpair())
+    kept[-1][0].setblocking(False)
+    try:
+        while True:
+            kept[-1][0].sendmsg([b"x"], many)
+            count += 240
+    except BlockingIOError:
+        continue
+    except OSError as error:
+        print(errno.errorcode[error.errno], count > most // 2)
+        break
+for _ in range(3):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))
+kept[-1][1].recv(1)
+kept[-1][0].sendmsg([b"x"])
+print("done")
+"""
+    assert inside(root, place, script, options) == ["ETOOMANYREFS True", "done"]
+
+
 def test_a_raw_socket_takes_no_address_for_another(root: Person, place: Path) -> None:
     """The kernel's raw_bind() takes one of any family for one of IPv4."""
     options = policy(place / "raw.yaml", [], ['address: ["127.0.0.1", "::1"], do: emulate'])
