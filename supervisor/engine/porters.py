@@ -26,10 +26,12 @@ class PorterError(Exception):
 
 @dataclass(slots=True)
 class Porter:
-    """One of them: the socket that it answers on, and its number."""
+    """One of them: the socket that it answers on, and its number. `kicked`: a signal may be on its way
+    that is for the call which it has now, and would interrupt the next one."""
 
     sock: int
     number: int
+    kicked: bool = False
 
 
 class Porters:
@@ -56,15 +58,19 @@ class Porters:
 
     def give(self, porter: Porter) -> None:
         """It has answered."""
-        self._idle.append(porter)
+        if porter.kicked:
+            self.lose(porter)
+        else:
+            self._idle.append(porter)
 
     def kick(self, porter: Porter) -> None:
         """Interrupts its call, once: it may not have been in it yet."""
+        porter.kicked = True
         if self._helper is not None:
             lib.sd_porter_kick(self._helper.sock, porter.number)
 
     def leave(self, porter: Porter) -> None:
-        """Nobody waits for its answer any more; it is used again once it has given it."""
+        """Nobody waits for its answer any more."""
         self.kick(porter)
         self._leaving.append(porter)
 
@@ -129,10 +135,7 @@ class Porters:
             self._leaving.remove(porter)
             if result > 0 and answer.taken >= 0:
                 lib.sd_socket_lose(answer.taken)  # a connection that nobody waits for any more
-            if result > 0:
-                self._idle.append(porter)
-            else:
-                self.lose(porter)
+            self.lose(porter)
 
     @staticmethod
     def _end(helper: Helper) -> None:
