@@ -26,8 +26,8 @@ class PorterError(Exception):
 
 @dataclass(slots=True)
 class Porter:
-    """One of them: the socket that it answers on, and its number. `kicked`: a signal may be on its way
-    that is for the call which it has now, and would interrupt the next one."""
+    """One of them: the socket that it answers on, and its number. `kicked`: a signal may be on its
+    way that is for the call which it has now, and would interrupt the next one."""
 
     sock: int
     number: int

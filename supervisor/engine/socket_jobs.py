@@ -68,7 +68,7 @@ class NobodyThere(SocketError):
 
 
 def _flags(plan: SocketCall, snapshot: Snapshot) -> int:
-    """Those of the call, as a signed number; where the kernel takes no notice of one, without it."""
+    """Those of the call, as a signed number; without one that the kernel takes no notice of."""
     flags = plan.flags
     if plan.operation == "send" and (snapshot.name == "sendto" or snapshot.arch != X86_64):
         flags &= ~_MSG_CMSG_COMPAT

@@ -95,9 +95,10 @@ MESSAGES = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
 class Message(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("name_length", ctypes.c_uint), ("data", ctypes.c_void_p),
-                ("count", ctypes.c_size_t), ("control", ctypes.c_char_p),
-                ("control_length", ctypes.c_size_t), ("flags", ctypes.c_int)]
+    _fields_ = [("name", ctypes.c_char_p), ("name_length", ctypes.c_uint),
+                ("data", ctypes.c_void_p), ("count", ctypes.c_size_t),
+                ("control", ctypes.c_char_p), ("control_length", ctypes.c_size_t),
+                ("flags", ctypes.c_int)]
 class Vector(ctypes.Structure):
     _fields_ = [("base", ctypes.c_char_p), ("length", ctypes.c_size_t)]
 taker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -129,8 +130,56 @@ def test_flags_and_control_messages_of_all_sorts(person: Person, place: Path) ->
     options = policy(place / "messages.yaml", ["do: emulate"])
     found = inside(person, place, MESSAGES, options)
     assert found == ["3 3 EFAULT 3", "EINVAL 3", "3 3", "3 3", "8"]
-    # as by the kernel
-    assert inside(person, place, MESSAGES, policy(place / "binds.yaml", [], ["do: emulate"])) == found
+    kernels = policy(place / "binds.yaml", [], ["do: emulate"])  # which is not asked here
+    assert inside(person, place, MESSAGES, kernels) == found
+
+
+SOURCE_ROUTE = """
+import fcntl
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sH22x", b"lo", 0x41))  # SIOCSIFFLAGS: up
+six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+for host in ("fd00::1", "fd00::2"):
+    packed = socket.inet_pton(socket.AF_INET6, host)
+    fcntl.ioctl(six, 0x8916, packed + struct.pack("=Ii", 128, 1))  # SIOCSIFADDR
+for name in ("all", "lo"):
+    with open(f"/proc/sys/net/ipv6/conf/{name}/seg6_enabled", "w") as file:
+        file.write("1")
+taker = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+end = time.monotonic() + 20
+while True:
+    try:
+        taker.bind(("fd00::2", 7000))
+        break
+    except OSError:  # until the kernel has seen that nobody else has that address
+        assert time.monotonic() < end
+        time.sleep(0.05)
+taker.settimeout(0.5)
+taker.setsockopt(17, 102, 1)  # UDP_NO_CHECK6_RX
+six.setsockopt(17, 101, 1)  # UDP_NO_CHECK6_TX
+header = struct.pack("8B", 0, 2, 4, 0, 0, 0, 0, 0) + packed  # no segment is left
+for call in (lambda: six.sendto(b"x", ("fd00::2", 7000)), lambda: six.setsockopt(41, 57, header),
+             lambda: six.sendto(b"x", ("fd00::1", 7000)), lambda: taker.recv(9)):
+    try:
+        print(call())
+    except TimeoutError:
+        print("nothing")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"""
+
+
+def test_no_other_end_of_a_source_route(root: Person, place: Path) -> None:
+    """What the page says of IPV6_RTHDR: how it leads elsewhere, and what keeps it from that."""
+    options = policy(place / "route.yaml", ['to: "fd00::1", do: emulate'])
+    options += ["--unshare", "net"]
+    found = inside(root, place, SOURCE_ROUTE, options)
+    assert found == ["EACCES", "None", "1", "b'x'"]
+    with (place / "route.yaml").open("a") as file:
+        file.write(
+            "  setsockopt:\n    otherwise: kernel\n"
+            "    rules: [{optname: [IP_OPTIONS, IPV6_RTHDR], do: refuse}]\n"
+        )
+    assert inside(root, place, SOURCE_ROUTE, options) == ["EACCES", "EPERM", "1", "nothing"]
 
 
 def test_descriptors_under_way_leave_room_for_ours(root: Person, place: Path) -> None:
