@@ -359,7 +359,6 @@ class Zygote:
             if config.foreign:
                 os.setsid()  # where the kernel shares processors by sessions, one for a container
             _close_all_but({*fds.values(), told.fileno(), config.audit_fd, config.trace_fd})
-            privileges.take_more_descriptors()
             userns = fds.get("userns")
             makers = own_makers(ceiling, told)
             if userns is not None:
@@ -377,6 +376,7 @@ class Zygote:
                 privileges.end_with(zygote)
             privileges.set_dumpable(False)
             privileges.set_no_new_privileges()
+            privileges.take_more_descriptors()
             from supervisor.engine.serve import serve
             from supervisor.kernel.spawn import spawn_resolver
 
