@@ -74,7 +74,7 @@ def test_of_runc_and_crun(box: Bundle, ports: tuple[Counter, Counter], how: str)
     found = dict(line.split() for line in done.stdout.splitlines())
     assert (found["connect"], found["sendmsg"], found["sent"]) == ("0", "5", "5")
     assert found["connect-refused"] == found["sendmsg-refused"] == "EHOSTUNREACH"
-    assert (allowed.count(), refused.count()) == (4, 0)
+    assert (allowed.count(), refused.count()) == (6, 0)
     done = box.run("", args=["/bin/socket_calls", f"{how}-option", "0", "0"])
     found = dict(line.split() for line in done.stdout.splitlines())
     assert (found["refused"], found["domain"]) == ("EXDEV", "EACCES")
