@@ -39,6 +39,7 @@ _LOOP_CTL_GET_FREE: Final = 0x4C82
 _THINGS: Final = {
     "a device": "device: zero, access: read-only",
     "content": 'content: "0"',
+    "what fits": "fits: cpus",
     "a file": "file: PLACE/given",
 }
 

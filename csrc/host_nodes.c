@@ -96,6 +96,8 @@ static int is_foreign(const struct stat *file)
 enum sd_node_for sd_node_is_for(struct sd_node *node, uint32_t tid, uint32_t flags)
 {
 	struct stat file;
+	if (node->kind == SD_NODE_FITTED)
+		return sd_node_fits(node, tid) ? SD_NODE_EVERYBODYS : SD_NODE_NO;
 	if (node->kind != SD_NODE_HOSTS)
 		return SD_NODE_EVERYBODYS;
 	if (fstat(node->fd, &file) || !file.st_nlink) /* or there is another one by now, of other rights */

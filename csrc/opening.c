@@ -28,6 +28,7 @@ void sd_node_drop(struct sd_node *node)
 	if (--node->holders)
 		return;
 	close(node->fd);
+	free(node->cgroups);
 	free(node);
 }
 
@@ -45,7 +46,8 @@ int sd_open_again(int fd, uint32_t flags)
 
 int sd_node_open(const struct sd_node *node, uint32_t flags)
 {
-	if (node->kind == SD_NODE_ITSELF || node->kind == SD_NODE_HOSTS)
+	if (node->kind == SD_NODE_ITSELF || node->kind == SD_NODE_FITTED ||
+	    node->kind == SD_NODE_HOSTS)
 		return sd_open_again(node->fd, flags);
 	return sd_open_unblocking(node->fd, node->kind == SD_NODE_PLACE ? SD_LENT_NAME : ".", (int)flags);
 }

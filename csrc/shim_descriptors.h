@@ -43,6 +43,7 @@ int sd_open_told(int resolver, struct sd_opening *opening, int linger_us);
 int sd_open_is_plain(const struct sd_waiting *call, uint32_t tid, const char *path, size_t length);
 enum sd_node_kind { /* what a descriptor (O_PATH) is of */
 	SD_NODE_ITSELF,    /* what is opened */
+	SD_NODE_FITTED,    /* the same, for callers of the same cgroups as one, for a while */
 	SD_NODE_PLACE,     /* a directory of a maker's, where that has SD_LENT_NAME */
 	SD_NODE_DIRECTORY, /* what is opened, a directory */
 	SD_NODE_HOSTS,     /* what is opened, the host's own: as the caller could alone */
@@ -56,11 +57,15 @@ struct sd_node {
 	int32_t bare_nsec; /* it has no access list, as long as it was last changed then; 0 s: not known */
 	int64_t bare_sec;
 	uint64_t serial; /* no two have the same */
+	char *cgroups;     /* of SD_NODE_FITTED: those, as /proc/TID/cgroup has them; NULL: it is for nobody */
+	uint64_t until_ns; /* and until when (sd_now_ns) */
 };
 /* Takes the descriptor over; NULL: there is no memory, and it was closed */
 struct sd_node *sd_node_new(int fd, enum sd_node_kind kind);
 void sd_node_drop(struct sd_node *node);
-/* Opens it: a descriptor or -errno. By a name, so that it has all of `flags`; but SD_NODE_ITSELF and _HOSTS,
+/* One of SD_NODE_FITTED is for callers of the cgroups that `tid` is in, from now on for so long. 0 or -errno */
+int sd_node_fit(struct sd_node *node, uint32_t tid, uint32_t lifetime_ms);
+/* Opens it: a descriptor or -errno. By a name, so that it has all of `flags`; but SD_NODE_ITSELF, _FITTED and _HOSTS,
  * which can be opened by a link of /proc alone, where O_NOFOLLOW would be ELOOP: they are without that. */
 int sd_node_open(const struct sd_node *node, uint32_t flags);
 /* Whether it does not matter that it is we who open it, or an opener of ours, and not the caller, as things

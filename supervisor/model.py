@@ -241,8 +241,9 @@ class XattrCeiling:
 @dataclass(frozen=True, slots=True)
 class Inject:
     """What an `inject` rule gives: a device (type, major, minor), a file or a directory of the
-    host's, a file with this content, or loop devices with numbers from the first to the last of
-    `loops`. `writes`: for writing, too (below a directory).
+    host's, a file with this content, loop devices with numbers from the first to the last of
+    `loops`, or a file that `fits` the caller's cgroup: one of engine/fitted.py. `writes`: for
+    writing, too (below a directory).
     """
 
     device: tuple[str, int, int] | None = None
@@ -251,6 +252,12 @@ class Inject:
     writes: bool = False
     directory: str | None = None
     loops: tuple[int, int] | None = None
+    fits: str | None = None
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a file that we make."""
+        return self.content is not None or self.fits is not None
 
     def text(self) -> str:
         """For a record."""
@@ -261,6 +268,8 @@ class Inject:
             return f"loops {self.loops[0]}-{self.loops[1]}"
         if self.directory is not None:
             return f"directory {self.directory}"
+        if self.fits is not None:
+            return f"fits {self.fits}"
         return "content" if self.file is None else f"file {self.file}"
 
 

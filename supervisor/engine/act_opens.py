@@ -16,7 +16,7 @@ from supervisor.engine.act_loops import Loops
 from supervisor.engine.helpers import HelperError, Makers, Resolvers
 from supervisor.engine.limits import Limits
 from supervisor.engine.maker_calls import MakerCalls, Refused
-from supervisor.engine.open_nodes import content_file, held
+from supervisor.engine.open_nodes import file_of_ours, held, is_still
 from supervisor.engine.openers import DEVICES, FILES, NET, Asked, Openers
 from supervisor.engine.said import Policy
 from supervisor.kernel import features
@@ -134,8 +134,8 @@ class Opener:
         if kind == NET and not here and not lib.sd_opener_is_there(kind, snapshot.tid):
             return None
         node, why = self._nodes.get(inject), lib.SD_NODE_EVERYBODYS
-        if inject.device and self._makers.none:
-            # an ordinary user's: the host's node, which the caller may not be allowed to open
+        if inject.fits or (inject.device and self._makers.none):
+            # made for others; or an ordinary user's: the host's, which the caller may not open
             why = lib.sd_node_is_for(node, snapshot.tid, flags) if node else lib.SD_NODE_NO
             if why == lib.SD_NODE_NO:
                 return None
@@ -171,7 +171,7 @@ class Opener:
 
     def _kind(self, inject: Inject) -> int:
         """Who may have to open it, where we do not; 0: nobody."""
-        if inject.loops is not None or inject.content is not None:
+        if inject.loops is not None or inject.ours:
             return 0
         if inject.device is None or not (self._makers.all or self._makers.none):
             return FILES if self._makers.all else 0
@@ -252,8 +252,8 @@ class Opener:
             errno = EISDIR
         if errno:
             raise Refused(errno, "wider than what is given" if errno == EACCES else "")
-        if inject.content is not None:
-            content = await self._node(inject)
+        if inject.ours:
+            content = await self._node(inject, asking.snapshot.tid)
             fd = lib.sd_node_open(content, flags & FILE_FLAGS)
             if fd < 0:
                 raise Refused(-fd, "opening what is given")
@@ -344,15 +344,14 @@ class Opener:
             raise Refused(self.calls.on_error, "path: deadline")
         return not asking.opening.retire
 
-    async def _node(self, inject: Inject) -> Any:
-        """What is opened again, kept for the next one: the content, or a node of the device."""
+    async def _node(self, inject: Inject, tid: int = 0) -> Any:
+        """What is opened again, kept for the next one: a file for `tid`, or a node of a device."""
         node = self._nodes.get(inject)
-        if node is not None and not _has_gone(node):
+        if node is not None and is_still(node, tid):
             return node
         self._nodes.pop(inject, None)
-        if inject.content is not None:
-            node = held(content_file(inject.content), lib.SD_NODE_ITSELF)
-            return self._nodes.setdefault(inject, node)
+        if inject.ours:
+            return self._nodes.setdefault(inject, file_of_ours(inject, tid))
         assert inject.device is not None
         if self._makers.all or self._makers.lost:
             fd, kind = await self._lend(inject, 0), lib.SD_NODE_PLACE
@@ -380,11 +379,6 @@ class Opener:
         if result < 0:
             raise Refused(-result, "opening what is given")
         return int(fd[0])
-
-
-def _has_gone(node: Any) -> bool:
-    """Whether the host has another node by now, if any, which may be for others."""
-    return bool(node.kind == lib.SD_NODE_HOSTS) and not os.fstat(node.fd).st_nlink
 
 
 def _refusal(inject: Inject, flags: int) -> int:

@@ -7,9 +7,13 @@ import os
 from errno import EPERM
 from typing import Any, Final
 
+from supervisor.engine.fitted import text_of
 from supervisor.engine.maker_calls import Refused
 from supervisor.kernel.shim import ffi, lib
+from supervisor.model import Inject
 
+# How long what a cgroup has used may be believed.
+_FIT_MS: Final = 1000
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -21,11 +25,28 @@ def held(fd: int, kind: int) -> Any:
     return ffi.gc(node, lib.sd_node_drop)
 
 
-def content_file(text: str) -> int:
+def is_still(node: Any, tid: int) -> bool:
+    """Whether it is what thread `tid` is to get: a file that fits is for others, or for nobody any
+    more; and of a device the host may have another node by now, of other rights."""
+    if node.kind == lib.SD_NODE_FITTED:
+        return bool(lib.sd_node_is_for(node, tid, os.O_RDONLY) != lib.SD_NODE_NO)
+    return bool(node.kind != lib.SD_NODE_HOSTS) or bool(os.fstat(node.fd).st_nlink)
+
+
+def file_of_ours(inject: Inject, tid: int) -> Any:
+    """A node of the content that a rule gives, or of what fits the cgroup of thread `tid`."""
+    if inject.fits is None:
+        return held(_content(inject.content or ""), lib.SD_NODE_ITSELF)
+    node = held(_content(text_of(inject.fits, tid)), lib.SD_NODE_FITTED)
+    lib.sd_node_fit(node, tid, _FIT_MS)  # or it is for nobody but this caller
+    return node
+
+
+def _content(text: str) -> int:
     """A file with this content, which nobody can change."""
     file = os.memfd_create("content", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        left = memoryview(text.encode())
+        left = memoryview(text.encode("utf-8", "surrogateescape"))
         while left:
             left = left[os.write(file, left) :]
         os.fchmod(file, 0o444)

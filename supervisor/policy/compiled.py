@@ -33,7 +33,7 @@ from supervisor.policy.sockets import OPERATIONS, AnyRules, SocketRules
 from supervisor.policy.xattrs import XattrRules
 
 # The layout of to_json(); another number is another cache entry.
-FORMAT: Final = 16
+FORMAT: Final = 17
 
 # Calls of a family that no other family's rules rest on: where there are no rules about them, they
 # are as those are that no family is about.

@@ -50,7 +50,7 @@ from supervisor.policy.mount_values import (
     parse_source,
     parse_type,
 )
-from supervisor.policy.open_values import GRANTS, parse_access, parse_inject
+from supervisor.policy.open_values import FITTED, GRANTS, parse_access, parse_inject
 from supervisor.policy.option_values import VALUE, parse_level, parse_option
 from supervisor.policy.option_values import parse_emulate as parse_option_emulate
 from supervisor.policy.options import Option
@@ -266,6 +266,10 @@ _INJECT: Schema = {
             "description": "loop devices with these numbers, for losetup and mount -o loop",
         },
         "content": {"type": "string", "description": "a file that has this in it"},
+        "fits": {
+            "enum": list(FITTED),
+            "description": "a file that says how big the caller's cgroup lets the machine be",
+        },
         "access": {"enum": list(GRANTS), "description": "what the caller may do with it, at most"},
     },
     "description": "the call gets a descriptor that is opened for it",

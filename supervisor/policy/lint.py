@@ -164,7 +164,7 @@ def _given(draft: Draft, family: str, rules: OpenRules, nodes: Nodes | None) -> 
             if nodes == "host" and not rule.inject.writes:
                 text = "for an ordinary user the host's node is given: it may be opened again"
                 _warn(node, f"{text} for writing, where the host lets this user")
-        elif rule.inject.content is None and nodes == "host":
+        elif not rule.inject.ours and nodes == "host":
             thing = rule.inject.text().partition(" ")[0]
             _warn(node, f"for an ordinary user no {thing} can be given: this is EPERM")
 

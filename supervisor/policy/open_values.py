@@ -13,7 +13,9 @@ from supervisor.policy.values import near, parse_node, short_text, wrong
 _WORDS: Final = tuple(ACCESS_WORDS.values())
 # What a grant may be for.
 GRANTS: Final = ("read-only", "read-write")
-_THINGS: Final = ("device", "file", "directory", "content", "loops")
+_THINGS: Final = ("device", "file", "directory", "content", "loops", "fits")
+# See engine/fitted.py.
+FITTED: Final = ("cpuinfo", "meminfo", "cpus")
 # As many as one rule can give; and as many as the kernel has numbers for.
 LOOPS_MAX: Final = 64
 _LAST_LOOP: Final = (1 << 20) - 1
@@ -54,7 +56,11 @@ def parse_inject(setting: object) -> Inject:
     if thing == "directory":
         return Inject(directory=_path(thing, setting["directory"]), writes=writes)
     if writes:
-        raise wrong("content is read-only: what is written there would be nowhere")
+        raise wrong(f"{thing} is read-only: what is written there would be nowhere")
+    if thing == "fits":
+        if (which := setting["fits"]) not in FITTED:
+            raise wrong(f"unknown file {which!r}" + near(str(which), list(FITTED)))
+        return Inject(fits=which)
     return Inject(content=short_text(setting["content"], "content", CONTENT_MAX))
 
 

@@ -132,7 +132,7 @@ class OpenRule(Rule):
             None if inject is None
             else [
                 inject.device, inject.file, inject.content, inject.writes, inject.directory,
-                inject.loops,
+                inject.loops, inject.fits,
             ],
         ]  # fmt: skip
 
@@ -143,10 +143,10 @@ class OpenRule(Rule):
         place, verdict, value, _, silent, _, globs, caller, audit = rule
         what = None
         if inject is not None:
-            device, file, content, writes, directory, loops = inject
+            device, file, content, writes, directory, loops, fits = inject
             what = Inject(
                 None if device is None else tuple(device), file, content, writes, directory,
-                None if loops is None else tuple(loops),
+                None if loops is None else tuple(loops), fits,
             )
         return cls(
             place, Verdict(verdict), value, silent=silent,
@@ -328,7 +328,7 @@ class OpenRules(RuleSet):
     def lent(self) -> tuple[Inject, ...]:
         """All that a maker can be asked to lend."""
         found = [rule.inject for rule in self.rules if rule.inject is not None and not rule.audit]
-        return tuple(dict.fromkeys(one for one in found if one.content is None))
+        return tuple(dict.fromkeys(one for one in found if not one.ours))
 
     def to_json(self) -> dict[str, Any]:
         """The rules as JSON's types."""

@@ -71,6 +71,6 @@ def _given(what: Inject) -> dict[str, Any]:
     if what.content is not None:
         return {}
     thing, _, which = what.text().partition(" ")
-    if what.loops is not None:
+    if what.loops is not None or what.fits is not None:
         return {thing: which}
     return {thing: which, "access": "read-write" if what.writes else "read-only"}

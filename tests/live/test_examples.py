@@ -5,16 +5,13 @@ test_demo.py has the demo, test_mount_programs.py the one that edits an image.
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.cgroups import limited
 from tests.support.devices import for_everybody
-from tests.support.inside import wait_for
 from tests.support.needs import need
 from tests.support.people import Person, python, tree
 
@@ -114,44 +111,6 @@ def test_what_fits_a_cgroup(person: Person) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     under = done.stdout.partition("policy fits:\n")[2].splitlines()
     assert under[:2] == ["processors: 1, numbered 0", "memory: 300 MiB"]
-
-
-@contextlib.contextmanager
-def limited(memory: int, processors: int) -> Iterator[list[Path]]:
-    """The files by which one enters cgroups with these limits, of whichever version has them."""
-    period, name = 100_000, f"sd-test-{uuid.uuid4().hex[:8]}"
-    wanted: dict[str, dict[str, object]] = {
-        "memory": {"memory.max": memory, "memory.limit_in_bytes": memory},
-        "cpu": {"cpu.max": f"{processors * period} {period}",
-                "cpu.cfs_quota_us": processors * period},
-    }  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        files = set()
-        for controller, limits in wanted.items():
-            folder = _top(controller) / name
-            if not folder.exists():
-                folder.mkdir()
-                stack.callback(folder.rmdir)
-            files.add(folder / "cgroup.procs")
-            for setting, limit in limits.items():
-                if (folder / setting).exists():
-                    (folder / setting).write_text(str(limit))
-        yield sorted(files)
-        for file in files:
-            wait_for(file.read_text, lambda text: not text)
-
-
-def _top(controller: str) -> Path:
-    """The top of the hierarchy that has a controller."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        top = Path(before.split()[4])
-        if kind == "cgroup" and controller in options.split(","):
-            return top
-        if kind == "cgroup2" and controller in (top / "cgroup.subtree_control").read_text().split():
-            return top
-    pytest.skip(f"no cgroups of {controller}")
 
 
 @pytest.mark.slow

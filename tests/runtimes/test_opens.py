@@ -24,6 +24,7 @@ syscalls:
     - {path: /srv/zeroes, do: {inject: {device: zero, access: read-only}}}
     - {path: /srv/licence, do: {inject: {file: PLACE/licence}}}
     - {path: /srv/read, do: {inject: {directory: PLACE/read}}}
+    - {path: /proc/meminfo, access: read-only, do: {inject: {fits: meminfo}}}
 """
 LOOPS = f"""
 version: 1
@@ -47,6 +48,8 @@ def test_a_container(root: Person, place: Path, runtime: str) -> None:
     with serving(root, place, {"given": policy}) as daemon:
         profile = daemon.profile("given", "--runtime", runtime)
         with bundle(place, profile, runtime=runtime) as box:
+            box.config["linux"].setdefault("resources", {})["memory"] = {"limit": 300 << 20}
+            assert box.run("grep MemTotal /proc/meminfo").stdout.split()[1] == str(300 << 10)
             done = box.run(
                 "cat /proc/cpuinfo /srv/licence; head -c 2 /srv/zeroes | od -An -tx1;"
                 "cd /dev; exec 4</srv/read; cat /proc/self/fd/4/below; true 3<>/srv/zeroes"
