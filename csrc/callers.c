@@ -136,7 +136,7 @@ static struct sd_known known[KNOWN];
 
 static void forget(struct sd_known *one)
 {
-	const int fds[] = {one->task, one->status, one->comm, one->pidfd};
+	const int fds[] = {one->task, one->status, one->comm, one->pidfd, one->cgroup};
 	for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
 		if (fds[i] > 0)
 			close(fds[i]);

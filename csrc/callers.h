@@ -7,7 +7,7 @@
 struct sd_known {
 	uint32_t tid;
 	int task, status;
-	int comm, pidfd;  /* 0: not open yet */
+	int comm, pidfd, cgroup; /* 0: not open yet */
 	int has_our_groups; /* and cannot have others, see compare */
 	int32_t own_tid;  /* which belongs to the thread as its descriptors do; 0: not known */
 	uint64_t used;

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { SEEN_NS = 1000000 }; /* so long it is believed that a thread is where it was */
+
 struct cgroups {
 	char text[SD_PATH_MAX]; /* as /proc/TID/cgroup has them */
 };
@@ -17,17 +19,16 @@ static int read_cgroups(struct sd_known *one, void *result, const void *nothing)
 {
 	struct cgroups *of = result;
 	(void)nothing;
-	int fd = openat(one->task, "cgroup", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	if (one->cgroup <= 0)
+		one->cgroup = openat(one->task, "cgroup", O_RDONLY | O_CLOEXEC);
+	if (one->cgroup < 0)
 		return -errno;
-	size_t used = 0;
-	ssize_t got;
-	while ((got = read(fd, of->text + used, sizeof of->text - used)) > 0)
-		used += (size_t)got;
-	int error = got < 0 ? -errno : used == sizeof of->text ? -ENAMETOOLONG : 0;
-	close(fd);
-	of->text[error ? 0 : used] = 0;
-	return error;
+	/* of what does not fit there is less: then it is nobody's */
+	ssize_t got = pread(one->cgroup, of->text, sizeof of->text - 1, 0);
+	if (got <= 0 || of->text[got - 1] != '\n')
+		return got < 0 ? -errno : -ENAMETOOLONG;
+	of->text[got] = 0;
+	return 0;
 }
 
 int sd_node_fit(struct sd_node *node, uint32_t tid, uint32_t lifetime_ms)
@@ -44,9 +45,17 @@ int sd_node_fit(struct sd_node *node, uint32_t tid, uint32_t lifetime_ms)
 	return 0;
 }
 
-int sd_node_fits(const struct sd_node *node, uint32_t tid)
+int sd_node_fits(struct sd_node *node, uint32_t tid)
 {
 	struct cgroups of;
-	return node->cgroups && sd_now_ns() < node->until_ns &&
-	       !sd_with_known(tid, read_cgroups, &of, NULL) && !strcmp(of.text, node->cgroups);
+	const uint64_t now = sd_now_ns();
+	if (!node->cgroups || now >= node->until_ns)
+		return 0;
+	if (node->seen_tid == tid && now < node->seen_until_ns)
+		return 1;
+	if (sd_with_known(tid, read_cgroups, &of, NULL) || strcmp(of.text, node->cgroups))
+		return 0;
+	node->seen_tid = tid;
+	node->seen_until_ns = now + SEEN_NS;
+	return 1;
 }

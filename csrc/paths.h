@@ -226,7 +226,7 @@ SD_HIDDEN int sd_network_of_known(uint32_t tid, uint64_t *network); /* by its in
  * `any_groups` more than these. Not where that cannot be told; capabilities are left aside. */
 SD_HIDDEN int sd_is_like_us(uint32_t tid, int any_groups);
 /* Whether a node of SD_NODE_FITTED is for that caller still. */
-SD_HIDDEN int sd_node_fits(const struct sd_node *node, uint32_t tid);
+SD_HIDDEN int sd_node_fits(struct sd_node *node, uint32_t tid);
 SD_HIDDEN int sd_open_base(const struct sd_caller *caller, const char *path, int dirfd);
 /* Reads who the caller is and takes it on: ids, groups, umask, and those of its capabilities that
  * path work may use; opens where its paths start. Then it asks `listener` (-1: nobody) whether the

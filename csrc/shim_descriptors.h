@@ -59,6 +59,8 @@ struct sd_node {
 	uint64_t serial; /* no two have the same */
 	char *cgroups;     /* of SD_NODE_FITTED: those, as /proc/TID/cgroup has them; NULL: it is for nobody */
 	uint64_t until_ns; /* and until when (sd_now_ns) */
+	uint64_t seen_until_ns; /* that this one is in them */
+	uint32_t seen_tid;
 };
 /* Takes the descriptor over; NULL: there is no memory, and it was closed */
 struct sd_node *sd_node_new(int fd, enum sd_node_kind kind);
