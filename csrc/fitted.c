@@ -25,7 +25,7 @@ static int read_cgroups(struct sd_known *one, void *result, const void *nothing)
 		return -errno;
 	/* of what does not fit there is less: then it is nobody's */
 	ssize_t got = pread(one->cgroup, of->text, sizeof of->text - 1, 0);
-	if (got <= 0 || of->text[got - 1] != '\n')
+	if (got <= 0 || got == (ssize_t)sizeof of->text - 1)
 		return got < 0 ? -errno : -ENAMETOOLONG;
 	of->text[got] = 0;
 	return 0;
@@ -34,10 +34,12 @@ static int read_cgroups(struct sd_known *one, void *result, const void *nothing)
 int sd_node_fit(struct sd_node *node, uint32_t tid, uint32_t lifetime_ms)
 {
 	struct cgroups of;
+	free(node->cgroups);
+	node->cgroups = NULL; /* what is there now is for nobody else, whatever comes */
+	node->seen_until_ns = 0;
 	int error = sd_with_known(tid, read_cgroups, &of, NULL);
 	if (error)
 		return error;
-	free(node->cgroups);
 	node->cgroups = strdup(of.text);
 	if (!node->cgroups)
 		return -ENOMEM;

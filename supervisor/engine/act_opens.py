@@ -351,7 +351,7 @@ class Opener:
             return node
         self._nodes.pop(inject, None)
         if inject.ours:
-            return self._nodes.setdefault(inject, file_of_ours(inject, tid))
+            return self._nodes.setdefault(inject, file_of_ours(inject, tid, node))
         assert inject.device is not None
         if self._makers.all or self._makers.lost:
             fd, kind = await self._lend(inject, 0), lib.SD_NODE_PLACE

@@ -10,8 +10,9 @@ import contextlib
 import functools
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from supervisor.kernel.task import PROC
@@ -39,6 +40,9 @@ _USES: Final[Mapping[str, tuple[str, str]]] = {
     "SReclaimable": ("slab_reclaimable", ""),
     "SUnreclaim": ("slab_unreclaimable", ""),
 }
+
+# What of a cgroup's memory somebody else can have, by the same names.
+_RECLAIMED: Final = ("active_file", "inactive_file", "slab_reclaimable")
 
 
 class _Cgroup:
@@ -69,6 +73,11 @@ class _Cgroup:
         }
 
 
+def cgroups_of(tid: int) -> str:
+    """Which cgroups the thread is in, as the kernel says it."""
+    return _read(f"{PROC}/{tid}/cgroup")
+
+
 def text_of(which: str, tid: int) -> str:
     """One of these files (policy/open_values.FITTED) for a caller, thread `tid`."""
     return _TEXTS[which](tid)
@@ -80,13 +89,16 @@ def text_of(which: str, tid: int) -> str:
 def _of(tid: int, controller: str) -> list[_Cgroup]:
     """Those that can limit what the thread has of something: its own first, then those above."""
     own: dict[str, str] = {}
-    for line in _read(f"{PROC}/{tid}/cgroup").splitlines():
+    for line in _lines(cgroups_of(tid)):
         _, controllers, path = line.split(":", 2)
         own.update(dict.fromkeys(controllers.split(","), path))
     found: list[_Cgroup] = []
     for root, top, name in _mounts():
         if name in ("", controller) and name in own:
-            place = Path(os.path.normpath(Path(top, os.path.relpath(own[name], root))))
+            inner = PurePosixPath(own[name])
+            if not inner.is_relative_to(root) or ".." in inner.relative_to(root).parts:
+                continue  # not in sight here
+            place = Path(top, inner.relative_to(root))
             found += [
                 _Cgroup(one, 1 if name else 2)
                 for one in (place, *place.parents)
@@ -98,10 +110,10 @@ def _of(tid: int, controller: str) -> list[_Cgroup]:
 def _mounts() -> Iterator[tuple[str, str, str]]:
     """Where hierarchies are mounted that we see: what is the root there, the place, and a
     controller of version 1, or "" for version 2."""
-    for line in _read(f"{PROC}/self/mountinfo").splitlines():
+    for line in _lines(_read(f"{PROC}/self/mountinfo")):
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
-        root, top = before.split(" ")[3:5]
+        root, top = map(_unescaped, before.split(" ")[3:5])
         if kind == "cgroup2":
             yield root, top, ""
         elif kind == "cgroup":
@@ -165,14 +177,16 @@ def _meminfo(tid: int) -> str:
     """The host's where no cgroup has less than that."""
     hosts = _read(_HOSTS_MEMORY)
     host = {name: number << 10 for name, number in _table(hosts.replace(" kB", ""), ":").items()}
-    total = free = host.get("MemTotal", 0)
+    total = free = available = host.get("MemTotal", 0)
     least: _Cgroup | None = None
     for cgroup in _of(tid, "memory"):
         limit = cgroup.number("memory.max", "memory.limit_in_bytes")
         if limit is None or limit >= host.get("MemTotal", 0):
             continue
         used = cgroup.number("memory.current", "memory.usage_in_bytes") or 0
-        free = min(free, max(0, limit - used))
+        left, uses = max(0, limit - used), cgroup.statistics()
+        free = min(free, left)
+        available = min(available, left + sum(uses.get(name, 0) for name in _RECLAIMED))
         if limit < total:
             total, least = limit, cgroup
     if least is None:
@@ -182,10 +196,9 @@ def _meminfo(tid: int) -> str:
         name: sum(uses.get(one, 0) for one in names[2 - least.version].split())
         for name, names in _USES.items()
     }
-    cached = said["Active(file)"] + said["Inactive(file)"] + said["SReclaimable"]
     swap, unused = _swap(tid, host)
     said = {
-        "MemTotal": total, "MemFree": free, "MemAvailable": min(total, free + cached),
+        "MemTotal": total, "MemFree": free, "MemAvailable": min(total, available),
         "Buffers": 0, "Cached": said.pop("Cached"), "SwapCached": 0,
         **dict(list(said.items())[:7]), "SwapTotal": swap, "SwapFree": unused,
         **dict(list(said.items())[7:]),
@@ -200,6 +213,8 @@ def _swap(tid: int, host: Mapping[str, int]) -> tuple[int, int]:
         limit = cgroup.number("memory.swap.max", "memory.memsw.limit_in_bytes")
         used = cgroup.number("memory.swap.current", "memory.memsw.usage_in_bytes") or 0
         if limit is not None and cgroup.version == 1:  # of both together
+            if limit >= host.get("MemTotal", 0) + total:
+                continue  # there is none
             limit -= cgroup.number("", "memory.limit_in_bytes") or 0
             used -= cgroup.number("", "memory.usage_in_bytes") or 0
         if limit is not None and 0 <= limit < total:
@@ -212,10 +227,21 @@ def _swap(tid: int, host: Mapping[str, int]) -> tuple[int, int]:
 
 def _read(name: str) -> str:
     try:
-        with open(name, encoding="ascii", errors="surrogateescape") as file:
+        with open(name, encoding="ascii", errors="surrogateescape", newline="\n") as file:
             return file.read()
     except OSError:
         return ""
+
+
+def _lines(text: str) -> list[str]:
+    """As the kernel ends them: what a container calls its cgroups may have all other characters
+    in it, of which Python would end lines by some."""
+    return [line for line in text.split("\n") if line]
+
+
+def _unescaped(text: str) -> str:
+    """A path of mountinfo, where some characters are octal."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
 
 
 def _number(text: str) -> int | None:

@@ -7,7 +7,7 @@ import os
 from errno import EPERM
 from typing import Any, Final
 
-from supervisor.engine.fitted import text_of
+from supervisor.engine.fitted import cgroups_of, text_of
 from supervisor.engine.maker_calls import Refused
 from supervisor.kernel.shim import ffi, lib
 from supervisor.model import Inject
@@ -33,13 +33,25 @@ def is_still(node: Any, tid: int) -> bool:
     return bool(node.kind != lib.SD_NODE_HOSTS) or bool(os.fstat(node.fd).st_nlink)
 
 
-def file_of_ours(inject: Inject, tid: int) -> Any:
-    """A node of the content that a rule gives, or of what fits the cgroup of thread `tid`."""
+def file_of_ours(inject: Inject, tid: int, old: Any) -> Any:
+    """A node of the content that a rule gives, or of what fits the cgroup of thread `tid`: that is
+    the `old` one, if there is one, and new for all who have it."""
     if inject.fits is None:
         return held(_content(inject.content or ""), lib.SD_NODE_ITSELF)
-    node = held(_content(text_of(inject.fits, tid)), lib.SD_NODE_FITTED)
-    lib.sd_node_fit(node, tid, _FIT_MS)  # or it is for nobody but this caller
-    return node
+    before = cgroups_of(tid)
+    file = _content(text_of(inject.fits, tid))
+    if old is None:
+        old = held(file, lib.SD_NODE_FITTED)
+    else:
+        try:
+            os.dup2(file, old.fd, inheritable=False)
+        finally:
+            os.close(file)
+    # for nobody but this caller where it was moved meanwhile, or has gone
+    lib.sd_node_fit(old, tid, _FIT_MS)
+    if cgroups_of(tid) != before:
+        lib.sd_node_fit(old, tid, 0)
+    return old
 
 
 def _content(text: str) -> int:

@@ -104,6 +104,14 @@ def test_as_big_as_its_cgroup(inside: Evaluating) -> None:
         inside.started.kill()
 
 
+def test_a_cgroup_with_an_odd_name(inside: Evaluating) -> None:
+    """The kernel takes all of that but the end of a line."""
+    with limited(memory=300 * MIB, processors=1, named="\r0::\x0b\x1c4:memory: ") as files:
+        enter(inside, files)
+        assert inside("[memory()['MemTotal'], read('/cpus')]") == [300 << 10, "0\n"]
+        inside.started.kill()
+
+
 def test_what_is_used_is_not_free(inside: Evaluating) -> None:
     """As much as a program takes is missing from MemFree, and there again afterwards."""
     with limited(memory=600 * MIB, processors=1) as files:

@@ -13,9 +13,9 @@ from tests.support.inside import wait_for
 
 
 @contextlib.contextmanager
-def limited(memory: int, processors: float) -> Iterator[list[Path]]:
+def limited(memory: int, processors: float, named: str = "") -> Iterator[list[Path]]:
     """The files by which one enters cgroups with these limits, of whichever version has them."""
-    period, name = 100_000, f"sd-test-{uuid.uuid4().hex[:8]}"
+    period, name = 100_000, f"sd-test-{uuid.uuid4().hex[:8]}{named}"
     wanted: dict[str, dict[str, object]] = {
         "memory": {"memory.max": memory, "memory.limit_in_bytes": memory},
         "cpu": {"cpu.max": f"{round(processors * period)} {period}",

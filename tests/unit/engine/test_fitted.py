@@ -32,6 +32,7 @@ FIRST = {
 NONE = {
     "memory.max": "max\n", "cpu.max": "max 100000\n",
     "memory.limit_in_bytes": f"{(1 << 63) - 4096}\n",
+    "memory.memsw.limit_in_bytes": f"{(1 << 63) - 4096}\n",
     "cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n",
 }  # fmt: skip
 
@@ -114,6 +115,40 @@ def test_a_cgroup_that_is_not_in_sight(machine: Path) -> None:
     assert fitted.text_of("meminfo", 7) == HOST
     (machine / "7" / "cgroup").write_text("0::/../other\n")
     assert fitted.text_of("meminfo", 7) == HOST
+    mount(machine, 2, {"": SECOND, "outer": SECOND})
+    assert fitted.text_of("meminfo", 7) == HOST  # it is not one above that either
+    (machine / "7" / "cgroup").write_text("0::/outer\n")
+    mount(machine, 2, {"outer": SECOND}, root="/..")
+    assert fitted.text_of("meminfo", 7) == HOST
+
+
+def test_memory_without_a_limit_for_swap(machine: Path) -> None:
+    """In version 1 the limit for both together is there all the same."""
+    mount(machine, 1, {"": NONE, "outer": NONE, "outer/inner": {
+        "memory.limit_in_bytes": "1073741824", "memory.memsw.limit_in_bytes": f"{(1 << 63) - 4096}",
+    }})  # fmt: skip
+    memory = said(fitted.text_of("meminfo", 7))
+    assert (memory["MemTotal"], memory["SwapTotal"], memory["SwapFree"]) == (1 << 20, 2048, 1024)
+
+
+def test_the_cache_of_files_of_one_above(machine: Path) -> None:
+    """It is full, and most of that can be had."""
+    above = {**SECOND, "memory.max": str(2 << 30), "memory.current": str(2 << 30)}
+    mount(machine, 2, {"outer": above, "outer/inner": SECOND})
+    memory = said(fitted.text_of("meminfo", 7))
+    assert (memory["MemTotal"], memory["MemFree"]) == (1 << 20, 0)
+    assert memory["MemAvailable"] == 151 << 10
+
+
+@pytest.mark.parametrize("name", ["a\r0::", "a\x0bb", "a\x1c2:memory:", "a b", "a\\040b"])
+def test_names_of_cgroups(machine: Path, name: str) -> None:
+    """Whatever a container calls them, they are its own, and not others of that name."""
+    (machine / "top" / "outer" / name / "c2").mkdir(parents=True)
+    (machine / "top" / "c2").mkdir()
+    (machine / "7" / "cgroup").write_text(f"0::/outer/{name}/c2\n", newline="\n")
+    other = {**SECOND, "memory.max": "4096"}
+    mount(machine, 2, {f"outer/{name}/c2": SECOND, "c2": other})
+    assert said(fitted.text_of("meminfo", 7))["MemTotal"] == 1 << 20
 
 
 def test_who_has_gone(machine: Path) -> None:
