@@ -1,10 +1,8 @@
-/* The calls of porters: fetches a caller's socket, sees whether the call is one that can be made for
- * somebody else, becomes the caller where that counts, and calls. */
+/* The calls of porters: fetches a caller's socket, becomes the caller where that counts, and calls. */
 #include "porters.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/netlink.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -37,13 +35,6 @@ static void let_go(struct sd_hold *hold)
 		close(hold->rights[i]);
 }
 
-static int option(int sock, int name)
-{
-	int value;
-	socklen_t size = sizeof value;
-	return getsockopt(sock, SOL_SOCKET, name, &value, &size) ? -errno : value;
-}
-
 static int is_patient(int sock, uint32_t op)
 {
 	struct timeval timeout = {0};
@@ -51,122 +42,6 @@ static int is_patient(int sock, uint32_t op)
 	int name = op == SD_SOCKET_ACCEPT ? SO_RCVTIMEO : SO_SNDTIMEO;
 	return !getsockopt(sock, SOL_SOCKET, name, &timeout, &size) && !timeout.tv_sec &&
 	       !timeout.tv_usec;
-}
-
-static int64_t refuse(struct sd_errand_done *done, int error, enum sd_socket_why why)
-{
-	done->why = (int32_t)why;
-	return error;
-}
-
-static int family_of(const struct sd_errand *errand)
-{
-	sa_family_t family;
-	memcpy(&family, errand->address, sizeof family);
-	return family;
-}
-
-/* Whether a unix socket would follow the address as a path: here, where all paths are the host's. What it
- * leads to comes along where the caller's socket was a unix one when that was asked. */
-static int leads_to_a_path(const struct sd_errand *errand)
-{
-	const size_t start = offsetof(struct sockaddr_un, sun_path);
-	if (errand->flags & SD_SOCKET_NO_ADDRESS || errand->with_path ||
-	    (size_t)errand->address_length <= start)
-		return 0;
-	return family_of(errand) == AF_UNIX && errand->address[start];
-}
-
-/* What the kernel says to the caller's own address, which nobody asks it about where a rule leads
- * elsewhere. A TCP socket hears nothing of an address that something is sent to, but to open with it. */
-static int as_asked(const struct sd_errand *errand, int sock, int domain)
-{
-	int family = errand->asked_family, is_stream = option(sock, SO_TYPE) == SOCK_STREAM;
-	int sends = errand->op == SD_SOCKET_SEND;
-	if (errand->flags & SD_SOCKET_UNSPECIFIED)
-		return 0; /* that is asked later */
-	if (domain != AF_INET && domain != AF_INET6)
-		return family == domain ? 0 : -EINVAL;
-	if (sends && is_stream && !(errand->call_flags & MSG_FASTOPEN))
-		return 0;
-	if (domain == AF_INET6 && !is_stream) {
-		if (sends && family != AF_INET && family != AF_INET6)
-			return -EINVAL;
-		if (family == AF_INET)
-			return !sd_is_v6only(sock) ? 0 : sends ? -ENETUNREACH : -EAFNOSUPPORT;
-	}
-	size_t least = domain == AF_INET ? sizeof(struct sockaddr_in)
-					 : offsetof(struct sockaddr_in6, sin6_scope_id); /* SIN6_LEN_RFC2133 */
-	if ((size_t)errand->asked_length < least)
-		return -EINVAL;
-	return family == domain ? 0 : -EAFNOSUPPORT;
-}
-
-/* Where a rule leads a call to what the caller's own socket cannot be connected to. 0: it is connected in
- * another one's place, or nothing of that is needed; or the errno. */
-static int64_t lead_elsewhere(const struct sd_errand *errand, int sock, struct sd_hold *hold,
-			      struct sd_errand_done *done)
-{
-	int is_led = errand->flags & SD_SOCKET_REDIRECTED;
-	/* nor is the kernel asked about a path that only a unix socket would have followed */
-	int refused = is_led || errand->asked_family == AF_UNIX ? as_asked(errand, sock, done->domain) : 0;
-	if (refused && !sd_has_cookie(SD_MADE, done->cookie))
-		return refuse(done, refused, SD_SOCKET_KERNEL);
-	if (done->replaced) /* by one of another network, whose family may be another one, too */
-		return 0;
-	if (!is_led || !sd_another_is_needed(sock, done->domain, family_of(errand)))
-		return 0;
-	/* a socket that sends here and there cannot be one of both protocols */
-	if (errand->op != SD_SOCKET_CONNECT || done->domain == AF_NETLINK)
-		return refuse(done, -ENETUNREACH, SD_SOCKET_KIND);
-	/* the new one is the caller's from the start: who that is has to be known */
-	if (!(errand->flags & SD_SOCKET_AS_CALLER))
-		return refuse(done, -EINVAL, SD_SOCKET_WHO);
-	hold->another.old = sock;
-	hold->another.domain = done->domain;
-	done->replaced = 1;
-	return 0;
-}
-
-/* Whether this socket takes the address for what was decided on, and the call is one that can be made
- * for somebody else. 0, or the errno. */
-static int64_t fits(struct sd_errand *errand, struct sd_hold *hold, struct sd_errand_done *done)
-{
-	int sock = hold->sock;
-	if (done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX &&
-	    done->domain != AF_NETLINK)
-		return refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN);
-	if (done->domain == AF_UNIX && leads_to_a_path(errand))
-		return refuse(done, -EINVAL, SD_SOCKET_OTHER);
-	/* raw_bind() takes an address of any family for one of IPv4 */
-	if (errand->op == SD_SOCKET_BIND && done->domain == AF_INET && family_of(errand) != AF_INET)
-		return refuse(done, errand->asked_length < (int)sizeof(struct sockaddr_in) ? -EINVAL : -EAFNOSUPPORT,
-			      SD_SOCKET_KERNEL);
-	int64_t error = lead_elsewhere(errand, sock, hold, done);
-	if (error)
-		return error;
-	if (errand->op != SD_SOCKET_SEND && !(errand->flags & SD_SOCKET_UNSPECIFIED))
-		return 0;
-	int protocol = option(sock, SO_PROTOCOL);
-	done->type = option(sock, SO_TYPE);
-	/* only IPv4 sockets take AF_UNSPEC for IPv4; UDP ones of IPv6 for none at all */
-	if (errand->flags & SD_SOCKET_UNSPECIFIED && done->domain == AF_INET6) {
-		if (errand->op != SD_SOCKET_SEND || done->type != SOCK_DGRAM ||
-		    (protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE))
-			return refuse(done, -EAFNOSUPPORT, SD_SOCKET_KERNEL);
-		errand->flags |= SD_SOCKET_NO_ADDRESS;
-	}
-	if (errand->op != SD_SOCKET_SEND)
-		return 0;
-	if (errand->flags & SD_SOCKET_CUT && done->type != SOCK_STREAM)
-		return refuse(done, -EMSGSIZE, SD_SOCKET_LONG);
-	if (done->domain == AF_NETLINK &&
-	    !sd_netlink_only_asks(protocol, hold->more + errand->control_length,
-				  (size_t)errand->payload_length))
-		/* as for everybody in a container, who then knows that nobody audits there */
-		return refuse(done, protocol == NETLINK_AUDIT ? -ECONNREFUSED : -EPERM,
-			      SD_SOCKET_NETLINK);
-	return 0;
 }
 
 /* The IPv4 address of an errand as one that IPv6 sockets take. */
@@ -206,8 +81,8 @@ static int64_t call(struct sd_errand *errand, struct sd_hold *hold, int path, st
 	struct sockaddr_un by_path;
 	int sock = hold->sock;
 	int family = done->domain;
-	if (sd_another_is_needed(sock, done->domain, family_of(errand)))
-		family = family_of(errand);
+	if (sd_another_is_needed(sock, done->domain, sd_family_of(errand)))
+		family = sd_family_of(errand);
 	if (done->replaced) {
 		int made = sd_another_make(&hold->another, family, &hold->caller, &done->why);
 		if (made)
@@ -271,15 +146,15 @@ static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, stru
 	hold->sock = sock;
 	/* the pidfd is of whoever has that number: the caller, if it still waits */
 	if (sd_id_valid(fds[1], errand->id) || sock == -ESRCH)
-		return refuse(done, -ESRCH, SD_SOCKET_GONE);
+		return sd_refuse_errand(done, -ESRCH, SD_SOCKET_GONE);
 	if (sock < 0)
-		return refuse(done, sock, sock == -EBADF ? SD_SOCKET_KERNEL : SD_SOCKET_RIGHTS);
+		return sd_refuse_errand(done, sock, sock == -EBADF ? SD_SOCKET_KERNEL : SD_SOCKET_RIGHTS);
 	int64_t error = errand->op == SD_SOCKET_ACCEPT ? sd_accept_begins(errand, sock, fds[2]) : 0;
 	if (error)
-		return refuse(done, error, SD_SOCKET_KERNEL);
-	done->domain = option(sock, SO_DOMAIN);
+		return sd_refuse_errand(done, error, SD_SOCKET_KERNEL);
+	done->domain = sd_socket_option(sock, SO_DOMAIN);
 	if (done->domain < 0)
-		return refuse(done, done->domain, SD_SOCKET_KERNEL);
+		return sd_refuse_errand(done, done->domain, SD_SOCKET_KERNEL);
 	if (!errand->kept) /* else nobody asks for it, nor for what TCP says */
 		done->cookie = sd_socket_cookie(sock);
 	return 0;
@@ -290,13 +165,13 @@ static int64_t fetch_socket(const struct sd_errand *errand, const int *fds, stru
 static int64_t replace(const struct sd_errand *errand, const int *fds, const struct sd_hold *hold,
 		       int64_t result, struct sd_errand_done *done)
 {
-	int begun = family_of(errand) != AF_UNIX && !done->why &&
+	int begun = sd_family_of(errand) != AF_UNIX && !done->why &&
 		    (result == -EINPROGRESS || result == -EINTR);
 	if (result < 0 && !begun)
 		return result;
 	int error = sd_another_install(&hold->another, fds[1], errand->id, fds[0], fds[2], errand->number);
 	if (error)
-		return refuse(done, error, error == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_PLACE);
+		return sd_refuse_errand(done, error, error == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_PLACE);
 	done->cookie = sd_socket_cookie(hold->another.sock);
 	return result;
 }
@@ -313,7 +188,7 @@ static int64_t as_caller(struct sd_errand *errand, const int *fds, struct sd_hol
 	if (!result) {
 		result = sd_porter_become(errand->id, fds[1], fds[2], &hold->caller);
 		if (result)
-			refuse(done, 0, result == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_RIGHTS);
+			sd_refuse_errand(done, 0, result == -ESRCH ? SD_SOCKET_GONE : SD_SOCKET_RIGHTS);
 		else if (done->hosted)
 			hold->caller.caps = 0; /* which mean nothing there, or too much */
 		if (!result && done->hosted)
@@ -343,7 +218,7 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 	struct sockaddr_storage peer;
 	socklen_t size = sizeof peer;
 	if (errand->op == SD_SOCKET_LOOK) { /* as nobody, whoever it is for */
-		done->type = option(hold->sock, SO_TYPE);
+		done->type = sd_socket_option(hold->sock, SO_TYPE);
 		return set_options(errand, hold->sock, hold, done);
 	}
 	if (errand->op == SD_SOCKET_PEER)
@@ -352,21 +227,21 @@ static int64_t act(struct sd_errand *errand, const int *fds, struct sd_hold *hol
 		return tell_names(hold->sock, done);
 	if (errand->op == SD_SOCKET_ACCEPT)
 		return done->domain != AF_INET && done->domain != AF_INET6 && done->domain != AF_UNIX
-			       ? refuse(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN)
+			       ? sd_refuse_errand(done, -EOPNOTSUPP, SD_SOCKET_DOMAIN)
 			       : sd_accept(errand, fds, hold, done);
 	if (errand->op == SD_SOCKET_SET_OPTION || errand->op == SD_SOCKET_GET_OPTION)
 		return sd_call_option(errand, fds, hold, done);
 	int task = errand->flags & SD_SOCKET_AS_CALLER ? fds[2] : -1;
 	int64_t error = sd_which_network(errand, task, hold, done);
 	if (!error && errand->op != SD_SOCKET_LISTEN)
-		error = fits(errand, hold, done);
+		error = sd_socket_fits(errand, hold, done);
 	if (error)
 		return error;
 	if (errand->flags & SD_SOCKET_AS_CALLER)
 		return as_caller(errand, fds, hold, done);
 	if (done->domain != AF_INET && done->domain != AF_INET6)
 		/* an address of another family, which is no path: the kernel would have said so */
-		return refuse(done, -EINVAL, SD_SOCKET_KERNEL);
+		return sd_refuse_errand(done, -EINVAL, SD_SOCKET_KERNEL);
 	return call(errand, hold, -1, done);
 }
 
@@ -380,7 +255,7 @@ int sd_porter_call(struct sd_parcel *parcel, size_t size, const int *fds, size_t
 	memset(done, 0, sizeof *done);
 	done->taken = -1;
 	if (!is_whole(errand, size, count)) {
-		done->result = refuse(done, -EINVAL, SD_SOCKET_RIGHTS);
+		done->result = sd_refuse_errand(done, -EINVAL, SD_SOCKET_RIGHTS);
 		return sd_desk_answer(desk, errand->id, -1, done);
 	}
 	int64_t result = fetch_socket(errand, fds, &hold, done);

@@ -182,6 +182,18 @@ SD_HIDDEN int64_t sd_listen(int sock, int most, struct sd_errand_done *done);
 SD_HIDDEN int64_t sd_call_option(const struct sd_errand *errand, const int *fds, struct sd_hold *hold,
 				 struct sd_errand_done *done);
 
+/* ---- porter_fits.c ---- */
+
+/* An int of SOL_SOCKET, or -errno */
+SD_HIDDEN int sd_socket_option(int sock, int name);
+/* `error`, and says in `done` why. */
+SD_HIDDEN int64_t sd_refuse_errand(struct sd_errand_done *done, int error, enum sd_socket_why why);
+SD_HIDDEN int sd_family_of(const struct sd_errand *errand); /* of its address */
+/* Whether this socket takes the address for what was decided on, and the call is one that can be made
+ * for somebody else. 0, or the errno. */
+SD_HIDDEN int64_t sd_socket_fits(struct sd_errand *errand, struct sd_hold *hold,
+				 struct sd_errand_done *done);
+
 /* ---- porter_unix.c ---- */
 
 /* What one errand holds besides what came with it. */

@@ -192,16 +192,14 @@ def _meminfo(tid: int) -> str:
     if least is None:
         return hosts
     uses = least.statistics()
-    said = {
-        name: sum(uses.get(one, 0) for one in names[2 - least.version].split())
-        for name, names in _USES.items()
-    }
     swap, unused = _swap(tid, host)
     said = {
         "MemTotal": total, "MemFree": free, "MemAvailable": min(total, available),
-        "Buffers": 0, "Cached": said.pop("Cached"), "SwapCached": 0,
-        **dict(list(said.items())[:7]), "SwapTotal": swap, "SwapFree": unused,
-        **dict(list(said.items())[7:]),
+        "Buffers": 0, "SwapCached": 0, "SwapTotal": swap, "SwapFree": unused,
+        **{
+            name: sum(uses.get(one, 0) for one in names[2 - least.version].split())
+            for name, names in _USES.items()
+        },
     }  # fmt: skip
     return "".join(f"{name + ':':15} {value >> 10:8} kB\n" for name, value in said.items())
 
